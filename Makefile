@@ -90,7 +90,7 @@ bench: $(VENV)/.bench
 lock: $(VENV)/.made
 	@$(PIP) uv
 	$(COMPILE) pyproject.toml --all-extras --output-file locks/checks.txt
-	$(COMPILE) pyproject.toml --extra acme --extra objects --constraint locks/checks.txt --output-file locks/image.txt
+	$(COMPILE) pyproject.toml --extra acme --extra objects --extra signatures --constraint locks/checks.txt --output-file locks/image.txt
 	$(COMPILE) --group docs --constraint locks/checks.txt --output-file locks/docs.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint locks/checks.txt --output-file locks/build.txt
 

@@ -18,7 +18,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 DEPENDENCIES: list[str] = PROJECT["project"]["dependencies"]
 NEEDED = {
-    "image": [*DEPENDENCIES, *EXTRAS["acme"], *EXTRAS["objects"]],
+    "image": [*DEPENDENCIES, *EXTRAS["acme"], *EXTRAS["objects"], *EXTRAS["signatures"]],
     "checks": [*DEPENDENCIES, *(each for extra in EXTRAS.values() for each in extra)],
     "build": PROJECT["build-system"]["requires"],
     "docs": PROJECT["dependency-groups"]["docs"],

@@ -22,6 +22,7 @@ from ..oci.request import Manifest, RegistryRequest
 from .admit import admit
 from .fact_source import FactGatherer
 from .recalls import Recalled
+from .repository_reader import RepositoryReader
 from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
 DECISION_TTL = 10.0
@@ -37,6 +38,10 @@ class Count(Protocol):
         """:param outcome: "refused", "replaced", "would_refuse" or "would_replace"."""
 
 
+async def _hold_nothing(_: Digest, __: int) -> bytes | None:
+    return None
+
+
 @frozen
 class AdmissionContext:
     """Everything that the decisions about one upstream's images need.
@@ -46,6 +51,7 @@ class AdmissionContext:
     :ivar is_whole: returns whether an image is held with everything that a client requests after it.
     :ivar is_given: asks the upstream whether it gives the content to this client; raises its refusal.
     :ivar read_manifest: returns a held manifest, or None.
+    :ivar peek: returns the held bytes of a digest, up to a limit, or None.
     """
 
     upstream: str
@@ -56,6 +62,7 @@ class AdmissionContext:
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     count: Count
     clock: IReactorTime
+    peek: Callable[[Digest, int], Awaitable[bytes | None]] = _hold_nothing
 
 
 @frozen
@@ -94,7 +101,7 @@ class AdmissionRegistry:
             raise
         try:
             subject = evolve(subject, digest=target.digest or answer.body.descriptor.digest)
-            decision = await self._decide(subject, answer)
+            decision = await self._decide(request, subject, answer)
         except BaseException:
             answer.body.discard()
             raise
@@ -112,7 +119,7 @@ class AdmissionRegistry:
         self, request: RegistryRequest, subject: Subject, error: RegistryError
     ) -> Answer:
         """Serve what the rules give a tag while the upstream does not answer, or raise its error."""
-        decision = await self._decide(subject, None)
+        decision = await self._decide(request, subject, None)
         if not isinstance(decision.verdict, ServeInstead):
             raise error
         try:
@@ -142,7 +149,7 @@ class AdmissionRegistry:
                 " whole nor given by its registry any more; use another version"
             ) from error
         try:
-            decision = await self._decide(replacement, answer, is_replacement=True)
+            decision = await self._decide(request, replacement, answer, is_replacement=True)
         except BaseException:
             answer.body.discard()
             raise
@@ -153,7 +160,7 @@ class AdmissionRegistry:
         return _with_warning(evolve(answer, cache=cache), instead, subject.digest)
 
     async def _decide(
-        self, subject: Subject, answer: Answer | None, is_replacement: bool = False
+        self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
     ) -> _Decision:
         """Return the decision about a subject, made anew or kept from a moment ago."""
         gatherer = self._context.gatherer
@@ -163,7 +170,8 @@ class AdmissionRegistry:
         key = self._context.generation(), subject, is_replacement
         decision = self._decisions.get(key)
         if decision is None:
-            facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer))
+            reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
+            facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
             verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
             warning = everything if everything != verdict and not isinstance(everything, Serve) else None
             decision = _Decision(verdict, warning)

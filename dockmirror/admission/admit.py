@@ -17,8 +17,10 @@ from attrs import evolve, field, fields_dict, frozen
 
 from ..oci.digest import Digest
 from .cool_down import TagAges, check_age
+from .image_limits import ImageVerdict
 from .lock_file import Unlisted, check_listed
-from .verdict import SERVE, MissingFact, Refuse, ServeInstead, Subject, Verdict
+from .signatures import SignatureVerdict
+from .verdict import SERVE, HookVerdict, MissingFact, Refuse, ServeInstead, Subject, Verdict
 
 
 @frozen
@@ -29,6 +31,9 @@ class Facts:
     :ivar known: whether a tag was served as the digest; see ``known_digests.py``.
     :ivar recall: the reason for which the digest was recalled.
     :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
+    :ivar signature: who has signed the digest, or the reason for which nobody counts.
+    :ivar platforms: whether the image is within this limit, and so for the next three.
+    :ivar hook: the verdict of the operator's policy server.
     :ivar warn_only: the names of facts whose rule only warns.
     """
 
@@ -36,6 +41,12 @@ class Facts:
     known: bool | MissingFact | None = None
     recall: str | MissingFact | None = None
     locked: Digest | Unlisted | MissingFact | None = None
+    signature: SignatureVerdict | MissingFact | None = None
+    platforms: ImageVerdict | MissingFact | None = None
+    max_size: ImageVerdict | MissingFact | None = None
+    media_types: ImageVerdict | MissingFact | None = None
+    foreign_layers: ImageVerdict | MissingFact | None = None
+    hook: HookVerdict | MissingFact | None = None
     warn_only: frozenset[str] = field(default=frozenset())
 
     def enforced(self) -> Facts:
@@ -72,3 +83,23 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
         )
     if isinstance(facts.recall, str):
         yield Refuse(f"{subject} was recalled: {facts.recall}; use another version", "recall")
+    yield from _image_verdicts(subject, facts)
+
+
+def _image_verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
+    """Yield the verdicts of the rules about the image itself."""
+    if isinstance(facts.signature, SignatureVerdict) and not facts.signature.signer:
+        yield Refuse(
+            f"{subject} is not signed by a trusted signer: {facts.signature.problem}; use a signed version,"
+            " or ask the operator to trust its signer",
+            "signature",
+        )
+    for name in ("platforms", "max_size", "media_types", "foreign_layers"):
+        fact = getattr(facts, name)
+        if isinstance(fact, ImageVerdict) and fact.problem:
+            yield Refuse(
+                f"{subject} is not allowed by the rule {name}: {fact.problem}; use another image", name
+            )
+    if isinstance(facts.hook, HookVerdict) and not facts.hook.allow:
+        reason = facts.hook.reason or "it gives no reason"
+        yield Refuse(f"{subject} is refused by the policy server: {reason}; use another version", "hook")

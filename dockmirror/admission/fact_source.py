@@ -16,6 +16,7 @@ from ..oci.errors import RegistryError
 from ..oci.manifest import ManifestDocument
 from .admit import Facts
 from .policies import Policies
+from .repository_reader import RepositoryReader
 from .verdict import MissingFact, Subject
 
 GATHER_TIMEOUT = 3.0
@@ -42,6 +43,13 @@ class IFactSource(Interface):
         :raises OSError: when the fact cannot be had; ``RegistryError`` as well.  Then the rule refuses,
             unless the policy has ``on_error = "serve"``.
         """
+
+
+class IClientFactSource(IFactSource):
+    """A source that reads more of the repository, as the client that requests the subject."""
+
+    def bind(reader: RepositoryReader) -> IFactSource:
+        """Return the source for one client's request."""
 
 
 @frozen
@@ -73,13 +81,17 @@ class FactGatherer:
         subject: Subject,
         applicable: Sequence[tuple[IFactSource, PolicySettings | None]],
         load_manifest: LoadManifest,
+        reader: RepositoryReader,
     ) -> Facts:
-        """Return the facts of these sources."""
+        """Return the facts of these sources.
+
+        :param reader: reads more of the repository as the client.
+        """
         manifest = None
         if any(source.needs_manifest for source, _ in applicable):
             manifest = await load_manifest()
         gathering = [
-            Deferred.fromCoroutine(self._gather(source, policy, subject, manifest))
+            Deferred.fromCoroutine(self._gather(_bind(source, reader), policy, subject, manifest))
             for source, policy in applicable
         ]
         facts = await gatherResults(gathering)
@@ -108,3 +120,8 @@ class FactGatherer:
         _log.warn("{subject}: cannot check {why}", subject=str(subject), why=why)
         is_open = policy is not None and policy.on_error == "serve"
         return None if is_open else MissingFact(f"the rule cannot be checked, {why}")
+
+
+def _bind(source: IFactSource, reader: RepositoryReader) -> IFactSource:
+    """Return the source for the client of this request."""
+    return IClientFactSource(source).bind(reader) if IClientFactSource.providedBy(source) else source

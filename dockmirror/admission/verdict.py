@@ -67,3 +67,14 @@ class MissingFact:
     """
 
     why: str
+
+
+@frozen
+class HookVerdict:
+    """The verdict of the operator's policy server.
+
+    :ivar reason: its words for the client, in one line.
+    """
+
+    allow: bool
+    reason: str = ""

@@ -18,8 +18,11 @@ from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.tag_polling import SHORTEST, PolledUpstream, TagPolling
+from ..body.in_memory import collect
 from ..config.settings import Settings
+from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
+from ..oci.ranges import whole_range
 from ..oci.reference import Repository, Tag
 from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
@@ -30,6 +33,7 @@ from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
 from .naming import registry_names
 from .upstream_stack import UpstreamContext
+from .verdict_sources import make_verdict_sources
 
 
 @frozen
@@ -76,10 +80,14 @@ def make_admission(
     async def is_public(repository: Repository) -> bool:
         return await gateway.public.age(repository) < PUBLIC_STALE_TTL
 
+    verdicts = make_verdict_sources(
+        registry, settings, cache.documents, cache.in_thread, clock, upstream.agent_for
+    )
     sources: Sequence[IFactSource] = (
         cool_down,
         LockSource(registry),
         KnownDigestSource(cool_down, cache.tag_history, held.read),
+        *verdicts,
     )
     context = AdmissionContext(
         name,
@@ -90,6 +98,7 @@ def make_admission(
         held.read,
         count,
         clock,
+        held.peek,
     )
     return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
 
@@ -113,6 +122,14 @@ class _HeldManifests:
         """Return a manifest, or None if it is not held."""
         stored = await self._manifests.get(self._place(repository), digest)
         return stored.data if stored else None
+
+    async def peek(self, digest: Digest, limit: int) -> bytes | None:
+        """Return the bytes of a content, or None if they are not held."""
+        stored = await self._cache.contents.peek(digest)
+        if stored is None:
+            return None
+        body = stored.body(Descriptor(None, digest, stored.size), whole_range(stored.size))
+        return await collect(body, limit)
 
     async def hold(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Keep the manifest that a tag is served as from eviction."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import explain
@@ -36,6 +36,7 @@ from ..store.held_images import HeldImages, StoredImage
 from .arguments import PlatformType, complete_image, json_option
 from .command_context import Context, find_store, open_for_change, parse_image
 from .local_admission import LocalAdmission
+from .local_verdicts import LocalVerdicts
 from .output import print_json, progress_bars
 
 
@@ -66,7 +67,8 @@ def export(
     names = list(dict.fromkeys(parse_image(image, settings) for image in images))
     held_images = HeldImages(root)
     choose = LocalAdmission(settings, root, time.time()).choose
-    plan = plan_archive([pack_image(held_images, name, platform, choose) for name in names])
+    check = LocalVerdicts(settings, root, time.time()).check
+    plan = plan_archive([pack_image(held_images, name, platform, choose, check) for name in names])
     try:
         if output == "-":
             _write(plan, root, sys.stdout.buffer)
@@ -86,10 +88,12 @@ def pack_image(
     name: ImageName,
     platform: Platform | None,
     choose: Callable[[ImageName, Digest], Digest] = lambda name, digest: digest,
+    check: Callable[[ImageName, StoredImage], None] = lambda name, image: None,
 ) -> PackedImage:
     """Return an image that the store holds completely.
 
     :param choose: returns the digest that a tag is served as.
+    :param check: raises the reason for which a manifest is refused.
     :raises click.ClickException: when it does not.
     """
     digest = name.reference
@@ -103,8 +107,11 @@ def pack_image(
         _check_not_recalled(held_images.root, name, (each.digest, *each.blobs))
     if image.data is None:
         raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
+    check(name, image)
     selected = _select_platform(image, platform, name)
     _check_complete(selected, name, held_images.root)
+    for each in selected.walk():
+        check(evolve(name, reference=each.digest), each)
     manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
     blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
     tag = name.reference.name if isinstance(name.reference, Tag) else ""

@@ -15,9 +15,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
+    PlainValidator,
 )
 
 from ..oci.errors import NameInvalid
+from ..oci.manifest import Platform
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
 from .notation import Seconds, is_short_endpoint
@@ -73,6 +76,19 @@ def _check_https_url(text: str) -> str:
     return text
 
 
+def _check_gate_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.username is not None:
+        raise ValueError("expected an address without a username and a password; use 'secret_file'")
+    if parts.scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc) or parts.fragment:
+        raise ValueError("expected an address such as https://policy.example.com/verdict")
+    return text
+
+
+def _parse_platform(value: object) -> Platform:
+    return value if isinstance(value, Platform) else Platform.parse(str(value))
+
+
 def _check_bucket(text: str) -> str:
     if not _BUCKET.fullmatch(text):
         raise ValueError("expected the address of a bucket, such as s3://bucket or s3://bucket/prefix")
@@ -109,7 +125,7 @@ def _enclosing_network(text: str) -> str | None:
         return None
 
 
-def _check_file(path: Path) -> Path:
+def check_file(path: Path) -> Path:
     try:
         status = path.stat()
     except OSError as error:
@@ -210,7 +226,7 @@ RegistryName = Annotated[
     ),
 ]
 RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
-File = Annotated[Path, AfterValidator(_check_file)]
+File = Annotated[Path, AfterValidator(check_file)]
 Email = Annotated[str, _match(r"[^@\s,:;?]+@[^@\s,:;?]+", "an e-mail address such as you@example.com")]
 HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
 Label = Annotated[
@@ -254,6 +270,9 @@ TagTtl = Annotated[
     dict[TagsRule, Seconds],
     BeforeValidator(_apply_to_all_tags),
 ]
+GateUrl = Annotated[str, AfterValidator(_check_gate_url)]
+PlatformName = Annotated[Platform, PlainValidator(_parse_platform), PlainSerializer(str)]
+Platforms = Annotated[tuple[PlatformName, ...], BeforeValidator(split_words)]
 Prefix = Annotated[str, AfterValidator(_check_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(split_words)]
 Username = Annotated[str, AfterValidator(_check_username)]

@@ -143,6 +143,7 @@ def _parse_days(value: object) -> int:
 Seconds = Annotated[float, PlainValidator(_duration(above_zero=False))]
 Timeout = Annotated[float, PlainValidator(_duration(3600))]
 ConnectTimeout = Annotated[float, PlainValidator(_duration(60))]
+GateTimeout = Annotated[float, PlainValidator(_duration(3))]
 Window = Annotated[float, PlainValidator(_duration(86_400))]
 Days = Annotated[int, PlainValidator(_parse_days)]
 

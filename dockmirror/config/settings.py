@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +26,7 @@ from .field_types import (
     Email,
     Endpoints,
     File,
+    GateUrl,
     Host,
     HostPattern,
     HttpsUrl,
@@ -33,6 +36,7 @@ from .field_types import (
     NewFile,
     OperationsEndpoint,
     Origin,
+    Platforms,
     PolicyPattern,
     Prefix,
     Program,
@@ -43,11 +47,12 @@ from .field_types import (
     TagTtl,
     UpstreamUrls,
     Username,
+    check_file,
     parse_off,
     suggest,
 )
 from .known_registries import ShortNaming
-from .notation import Bytes, ConnectTimeout, Days, Seconds, Share, Size, Timeout, Window
+from .notation import Bytes, ConnectTimeout, Days, GateTimeout, Seconds, Share, Size, Timeout, Window
 
 
 class ConfigurationError(ValueError):
@@ -160,6 +165,42 @@ class PolicyException(_Frozen):
     reason: str = ""
 
 
+class SignerIdentity(_Frozen):
+    """A keyless signer: the issuer of its certificate, and a pattern for its address or workflow."""
+
+    issuer: Annotated[str, Field(min_length=1)]
+    subject: Annotated[str, Field(min_length=1)]
+
+
+def _parse_signer(value: object) -> object:
+    """Return a keyless signer for a table, and the value itself for a path."""
+    if isinstance(value, str | Path | SignerIdentity):
+        return value
+    try:
+        return SignerIdentity.model_validate(value)
+    except ValueError:
+        raise ValueError("expected a file with a key, or a table with 'issuer' and 'subject'") from None
+
+
+def _check_signer(signer: Path | SignerIdentity) -> Path | SignerIdentity:
+    return check_file(signer) if isinstance(signer, Path) else signer
+
+
+Signer = Annotated[Path | SignerIdentity, BeforeValidator(_parse_signer), AfterValidator(_check_signer)]
+SignedBy = tuple[Signer, ...]
+"""Files with public keys, and keyless signers; one of them is enough."""
+
+
+class GateSettings(_Frozen):
+    """The policy server, and the root of trust of keyless signatures, ``[gate]``."""
+
+    url: GateUrl | None = None
+    secret_file: File | None = None
+    ca_file: File | None = None
+    timeout: GateTimeout = 2.0
+    trust_root: File | None = None
+
+
 class PolicySettings(_Frozen):
     """The rules for some images, ``[[policy]]``.
 
@@ -174,9 +215,10 @@ class PolicySettings(_Frozen):
     exceptions: tuple[PolicyException, ...] = ()
     lock: File | None = None
     unlisted: Literal["serve", "refuse"] = "refuse"
-    signed_by: tuple[str, ...] | None = None
+    signed_by: SignedBy | None = None
+    hook: bool | None = None
     on_error: Literal["refuse", "serve"] = "refuse"
-    platforms: tuple[str, ...] | None = None
+    platforms: Platforms | None = None
     max_size: Bytes | None = None
     media_types: tuple[str, ...] | None = None
     foreign_layers: bool | None = None
@@ -217,6 +259,7 @@ class Settings(_Frozen):
     history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
+    gate: GateSettings = GateSettings()
     default: Label | None = None
 
     def as_json(self) -> str:

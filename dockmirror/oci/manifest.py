@@ -72,7 +72,8 @@ class IndexEntry:
 class ManifestDocument:
     """The descriptors in a manifest or index, in its order.
 
-    :ivar foreign: whether it has layers that are stored outside of registries; ``layers`` leaves them out.
+    :ivar foreign: whether it has contents with addresses outside of registries; ``layers`` and ``children``
+        leave them out.
     """
 
     media_type: str
@@ -95,7 +96,7 @@ class ManifestDocument:
                 _descriptor(config) if config and parts.blobs else None,
                 tuple(_descriptor(each) for each in layers if not each.get("urls")),
                 tuple(_child(each) for each in fields.get("manifests", ()) if not each.get("urls")),
-                any(each.get("urls") for each in layers),
+                any(each.get("urls") for each in (config or {}, *layers, *fields.get("manifests", ()))),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DigestInvalid):
             return None

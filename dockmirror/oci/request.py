@@ -108,6 +108,14 @@ Target = Ping | Catalog | InRepository
 
 
 @frozen
+class Requester:
+    """The client behind a request: its address, and its user name if the mirror requires a login."""
+
+    address: str = ""
+    user: str = ""
+
+
+@frozen
 class RegistryRequest:
     """One read request of a client.
 
@@ -119,6 +127,7 @@ class RegistryRequest:
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
+    :ivar requester: the client, for the policy server; no decision of the mirror's own depends on it.
     """
 
     target: Target
@@ -131,6 +140,7 @@ class RegistryRequest:
     held: HeldBlob | None = None
     namespace: str | None = None
     received: object | None = field(default=None, eq=False, repr=False)
+    requester: Requester | None = field(default=None, eq=False)
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""

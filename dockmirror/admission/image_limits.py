@@ -1,0 +1,94 @@
+"""Limits on images that are read from the manifest alone: platforms, size, media types, foreign layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from attrs import frozen
+
+from ..oci.descriptor import Descriptor
+from ..oci.manifest import ManifestDocument, Platform
+
+
+@frozen
+class ImageLimits:
+    """The operator's limits on images; a limit that is not set allows everything.
+
+    :ivar platforms: an index must have an image for one of them; its images for others are refused.
+    :ivar max_size: bytes of the configuration and all layers, compressed, as the manifest states them;
+        layers that are stored outside of the registry are not counted.
+    :ivar media_types: patterns for the types of the manifest, its configuration and its layers.
+    :ivar foreign_layers: False refuses a content that clients would fetch from an address in the manifest.
+    """
+
+    platforms: Sequence[Platform] = ()
+    max_size: int | None = None
+    media_types: Sequence[str] = ()
+    foreign_layers: bool = True
+
+
+@frozen
+class ImageVerdict:
+    """The outcome of the limits for one manifest: no problem, or the first one, as the end of a sentence."""
+
+    problem: str = ""
+
+
+def check_image(
+    limits: ImageLimits, document: ManifestDocument | None, platforms: Sequence[Platform] = ()
+) -> ImageVerdict:
+    """Return whether a manifest or an index is within the limits.
+
+    An index has no size of its own: each of its images is checked when it is pulled.
+
+    :param document: None for a manifest of an unknown type.
+    :param platforms: those for which indexes list this manifest; a manifest does not state its own.
+    """
+    if document is None:
+        if limits == ImageLimits():
+            return ImageVerdict()
+        return ImageVerdict("its manifest is of a type that cannot be read, so its limits cannot be checked")
+    return ImageVerdict(next(_problems(limits, document, platforms), ""))
+
+
+def _problems(limits: ImageLimits, document: ManifestDocument, stated: Sequence[Platform]) -> Iterator[str]:
+    """Yield each limit that the image exceeds."""
+    platforms = stated or [each.platform for each in document.children if each.platform]
+    real = [each for each in platforms if each.is_real]
+    allowed = ", ".join(map(str, limits.platforms))
+    if limits.platforms and real and not _any_matches(limits.platforms, real):
+        yield f"it is for {', '.join(map(str, real))}, and the allowed platforms are {allowed}"
+    if limits.max_size is not None:
+        size = _size(document)
+        if size is None:
+            yield "its manifest does not state the size of each layer"
+        elif size > limits.max_size:
+            yield f"its {_megabytes(size)} are more than the allowed {_megabytes(limits.max_size)}"
+    for media_type in _media_types(document):
+        if limits.media_types and not any(fnmatchcase(media_type, each) for each in limits.media_types):
+            kind = f"of type {media_type}" if media_type else "without a type"
+            yield f"it has a content {kind}, which is not allowed"
+    if document.foreign and not limits.foreign_layers:
+        yield "it has contents that are stored outside of the registry"
+
+
+def _any_matches(allowed: Sequence[Platform], platforms: Sequence[Platform]) -> bool:
+    return any(each.matches(platform) for each in allowed for platform in platforms)
+
+
+def _size(document: ManifestDocument) -> int | None:
+    """Return the size of the configuration and the layers, or None if one is not stated or is negative."""
+    sizes = [blob.size for blob in document.blobs]
+    known = [size for size in sizes if size is not None and size >= 0]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _media_types(document: ManifestDocument) -> Iterator[str]:
+    contents: list[Descriptor] = [*document.blobs, *(each.descriptor for each in document.children)]
+    yield document.media_type
+    yield from (each.media_type or "" for each in contents)

@@ -1,0 +1,175 @@
+"""The source of the fact that a trusted signer has signed a digest.
+
+A digest is checked once for each trusted signer: that it has signed is kept as a document, by digest.  That
+it has not is never kept, since a signature may follow.  An image that a signed index lists needs no signature
+of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from attrs import evolve, frozen
+from zope.interface import implementer
+
+from ..config.settings import PolicySettings, SignedBy
+from ..interfaces import IDocumentStore
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError
+from ..oci.manifest import ManifestDocument
+from ..oci.reference import Tag
+from ..store.threads import RunInThread
+from .fact_source import IClientFactSource
+from .known_parents import KnownParents
+from .repository_reader import RepositoryReader
+from .signatures import (
+    BUNDLE,
+    SIMPLE_SIGNING,
+    SignatureInvalid,
+    SignatureLayer,
+    SignatureVerdict,
+    Signers,
+    VerifyBundle,
+    is_signature,
+    parse_signature_layers,
+    verify_layer,
+)
+from .verdict import Subject
+
+_LAYER_LIMIT = 1024 * 1024
+_MOST_SIGNATURES = 32
+_SIGNATURE_TYPES = ("", SIMPLE_SIGNING, "application/vnd.dev.cosign.artifact.sig.v1+json")
+"""The types of referrers that may be signatures, beside bundles."""
+
+
+@frozen
+class SignatureChecker:
+    """Verifies signatures, and remembers who has signed what.
+
+    :ivar signers: everybody who is trusted, by the setting of a policy.
+    """
+
+    signers: Mapping[SignedBy, Signers]
+    documents: IDocumentStore
+    parents: KnownParents
+    verify_bundle: VerifyBundle
+    in_thread: RunInThread
+
+    async def kept_signer(self, digest: Digest, signers: Signers) -> str | None:
+        """Return the trusted signer that was found before, or None."""
+        kept = _parse_kept(await self.documents.read(_document(digest)))
+        return next((name for key, name in kept.items() if key in signers.ids), None)
+
+    async def find_signer(
+        self, digest: Digest, signers: Signers, reader: RepositoryReader
+    ) -> SignatureVerdict:
+        """Return who has signed a digest, or why no signature counts.
+
+        :raises RegistryError: when a signature could not be read, and none of the others counts.
+        """
+        problem, failure = "it has no signature", None
+        try:
+            async for layer, data in _read_signatures(digest, reader):
+                try:
+                    verified = await self.in_thread(
+                        lambda layer=layer, data=data: verify_layer(  # type: ignore[misc]
+                            layer, data, digest, signers, self.verify_bundle
+                        )
+                    )
+                except SignatureInvalid as error:
+                    problem = str(error)
+                    continue
+                await self._keep(digest, *verified)
+                return SignatureVerdict(verified[1])
+        except RegistryError as error:
+            failure = error
+        if failure is not None:
+            raise failure
+        return SignatureVerdict(problem=problem)
+
+    async def _keep(self, digest: Digest, signer_id: str, name: str) -> None:
+        kept = _parse_kept(await self.documents.read(_document(digest)))
+        await self.documents.write(_document(digest), json.dumps(kept | {signer_id: name}).encode())
+
+
+@implementer(IClientFactSource)
+@frozen
+class SignatureSource:
+    """Gathers the fact as the client that requests the image; ``reader`` is None until it is bound to one."""
+
+    checker: SignatureChecker
+    reader: RepositoryReader | None = None
+    fact = "signature"
+    setting = "signed_by"
+    is_about_tags = False
+    needs_manifest = True
+
+    def bind(self, reader: RepositoryReader) -> SignatureSource:
+        return evolve(self, reader=reader)
+
+    async def gather(
+        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+    ) -> SignatureVerdict | None:
+        """:raises RegistryError: when a signature cannot be read."""
+        assert self.reader is not None
+        if subject.digest is None or policy is None or not policy.signed_by:
+            return None
+        manifest = manifest or await self.reader.document(subject.digest)
+        if manifest is not None and is_signature(manifest):
+            return None
+        verdict = await self._find(subject, subject.digest, self.checker.signers[policy.signed_by])
+        if verdict.signer:
+            await self.checker.parents.record(subject, manifest)
+        return verdict
+
+    async def _find(self, subject: Subject, digest: Digest, signers: Signers) -> SignatureVerdict:
+        assert self.reader is not None
+        parents = await self.checker.parents.find(subject)
+        candidates: Sequence[Digest] = [digest, *(parent.digest for parent in parents)]
+        for candidate in candidates:
+            if kept := await self.checker.kept_signer(candidate, signers):
+                return SignatureVerdict(kept)
+        found = [await self.checker.find_signer(each, signers, self.reader) for each in candidates]
+        return next((each for each in found if each.signer), found[0])
+
+
+async def _read_signatures(
+    digest: Digest, reader: RepositoryReader
+) -> AsyncIterator[tuple[SignatureLayer, bytes]]:
+    """Yield the signatures of a digest: those under cosign's tag, then those that refer to it."""
+    count = 0
+    async for manifest in _read_signature_manifests(digest, reader):
+        for layer in parse_signature_layers(manifest):
+            count += 1
+            if count > _MOST_SIGNATURES:
+                return
+            assert layer.descriptor.digest is not None
+            data = await reader.blob(layer.descriptor.digest, _LAYER_LIMIT)
+            if data is not None:
+                yield layer, data
+
+
+async def _read_signature_manifests(digest: Digest, reader: RepositoryReader) -> AsyncIterator[bytes]:
+    tagged = await reader.manifest(Tag(f"{digest.algorithm}-{digest.hex}.sig"))
+    if tagged is not None:
+        yield tagged
+    referrers = await reader.referrers(digest)
+    signatures = [each for kind, each in referrers if kind in _SIGNATURE_TYPES or kind.startswith(BUNDLE)]
+    for referrer in signatures[:_MOST_SIGNATURES]:
+        manifest = await reader.manifest(referrer)
+        if manifest is not None:
+            yield manifest
+
+
+def _document(digest: Digest) -> str:
+    return f"signed/{digest.algorithm}/{digest.hex}"
+
+
+def _parse_kept(document: bytes | None) -> dict[str, str]:
+    """Return the names of signers by their identifiers."""
+    try:
+        kept = json.loads(document or b"{}")
+    except ValueError:
+        return {}
+    return {key: str(name) for key, name in kept.items()} if isinstance(kept, dict) else {}

@@ -1,0 +1,90 @@
+"""The limits on images, for manifests and indexes of all shapes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dockmirror.admission.image_limits import ImageLimits, check_image
+from dockmirror.oci.manifest import ManifestDocument, Platform
+from dockmirror.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, SIGNED
+
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+WASM = "application/wasm"
+AMD64, ARM64, UNKNOWN = Platform("linux", "amd64"), Platform("linux", "arm64"), Platform("unknown", "unknown")
+
+
+def content(
+    number: int, media_type: str = LAYER, size: int | None = 1_000_000, **more: Any
+) -> dict[str, Any]:
+    digest = f"sha256:{number:064x}"
+    return {"mediaType": media_type, "digest": digest, **({} if size is None else {"size": size}), **more}
+
+
+def image(
+    *layers: dict[str, Any], config: str = CONFIG, media_type: str = OCI_MANIFEST, **more: Any
+) -> bytes:
+    fields = {"schemaVersion": 2, "mediaType": media_type, "config": content(0, config, **more)}
+    return json.dumps(fields | {"layers": layers}).encode()
+
+
+def index(*platforms: Platform, **more: Any) -> bytes:
+    children = [
+        content(number, OCI_MANIFEST, platform={"os": each.os, "architecture": each.architecture}, **more)
+        for number, each in enumerate(platforms)
+    ]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}).encode()
+
+
+ONLY_AMD64 = ImageLimits(platforms=[AMD64])
+SMALL = ImageLimits(max_size=3_000_000)
+IMAGES_ONLY = ImageLimits(media_types=["application/vnd.oci.image.*"])
+NOTHING_FOREIGN = ImageLimits(foreign_layers=False)
+ELSEWHERE: dict[str, Any] = {"urls": ["https://elsewhere.example/layer"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "manifest", "problem"),
+    [
+        (ImageLimits(), index(ARM64), ""),
+        (ImageLimits(), b"no manifest", ""),
+        (ONLY_AMD64, index(ARM64, AMD64), ""),
+        (ONLY_AMD64, index(ARM64, UNKNOWN), "it is for linux/arm64, and the allowed platforms"),
+        (ONLY_AMD64, index(UNKNOWN), ""),
+        (ONLY_AMD64, image(content(1)), ""),
+        (SMALL, image(content(1), content(2)), ""),
+        (SMALL, image(content(1), content(1), content(2)), ""),
+        (SMALL, image(content(1), content(2), content(3)), "its 4.0 MB are more than the allowed 3.0 MB"),
+        (SMALL, image(content(1, size=None)), "its manifest does not state the size of each layer"),
+        (SMALL, image(content(1, size=-5_000_000), content(2)), "its manifest does not state the size"),
+        (SMALL, index(AMD64, ARM64, UNKNOWN, AMD64), ""),
+        (SMALL, b"no manifest", "its manifest is of a type that cannot be read"),
+        (SMALL, json.dumps({"schemaVersion": 1, "mediaType": SIGNED}).encode(), "its manifest is of a type"),
+        (IMAGES_ONLY, image(content(1)), ""),
+        (IMAGES_ONLY, index(AMD64), ""),
+        (IMAGES_ONLY, image(content(1, WASM)), "it has a content of type application/wasm, which"),
+        (IMAGES_ONLY, image(config="application/vnd.helm"), "it has a content of type application/vnd.helm"),
+        (IMAGES_ONLY, image(media_type=DOCKER_MANIFEST), f"it has a content of type {DOCKER_MANIFEST}"),
+        (IMAGES_ONLY, image(content(1, "")), "it has a content without a type"),
+        (NOTHING_FOREIGN, image(content(1)), ""),
+        (NOTHING_FOREIGN, image(content(1), content(2, **ELSEWHERE)), "it has contents that"),
+        (NOTHING_FOREIGN, image(**ELSEWHERE), "it has contents that"),
+        (NOTHING_FOREIGN, index(AMD64, **ELSEWHERE), "it has contents that"),
+    ],
+)  # fmt: skip
+def test_limits(limits: ImageLimits, manifest: bytes, problem: str) -> None:
+    found = check_image(limits, ManifestDocument.parse(manifest)).problem
+    assert found.startswith(problem)
+    assert bool(found) == bool(problem)
+
+
+@pytest.mark.parametrize(("platform", "is_allowed"), [(AMD64, True), (ARM64, False), (UNKNOWN, True)])
+def test_an_image_of_an_index_is_for_the_platform_that_the_index_states(
+    platform: Platform, is_allowed: bool
+) -> None:
+    assert (
+        check_image(ONLY_AMD64, ManifestDocument.parse(image(content(1))), [platform]).problem == ""
+    ) == is_allowed

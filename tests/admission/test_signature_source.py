@@ -1,0 +1,210 @@
+"""Images that must be signed, pulled through the gate."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dockmirror.admission.signatures import SIGNATURE_ANNOTATION
+from dockmirror.config.settings import ConfigurationError
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied, Unauthorized, Unreachable
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
+from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Blob, Manifest, Referrers
+
+from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
+from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, IMAGE, PRIVATE, bundle, simple
+from .verdict_gate import Gated, served
+
+SKOPEO_IMAGE = (DATA / "skopeo-image.json").read_bytes()
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "team.pub"
+    path.write_bytes(EC.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
+def put_blob(gated: Gated, data: bytes) -> None:
+    gated.shelf.contents[str(Blob(PLACE, Digest.of(data)))] = data
+
+
+def signature_manifest(data: bytes, media_type: str, signature: bytes | None = None) -> bytes:
+    annotations = {} if signature is None else {SIGNATURE_ANNOTATION: base64.b64encode(signature).decode()}
+    layer = described(data, media_type, annotations=annotations)
+    config = described(b"{}", "application/vnd.oci.empty.v1+json")
+    fields = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]}
+    return json.dumps(fields).encode()
+
+
+def sign_by_tag(gated: Gated, digest: Digest, **how: Any) -> None:
+    """As cosign 2, skopeo and podman do."""
+    layer, payload = simple(digest, **how)
+    put_blob(gated, payload)
+    manifest = signature_manifest(payload, layer.descriptor.media_type or "", layer.signature)
+    gated.shelf.put(manifest, Tag(f"sha256-{digest.hex}.sig"))
+
+
+def list_referrer(gated: Gated, digest: Digest, manifest: bytes, kind: str, target: str) -> None:
+    gated.shelf.put(manifest, Digest.of(manifest))
+    listed = described(manifest, OCI_MANIFEST, artifactType=kind)
+    fields = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed]}
+    gated.shelf.contents[target] = json.dumps(fields).encode()
+
+
+def sign_by_referrer(gated: Gated, digest: Digest, **how: Any) -> None:
+    """As cosign does with OCI 1.1."""
+    layer, payload = simple(digest, **how)
+    put_blob(gated, payload)
+    manifest = signature_manifest(payload, layer.descriptor.media_type or "", layer.signature)
+    kind = "application/vnd.dev.cosign.artifact.sig.v1+json"
+    list_referrer(gated, digest, manifest, kind, str(Referrers(PLACE, digest)))
+
+
+def sign_by_bundle(gated: Gated, digest: Digest, **how: Any) -> None:
+    """As cosign 3 does."""
+    data = bundle(digest, **how)[1]
+    put_blob(gated, data)
+    list_referrer(
+        gated, digest, signature_manifest(data, BUNDLE_TYPE), BUNDLE_TYPE, str(Referrers(PLACE, digest))
+    )
+
+
+def sign_by_bundle_and_tag(gated: Gated, digest: Digest, **how: Any) -> None:
+    """As cosign 3 does at a registry without the referrers API."""
+    data = bundle(digest, **how)[1]
+    put_blob(gated, data)
+    tag = str(Manifest(PLACE, Tag(f"sha256-{digest.hex}")))
+    list_referrer(gated, digest, signature_manifest(data, BUNDLE_TYPE), BUNDLE_TYPE, tag)
+
+
+WAYS = [sign_by_tag, sign_by_referrer, sign_by_bundle, sign_by_bundle_and_tag]
+LATEST = Digest.of(served(Gated().pull()))
+
+
+@pytest.mark.parametrize("sign", WAYS)
+def test_a_signed_image_is_served_and_another_is_refused(key: Path, sign: Callable[..., None]) -> None:
+    gated = Gated({"signed_by": [str(key)]})
+    refused = gated.pull().error
+    assert isinstance(refused, Denied)
+    assert str(refused) == (
+        "library/nginx:latest is not signed by a trusted signer: it has no signature; use a signed version,"
+        " or ask the operator to trust its signer"
+    ).replace("library/nginx", str(PLACE))
+    sign(gated, LATEST)
+    assert Digest.of(served(gated.pull())) == LATEST
+    assert gated.pull(head=True).get().status == 200
+    assert gated.counted == [("signature", "refused")]
+
+
+@pytest.mark.parametrize("sign", WAYS)
+def test_signatures_of_others_do_not_count(key: Path, sign: Callable[..., None]) -> None:
+    gated = Gated({"signed_by": [str(key)]})
+    sign(gated, LATEST, private=PRIVATE["P-384"])
+    assert "it is of another signer than the trusted ones" in str(gated.pull().error)
+
+
+def test_a_signature_of_skopeo_counts() -> None:
+    """It was pushed by skopeo 1.18; see data/README.md."""
+    gated = Gated({"signed_by": [str(DATA / "skopeo.pub")]})
+    gated.shelf.put(SKOPEO_IMAGE)
+    assert isinstance(gated.pull().error, Denied)
+    put_blob(gated, (DATA / "skopeo-payload.json").read_bytes())
+    tag = Tag(f"sha256-{Digest.of(SKOPEO_IMAGE).hex}.sig")
+    gated.shelf.put((DATA / "skopeo-signature.json").read_bytes(), tag)
+    assert served(gated.pull()) == SKOPEO_IMAGE
+
+
+def test_a_signature_is_checked_once(key: Path) -> None:
+    """Also across a restart, and not for another key."""
+    gated = Gated({"signed_by": [str(key)]})
+    sign_by_tag(gated, LATEST)
+    served(gated.pull())
+    gated.shelf.contents.pop(str(Manifest(PLACE, Tag(f"sha256-{LATEST.hex}.sig"))))
+    gated.restart()
+    gated.reads()
+    served(gated.pull(LATEST))
+    assert gated.reads() == [f"GET {Manifest(PLACE, LATEST)}"]
+    key.write_bytes(PRIVATE["RSA"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    gated.restart()
+    assert isinstance(gated.pull().error, Denied)
+
+
+@pytest.mark.parametrize("child", [FOR_AMD, FOR_ARM])
+def test_the_images_of_a_signed_index_follow_it(key: Path, child: bytes) -> None:
+    """The index may have been served by another process; other images of the repository do not follow."""
+    gated = Gated({"signed_by": [str(key)]})
+    digest, other = Digest.of(child), image(b"amd", b"other")
+    assert isinstance(gated.pull(digest).error, Denied)
+    sign_by_tag(gated, LATEST)
+    served(gated.pull())
+    gated.restart()
+    assert served(gated.pull(digest)) == child
+    gated.shelf.put(other)
+    assert isinstance(gated.pull(Digest.of(other)).error, Denied)
+
+
+@pytest.mark.parametrize("error", [Unreachable(), Unauthorized()])
+def test_a_signature_that_cannot_be_read_refuses(key: Path, error: Exception) -> None:
+    """Unless the operator says otherwise."""
+    for on_error, is_served in (("refuse", False), ("serve", True)):
+        gated = Gated({"signed_by": [str(key)], "on_error": on_error})
+        gated.failing = error
+        outcome = gated.pull()
+        if is_served:
+            assert served(outcome)
+        else:
+            assert "the rule cannot be checked, signature: " in str(outcome.error)
+
+
+def test_signatures_themselves_are_served(key: Path) -> None:
+    """A client that verifies needs them; no runtime runs them as images."""
+    gated = Gated({"signed_by": [str(key)]})
+    sign_by_tag(gated, LATEST)
+    assert served(gated.pull(f"sha256-{LATEST.hex}.sig"))
+    assert gated.pull(f"sha256-{LATEST.hex}.sig", head=True).get().status == 200
+
+
+def test_a_rule_that_only_warns_serves(key: Path) -> None:
+    gated = Gated({"signed_by": [str(key)], "mode": "warn"})
+    answer = gated.pull().get()
+    assert [name for name, _ in answer.headers] == ["Warning"]
+    assert gated.counted == [("signature", "would_refuse")]
+
+
+def test_a_keyless_signer_in_the_settings() -> None:
+    """The published bundle is of another digest, so it does not count for this image."""
+    signer = {"issuer": GITHUB, "subject": "https://github.com/bdehamer/*"}
+    gated = Gated({"signed_by": [signer]}, trust_root=str(DATA / "trusted_root.json"))
+    data = (DATA / "reusable-workflow-attestation.sigstore.json").read_bytes()
+    put_blob(gated, data)
+    manifest = signature_manifest(data, BUNDLE_TYPE)
+    list_referrer(gated, LATEST, manifest, BUNDLE_TYPE, str(Referrers(PLACE, LATEST)))
+    assert "it is the signature of another image" in str(gated.pull().error)
+    sign_by_bundle(gated, LATEST)
+    assert "another signer" in str(gated.pull().error)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("no key", "policy.0.signed_by: expected a public key of RSA, ECDSA or Ed25519 in PEM in "),
+        (None, "x.pub cannot be read"),
+    ],
+)
+def test_keys_that_are_none(tmp_path: Path, content: str | None, problem: str) -> None:
+    path = tmp_path / "x.pub"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Gated({"signed_by": [str(path)]})
+    assert problem in str(caught.value)
+    assert IMAGE != LATEST
