@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -92,7 +93,8 @@ def test_properties(runs: list[tuple[Digest, int]], first_pull: str, missing: st
         spans.append((digest, now, now + days))
         now += days + 1
     facts = Facts(ages=ages(*spans, first_pull=first_pull))
-    assert isinstance(admit(SUBJECT, Facts(**{"ages": facts.ages, missing: MISSING})), Refuse)
+    changes: dict[str, Any] = {missing: MISSING}
+    assert isinstance(admit(SUBJECT, evolve(facts, **changes)), Refuse)
     verdict = admit(SUBJECT, facts)
     if isinstance(verdict, ServeInstead):
         assert verdict.digest != SUBJECT.digest

@@ -25,7 +25,7 @@ from ..fakes import Reply, World
 from ..pullthrough.mirrors import NAME, Mirror
 from ..pullthrough.origin import Origin
 from ..stacks import client
-from .gated import DAY, LATEST, REPOSITORY, Gated
+from .gated import DAY, LATEST, REPOSITORY, Gated, MemoryTagHistory
 
 D1, D2 = Digest.of(b"1"), Digest.of(b"2")
 GET = RegistryRequest(Manifest(REPOSITORY, LATEST), accept=EVERYTHING)
