@@ -292,9 +292,10 @@ class ITagHistory(Interface):
         :raises OSError: when it cannot be read.
         """
 
-    async def tags(upstream: str) -> Sequence[tuple[Repository, Tag]]:
+    async def tags(upstream: str, repository: Repository | None = None) -> Sequence[tuple[Repository, Tag]]:
         """Return the tags of an upstream that have a history, in order.
 
+        :param repository: returns only those of this one that the mirror itself has seen.
         :raises OSError: when they cannot be read.
         """
 

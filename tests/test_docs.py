@@ -13,7 +13,13 @@ import pytest
 from dockmirror.app.service import Options
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import PREFIX, load
-from dockmirror.config.settings import AccessSettings, PolicySettings, Settings, UpstreamSettings
+from dockmirror.config.settings import (
+    AccessSettings,
+    GateSettings,
+    PolicySettings,
+    Settings,
+    UpstreamSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
@@ -83,8 +89,8 @@ def test_settings() -> None:
     assert {code(option) for _, option, *_ in rows} - {""} == options
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
-        assert code(variable) == ("" if name in ("access", "policy") else f"{PREFIX}{name.upper()}")
-        if code(key) not in ("config", "access", "upstreams"):
+        assert code(variable) == ("" if name in ("access", "gate", "policy") else f"{PREFIX}{name.upper()}")
+        if code(key) not in ("config", "access", "gate", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
 
 
@@ -116,8 +122,16 @@ def test_policy_settings() -> None:
             assert is_default(PolicySettings, {"images": "**"}, code(key), default)
 
 
+def test_gate_settings() -> None:
+    """The table of the gate's keys has every key and the right default."""
+    rows = table("docs/reference/settings.md", "key of the gate")
+    assert {code(key) for key, *_ in rows} == set(GateSettings.model_fields)
+    for key, default, _ in rows:
+        assert is_default(GateSettings, {}, code(key), default)
+
+
 def is_default(
-    model: type[Settings | AccessSettings | PolicySettings | UpstreamSettings],
+    model: type[Settings | AccessSettings | GateSettings | PolicySettings | UpstreamSettings],
     given: dict[str, Any],
     key: str,
     cell: str,

@@ -38,6 +38,10 @@ class Count(Protocol):
         """:param outcome: "refused", "replaced", "would_refuse" or "would_replace"."""
 
 
+async def _hold_nothing(_: Digest, __: int) -> bytes | None:
+    return None
+
+
 @frozen
 class AdmissionContext:
     """Everything that the decisions about one upstream's images need.
@@ -45,6 +49,7 @@ class AdmissionContext:
     :ivar upstream: its name in the settings.
     :ivar generation: returns the number that voids decisions which were made before.
     :ivar is_whole: returns whether an image is held with everything that a client requests after it.
+    :ivar is_given: asks the upstream whether it gives the content to this client; raises its refusal.
     :ivar read_manifest: returns a held manifest, or None.
     :ivar peek: returns the held bytes of a digest, up to a limit, or None.
     """
@@ -53,10 +58,11 @@ class AdmissionContext:
     gatherer: FactGatherer
     generation: Callable[[], int]
     is_whole: Callable[[Repository, Digest], Awaitable[bool]]
+    is_given: Callable[[RegistryRequest], Awaitable[bool]]
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     count: Count
     clock: IReactorTime
-    peek: Callable[[Digest, int], Awaitable[bytes | None]]
+    peek: Callable[[Digest, int], Awaitable[bytes | None]] = _hold_nothing
 
 
 @frozen
@@ -133,7 +139,7 @@ class AdmissionRegistry:
         replacement = evolve(subject, digest=instead.digest)
         try:
             if not await context.is_whole(target.repository, instead.digest):
-                (await self._registry.fetch(evolve(request, target=target, head=True))).body.discard()
+                await context.is_given(evolve(request, target=target))
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):

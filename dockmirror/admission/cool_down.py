@@ -48,11 +48,8 @@ def check_age(subject: Subject, ages: TagAges) -> Verdict:
         return SERVE  # an imported image, of which the upstream has never told anything
     left = format_age(ages.min_age - current_age(ages, subject.digest))
     if last := next((each for each in reversed(served) if each not in ages.withheld), None):
-        return ServeInstead(
-            last,
-            f"{subject.digest or 'an unknown digest'} is too new; it is served in {left} if it stays",
-            "ages",
-        )
+        why = f"{subject.digest} is too new for the cool-down, and is served in {left} if the tag keeps it"
+        return ServeInstead(last, why if subject.digest else "the registry does not answer", "ages")
     return Refuse(
         f"{subject} is too new for the cool-down of {format_age(ages.min_age)}: no version of it has been"
         f" admitted yet; try again in {left}, use an older version, or ask the operator for an exception",

@@ -19,7 +19,7 @@ from .cool_down import TagAges, admitted_digests, check_age, format_age, is_froz
 from .fact_source import IFactSource
 from .policies import Policies
 from .push_times import IPushTimes
-from .verdict import ServeInstead, Subject
+from .verdict import SERVE, ServeInstead, Subject
 
 HOLD_INTERVAL = 3600.0
 """Seconds after which it is recorded again that a manifest is in use."""
@@ -97,17 +97,16 @@ class CoolDownSource:
         assert policy.min_age is not None
         key = subject.upstream, subject.repository, subject.reference
         history = self._context.history
-        exception = self._find_exception(subject, policy)
         withheld = frozenset(self._context.withheld())
-        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull, exception, withheld)
+        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull, withheld=withheld)
         push_times, digest = self._context.push_times, subject.digest
-        if policy.first_pull != "registry" or push_times is None or digest is None or admitted_digests(ages):
-            return ages
-        pushed = await push_times.pushed(subject.repository, subject.reference, digest)
-        if pushed is None:
-            return ages
-        await history.record_push(*key, digest, pushed)
-        return evolve(ages, sightings=await history.sightings(*key))
+        is_unknown = policy.first_pull == "registry" and not admitted_digests(ages)
+        if is_unknown and push_times is not None and digest is not None:
+            pushed = await push_times.pushed(subject.repository, subject.reference, digest)
+            if pushed is not None:
+                await history.record_push(*key, digest, pushed)
+                ages = evolve(ages, sightings=await history.sightings(*key))
+        return evolve(ages, excepted=self._is_excepted(subject, policy, ages))
 
     async def _keep_admitted(self, subject: Subject, ages: TagAges) -> None:
         """Hold the manifest that is served in place of the current one, and report a tag that is frozen."""
@@ -123,20 +122,16 @@ class CoolDownSource:
                 tag=str(subject), digest=str(verdict.digest), age=format_age(ages.min_age),
             )  # fmt: skip
 
-    def _find_exception(self, subject: Subject, policy: PolicySettings) -> bool:
+    def _is_excepted(self, subject: Subject, policy: PolicySettings, ages: TagAges) -> bool:
+        """Return whether an exception lets the digest be served which the cool-down withholds."""
         context = self._context
+        if check_age(subject, ages) == SERVE:
+            return False
         exception = context.policies.find_exception(subject, policy, context.clock.seconds())
         if exception is not None and self._is_unreported(subject):
-            context.audit(
-                {
-                    "event": "exception",
-                    "image": f"{context.policies.registry}/{subject}",
-                    "digest": str(subject.digest),
-                    "exception": exception.image,
-                    "until": exception.until.isoformat(),
-                    "reason": exception.reason,
-                }
-            )
+            event = {"event": "exception", "image": f"{context.policies.registry}/{subject}"}
+            event |= {"digest": str(subject.digest), "exception": exception.image}
+            context.audit(event | {"until": exception.until.isoformat(), "reason": exception.reason})
         return exception is not None
 
     def _is_unreported(self, subject: Subject) -> bool:

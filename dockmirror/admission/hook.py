@@ -2,14 +2,14 @@
 
 The mirror sends one POST with a JSON object, ``Question.as_json``, and a bearer secret.  The server answers
 200 with ``{"allow": true, "reason": "...", "valid_for": 3600}``: ``reason`` is for the client that is
-refused, ``valid_for`` the seconds for which the verdict is kept, for all clients of the repository and for
-the images of an index as well.  Any other answer is an error.
+refused, ``valid_for`` the seconds for which the verdict is kept, for all clients of the repository.  Any
+other answer is an error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import evolve, frozen
@@ -20,8 +20,8 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.caching import TTLCache
 from ..config.settings import PolicySettings
+from ..interfaces import IDocumentStore
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
@@ -46,6 +46,7 @@ _REASON_LENGTH = 300
 class Question:
     """Everything that the policy server is told about a manifest.
 
+    :ivar indexes: the digests of indexes that list it, if it was requested by digest.
     :ivar labels: of the image's configuration; none for an index, which has no configuration.
     :ivar size: bytes of the configuration and all layers; None for an index, or if one is not stated.
     """
@@ -54,6 +55,7 @@ class Question:
     repository: str
     tag: str | None
     digest: str
+    indexes: Sequence[str]
     media_type: str | None
     labels: Mapping[str, str]
     size: int | None
@@ -67,6 +69,7 @@ class Question:
                 "repository": self.repository,
                 "tag": self.tag,
                 "digest": self.digest,
+                "indexes": list(self.indexes),
                 "media_type": self.media_type,
                 "labels": dict(self.labels),
                 "size": self.size,
@@ -147,13 +150,16 @@ def _one_line(text: str) -> str:
 class HookCache:
     """Verdicts of the policy server, kept for the time that it stated.
 
+    They are documents, for all processes and across restarts.
+
     :ivar registry: the registry's name in images.
     """
 
     registry: str
     server: PolicyServer
     parents: KnownParents
-    verdicts: TTLCache[tuple[Repository, Digest], HookVerdict]
+    documents: IDocumentStore
+    clock: IReactorTime
 
     async def verdict(
         self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
@@ -163,12 +169,19 @@ class HookCache:
         :raises RegistryError: when there is none.
         """
         assert subject.digest is not None
-        kept = self.verdicts.get((subject.repository, subject.digest))
+        document = self._document(subject.repository, subject.digest)
+        now = self.clock.seconds()
+        kept = _parse_kept(await self.documents.read(document), now)
         if kept is not None:
             return kept
         verdict, seconds = await self.server.ask(await self._question(subject, manifest, reader))
-        self.verdicts.put((subject.repository, subject.digest), verdict, seconds)
+        kept_until = [now, now + seconds, verdict.allow, verdict.reason]
+        await self.documents.write(document, json.dumps(kept_until).encode())
         return verdict
+
+    def _document(self, repository: Repository, digest: Digest) -> str:
+        server = Digest.of(self.server.url.encode()).hex[:16]
+        return f"verdicts/{server}/{self.registry}/{repository}/{digest.algorithm}/{digest.hex}"
 
     async def _question(
         self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
@@ -181,11 +194,21 @@ class HookCache:
             str(subject.repository),
             tag,
             str(subject.digest),
+            [str(parent.digest) for parent in await self.parents.find(subject)],
             manifest.media_type if manifest else None,
             await _labels(manifest, reader),
             sum(known) if known and len(known) == len(sizes) else None,
             reader.requester,
         )
+
+
+def _parse_kept(document: bytes | None, now: float) -> HookVerdict | None:
+    """Return a kept verdict, or None if its time is over or, as the clock was set back, has not come."""
+    try:
+        since, until, allow, reason = json.loads(document or b"null")
+        return HookVerdict(bool(allow), str(reason)) if since <= now < until else None
+    except (ValueError, TypeError):
+        return None
 
 
 async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -> dict[str, str]:
@@ -203,7 +226,7 @@ async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -
 @implementer(IClientFactSource)
 @frozen
 class HookSource:
-    """Gathers the verdict as the client that requests the image; an index decides for its images.
+    """Gathers the verdict as the client that requests the image.
 
     :ivar reader: None until it is bound to a client.
     """
@@ -226,14 +249,6 @@ class HookSource:
         assert reader is not None
         if digest is None or policy is None or not policy.hook:
             return None
-        parents = await self.cache.parents.find(subject)
-        for parent in parents:
-            index = evolve(subject, reference=parent.digest, digest=parent.digest)
-            verdict = await self.cache.verdict(index, await reader.document(parent.digest), reader)
-            if verdict.allow:
-                return verdict
         manifest = manifest or await reader.document(digest)
-        verdict = await self.cache.verdict(subject, manifest, reader)
-        if verdict.allow:
-            await self.cache.parents.record(subject, manifest)
-        return verdict
+        await self.cache.parents.record(subject, manifest)
+        return await self.cache.verdict(subject, manifest, reader)

@@ -70,13 +70,26 @@ class KeylessVerifier:
         return payload_type, payload, policy.found[0]
 
     def _current(self) -> Verifier:
-        """Return a verifier with the root of trust; fetch that if it is due."""
-        with self._lock:
-            is_due = self.trust_root is None and self.seconds() - self._fetched >= _REFRESH
-            if self._verifier is None or is_due:
+        """Return a verifier with the root of trust; fetch that if it is due.
+
+        While one thread fetches it anew, the others use the last one.
+        """
+        last = self._verifier
+        if last is not None and not self._is_due():
+            return last
+        if not self._lock.acquire(blocking=last is None):
+            assert last is not None
+            return last
+        try:
+            if self._verifier is None or self._is_due():
                 self._verifier = self._load()
                 self._fetched = self.seconds()
             return self._verifier
+        finally:
+            self._lock.release()
+
+    def _is_due(self) -> bool:
+        return self.trust_root is None and self.seconds() - self._fetched >= _REFRESH
 
     def _load(self) -> Verifier:
         from sigstore.errors import Error
@@ -90,7 +103,7 @@ class KeylessVerifier:
                 raise OSError(f"{self.trust_root} is no root of trust: {_first_line(error)}") from error
         try:
             return Verifier.production()
-        except Error as error:
+        except (Error, OSError) as error:
             _log.warn("cannot refresh the root of trust of Sigstore: {reason}", reason=_first_line(error))
             return self._verifier or Verifier.production(offline=True)
 

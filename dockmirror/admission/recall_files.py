@@ -47,8 +47,8 @@ def read_recalls(root: Path) -> Recalls:
     return Recalls.of(read_statements(root).values())
 
 
-_SETTLED = 1.0
-"""Seconds after which a directory's modification time tells of any further change."""
+REREAD_SECONDS = 1.0
+"""Seconds after a change in which another one may leave the directory's time as it is."""
 
 
 class RecallReader:
@@ -60,19 +60,24 @@ class RecallReader:
     _log = Logger()
 
     def __init__(self, root: Path, clock: IReactorTime) -> None:
-        self._directory = root / layout.RECALLS
         self._root = root
+        self._directory = root / layout.RECALLS
         self._clock = clock
         self._version: Version | None = None
+        self._reread: float | None = None
         self._recalls = Recalls()
 
     def current(self) -> Recalls:
-        version = file_version(self._directory)
+        version, now = file_version(self._directory), self._clock.seconds()
         if version != self._version:
-            self._read(version)
+            self._version, self._reread = version, now + REREAD_SECONDS
+            self._read()
+        elif self._reread is not None and not now < self._reread < now + 2 * REREAD_SECONDS:
+            self._reread = None
+            self._read()
         return self._recalls
 
-    def _read(self, version: Version | None) -> None:
+    def _read(self) -> None:
         try:
             recalls = read_recalls(self._root)
         except OSError as error:
@@ -82,8 +87,6 @@ class RecallReader:
             return
         if recalls != self._recalls:
             self._recalls = recalls
-        changed = version[2] / 1e9 if version else 0.0
-        self._version = version if self._clock.seconds() - changed > _SETTLED else None
 
 
 @frozen

@@ -129,7 +129,13 @@ class RecallFilter:
         match request.target:
             case Blob() as target:
                 self._check_blob(target.digest)
-                return self._cuttable(target.digest, await self._registry.fetch(request))
+                answer = await self._registry.fetch(request)
+                try:
+                    self._check_blob(target.digest)  # it may have been recalled meanwhile
+                except Recalled:
+                    answer.body.discard()
+                    raise
+                return self._cuttable(target.digest, answer)
             case Manifest() as target:
                 return await self._fetch_manifest(request, target)
         return await self._registry.fetch(request)
@@ -140,8 +146,6 @@ class RecallFilter:
             raise Recalled(explain(recall, digest))
 
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
-        if not self._current():
-            return self._cuttable(target.digest, await self._registry.fetch(request))
         try:
             return await self._fetch_admitted(request, target)
         except Recalled as error:
@@ -190,6 +194,8 @@ class RecallFilter:
         """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
         await self._check_before(request, target)
         answer = await self._registry.fetch(request)
+        if not self._current():
+            return self._cuttable(target.digest, answer)
         answer, digest, recall = await self._inspect(request, answer)
         if recall is None:
             return self._cuttable(digest, answer)
@@ -200,6 +206,8 @@ class RecallFilter:
     async def _check_before(self, request: RegistryRequest, target: Manifest) -> None:
         """Refuse what is known to be recalled without fetching it again, which could count as a pull."""
         digest = target.digest
+        if not self._current():
+            return
         if isinstance(target.reference, Tag):
             if (target.repository, target.reference) not in self._recalled_tags:
                 return
@@ -234,7 +242,10 @@ class RecallFilter:
             data = await collect(answer.body, _MAX_MANIFEST)
             answer = evolve(answer, body=BytesBody(data, answer.body.descriptor))
         elif answer.status in (200, 304):
-            data, digest = await self._read(request, digest)
+            try:
+                data, digest = await self._read(request, digest)
+            except RegistryError:  # the client gets no manifest from this answer
+                return answer, digest, None
         else:
             return answer, digest, None
         digest = digest or Digest.of(data)

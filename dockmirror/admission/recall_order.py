@@ -14,7 +14,6 @@ from ..store.held_images import HeldImages
 from . import recall_files
 from .generation import Generation
 from .recall_exchange import new_generation
-from .recall_files import RecallScope
 from .recalls import EMPTY_BLOBS, Recall
 
 
@@ -62,14 +61,11 @@ class RecallOrder:
         changed = now if previous is None else max(now, previous.changed + 1)
         return self._state(Recall(digest, reason, since, changed, layers=layers))
 
-    def complete(self, recall: Recall, scope: RecallScope) -> tuple[Recall, int]:
-        """Add to a recall the layers that only its image needs, and remove the bytes.
-
-        :returns: the recall, and the number of bytes freed.
-        """
-        if scope.layers and scope.layers != recall.layers:
-            recall = self._state(evolve(recall, layers=scope.layers, changed=recall.changed + 0.001))
-        return recall, recall_files.remove_recalled(self.root, [recall.digest])
+    def add_layers(self, recall: Recall, layers: tuple[Digest, ...]) -> Recall:
+        """Add to a recall the layers that only its image needs."""
+        if not layers or layers == recall.layers:
+            return recall
+        return self._state(evolve(recall, layers=layers, changed=recall.changed + 0.001))
 
     def lift(self, digest: Digest) -> Recall:
         """End a recall.

@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
+from ..admission.known_digests import KnownDigestSource
+from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.tag_polling import SHORTEST, PolledUpstream, TagPolling
@@ -81,12 +83,18 @@ def make_admission(
     verdicts = make_verdict_sources(
         registry, settings, cache.documents, cache.in_thread, clock, upstream.agent_for
     )
-    sources: Sequence[IFactSource] = (cool_down, *verdicts)
+    sources: Sequence[IFactSource] = (
+        cool_down,
+        LockSource(registry),
+        KnownDigestSource(cool_down, cache.tag_history, held.read),
+        *verdicts,
+    )
     context = AdmissionContext(
         name,
         FactGatherer(sources, policies, clock),
         lambda: cache.generation.number,
         held.is_whole,
+        gateway.check,
         held.read,
         count,
         clock,

@@ -17,7 +17,7 @@ from ..system.shared_table import SharedDigests
 from ..web.shared_tables import SharedTables
 from .budget import has_cache
 from .history import open_history
-from .naming import parse_image_name
+from .naming import ImageName, parse_image_name
 
 if TYPE_CHECKING:
     from ..users import ApiTokens
@@ -60,13 +60,16 @@ class Operations:
 
         :param settings: returns the settings in force.
         """
-        if self._root is None:
+        root = self._root
+        if root is None:
             return {}
+        from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
         from ..web.api.api_resource import ApiResource
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
         from ..web.image_actions import ImageActions
+        from .export_gate import make_export_gate
 
         def parse(image: str) -> tuple[Repository, Reference]:
             name = parse_image_name(image, settings())
@@ -75,10 +78,15 @@ class Operations:
         def audit(line: str) -> None:
             _write_audit_line(settings(), line)
 
+        def gate(repository: Repository, reference: Reference) -> ExportGate:
+            return make_export_gate(
+                settings(), root, self._reactor.seconds(), ImageName(repository, reference)
+            )
+
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self._history.reader if self._history else None
-        actions = ImageActions(self._root, parse, self._in_thread, self._reactor, audit)
-        return {"api": ApiResource(auth, actions, StoreIndex(self._root), reader, self._in_thread)}
+        actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
+        return {"api": ApiResource(auth, actions, StoreIndex(root), reader, self._in_thread)}
 
 
 def _write_audit_line(settings: Settings, line: str) -> None:

@@ -18,6 +18,7 @@ from ..admission.signatures import Identity, PublicKey, Signers
 from ..concurrency.caching import TTLCache
 from ..config.settings import (
     ConfigurationError,
+    GateSettings,
     Settings,
     SignedBy,
     SignerIdentity,
@@ -45,10 +46,11 @@ def make_verdict_sources(
     :param registry: the registry's name in images.
     :raises ConfigurationError: when a key, the secret or the optional library is missing.
     """
+    gate = settings.gate
     parents = KnownParents(registry, documents, TTLCache(clock, _MOST))
     sources: list[IFactSource] = []
     if any(policy.signed_by for policy in settings.policy):
-        keyless = KeylessVerifier(settings.gate.trust_root, clock.seconds)
+        keyless = KeylessVerifier(gate.trust_root, clock.seconds)
         checker = SignatureChecker(load_signers(settings), documents, parents, keyless.verify, in_thread)
         sources.append(SignatureSource(checker))
     sources += [
@@ -57,8 +59,8 @@ def make_verdict_sources(
         if any(getattr(policy, key) is not None for policy in settings.policy)
     ]
     if any(policy.hook for policy in settings.policy):
-        server = _make_policy_server(settings, clock, agent_for)
-        sources.append(HookSource(HookCache(registry, server, parents, TTLCache(clock, _MOST))))
+        server = _make_policy_server(gate, clock, agent_for)
+        sources.append(HookSource(HookCache(registry, server, parents, documents, clock)))
     return sources
 
 
@@ -95,9 +97,8 @@ def _load_key(path: Path) -> PublicKey:
         raise ValueError(f"expected a public key of RSA, ECDSA or Ed25519 in PEM in {path}") from None
 
 
-def _make_policy_server(settings: Settings, clock: IReactorTime, agent_for: AgentFor) -> PolicyServer:
+def _make_policy_server(gate: GateSettings, clock: IReactorTime, agent_for: AgentFor) -> PolicyServer:
     """:raises ConfigurationError: when its address or its secret is missing."""
-    gate = settings.gate
     if gate.url is None:
         raise ConfigurationError("gate.url: is missing: a policy has 'hook = true'")
     parts = urlsplit(gate.url)

@@ -14,9 +14,8 @@ from typing import BinaryIO
 import click
 from attrs import frozen
 
-from ..admission.recall_files import read_recalls
-from ..admission.recalls import explain
 from ..app.budget import make_budget
+from ..app.export_gate import check_not_recalled, make_export_gate
 from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_plan import ArchiveContentError, ArchivePlan, plan_archive, read_archive
@@ -24,6 +23,7 @@ from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
+from ..oci.errors import Denied
 from ..oci.manifest import Platform
 from ..oci.reference import Repository, Tag
 from ..pullthrough.generations import tombstone_document
@@ -36,7 +36,7 @@ from ..store.held_images import HeldImages
 from ..store.packed_images import ImageNotHeld, open_contents, pack_image
 from .arguments import PlatformType, complete_image, json_option
 from .command_context import Context, find_store, open_for_change, parse_image
-from .output import print_json, progress_bars
+from .output import print_json, print_note, progress_bars
 
 
 @click.command("export", short_help="Write images to an archive that docker, podman and skopeo read.")
@@ -54,7 +54,8 @@ def export(
     """Write IMAGES to an archive that docker load, podman load, ctr image import and skopeo read.
 
     The archive is an OCI image layout in a tar file, with the manifest.json of docker save.  The same images
-    always give the same bytes.  Nothing is fetched: the cache has to hold the images completely.
+    always give the same bytes.  Nothing is fetched: the cache has to hold the images completely.  A tag is
+    the digest that the cool-down of its policy admits.
 
     Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """
@@ -66,12 +67,14 @@ def export(
     held_images = HeldImages(root)
     try:
         packed = [
-            pack_image(held_images, str(name), name.repository, name.reference, platform) for name in names
-        ]
-    except ImageNotHeld as error:
+            pack_image(
+                held_images, str(name), name.repository, name.reference, platform,
+                make_export_gate(settings, root, time.time(), name, print_note),
+            )
+            for name in names
+        ]  # fmt: skip
+    except (ImageNotHeld, Denied) as error:
         raise click.ClickException(str(error)) from None
-    for each in packed:
-        _check_not_recalled(root, each.name, (*each.manifests, *each.blobs))
     plan = plan_archive(packed)
     try:
         if output == "-":
@@ -85,14 +88,6 @@ def export(
         raise click.ClickException(f"{where}: {error.strerror}") from None
     if as_json:
         print_json({"output": output, "size": plan.size, "images": list(map(str, names))})
-
-
-def _check_not_recalled(root: Path, name: str, digests: Iterable[Digest]) -> None:
-    """:raises click.ClickException: when one of the contents was recalled."""
-    recalls = read_recalls(root)
-    for digest in digests:
-        if recall := recalls.find(digest):
-            raise click.ClickException(f"{name}: {explain(recall, digest)}")
 
 
 def _write_file(plan: ArchivePlan, root: Path, path: Path) -> None:
@@ -196,7 +191,10 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
     """
     added = 0
     parts = list(planned.archive.parts(planned.image.descriptor))
-    _check_not_recalled(root, str(planned.name), [part.digest for part, _ in parts if part.digest])
+    try:
+        check_not_recalled(root, planned.name, [part.digest for part, _ in parts if part.digest])
+    except Denied as error:
+        raise click.ClickException(str(error)) from None
     with progress_bars(f"importing {planned.name}") as bar:
         task = bar.add_task("", total=sum(planned.archive.size(part) for part, _ in parts))
         for part, data in parts:

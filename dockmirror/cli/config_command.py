@@ -20,7 +20,7 @@ from .output import print_json, print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
-_TABLES = {"upstreams", "access"}
+_TABLES = {"upstreams", "access", "gate"}
 
 
 @click.command("config", short_help="Show the settings in force and the source of each value.")

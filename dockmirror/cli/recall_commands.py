@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import RecallScope, find_scope, read_recalls
+from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
 from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
 from ..admission.recalls import Recall
 from ..config.notation import format_size
 from ..config.settings import Settings
+from ..history.pulls import Pull
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..store.bucket.blocking_bucket import BucketAddress
@@ -23,6 +24,7 @@ from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
 from .output import print_json, print_note, print_table
+from .recalled_pulls import find_pulls, find_refused_pulls, pull_fields
 
 _SHOWN = 20
 
@@ -81,14 +83,17 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     order = _order(settings, root)
     with _errors():
         order.check(digest)
-        is_manifest = order.is_manifest(digest)
-        made = order.recall(digest, reason) if is_manifest else None
+    if order.is_manifest(digest):  # the search below may take long
+        _publish(order, order.recall(digest, reason))
         scope = find_scope(root, digest)
-        if made is None:
-            _confirm(digest, scope, yes, as_json)
-            made = order.recall(digest, reason)
-        made, freed = order.complete(made, scope)
-    report = _Report(made, scope, freed, *_publish(order, made))
+    else:
+        scope = find_scope(root, digest)
+        _confirm(digest, scope, yes, as_json)
+    made = order.add_layers(order.recall(digest, reason), scope.layers)
+    is_in_bucket, problem = _publish(order, made)
+    freed = remove_recalled(root, [digest])
+    pulls = find_pulls(settings, {digest}.union(*scope.users.values()))
+    report = _Report(made, scope, freed, is_in_bucket, problem, pulls)
     if as_json:
         print_json(report.fields())
     else:
@@ -153,6 +158,7 @@ class _Report:
     freed: int
     is_in_bucket: bool
     problem: str
+    pulls: Sequence[Pull] | None
 
     @property
     def _tags(self) -> list[str]:
@@ -172,6 +178,7 @@ class _Report:
             "referring": sorted({str(each) for users in self.scope.users.values() for each in users}),
             "freed": self.freed,
             "bucket": self.is_in_bucket,
+            "pulls": None if self.pulls is None else [pull_fields(each) for each in self.pulls],
         }
 
     def print(self) -> None:
@@ -190,8 +197,20 @@ class _Report:
         click.echo(f"freed {format_size(self.freed)}; running transfers end within two seconds")
         if self.is_in_bucket:
             click.echo("the recall is in the bucket; its other mirrors follow within a minute")
+        self._print_pulls()
         if self.problem:
             click.echo(f"{self.problem}; the running mirror tries again until it can", err=True)
+
+    def _print_pulls(self) -> None:
+        if self.pulls is None:
+            return
+        click.echo("pulled by, newest first:" if self.pulls else "the history has no pull of it")
+        if self.pulls:
+            rows = [tuple(pull_fields(each).values()) for each in self.pulls[:_SHOWN]]
+            print_table(("when", "client", "user", "image", "platform", "outcome"), rows)
+        if len(self.pulls) > _SHOWN:
+            command = f"dockmirror history --digest {self.made.digest}"
+            click.echo(f"and {len(self.pulls) - _SHOWN} others: {command}")
 
 
 def _print_list(title: str, lines: Iterable[str]) -> None:
@@ -208,18 +227,27 @@ def _print_list(title: str, lines: Iterable[str]) -> None:
 @json_option
 @click.pass_obj
 def list_recalls(context: Context, as_json: bool) -> None:
-    """List the recalls in force.
+    """List the recalls in force, with the pulls that each has refused, as the history knows them.
 
     Exit status: 0, or 1 when there is no cache.
     """
-    recalls = sorted(
-        read_recalls(open_store(context.settings)).by_digest.values(), key=lambda each: -each.since
-    )
+    settings = context.settings
+    in_force = read_recalls(open_store(settings)).by_digest.values()
+    recalls = sorted(in_force, key=lambda each: -each.since)
+    refused = find_refused_pulls(settings, recalls)
     if as_json:
-        print_json([_fields(each) for each in recalls])
+        print_json(
+            [
+                {**_fields(each), "refused": [pull_fields(pull) for pull in refused.get(each.digest, ())]}
+                for each in recalls
+            ]
+        )
     elif recalls:
         rows = [(str(each.digest), each.reason, format_timestamp(each.since)) for each in recalls]
-        print_table(("digest", "reason", "since"), rows)
+        pulls = [refused.get(each.digest, ()) for each in recalls]
+        asked = [(str(len(found)), found[0].client if found else "") for found in pulls]
+        columns = ("digest", "reason", "since", "refused pulls", "last by")
+        print_table(columns, [(*row, *each) for row, each in zip(rows, asked, strict=True)])
     else:
         print_note("nothing is recalled")
 

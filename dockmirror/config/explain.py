@@ -11,7 +11,7 @@ from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
 from .field_types import suggest
-from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
+from .settings import AccessSettings, ConfigurationError, GateSettings, Settings, UpstreamSettings
 
 _WORDS = {
     "string_type": "expected a text in quotes",
@@ -140,6 +140,7 @@ def _show(given: object, kind: str) -> str:
 _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "": ("above the first table", Settings),
     "access": ("in [access]", AccessSettings),
+    "gate": ("in [gate]", GateSettings),
     "upstreams": ("in an upstream's table", UpstreamSettings),
 }
 """The place and the keys of each table, by its name."""

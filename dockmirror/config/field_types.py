@@ -125,7 +125,7 @@ def _enclosing_network(text: str) -> str | None:
         return None
 
 
-def _check_file(path: Path) -> Path:
+def check_file(path: Path) -> Path:
     try:
         status = path.stat()
     except OSError as error:
@@ -226,7 +226,7 @@ RegistryName = Annotated[
     ),
 ]
 RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
-File = Annotated[Path, AfterValidator(_check_file)]
+File = Annotated[Path, AfterValidator(check_file)]
 Email = Annotated[str, _match(r"[^@\s,:;?]+@[^@\s,:;?]+", "an e-mail address such as you@example.com")]
 HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
 Label = Annotated[

@@ -24,7 +24,7 @@ _SERVICE_LINK = re.compile(
 )
 """Variables that Kubernetes sets in pods for Services with names that begin with ``dockmirror``."""
 _AT_LINE = re.compile(r"\(at line ([0-9]+)")
-_TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
+_TABLES: Mapping[str, Any] = {"access": {}, "gate": {}, "upstreams": {"*": {}}}
 """The tables that are merged key by key; any other value is replaced."""
 
 
@@ -125,8 +125,9 @@ def _check_tables(source: SettingsSource) -> Iterator[Problem]:
     tables = source.values.get("upstreams", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         yield Problem(("upstreams",), "expected a table for each, such as [upstreams.docker]")
-    if not isinstance(source.values.get("access", {}), dict):
-        yield Problem(("access",), "expected a table, [access]")
+    for name in ("access", "gate"):
+        if not isinstance(source.values.get(name, {}), dict):
+            yield Problem((name,), f"expected a table, [{name}]")
 
 
 def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -45,6 +47,7 @@ from .field_types import (
     TagTtl,
     UpstreamUrls,
     Username,
+    check_file,
     parse_off,
     suggest,
 )
@@ -182,7 +185,22 @@ class SignerIdentity(_Frozen):
     subject: Annotated[str, Field(min_length=1)]
 
 
-SignedBy = tuple[File | SignerIdentity, ...]
+def _parse_signer(value: object) -> object:
+    """Return a keyless signer for a table, and the value itself for a path."""
+    if isinstance(value, str | Path | SignerIdentity):
+        return value
+    try:
+        return SignerIdentity.model_validate(value)
+    except ValueError:
+        raise ValueError("expected a file with a key, or a table with 'issuer' and 'subject'") from None
+
+
+def _check_signer(signer: Path | SignerIdentity) -> Path | SignerIdentity:
+    return check_file(signer) if isinstance(signer, Path) else signer
+
+
+Signer = Annotated[Path | SignerIdentity, BeforeValidator(_parse_signer), AfterValidator(_check_signer)]
+SignedBy = tuple[Signer, ...]
 """Files with public keys, and keyless signers; one of them is enough."""
 
 

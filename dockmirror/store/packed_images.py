@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
+
+from attrs import frozen
 
 from ..archive.archive_plan import OpenContent, PackedImage
 from ..oci.digest import Digest
@@ -20,12 +23,27 @@ class ImageNotHeld(LookupError):
         return str(self.args[0])
 
 
+@frozen
+class ExportGate:
+    """Decides on what leaves the store; each part raises the reason for which it is refused.
+
+    :ivar check_digests: is given the digests of a manifest and of its blobs, held or not.
+    :ivar choose: returns the digest that a tag is served as, given the one that it names in the store.
+    :ivar check: is given each manifest, and the reference or digest by which it is exported.
+    """
+
+    check_digests: Callable[[Iterable[Digest]], None]
+    choose: Callable[[Digest], Digest]
+    check: Callable[[Reference, StoredImage], None]
+
+
 def pack_image(
     held_images: HeldImages,
     name: str,
     repository: Repository,
     reference: Reference,
     platform: Platform | None,
+    gate: ExportGate,
 ) -> PackedImage:
     """Return an image that the store holds completely.
 
@@ -33,11 +51,18 @@ def pack_image(
     :raises ImageNotHeld: when it does not.
     """
     digest = find_digest(held_images, repository, reference)
+    if digest is not None and isinstance(reference, Tag):
+        digest = gate.choose(digest)
     image = held_images.read_image(repository, digest) if digest else None
+    for each in image.walk() if image else ():
+        gate.check_digests((each.digest, *each.blobs))
     if image is None or image.data is None:
         raise ImageNotHeld(f"{name} is not in the cache in {held_images.root}")
+    gate.check(reference, image)
     selected = _select_platform(image, platform, name)
     _check_complete(selected, name, held_images.root)
+    for each in selected.walk():
+        gate.check(each.digest, each)
     manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
     blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
     tag = reference.name if isinstance(reference, Tag) else ""

@@ -74,6 +74,13 @@ class TagRecord:
         recent = [each for each in self.sightings if each.last >= seen - MAX_AGE]
         return evolve(self, sightings=tuple(_limit([*recent, Sighting(digest, seen, seen)])))
 
+    def with_push(self, digest: Digest, pushed: float) -> TagRecord:
+        """Return the record with the time of the first digest's push, unless the tag has moved since."""
+        if len(self.sightings) != 1 or self.sightings[0].digest != digest:
+            return self
+        (only,) = self.sightings
+        return evolve(self, sightings=(evolve(only, first=min(only.first, pushed)),))
+
     def merge(self, other: TagRecord) -> TagRecord:
         """Return what two mirrors have seen of the tag; a sighting between breaks another one."""
         firsts = [each.sightings[0] for each in (self, other) if each.sightings]
@@ -103,11 +110,7 @@ def _merge(ours: Sequence[Sighting], theirs: Sequence[Sighting], baseline: Sight
     """
     spans = [(source, each) for source, part in enumerate((ours, theirs)) for each in part]
     ends = sorted(
-        (
-            (time, kind, source, span)
-            for source, span in spans
-            for kind, time in enumerate((span.first, span.last))
-        ),
+        ((time, kind, source, span) for source, span in spans for time, kind in _ends(span)),
         key=lambda end: end[:2],
     )
     merged: list[Sighting] = []
@@ -122,6 +125,11 @@ def _merge(ours: Sequence[Sighting], theirs: Sequence[Sighting], baseline: Sight
             joined = {}
         joined[source] = span
     return [evolve(merged[0], is_baseline=baseline.is_baseline), *merged[1:]]
+
+
+def _ends(span: Sighting) -> Sequence[tuple[float, int]]:
+    """Return the times of both ends; at the same time, what lasted until then comes before what begins."""
+    return (span.first, 1), (span.last, 0 if span.first < span.last else 2)
 
 
 class TagHistoryFiles:
@@ -167,10 +175,11 @@ class TagHistoryFiles:
         finally:
             os.close(lock)
 
-    def iter_tags(self, upstream: str) -> Iterator[tuple[Repository, Tag]]:
-        """Iterate over the tags of an upstream that have a history."""
+    def iter_tags(self, upstream: str, within: Repository | None = None) -> Iterator[tuple[Repository, Tag]]:
+        """Iterate over the tags that have a history, of an upstream or of one of its repositories."""
         top = self._root / layout.TAG_HISTORIES / upstream
-        for directory, _, names in os.walk(top):
+        start = top if within is None else top / within.name / layout.TAGS_OF_HISTORY
+        for directory, _, names in os.walk(start):
             path = Path(directory)
             if path.name == layout.TAGS_OF_HISTORY:
                 repository = Repository(str(path.parent.relative_to(top)))
@@ -199,15 +208,7 @@ class LocalTagHistory:
     async def record_push(
         self, upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
     ) -> None:
-        def change(record: TagRecord) -> TagRecord:
-            if any(each.digest != digest for each in record.sightings):
-                return record
-            return evolve(
-                record,
-                sightings=tuple(evolve(each, first=min(each.first, pushed)) for each in record.sightings[:1]),
-            )
-
-        await self.update((upstream, repository, tag), change)
+        await self.update((upstream, repository, tag), lambda record: record.with_push(digest, pushed))
 
     async def record_pull(self, upstream: str, repository: Repository, tag: Tag, now: float) -> None:
         key = upstream, repository, tag
@@ -222,8 +223,10 @@ class LocalTagHistory:
     async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
         return (await self.read((upstream, repository, tag))).pulled
 
-    async def tags(self, upstream: str) -> Sequence[tuple[Repository, Tag]]:
-        return sorted(await self._in_thread(lambda: list(self.files.iter_tags(upstream))))
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        return sorted(await self._in_thread(lambda: list(self.files.iter_tags(upstream, repository))))
 
     async def read(self, key: Key) -> TagRecord:
         """Return the record of a tag, from memory if its file has not changed."""

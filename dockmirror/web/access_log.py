@@ -50,7 +50,8 @@ class AuditLog:
         fields = _fields(request, self._clock.seconds())
         named = {key: fields[key] for key in _AUDITED}
         user = request.admitted_client.user if request.admitted_client else None
-        self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off}))
+        outcome = {"whole": not request.is_cut_off, "reason": fields["reason"]}
+        self._write(json.dumps({**named, "user": user, **outcome}))
 
 
 def _fields(request: ServerRequest, now: float) -> dict[str, object]:

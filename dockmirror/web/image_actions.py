@@ -27,7 +27,7 @@ from ..store.eviction.removal import (
     plan_deletions,
 )
 from ..store.held_images import HeldImages
-from ..store.packed_images import ImageNotHeld, find_digest, pack_image
+from ..store.packed_images import ExportGate, ImageNotHeld, find_digest, pack_image
 from ..store.pins import Pin
 from ..store.threads import RunInThread, shield
 from ..store.warm_ups import WarmUp
@@ -36,6 +36,7 @@ from ..system.timestamps import format_timestamp
 T = TypeVar("T")
 ParseImage = Callable[[str], tuple[Repository, Reference]]
 """Parses an image's name, or raises ValueError."""
+MakeExportGate = Callable[[Repository, Reference], ExportGate]
 
 
 @frozen
@@ -81,6 +82,7 @@ class ImageActions:
     An action continues when its client leaves.
 
     :param audit: writes a line of the audit log.
+    :param gate: returns what decides on the export of an image.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class ImageActions:
         in_thread: RunInThread,
         clock: IReactorTime,
         audit: Callable[[str], None],
+        gate: MakeExportGate,
     ) -> None:
         self._root = root
         self._parse_image = parse_image
         self._in_thread = in_thread
         self._clock = clock
         self._audit = audit
+        self._gate = gate
 
     def parse(self, image: str) -> tuple[Repository, Reference]:
         """:raises RegistryError: with status 400 for a text that names no image."""
@@ -210,12 +214,14 @@ class ImageActions:
         """Return the plan of an image's archive.
 
         :raises ManifestUnknown: when the cache does not hold it completely.
+        :raises Denied: when a policy or a recall refuses it.
         """
         repository, reference = self.parse(image)
 
         def plan() -> ArchivePlan:
             try:
-                packed = pack_image(HeldImages(self._root), image, repository, reference, platform)
+                gate = self._gate(repository, reference)
+                packed = pack_image(HeldImages(self._root), image, repository, reference, platform, gate)
             except ImageNotHeld as error:
                 raise ManifestUnknown(str(error)) from None
             return plan_archive([packed])

@@ -1,100 +1,181 @@
-"""A registry in memory with the gate in front of it, as the settings build it."""
+"""A mirror with policies in front of it, over a registry and a history in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-from twisted.internet.defer import succeed
+from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
-from dockmirror.admission.fact_source import FactGatherer
+from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource
+from dockmirror.admission.fact_source import FactGatherer, IFactSource
+from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.policies import Policies
-from dockmirror.app.verdict_sources import make_verdict_sources
-from dockmirror.config.load import load
-from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.admission.push_times import IPushTimes
+from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
+from dockmirror.config.settings import PolicySettings
+from dockmirror.interfaces import Answer, IRegistry, ITagHistory, IUpstream, Sighting
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.media import EVERYTHING
-from dockmirror.oci.reference import Reference, Repository, parse_reference
-from dockmirror.oci.request import Manifest, RegistryRequest, Requester
+from dockmirror.oci.errors import Denied, RegistryError
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.token import TokenRequest
+from dockmirror.pullthrough.manifest_store import ManifestStore
+from dockmirror.store.tag_history import Key, TagRecord
 
-from ..fakes import World
-from ..shelf import PLACE, Shelf
-from ..stacks import Outcome, bytes_of
-from ..store.memory import MemoryDocuments
+from ..pullthrough.mirrors import NAME, Mirror
+from ..pullthrough.origin import Origin, repository
 
-T = TypeVar("T")
-
-
-def at_once(call: Callable[[], T], /) -> Awaitable[T]:
-    return succeed(call())
+DAY = 86_400.0
+REPOSITORY, LATEST = Repository(NAME), Tag("latest")
 
 
-@implementer(IRegistry)
-class Gated:
-    """A shelf behind the gate.
+@implementer(ITagHistory)
+class MemoryTagHistory:
+    """Records in memory; ``broken`` is raised instead of an answer."""
 
-    :ivar shelf: the registry below; its repository is Docker Hub's ``library/nginx``.
-    :ivar documents: what the gate remembers across restarts.
-    :ivar failing: how reading a signature fails.
-    :ivar counted: the rules that refused or would have refused, with the outcome.
-    """
+    def __init__(self) -> None:
+        self.records: dict[Key, TagRecord] = {}
+        self.broken: OSError | None = None
 
-    def __init__(self, *policies: dict[str, Any], world: World | None = None, **gate: Any) -> None:
-        self.shelf, self.clock, self.documents = Shelf(), Clock(), MemoryDocuments()
-        self.world = world or World()
-        self.failing: Exception | None = None
-        self.counted: list[tuple[str, str]] = []
-        self._options = {"policy": [{"images": "**"} | each for each in policies], "gate": gate}
-        self.restart()
+    def get(self, *key: Any) -> TagRecord:
+        if self.broken is not None:
+            raise self.broken
+        return self.records.get(key, TagRecord())
 
-    def restart(self) -> None:
-        """Begin anew, with what the documents remember."""
-        settings = load(self._options, {})
-        sources = make_verdict_sources(
-            "docker.io", settings, self.documents, at_once, self.clock, lambda *_: self.world.agent
-        )
-        gatherer = FactGatherer(sources, Policies.of("docker.io", settings.policy), self.clock)
-        context = AdmissionContext(
-            "docker", gatherer, lambda: 0, _never, _nothing, self._count, self.clock, _nothing
-        )
-        self.registry = AdmissionRegistry(self, context)
+    async def record(
+        self, upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float
+    ) -> None:
+        key = upstream, repository, tag
+        self.records[key] = self.get(*key).with_sighting(digest, seen)
 
-    def pull(self, reference: str | Reference = "latest", head: bool = False) -> Outcome:
-        """Ask for a manifest as a client does."""
-        if isinstance(reference, str):
-            reference = parse_reference(reference)
-        request = RegistryRequest(
-            Manifest(PLACE, reference), head, accept=EVERYTHING, requester=Requester("192.0.2.1", "alice")
-        )
-        return Outcome(self.registry.fetch(request))
+    async def record_push(
+        self, upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
+    ) -> None:
+        key = upstream, repository, tag
+        self.records[key] = self.get(*key).with_push(digest, pushed)
+
+    async def record_pull(self, upstream: str, repository: Repository, tag: Tag, now: float) -> None:
+        key = upstream, repository, tag
+        self.records[key] = evolve(self.get(*key), pulled=now)
+
+    async def sightings(self, upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        return self.get(upstream, repository, tag).sightings
+
+    async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
+        return self.get(upstream, repository, tag).pulled
+
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        return sorted(key[1:] for key in self.records if repository in (None, key[1]))
+
+
+@implementer(IUpstream)
+class _Sighted:
+    """An origin of which the answers are recorded."""
+
+    def __init__(self, origin: Origin, recorder: TagRecorder) -> None:
+        self._registry = SightingUpstream(origin, recorder)
+        self.anonymous: IRegistry = SightingRegistry(origin.anonymous, recorder)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """Answer the gate, as the registry below it."""
-        if self.failing is not None and str(request.target).endswith(".sig"):
-            raise self.failing
-        return await self.shelf.fetch(request)
+        return await self._registry.fetch(request)
 
-    def reads(self) -> Sequence[str]:
-        """What was asked of the registry since this was last called."""
-        asked, self.shelf.asked = self.shelf.asked, []
-        return asked
-
-    def _count(self, rule: str, outcome: str) -> None:
-        self.counted.append((rule, outcome))
+    async def token(self, request: TokenRequest) -> Answer:
+        return await self._registry.token(request)
 
 
-async def _never(repository: Repository, digest: Digest) -> bool:
-    return False
+class Gated(Mirror):
+    """A mirror that decides by policies what it serves.
+
+    :ivar held: what is kept from eviction, by tag.
+    :ivar audit: the events in the audit log.
+    :ivar counts: the decisions that were counted.
+    :ivar generation: voids decisions when it changes.
+    """
+
+    def __init__(
+        self,
+        *policies: dict[str, Any],
+        origin: Origin | None = None,
+        clock: Clock | None = None,
+        push_times: IPushTimes | None = None,
+        sources: Sequence[IFactSource] = (),
+        **more: Any,
+    ) -> None:
+        self.registry_behind = origin or Origin()
+        self.history = MemoryTagHistory()
+        clock = clock or _at_noon()
+        recorder = TagRecorder("docker", self.history, clock)
+        super().__init__(_Sighted(self.registry_behind, recorder), clock=clock, **more)
+        settings = [PolicySettings.model_validate({"images": "docker.io/**", **each}) for each in policies]
+        self.held: dict[Tag, Digest] = {}
+        self.audit: list[dict[str, str]] = []
+        self.counts: list[tuple[str, str]] = []
+        self.generation = 0
+        self.policies = Policies.of("docker.io", settings)
+        self.source = CoolDownSource(
+            CoolDownContext(self.history, self.policies, push_times, self._hold, self.audit.append, clock)
+        )
+        manifests = ManifestStore(self.contents)
+
+        async def is_whole(name: Repository, digest: Digest) -> bool:
+            stored = await manifests.get(repository(str(name)), digest)
+            return stored is not None and await manifests.is_complete(repository(str(name)), stored)
+
+        async def read(name: Repository, digest: Digest) -> bytes | None:
+            stored = await manifests.get(repository(str(name)), digest)
+            return stored.data if stored else None
+
+        known = KnownDigestSource(self.source, self.history, read)
+        gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
+        context = AdmissionContext(
+            "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read,
+            lambda rule, outcome: self.counts.append((rule, outcome)), clock,
+        )  # fmt: skip
+        self.registry = AdmissionRegistry(self.registry, context)
+
+    async def _hold(self, _: Repository, tag: Tag, digest: Digest) -> None:
+        self.held[tag] = digest
+
+    def publish(self, version: str, tag: str = "latest") -> bytes:
+        """Move the registry's tag to an image of that name, and return its manifest."""
+        layers = f"config {version}".encode(), f"layer {version}".encode()
+        return self.registry_behind.shelf(NAME).publish(*layers, tag=tag)
+
+    def served(self, tag: str = "latest", **details: Any) -> bytes | str:
+        """Return the manifest that a tag is served as, or the reason for a refusal."""
+        try:
+            return self.get(f"{NAME}/manifests/{tag}", **details)
+        except Denied as denied:
+            return str(denied)
+
+    def fetch_blobs(self, manifest: bytes) -> None:
+        """Pull everything that the manifest refers to."""
+        fields = json.loads(manifest)
+        for blob in (fields["config"], *fields["layers"]):
+            self.get(f"{NAME}/blobs/{blob['digest']}")
+
+    def pass_days(self, days: float, step: float = 0.5, tag: str = "latest") -> None:
+        """Let days pass in which the tag is polled."""
+        while days > 0:
+            self.clock.advance(min(step, days) * DAY)
+            days -= step
+            self.poll(tag)
+
+    def poll(self, tag: str = "latest") -> None:
+        """Ask the registry by HEAD what the tag names; its errors are ignored."""
+        with suppress(RegistryError):
+            self.ask(f"{NAME}/manifests/{tag}", head=True)
 
 
-async def _nothing(*_: object) -> bytes | None:
-    return None
-
-
-def served(outcome: Outcome) -> bytes:
-    """The manifest's bytes."""
-    answer: Answer = outcome.get()
-    return bytes_of(answer.body)
+def _at_noon() -> Clock:
+    clock = Clock()
+    clock.advance(1_700_000_000.0)
+    return clock

@@ -19,7 +19,7 @@ from dockmirror.oci.request import Blob
 from ..fakes import DEAD, SILENT, Reply, World
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
 from ..stacks import logged
-from .gated import Gated, served
+from .verdict_gate import Gated, served
 
 HOST, PATH = "policy.example", "/verdict"
 LATEST = Digest.of(served(Gated().pull()))
@@ -66,6 +66,7 @@ def test_the_question(tmp_path: Path) -> None:
             "repository": str(PLACE),
             "tag": "latest",
             "digest": str(Digest.of(LABELLED)),
+            "indexes": [],
             "media_type": OCI_MANIFEST,
             "labels": {"vendor": "Example"},
             "size": len(CONFIG) + len(b"base"),
@@ -94,12 +95,18 @@ def test_a_verdict_is_kept_for_its_time(allow: bool) -> None:
     assert len(gated.world.seen) == 2
 
 
-def test_the_images_of_an_index_follow_it() -> None:
-    gated = hooked(answer(True, valid_for=600), answer(False))
+def test_an_image_of_an_index_is_asked_about_with_the_index() -> None:
+    gated = hooked(answer(True))
     served(gated.pull())
+    gated.restart()
     assert served(gated.pull(Digest.of(FOR_AMD))) == FOR_AMD
-    assert served(gated.pull(Digest.of(FOR_ARM), head=True)) == b""
-    assert len(gated.world.seen) == 1
+    assert gated.pull(Digest.of(FOR_ARM), head=True).get().status == 200
+    asked = [(each["tag"], each["digest"], each["indexes"]) for each in questions(gated)]
+    assert asked == [
+        ("latest", str(LATEST), []),
+        (None, str(Digest.of(FOR_AMD)), [str(LATEST)]),
+        (None, str(Digest.of(FOR_ARM)), [str(LATEST)]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_the_images_of_an_index_follow_it() -> None:
     ],
 )
 def test_faults(reply: Reply, problem: str) -> None:
-    """What cannot be checked is refused, and asked again; with ``on_error`` it is served."""
+    """An image that cannot be checked is refused, and asked about again; with ``on_error`` it is served."""
     gated = hooked(reply, answer(True))
     refused = gated.pull()
     gated.clock.advance(2)

@@ -11,7 +11,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 
 from ..shelf import ATTESTED, FOR_AMD, FOR_ARM
-from .gated import Gated, served
+from .verdict_gate import Gated, served
 
 
 @pytest.mark.parametrize(

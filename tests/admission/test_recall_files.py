@@ -9,6 +9,7 @@ import pytest
 
 from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
 from dockmirror.admission.recall_files import (
+    REREAD_SECONDS,
     RecallReader,
     find_scope,
     is_stored,
@@ -53,15 +54,19 @@ def test_reader(stocked: Stocked) -> None:
 
 
 def test_reader_reads_once(stocked: Stocked) -> None:
-    """A directory that has not changed for a while is not read again."""
+    """A directory that has not changed is read once more after a second, and then no more."""
     write_statement(stocked.root, recall(Digest.of(b"bad")))
-    os.utime(stocked.root / layout.RECALLS, (EPOCH - 60, EPOCH - 60))
     reader = RecallReader(stocked.root, stocked.clock)
     first = reader.current()
-    assert reader.current() is first
     path = stocked.root / layout.recall(Digest.of(b"bad"))
-    path.write_bytes(b"changed in place, which the mirror never does")
+    path.write_bytes(b"changed in the same tick of the clock")
     assert reader.current() is first
+    stocked.clock.advance(REREAD_SECONDS)
+    second = reader.current()
+    assert second == Recalls()
+    path.write_bytes(bytes(recall(Digest.of(b"bad"))))
+    stocked.clock.advance(60)
+    assert reader.current() is second
 
 
 def test_reader_keeps_the_last_recalls(stocked: Stocked) -> None:

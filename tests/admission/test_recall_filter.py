@@ -12,7 +12,7 @@ from dockmirror.admission.recalls import Recall, Recalled, Recalls
 from dockmirror.interfaces import Answer, IBody, IRegistry, Sighting
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.errors import TooManyRequests, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX
 from dockmirror.oci.reference import Repository, Tag
@@ -141,6 +141,43 @@ def test_recalled_tag_costs_no_pull(origin: Origin, mirror: Filtered) -> None:
     shelf.tags["bad"] = shelf.tags["good"]
     mirror.clock.advance(3600)
     assert mirror.get(f"{NAME}/manifests/bad") == shelf.manifests[shelf.tags["good"]][1]
+
+
+@pytest.mark.parametrize("kind", ["manifests", "blobs"])
+def test_recalled_while_the_upstream_is_asked(origin: Origin, kind: str) -> None:
+    """An answer that comes after the recall is refused."""
+    mirror, shelf = Filtered(origin), origin.shelf(NAME)
+    image = shelf.publish(CONFIG, LAYER)
+    origin.held_up = True
+    recalled = image if kind == "manifests" else LAYER
+    waiting = mirror.later(f"{NAME}/{kind}/{'latest' if kind == 'manifests' else Digest.of(LAYER)}")
+    assert waiting == []
+    mirror.recall(recalled)
+    origin.go_on()
+    assert isinstance(waiting[0], Recalled)
+
+
+class _Limited(Origin):
+    """A registry that answers no GET of a manifest until ``limited`` is False."""
+
+    limited = True
+
+    async def answer(self, request: RegistryRequest, who: str) -> Answer:
+        if self.limited and not request.head:
+            raise TooManyRequests("limit", status=429)
+        return await super().answer(request, who)
+
+
+def test_head_while_manifests_are_limited() -> None:
+    """The headers of a manifest that cannot be looked into are given, and the manifest is not."""
+    origin = _Limited()
+    mirror = Filtered(origin)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
+    mirror.recall(LAYER)
+    assert mirror.ask(f"{NAME}/manifests/latest", head=True).status == 200
+    origin.limited = False
+    mirror.clock.advance(3600)
+    assert isinstance(mirror.later(f"{NAME}/manifests/latest")[0], Recalled)
 
 
 def test_lifted(origin: Origin, mirror: Filtered) -> None:

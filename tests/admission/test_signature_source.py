@@ -20,8 +20,8 @@ from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Manifest, Referrers
 
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
-from .gated import Gated, served
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, IMAGE, PRIVATE, bundle, simple
+from .verdict_gate import Gated, served
 
 SKOPEO_IMAGE = (DATA / "skopeo-image.json").read_bytes()
 
@@ -113,7 +113,7 @@ def test_signatures_of_others_do_not_count(key: Path, sign: Callable[..., None])
 
 
 def test_a_signature_of_skopeo_counts() -> None:
-    """What skopeo 1.18 pushed; see data/README.md."""
+    """It was pushed by skopeo 1.18; see data/README.md."""
     gated = Gated({"signed_by": [str(DATA / "skopeo.pub")]})
     gated.shelf.put(SKOPEO_IMAGE)
     assert isinstance(gated.pull().error, Denied)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from obstore.store import LocalStore
 
 from dockmirror.admission.recall_files import read_statements
-from dockmirror.admission.recalls import EMPTY_BLOBS, Recall
+from dockmirror.admission.recalls import EMPTY_BLOBS, Recall, explain
+from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 
+from ..history.kept import KeptHistory, report
 from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
 
 BAD = Digest.of(AMD)
@@ -45,6 +48,23 @@ def test_recall_as_json(shop: Shop) -> None:
     assert made["referring"] == [str(Digest.of(INDEX))]
     assert made["freed"] == len(AMD + LAYER)
     assert made["bucket"] is False
+
+
+def test_pulls(shop: Shop, tmp_path: Path) -> None:
+    """The history says who pulled it, by which tag, and who was refused since."""
+    environ = {"DOCKMIRROR_HISTORY": str(tmp_path)}
+    kept, began = KeptHistory(tmp_path), time.time()
+    before, after = make_number(began - 60, 1, 1), make_number(began + 60, 1, 2)
+    refusal = explain(Recall(BAD, "CVE-1", 0, 0), Digest.of(INDEX))
+    pulled = report(before, digest=str(BAD), reference="1.27", state=PartState(began - 60), last=began - 60)
+    refused = report(after, client="10.0.0.2", state=PartState(began + 60, reason=refusal), last=began + 60)
+    kept.writer.write([pulled, refused], began)
+    output = shop.run("recall", str(BAD), "--reason", "CVE-1", environ=environ).stdout
+    row = next(line for line in output.splitlines() if f"{NGINX}:1.27" in line and "10.0.0.1" in line)
+    assert row.endswith("served")
+    listed = shop.run("recall", "list", environ=environ).stdout.splitlines()
+    assert listed[1].split()[-2:] == ["1", "10.0.0.2"]
+    kept.close()
 
 
 def test_layer(shop: Shop) -> None:

@@ -122,3 +122,31 @@ def test_recall(sharing: Sharing) -> None:
     wait_until(lambda: one.client("docker").manifest(NAME, bad.digest).status == 200, "it is served again")
     for mirror in mirrors:
         assert {status for _, status in outcomes(mirror, [refused[0], refused[1], *served])} <= {200, 206}
+
+
+def test_recall_in_flight(sharing: Sharing) -> None:
+    """A download that the upstream is still sending is cut off, and nothing is served in an outage."""
+    bad, good = image("flying", layers=(8 * MIB,)), image("standing")
+    sharing.registry.push(NAME, good, "moved")
+    one = sharing.add(workers=2, tag_ttl=0)
+    assert pulled_tag(one, good)
+    sharing.registry.push(NAME, bad, "moved")
+    assert one.client("docker").manifest(NAME, "moved").body == bad.manifest.data
+    for blob in good.blobs:
+        one.client("docker").blob(NAME, blob.digest)
+    layer = bad.layers[0].digest
+    with sharing.blobs.valve.shut(MIB):
+        readers = [SlowReader(one, layer) for _ in range(2)]
+        recalled = dockmirror(one, "recall", bad.digest, "--reason", "CVE-2026-33634", environ=CREDENTIALS)
+        assert recalled.returncode == 0, recalled.stderr
+        assert max(reader.read_rest() for reader in readers) < 8 * MIB
+    sharing.stop_upstream()
+    refused = [f"manifests/{bad.digest}", f"blobs/{layer}", f"blobs/{bad.digest}"]
+    assert {status for _, status in outcomes(one, refused)} == {403}
+    for _ in range(8):
+        assert pulled_tag(one, good)
+
+
+def pulled_tag(mirror: Mirror, expected: Image) -> bool:
+    """Return True if the tag that moves is that image."""
+    return mirror.client("docker").manifest(NAME, "moved").body == expected.manifest.data

@@ -104,7 +104,7 @@ class Mirror:
         if writable:
             deletions.expect(registry)
             self.writes = WriteThrough(origin, changes, contents, tags, grants)
-        gateway = UpstreamGateway(
+        gateway = self.gateway = UpstreamGateway(
             origin, anonymous, grants, public, resting, self.clock, keep_deleted_upstream
         )
         relay = ResumingRegistry(gateway, self.clock)

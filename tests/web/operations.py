@@ -12,13 +12,15 @@ from pathlib import Path
 import bcrypt
 from twisted.internet.task import Clock
 
-from dockmirror.app.naming import parse_image_name
+from dockmirror.app.export_gate import make_export_gate
+from dockmirror.app.naming import ImageName, parse_image_name
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.config.load import load
 from dockmirror.history.pulls import HistoryReader
 from dockmirror.http.server import HttpSite
 from dockmirror.oci.reference import Reference, Repository
+from dockmirror.store.packed_images import ExportGate
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.system.shared_table import SharedDigests
 from dockmirror.users import ApiTokens
@@ -77,7 +79,11 @@ class Endpoint:
             return name.repository, name.reference
 
         self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
-        actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append)
+
+        def gate(repository: Repository, reference: Reference) -> ExportGate:
+            return make_export_gate(settings, self.root, NOW, ImageName(repository, reference))
+
+        actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append, gate)
         api = ApiResource(self.auth, actions, StoreIndex(self.root), history, inline)
         self._front = House(Internet())
         telemetry = ProcessTelemetry(

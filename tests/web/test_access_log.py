@@ -277,9 +277,10 @@ def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
     assert token == {
         "time": "1970-01-01T00:00:00.000+00:00", "client": "10.0.0.7", "host": DOCKER, "method": "GET",
         "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "pull": None, "user": None, "whole": True,
+        "reason": None,
     }  # fmt: skip
     assert (refused["client"], refused["status"]) == ("203.0.113.1", 403)
-    assert refused["host"] == "unknown.example"
+    assert (refused["host"], bool(refused["reason"])) == ("unknown.example", True)
     assert PASSWORD not in file.read_text()
 
 

@@ -69,8 +69,12 @@ class TieredTagHistory:
         await self._check((upstream, repository, tag))
         return await self._local.last_pull(upstream, repository, tag)
 
-    async def tags(self, upstream: str) -> Sequence[tuple[Repository, Tag]]:
-        """Return the tags of which any mirror has a history."""
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        """Return the tags of which any mirror has a history; of one repository, those that are local."""
+        if repository is not None:
+            return await self._local.tags(upstream, repository)
         listed = await self._bucket.list(layout.TAG_HISTORIES / upstream)
         theirs = [key for each in listed if (key := _parse_key(each.key, upstream)) is not None]
         return sorted({*theirs, *await self._local.tags(upstream)})

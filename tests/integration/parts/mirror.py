@@ -145,9 +145,17 @@ def _resident(pid: int) -> int:
 
 
 def _toml(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
-    """*settings* as TOML, without those that are None; JSON's strings, numbers and lists are TOML's too."""
+    """*settings* as TOML, without those that are None."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in settings.items() if name not in tables and value is not None}
-    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in plain.items()]
+    lines = [f"{json.dumps(name)} = {_toml_value(value)}" for name, value in plain.items()]
     head = [f"[{'.'.join(map(json.dumps, path))}]"] if path else []
     return "\n".join([*head, *lines, "", *(_toml(table, (*path, name)) for name, table in tables.items())])
+
+
+def _toml_value(value: Any) -> str:
+    """*value* as TOML; JSON's strings, numbers and lists are TOML's too."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        tables = (", ".join(f"{key} = {_toml_value(each[key])}" for key in each) for each in value)
+        return f"[{', '.join(f'{{ {table} }}' for table in tables)}]"
+    return json.dumps(value)

@@ -1,0 +1,92 @@
+"""Decisions of the cool-down on what lies in the cache's directory, without a running mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from ..admission.admit import Facts, admit
+from ..admission.cool_down import TagAges
+from ..admission.policies import Policies
+from ..admission.verdict import SERVE, Subject, Verdict
+from ..config.settings import PolicySettings, Settings
+from ..oci.digest import Digest
+from ..oci.reference import Repository, Tag
+from ..store.tag_history import TagHistoryFiles, TagRecord
+from .naming import ImageName, registry_names
+
+
+@frozen
+class TagUnderPolicy:
+    """A tag, its history, and the policy that holds for its cool-down.
+
+    :ivar number: of the policy, in the order of the settings, from 1.
+    """
+
+    image: ImageName
+    subject: Subject
+    record: TagRecord
+    policy: PolicySettings
+    number: int
+    is_excepted: bool = False
+
+    @property
+    def ages(self) -> TagAges:
+        """The ages of the tag's digests under the policy."""
+        assert self.policy.min_age is not None
+        return TagAges(
+            self.record.sightings, self.policy.min_age, self.policy.first_pull, excepted=self.is_excepted
+        )
+
+    def decide(self, digest: Digest | None) -> Verdict:
+        """Return what the policy would do if the tag named the digest, whether it is enforced or not."""
+        return admit(evolve(self.subject, digest=digest), Facts(ages=self.ages))
+
+
+class LocalAdmission:
+    """The policies of the settings, and the histories in the cache's directory."""
+
+    def __init__(self, settings: Settings, root: Path, now: float) -> None:
+        self._settings = settings
+        self._files = TagHistoryFiles(root)
+        self._now = now
+
+    def find(self, image: ImageName) -> TagUnderPolicy | None:
+        """Return the tag with its policy, or None if no cool-down holds for it; by digest there is none."""
+        if not isinstance(image.reference, Tag):
+            return None
+        repository = Repository(image.repository.rest)
+        found: TagUnderPolicy | None = None
+        for name, upstream in self._settings.upstreams.items():
+            registry = registry_names(upstream)[0]
+            if registry == image.repository.first and (found is None or not found.record.sightings):
+                found = self._under_policy(registry, Subject(name, repository, image.reference)) or found
+        return found
+
+    def iter_tags(self) -> Iterator[TagUnderPolicy]:
+        """Iterate over the tags with a history for which a cool-down holds."""
+        for name, upstream in self._settings.upstreams.items():
+            for repository, tag in sorted(self._files.iter_tags(name)):
+                found = self._under_policy(registry_names(upstream)[0], Subject(name, repository, tag))
+                if found is not None:
+                    yield found
+
+    def decide(self, image: ImageName, digest: Digest) -> Verdict:
+        """Return what clients would get in place of the digest that the cache has for a tag."""
+        found = self.find(image)
+        return SERVE if found is None or found.policy.mode != "enforce" else found.decide(digest)
+
+    def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
+        assert isinstance(subject.reference, Tag)
+        record = self._files.read((subject.upstream, subject.repository, subject.reference))
+        policies = Policies.of(registry, self._settings.policy)
+        policy = policies.find(subject, "min_age")
+        if policy is None or policy.mode == "off":
+            return None
+        image = ImageName(Repository(f"{registry}/{subject.repository}"), subject.reference)
+        current = evolve(subject, digest=record.sightings[-1].digest if record.sightings else None)
+        is_excepted = policies.find_exception(current, policy, self._now) is not None
+        number = self._settings.policy.index(policy) + 1
+        return TagUnderPolicy(image, current, record, policy, number, is_excepted)

@@ -1,0 +1,268 @@
+"""The cool-down, line by line, in front of a whole cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+from zope.interface import implementer
+
+from dockmirror.admission.push_times import IPushTimes
+from dockmirror.interfaces import Answer
+from dockmirror.oci.cache_status import CacheResult
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied, ManifestUnknown, Unreachable
+from dockmirror.oci.header_fields import format_etag
+from dockmirror.oci.media import OCI_INDEX
+from dockmirror.oci.reference import Repository, Tag
+
+from ..pullthrough.mirrors import NAME, header
+from ..pullthrough.origin import index
+from .gated import DAY, LATEST, REPOSITORY, Gated
+
+WEEK: dict[str, Any] = {"min_age": "7d"}
+
+
+@pytest.fixture
+def gated() -> Gated:
+    """A mirror that has served version 1 for a day, whole."""
+    mirror = Gated(WEEK)
+    manifest = mirror.publish("1")
+    assert mirror.served() == manifest
+    mirror.fetch_blobs(manifest)
+    mirror.pass_days(1)
+    return mirror
+
+
+def image(gated: Gated, version: str) -> bytes:
+    """Return the manifest of a version, without moving a tag to it."""
+    return gated.publish(version, tag=f"version-{version}")
+
+
+def test_a_tag_moves_when_its_new_digest_is_old_enough(gated: Gated) -> None:
+    first, second = image(gated, "1"), gated.publish("2")
+    gated.pass_days(7)
+    assert gated.served() == first
+    gated.pass_days(0.5)
+    assert gated.served() == second
+    assert ("ages", "replaced") in gated.counts
+
+
+def test_what_was_withdrawn_starts_anew(gated: Gated) -> None:
+    """Whatever its ages add up to."""
+    first = image(gated, "1")
+    for _ in range(3):
+        gated.publish("bad")
+        gated.pass_days(6)
+        gated.publish("1")
+        gated.pass_days(1)
+        assert gated.served() == first
+    bad = gated.publish("bad")
+    gated.pass_days(7)
+    assert gated.served() == first
+    gated.pass_days(0.5)
+    assert gated.served() == bad
+
+
+def test_a_rollback_is_immediate(gated: Gated) -> None:
+    second = gated.publish("2")
+    gated.pass_days(8)
+    assert gated.served() == second
+    first = gated.publish("1")
+    gated.pass_days(0.1)
+    assert gated.served() == first
+
+
+def test_a_tag_that_moves_faster_stays(gated: Gated) -> None:
+    first = image(gated, "1")
+    for version in range(2, 12):
+        gated.publish(str(version))
+        gated.pass_days(2)
+        assert gated.served() == first
+    assert gated.held == {LATEST: Digest.of(first)}
+
+
+def test_a_clock_of_ours_that_is_ahead_makes_nothing_older(gated: Gated) -> None:
+    """The upstream's Date counts, and a tag never grows younger."""
+    first = image(gated, "1")
+    gated.publish("2")
+    gated.poll()
+    origin = gated.registry_behind
+    date = "Tue, 14 Nov 2023 22:13:20 GMT"
+    real = origin.answer
+
+    async def answer(request: Any, who: str) -> Answer:
+        return evolve(await real(request, who), date=date)
+
+    origin.answer = answer  # type: ignore[method-assign]
+    gated.clock.advance(30 * DAY)
+    gated.poll()
+    assert gated.served() == first
+
+
+@pytest.mark.parametrize(
+    ("first_pull", "pushed", "refused"),
+    [
+        ("serve", None, False), ("refuse", None, True), ("refuse", 30, True),
+        ("registry", 8, False), ("registry", 6, True), ("registry", None, True),
+    ],
+)  # fmt: skip
+def test_a_tag_that_was_never_seen(first_pull: str, pushed: float | None, refused: bool) -> None:
+    """It is served, or not, or by the registry's own time of push; it is refused until it is old enough."""
+
+    @implementer(IPushTimes)
+    class PushTimes:
+        async def pushed(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
+            return None if pushed is None else mirror.clock.seconds() - pushed * DAY
+
+    mirror = Gated({**WEEK, "first_pull": first_pull}, push_times=PushTimes())
+    first = mirror.publish("1")
+    answer = mirror.served()
+    assert (answer != first) is refused
+    if refused:
+        assert "too new for the cool-down of 7 d" in str(answer)
+        assert mirror.counts == [("ages", "refused")]
+        mirror.pass_days(7.5)
+        assert mirror.served() == first
+    mirror.publish("2")
+    mirror.pass_days(1)
+    assert mirror.served() == first
+
+
+def test_by_digest_nothing_is_cooled(gated: Gated) -> None:
+    """A pin is a decision."""
+    second = gated.publish("2")
+    assert gated.get(f"{NAME}/manifests/{Digest.of(second)}") == second
+
+
+def test_only_digests_that_are_known() -> None:
+    """They are what tags are served as, and what indexes among these list."""
+    gated = Gated({**WEEK, "digests": "known"})
+    child = image(gated, "child")
+    shelf = gated.registry_behind.shelf(NAME)
+    del shelf.tags["version-child"]
+    first = index(child)
+    shelf.put(first, OCI_INDEX, "latest")
+    path = f"{NAME}/manifests"
+    with pytest.raises(Denied, match="is not known: no tag of the repository was served as this digest"):
+        gated.get(f"{path}/{Digest.of(child)}")
+    assert gated.served() == first
+    assert gated.get(f"{path}/{Digest.of(first)}") == first
+    assert gated.get(f"{path}/{Digest.of(child)}") == child
+    second = gated.publish("2")
+    gated.clock.advance(DAY)
+    assert gated.served() == first
+    with pytest.raises(Denied, match="is not known"):
+        gated.get(f"{path}/{Digest.of(second)}")
+
+
+def test_head_and_get_agree(gated: Gated) -> None:
+    """So do their validators; a header and a warning name the newer digest."""
+    first, second = Digest.of(image(gated, "1")), Digest.of(gated.publish("2"))
+    gated.pass_days(0.5)
+    path = f"{NAME}/manifests/latest"
+    head, get = gated.ask(path, head=True), gated.ask(path)
+    for answer in (head, get):
+        assert answer.body.descriptor.digest == first
+        assert header(answer, "Dockmirror-Newer-Digest") == str(second)
+        assert str(second) in (header(answer, "Warning") or "")
+        assert header(answer, "Cache-Control") is None
+    assert gated.ask(path, if_none_match=format_etag(first)).status == 304
+    assert gated.ask(path, if_none_match=format_etag(second)).status == 200
+
+
+def test_a_tag_that_is_gone_is_gone(gated: Gated) -> None:
+    del gated.registry_behind.shelf(NAME).tags["latest"]
+    gated.clock.advance(DAY)
+    with pytest.raises(ManifestUnknown):
+        gated.get(f"{NAME}/manifests/latest")
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_admitted_digest_was_deleted_upstream(gated: Gated, is_whole: bool) -> None:
+    """It is served if it is held whole, else refused with the reason."""
+    first = image(gated, "1")
+    gated.publish("2")
+    shelf = gated.registry_behind.shelf(NAME)
+    del shelf.manifests[Digest.of(first)]
+    if not is_whole:
+        gated.store.evict(Digest.of(b"layer 1"))
+    gated.pass_days(0.5)
+    answer = gated.served()
+    if is_whole:
+        assert answer == first
+    else:
+        assert f"{Digest.of(first)} is neither held whole nor given by its registry" in str(answer)
+
+
+def test_offline_the_last_admitted_digest_is_served(gated: Gated) -> None:
+    """Although the tag had moved, and nothing of the new digest is held."""
+    first, second = image(gated, "1"), gated.publish("2")
+    gated.poll()
+    gated.store.evict(Digest.of(second))
+    gated.registry_behind.trouble = Unreachable("it is down")
+    gated.clock.advance(600)
+    answer = gated.ask(f"{NAME}/manifests/latest")
+    assert answer.body.descriptor.digest == Digest.of(first)
+    assert answer.cache is not None
+    assert answer.cache.result in (CacheResult.HIT, CacheResult.STALE)
+
+
+@pytest.mark.parametrize(
+    ("exception", "excepted"),
+    [
+        ({"image": "docker.io/library/busybox:latest", "until": "2023-11-20"}, True),
+        ({"image": "docker.io/library/*", "until": "2023-11-20"}, True),
+        ({"image": "docker.io/library/busybox:latest", "until": "2023-11-14"}, False),
+        ({"image": "docker.io/library/busybox:1.*", "until": "2023-11-20"}, False),
+        ({"image": "SECOND", "until": "2023-11-20"}, True),
+        ({"image": "docker.io/library/busybox@SECOND", "until": "2023-11-20"}, True),
+        ({"image": "FIRST", "until": "2023-11-20"}, False),
+    ],
+)
+def test_an_exception_has_an_end(exception: dict[str, str], excepted: bool) -> None:
+    """It is by digest or pattern, and its use stands in the audit log."""
+    origin = Gated()
+    names = {name: str(Digest.of(image(origin, v))) for name, v in (("FIRST", "1"), ("SECOND", "2"))}
+    text = exception["image"]
+    for name, digest in names.items():
+        text = text.replace(name, digest)
+    gated = Gated({**WEEK, "exceptions": [{**exception, "image": text, "reason": "CVE-1"}]})
+    first = gated.publish("1")
+    gated.served()
+    gated.clock.advance(DAY)
+    second = gated.publish("2")
+    assert gated.served() == (second if excepted else first)
+    assert [event["image"] for event in gated.audit][-1:] == (
+        ["docker.io/library/busybox:latest"] if excepted else []
+    )
+    if excepted:
+        assert gated.audit[-1]["digest"] == str(Digest.of(second))
+        assert gated.audit[-1]["reason"] == "CVE-1"
+
+
+@pytest.mark.parametrize(("mode", "version"), [("enforce", "1"), ("warn", "2"), ("off", "2")])
+def test_modes(mode: str, version: str) -> None:
+    gated = Gated({**WEEK, "mode": mode})
+    gated.publish("1")
+    gated.served()
+    gated.publish("2")
+    gated.clock.advance(600)
+    answer = gated.ask(f"{NAME}/manifests/latest")
+    assert answer.body.descriptor.digest == Digest.of(image(gated, version))
+    assert (header(answer, "Warning") is not None) == (mode != "off")
+    outcomes = {"enforce": "replaced", "warn": "would_replace"}
+    assert gated.counts == ([("ages", outcomes[mode])] if mode in outcomes else [])
+
+
+def test_a_history_that_cannot_be_read_admits_nothing(gated: Gated) -> None:
+    gated.history.broken = OSError("the disk is broken")
+    gated.clock.advance(600)
+    with pytest.raises(Denied, match="cannot be checked, ages: the disk is broken"):
+        gated.get(f"{NAME}/manifests/latest")
+
+
+def test_what_clients_ask_for_is_polled(gated: Gated) -> None:
+    record = gated.history.get("docker", REPOSITORY, LATEST)
+    assert record.pulled >= gated.clock.seconds() - DAY

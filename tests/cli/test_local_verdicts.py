@@ -1,0 +1,77 @@
+"""Exports of images that policies are about: an archive has nothing that the running mirror refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+
+from ..admission.test_signature_source import signature_manifest
+from ..admission.test_signatures import EC, simple
+from .shop import AMD, INDEX, NGINX, Shop
+
+IMAGE = Digest.of(AMD)
+
+
+def export(shop: Shop, tmp_path: Path, policy: str, image: str = "nginx:1.27", code: int = 0) -> str:
+    """Export an image under a policy, and return the messages."""
+    key, settings, output = tmp_path / "team.pub", tmp_path / "settings.toml", tmp_path / "image.tar"
+    key.write_bytes(EC.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    gate = '[gate]\nurl = "https://policy.example/"\n'
+    settings.write_text(f'{gate}[[policy]]\nimages = "**"\n{policy.format(key=json.dumps(str(key)))}\n')
+    output.unlink(missing_ok=True)
+    arguments = ["export", "-c", str(settings), image, "--platform", "linux/amd64", "-o", str(output)]
+    result = shop.run(*arguments, code=code)
+    assert output.exists() == (code == 0)
+    return result.stderr
+
+
+def sign(shop: Shop, digest: Digest) -> None:
+    layer, payload = simple(digest)
+    manifest = signature_manifest(payload, layer.descriptor.media_type or "", layer.signature)
+    shop.image(NGINX, f"sha256-{digest.hex}.sig", manifest, payload)
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ("signed_by = [{key}]", "is not signed by a trusted signer: it has no signature"),
+        ('platforms = ["linux/amd64"]', None),
+        ('platforms = ["linux/s390x"]', "is not allowed by the rule platforms"),
+        ("max_size = 100", "is not allowed by the rule max_size"),
+        ('max_size = 100\nmode = "warn"', None),
+        ("hook = true", "pull the image through the running mirror first"),
+        ('hook = true\non_error = "serve"', None),
+    ],
+)
+def test_rules_hold_for_exports(shop: Shop, tmp_path: Path, policy: str, problem: str | None) -> None:
+    """Also for the images of an index."""
+    printed = export(shop, tmp_path, policy, "nginx:latest", code=0 if problem is None else 1)
+    assert problem is None or problem in printed
+
+
+@pytest.mark.parametrize(("image", "digest"), [("nginx:1.27", IMAGE), ("nginx:latest", Digest.of(INDEX))])
+def test_a_signature_in_the_cache_is_verified(shop: Shop, tmp_path: Path, image: str, digest: Digest) -> None:
+    sign(shop, digest)
+    export(shop, tmp_path, "signed_by = [{key}]", image)
+
+
+@pytest.mark.parametrize(("allow", "seconds", "code"), [(True, 60, 0), (False, 60, 1), (True, -60, 1)])
+def test_a_kept_verdict_of_the_policy_server_counts(
+    shop: Shop, tmp_path: Path, allow: bool, seconds: float, code: int
+) -> None:
+    """As long as it is valid."""
+    server = Digest.of(b"https://policy.example/").hex[:16]
+    name = f"verdicts/{server}/docker.io/library/nginx/{IMAGE.algorithm}/{IMAGE.hex}"
+    path = shop.root / layout.document(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    path.write_text(json.dumps([now - 120, now + seconds, allow, "flaws"]))
+    printed = export(shop, tmp_path, "hook = true", code=code)
+    assert allow or "is refused by the policy server: flaws" in printed
