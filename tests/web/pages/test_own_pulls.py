@@ -15,11 +15,11 @@ from twisted.web.resource import Resource
 
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums
+from dockmirror.history.tracker import AddressDetail
 from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
 from dockmirror.web.pages.own_pulls import (
     PATIENCE,
-    AddressDetail,
     PullFinder,
     describe_age,
     describe_pull,
