@@ -212,7 +212,7 @@ reload() {
       say "docker: reloaded; no container was stopped. 'docker build' follows after its next restart."
       ;;
     podman)
-      if has systemctl && systemctl -q is-active crio; then systemctl reload crio; fi
+      if has systemctl && systemctl -q is-active crio 2>/dev/null; then systemctl reload crio; fi
       ;;
     k3s)
       say "k3s reads this file only when it starts: systemctl restart k3s (k3s-agent on agents). Pods go on."
@@ -265,16 +265,16 @@ test_pull() {
     say "The mirror is set up. Pull an image that is not here yet, and look at $mirror/"
     return 0
   fi
-  newest=$(fetch "$mirror/pulls?newest" 2>/dev/null) || newest=unknown
+  latest=$(fetch "$mirror/pulls?latest" 2>/dev/null) || latest=unknown
   use_client pull >/dev/null ||
     fail "the mirror is set up, but $image could not be pulled; to take it back: sh $0 --undo"
   use_client remove >/dev/null 2>&1 || :
-  if [ "$newest" = unknown ]; then
+  if [ "$latest" = unknown ]; then
     say "It works: $image was pulled. The mirror keeps no history that could show the pull."
     return 0
   fi
   tries=10
-  while [ "$(fetch "$mirror/pulls?newest")" = "$newest" ]; do
+  while [ "$(fetch "$mirror/pulls?latest")" = "$latest" ]; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "$image was pulled, but not through the mirror; its page says why: $mirror/"
     sleep 1
