@@ -112,7 +112,7 @@ def test_dockerd_reloads(mirror: Mirror, token_registry: Registry, make_machine:
 def test_setup_script(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
     """The script of a running dockerd shows its changes, applies and tests them, and takes them back."""
     token_registry.push("library/hello-world", index("hello"), "latest")
-    machine = make_machine("dockerd", "docker", "curl", "dash")
+    machine = make_machine("dockerd", "docker", "curl")
     daemon_json = machine.etc / "docker/daemon.json"
     daemon_json.write_text('{"debug":  true}')
     with Dockerd(machine) as daemon:
@@ -122,12 +122,12 @@ def test_setup_script(mirror: Mirror, token_registry: Registry, make_machine: Ma
         systemctl.chmod(0o755)
         machine.variables["PATH"] = f"{systemctl.parent}:{machine.environment['PATH']}"
         succeeded(curl(machine, "-fLo", "setup.sh", f"{mirror.url}/setup/docker"))
-        assert f'+    "{mirror.url}"' in succeeded(machine.run("dash", "setup.sh"))
+        assert f'+    "{mirror.url}"' in succeeded(machine.run("sh", "setup.sh"))
         assert daemon_json.read_text() == '{"debug":  true}'
-        applied = succeeded(machine.run("dash", "setup.sh", "--apply"))
+        applied = succeeded(machine.run("sh", "setup.sh", "--apply"))
         assert "hello-world:latest was pulled through the mirror." in applied
         assert mirror.url in succeeded(daemon.docker("info"))
-        succeeded(machine.run("dash", "setup.sh", "--undo"))
+        succeeded(machine.run("sh", "setup.sh", "--undo"))
         wait_until(lambda: mirror.url not in succeeded(daemon.docker("info")), "dockerd has reloaded")
     assert daemon_json.read_text() == '{"debug":  true}'
 
