@@ -38,7 +38,7 @@ from .naming import operations_host_names
 from .process import OrderedMultiService, ServingProcess
 from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
-from .telemetry import PoolTelemetry
+from .telemetry import PoolTelemetry, find_version
 
 if TYPE_CHECKING:
     from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
@@ -224,8 +224,10 @@ def _make_operations_listener(
         from ..web.operations_endpoint import OperationsResource
         from ..web.status.overview import StatusOverview
 
-        overview = StatusOverview(server.telemetry, server.memory, reactor)
-        return OperationsResource(server.telemetry, overview, lambda: operations_host_names(reload.settings))
+        overview = StatusOverview(server.telemetry, None, find_version("dockmirror"), reactor)
+        return OperationsResource(
+            server.telemetry, overview, lambda: operations_host_names(reload.settings), reactor
+        )
 
     site = HttpSite(LateResource(make_resource), reactor)
     return make_listener("operations", operations_endpoint(settings), site, reactor, server.certificates)

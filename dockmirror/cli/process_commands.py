@@ -169,7 +169,7 @@ _TIMEOUT = 10.0
 @json_option
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
-    """Show the status of this machine's running mirror: downloads, registries, cache and popular images.
+    """Show the status of this machine's running mirror: this week, transfers, registries, cache and clients.
 
     The mirror is asked at the endpoint in the setting "operations".
 
