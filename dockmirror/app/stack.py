@@ -6,6 +6,7 @@ From the client down to the upstream:
     ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
     NameRewrite or ShortNameRedirect     completes names such as nginx (the latter on the virtual host)
     NameRewrite                          turns the client's names into those that the operator has set
+    PullObserver                         records pulls for the history
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
@@ -43,7 +44,7 @@ from ..middleware.names import (
     complete_short_name,
     rewrite_prefix,
 )
-from ..middleware.observers import RequestObserver, TokenObserver
+from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
 from ..oci.reference import Repository
 from ..oci.request import InRepository
@@ -58,6 +59,7 @@ from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
 from .cache import CacheParts
+from .history import History
 from .naming import cache_partition, registry_names
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
@@ -72,12 +74,14 @@ class StackContext:
     """The parts of a process that all of its stacks share.
 
     :ivar cache: stores what is fetched; without one the mirror is a relay.
+    :ivar history: reads the pulls; None if the mirror keeps no history.
     """
 
     clock: IReactorTime
     agent_for: AgentFor
     telemetry: Telemetry
     cache: CacheParts | None = None
+    history: History | None = None
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -139,8 +143,16 @@ def build_stack(
             below, name, names[0], telemetry.metrics, telemetry.popular, _lookup_recorder(context)
         )
 
+    def record(below: IRegistry) -> IRegistry:
+        assert telemetry.pulls is not None
+        health = telemetry.upstreams.of(name)
+        return PullObserver(
+            below, names[0], telemetry.pulls, lambda: "docker.io" in names or health.quota is not None
+        )
+
     common: list[Layer] = [
         *_when(upstream.rewrite, rewrite_names),
+        *_when(telemetry.pulls, record),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
     ]

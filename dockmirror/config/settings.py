@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -40,6 +41,7 @@ from .field_types import (
     TagTtl,
     UpstreamUrls,
     Username,
+    parse_off,
     suggest,
 )
 from .known_registries import ShortNaming
@@ -177,6 +179,10 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
     export: bool = False
+    history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
+    history_days: Days = 30
+    history_size: Bytes = 200_000_000
+    history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     default: Label | None = None
 

@@ -29,7 +29,7 @@ class Pull:
     :ivar reference: a tag or a digest.
     :ivar digest: of the manifest that the pull begins with; empty if unknown.
     :ivar platform: such as linux/amd64; empty if unknown.
-    :ivar layers: blobs that were requested.
+    :ivar layers: layers that were requested; the configuration is none.
     :ivar cached_bytes: bytes sent out of the cache.
     :ivar upstream_bytes: bytes sent while they were fetched.
     :ivar saved_requests: requests for which the upstream was not asked.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes, urlencode
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .consent import HeldBlob
 from .credentials import Credentials
@@ -118,6 +118,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
     """
 
     target: Target
@@ -129,6 +130,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    received: object | None = field(default=None, eq=False, repr=False)
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""

@@ -18,7 +18,7 @@ from ...store.threads import RunInThread
 from ...system.timestamps import format_timestamp
 from .page import Language, inline_code
 
-SHOWN = 6
+SHOWN = 5
 """Pulls that a page shows of one client."""
 PATIENCE = 60.0
 """Seconds without a pull after which a test says what is most often wrong."""
