@@ -37,7 +37,7 @@ class Endpoint:
             ReadinessCheck(self.house.site, self.house.clock, checks),
             lambda: read_worker_state(settings, upstreams, None, {"a.pem": 864_000.0}),
         )
-        overview = StatusOverview(telemetry, None, "1.2.3", self.house.clock)
+        overview = StatusOverview(telemetry, None, "1.2.3", 0.0, self.house.clock)
         self._front = House(Internet())
         self._front.site = HttpSite(
             OperationsResource(telemetry, overview, lambda: self.names, self.house.clock), self.house.clock
@@ -182,7 +182,7 @@ def test_browsers_get_a_page_terminals_text_and_programs_json(endpoint: Endpoint
 
 
 def test_events_bring_the_parts_of_the_page_that_changed(endpoint: Endpoint) -> None:
-    """The first one brings all of them, in the page's language."""
+    """The first one brings all of them, in the page's language; an empty one says that nothing changed."""
     viewer = endpoint.connect().ask("GET", ADDRESS, "/events?lang=zh")
 
     def events() -> list[dict[str, str]]:
@@ -198,6 +198,8 @@ def test_events_bring_the_parts_of_the_page_that_changed(endpoint: Endpoint) -> 
     endpoint.house.pass_time(1)
     assert len(events()) == 2
     assert set(events()[1]) == {"#registries", "#mirror"}
+    endpoint.house.pass_time(*[1.0] * 125)
+    assert {} in events()
     viewer.leave()
     assert endpoint.get("/events?" + "a=b&" * 60).status == 400
 

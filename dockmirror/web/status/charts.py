@@ -61,7 +61,7 @@ def format_row(bar: Bar, step: Step) -> list[str]:
     """Return the cells of a bar's row in a table; see ``COLUMNS``."""
     sums = bar.sums
     sizes = format_size(sums.cached_bytes), format_size(sums.upstream_bytes)
-    return [format_time(bar, step), str(sums.pulls), str(sums.failed), *sizes]
+    return [format_time(bar, step), f"{sums.pulls:,}", f"{sums.failed:,}", *sizes]
 
 
 def render_chart(bars: Sequence[Bar], step: Step, say: Language) -> Tag:
@@ -100,7 +100,8 @@ def _sent(sums: PullSums) -> int:
 
 def _describe(sums: PullSums, say: Language) -> str:
     cached, fetched = format_size(sums.cached_bytes), format_size(sums.upstream_bytes)
-    return say("status.bar", cached=cached, fetched=fetched, pulls=sums.pulls, failed=sums.failed)
+    counts = {"pulls": f"{sums.pulls:,}", "failed": f"{sums.failed:,}"}
+    return say("status.bar", cached=cached, fetched=fetched, **counts)
 
 
 def _draw(position: int, bar: Bar, peak: int, step: Step, say: Language) -> Tag:

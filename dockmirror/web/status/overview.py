@@ -44,13 +44,18 @@ class StatusOverview:
     """Collects the status from the processes and from the history."""
 
     def __init__(
-        self, source: StatusSource, history: HistorySource | None, version: str, clock: IReactorTime
+        self,
+        source: StatusSource,
+        history: HistorySource | None,
+        version: str,
+        started: float,
+        clock: IReactorTime,
     ) -> None:
         self._source = source
         self._history = history
         self._version = version
         self._clock = clock
-        self._started = clock.seconds()
+        self._started = started
         self._state: tuple[float, ReadinessState] | None = None
 
     async def status(self) -> Status:

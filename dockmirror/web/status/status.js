@@ -2,6 +2,7 @@
 (function () {
   var stale = document.getElementById("stale");
   var source = null;
+  var watch = 0;
 
   // What is there becomes what has come, and is not replaced by it: what is selected or focused stays so.
   function become(old, fresh) {
@@ -35,24 +36,30 @@
       become(document.querySelector(selector), fresh.body.firstElementChild);
     });
     stale.hidden = true;
+    expect();
   }
 
-  // The browser connects again by itself, unless the mirror refused it.
-  function connect() {
-    source = new EventSource("events" + location.search);
-    source.onmessage = show;
-    source.onopen = function () { stale.hidden = true; };
-    source.onerror = function () {
-      stale.hidden = false;
-      if (source.readyState === EventSource.CLOSED) { setTimeout(follow, 5000); }
-    };
+  // An event comes every few seconds, an empty one if nothing has changed.
+  function expect() {
+    clearTimeout(watch);
+    watch = setTimeout(lose, 12000);
+  }
+
+  function lose() {
+    stale.hidden = false;
+    follow();
   }
 
   // Nothing is sent while nobody looks.
   function follow() {
     if (source) { source.close(); }
     source = null;
-    if (!document.hidden) { connect(); }
+    clearTimeout(watch);
+    if (document.hidden) { return; }
+    source = new EventSource("events" + location.search);
+    source.onmessage = show;
+    source.onerror = function () { stale.hidden = false; };
+    expect();
   }
 
   // The values of a bar, which it has as its title, are shown at once below the chart.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from attrs import define, field
 from twisted.web.template import Tag, flattenString
 
 from ...headers import first
@@ -12,6 +13,9 @@ from ..events import NextEvent
 from ..pages.page import Language, language_for
 from .overview import StatusOverview
 from .status_page import render_parts
+
+_SILENCE = 4
+"""Looks without a change after which an empty event is sent."""
 
 
 class StatusEvents:
@@ -26,19 +30,27 @@ class StatusEvents:
         :raises RegistryError: when the query cannot be parsed.
         """
         say, host = language_for(request), first(request.requestHeaders, "Host") or ""
-        shown: dict[str, str] = {}
+        return _Viewer(self._overview, host, say).next_event
 
-        async def next_event() -> str | None:
-            parts = await self._render(host, say)
-            changed = {selector: html for selector, html in parts.items() if shown.get(selector) != html}
-            shown.update(changed)
-            return json.dumps(changed) if changed else None
 
-        return next_event
+@define
+class _Viewer:
+    """Remembers what a viewer was sent."""
 
-    async def _render(self, host: str, say: Language) -> dict[str, str]:
-        parts = render_parts(await self._overview.status(), host, say)
-        return {selector: await _flatten(part) for selector, part in parts.items()}
+    _overview: StatusOverview
+    _host: str
+    _say: Language
+    _shown: dict[str, str] = field(factory=dict)
+    _unchanged: int = 0
+
+    async def next_event(self) -> str | None:
+        """Return the parts that changed; if none did, sometimes an empty event, which tells the page so."""
+        parts = render_parts(await self._overview.status(), self._host, self._say)
+        rendered = {selector: await _flatten(part) for selector, part in parts.items()}
+        changed = {selector: html for selector, html in rendered.items() if self._shown.get(selector) != html}
+        self._shown = rendered
+        self._unchanged = 0 if changed else self._unchanged + 1
+        return json.dumps(changed) if changed or self._unchanged % _SILENCE == 0 else None
 
 
 async def _flatten(part: Tag) -> str:

@@ -55,7 +55,7 @@ class CountedHistory:
 def test_the_check_of_the_store_is_reused_for_ten_seconds() -> None:
     """The state of the workers is always new."""
     clock = Clock()
-    overview = StatusOverview(CountedSource(), None, "1.2", clock)
+    overview = StatusOverview(CountedSource(), None, "1.2", 0.0, clock)
     for second in range(10):
         status = now(overview.status())
         assert (status.now, status.worker_state.cache) == (second, CacheUsage(second + 1, 100))
