@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
@@ -241,7 +240,10 @@ class _LatePages:
         from ..web.pages.resources import PageContext, PageFactory
 
         settings, context = self._settings, self._context
-        finder = PullFinder(None, "full", maybeDeferred)
+        finder = PullFinder()
+        if context.history is not None:
+            reader, in_thread = context.history.reader, context.history.in_thread
+            finder = PullFinder(reader, settings.history_addresses, in_thread)
         find_setup = partial(setup_address, settings)
         return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
 
