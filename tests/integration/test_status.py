@@ -18,6 +18,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from .conftest import MakeChain
 from .parts.browser import browser, find_obstacles
 from .parts.chain import Chain
+from .parts.command import dockmirror
 from .parts.images import image
 from .parts.process import free_port, wait_until
 from .parts.programs import require
@@ -111,7 +112,7 @@ def test_everybody_can_use_it(chain: Chain, port: int) -> None:
 
 
 def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
-    """The bar of a blob that is on its way grows while one looks, and the blob is gone when it is there."""
+    """The bar of a blob grows while it is on its way; ``dockmirror top`` has it too."""
     spoken = run(chromium, "return navigator.language")
     pushed = image(f"slow {spoken}", layers=(LARGE,))
     chain.registry.push(REPOSITORY, pushed, "latest")
@@ -122,6 +123,8 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
         chromium.get(f"http://127.0.0.1:{port}/status")
         assert REPOSITORY in chromium.find_element(By.ID, "fetches").text
         assert of_the_bar(chromium, "max") == len(blob.data)
+        printed = dockmirror(chain.mirror, "top").stdout
+        assert f"docker.io/{REPOSITORY}" in printed.partition("Downloads")[2]
         first = of_the_bar(chromium, "value")
         WebDriverWait(chromium, 30).until(lambda _: of_the_bar(chromium, "value") > first)
         chain.blobs.valve.open()

@@ -270,13 +270,18 @@ def render_status_json(status: Status) -> str:
             "fetches": [asdict(each) for each in state.fetches],
             "cache": asdict(state.cache) if state.cache else None,
             "usage": asdict(state.usage) if state.usage else None,
-            "history": asdict(status.history) if status.history else None,
         }
     )
-    return json.dumps(fields, indent=2)
+    return json.dumps({**fields, "history": _history(status.history)}, indent=2)
 
 
-def _format_times(value: object, key: str = "") -> object:
+def _history(history: HistorySummary | None) -> dict[str, Any] | None:
+    if history is None:
+        return None
+    return {**asdict(history), "running": _format_times([asdict(each) for each in history.running])}
+
+
+def _format_times(value: Any, key: str = "") -> Any:
     """Return nested fields with the times among them as text."""
     if isinstance(value, dict):
         return {name: _format_times(each, name) for name, each in value.items()}

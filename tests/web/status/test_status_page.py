@@ -278,7 +278,7 @@ def test_times_in_json_are_written_as_in_the_log() -> None:
     assert (fields["version"], fields["started"]) == ("1.2.3", "1970-01-01T00:00:06.000+00:00")
     assert fields["certificates"] == [{"file": "a.pem", "expires": "1970-01-01T00:00:03.000+00:00"}]
     assert fields["history"]["running"][0]["began"] == "1970-01-01T00:00:08.000+00:00"
-    assert fields["history"]["days"][0]["cached_bytes"] == 900
+    assert (fields["history"]["days"][0]["cached_bytes"], fields["history"]["days"][0]["failed"]) == (900, 1)
     assert json.loads(render_status_json(make_status(state, history=None)))["history"] is None
 
 
