@@ -117,7 +117,7 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
     pushed = image(f"slow {spoken}", layers=(LARGE,))
     chain.registry.push(REPOSITORY, pushed, "latest")
     blob = pushed.layers[0]
-    with ThreadPoolExecutor(1) as pool, chain.blobs.valve.narrow(2_000_000):
+    with ThreadPoolExecutor(1) as pool, chain.blobs.valve.narrow(300_000):
         pull = pool.submit(fetched, chain.mirror, REPOSITORY, blob.digest)
         wait_until(lambda: json.loads(told(port, "/status.json"))["fetches"] != [], "it is on its way")
         chromium.get(f"http://127.0.0.1:{port}/status")
