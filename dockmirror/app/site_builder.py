@@ -143,7 +143,6 @@ class SiteBuilder:
         logs: list[Log] = [
             AccessLog(settings.log_format, clock, self._write_line),
             make_request_counter(settings, telemetry.metrics),
-            telemetry.recent,
         ]
         if telemetry.pulls is not None:
             logs.append(telemetry.pulls.end)
