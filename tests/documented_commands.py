@@ -50,6 +50,7 @@ RUN = {
     r"dockmirror history .*": f"{_HISTORY}::test_an_image_is_found_by_its_short_name",
     r"dockmirror report .*": f"{_HISTORY}::test_a_report_has_a_table_for_each_key",
     r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror top( --once)?": "cli/test_top_command.py::test_it_looks_until_the_user_interrupts",
     r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
     r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",
