@@ -16,6 +16,7 @@ _CLIENTS = "integration/test_clients.py"
 _PULLS = "integration/test_pull.py"
 _LINES = "test_docs_of_clients.py::test_addresses"
 _IMAGES = "cli/test_image_commands.py"
+_HISTORY = "cli/test_history_commands.py"
 _PINS = f"{_IMAGES}::test_an_image_is_pinned_until_it_is_unpinned"
 _INSTALLED = "test_packaging.py::test_installed"
 _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
@@ -46,7 +47,10 @@ RUN = {
     r"\S*dockmirror client (docker|podman) --mirror \S+( --write)?": f"{_CLIENTS}::test_dockerd",
     r"\S*dockmirror( -c \S+)? ls( --json uv)?": f"{_ARCHIVES}::test_listed",
     r"\S*dockmirror( -c \S+)? usage": f"{_IMAGES}::test_shared_contents_count_once_in_the_total",
+    r"dockmirror history .*": f"{_HISTORY}::test_an_image_is_found_by_its_short_name",
+    r"dockmirror report .*": f"{_HISTORY}::test_a_report_has_a_table_for_each_key",
     r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror top( --once)?": "cli/test_top_command.py::test_it_looks_until_the_user_interrupts",
     r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
     r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",
