@@ -33,9 +33,7 @@ RUN = {
     r"docker load -i nginx.tar": f"{_ARCHIVES}::test_loads",
     r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
     r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
-    r"(curl -fsSLo setup.sh \S+/setup/docker; )?sh setup.sh( --apply| --undo)?": (
-        f"{_CLIENTS}::test_setup_script"
-    ),
+    r"(curl -fsSLo setup.sh \S+; )?sh setup.sh( --apply| --undo)?": f"{_CLIENTS}::test_setup_script",
     r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
     r"curl -s \S+/client/(gitlab|desktop|kaniko|buildkit|k3s)\S*( > \S+)?": _LINES,
     r"curl (-s )?(http://)?[0-9.]+:(8080|9464)/(healthz)?": "integration/test_page.py::test_without_script",
@@ -55,6 +53,7 @@ RUN = {
     r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
     r"dockmirror lock .*": "cli/test_lock_commands.py",
     r"dockmirror recall .*": "cli/test_recall_commands.py",
+    r"dockmirror top( --once)?": "cli/test_top_command.py::test_it_looks_until_the_user_interrupts",
     r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
     r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",

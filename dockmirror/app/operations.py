@@ -34,6 +34,7 @@ def operations_body_limit(request: ServerRequest) -> int:
 class Operations:
     """Builds the resources that need the cache; without one there are none.
 
+    :ivar history: reads the pulls; None if the mirror keeps no history.
     :param memory: counts failed logins, and remembers tokens that were verified.
     :raises ConfigurationError: when the file of tokens is missing or malformed.
     """
@@ -43,7 +44,7 @@ class Operations:
         self._reactor = reactor
         self._in_thread = run_in_pool(reactor, reactor.getThreadPool())
         self._root = settings.cache if has_cache(settings) else None
-        self._history = open_history(settings, reactor)
+        self.history = open_history(settings, reactor)
         self._tokens = self._load_tokens(settings)
 
     def _load_tokens(self, settings: Settings) -> ApiTokens | None:
@@ -84,7 +85,7 @@ class Operations:
             )
 
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
-        reader = self._history.reader if self._history else None
+        reader = self.history.reader if self.history else None
         actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
         return {"api": ApiResource(auth, actions, StoreIndex(root), reader, self._in_thread)}
 

@@ -39,7 +39,7 @@ from .operations import Operations, operations_body_limit
 from .process import OrderedMultiService, ServingProcess
 from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
-from .telemetry import PoolTelemetry
+from .telemetry import PoolTelemetry, find_version
 
 if TYPE_CHECKING:
     from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
@@ -223,16 +223,21 @@ def _make_operations_listener(
     settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
 ) -> Service:
     operations = Operations(settings, server.memory, reactor)
+    started = reactor.seconds()
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
+        from ..web.status.history_summary import HistorySource
         from ..web.status.overview import StatusOverview
 
-        overview = StatusOverview(server.telemetry, server.memory, reactor)
+        history = operations.history
+        source = HistorySource(history.reader, history.in_thread, reactor) if history else None
+        overview = StatusOverview(server.telemetry, source, find_version("dockmirror"), started, reactor)
         return OperationsResource(
             server.telemetry,
             overview,
             lambda: operations_host_names(reload.settings),
+            reactor,
             operations.resources(lambda: reload.settings),
         )
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
@@ -252,12 +251,11 @@ class _LatePages:
         from ..web.pages.own_pulls import PullFinder
         from ..web.pages.resources import PageContext, PageFactory
 
-        settings, context, history = self._settings, self._context, self._context.history
-        finder = PullFinder(
-            history.reader if history else None,
-            settings.history_addresses,
-            history.in_thread if history else maybeDeferred,
-        )
+        settings, context = self._settings, self._context
+        finder = PullFinder()
+        if context.history is not None:
+            reader, in_thread = context.history.reader, context.history.in_thread
+            finder = PullFinder(reader, settings.history_addresses, in_thread)
         find_setup = partial(setup_address, settings)
         return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
 

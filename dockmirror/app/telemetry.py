@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -20,7 +20,14 @@ from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.cache_series import CacheSeries, PullCounts
-from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
+from ..status.status_values import (
+    CacheUsage,
+    CertificateStatus,
+    UpstreamHealthTable,
+    UpstreamStatus,
+    WorkerState,
+    merge_states,
+)
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.request_counter import RequestCounter
 from ..web.shared_tables import SharedTables
@@ -89,7 +96,7 @@ def make_process_telemetry(
         if cache.bucket is not None:
             metrics.expose_bucket(cache.bucket)
     metrics.expose_build(
-        version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
+        version=find_version("dockmirror"), twisted=find_version("twisted"), python=platform.python_version()
     )
     return ProcessTelemetry(
         metrics, ReadinessCheck(site, clock, cache.store_checks if cache else ()), read_state
@@ -97,19 +104,29 @@ def make_process_telemetry(
 
 
 async def read_worker_state(
-    settings: Settings, upstreams: UpstreamHealthTable, cache: CacheParts | None
+    settings: Settings,
+    upstreams: UpstreamHealthTable,
+    cache: CacheParts | None,
+    expiry_times: Mapping[str, float],
 ) -> WorkerState:
-    """Return the state of the upstreams and of the cache.
+    """Return the state of the upstreams, of the cache and of the certificates.
 
     The cache's size was measured together with the usage of each registry, so that both agree.
+
+    :param expiry_times: of the certificates, by their files.
     """
     known = tuple(_upstream_status(name, settings, upstreams) for name in settings.upstreams)
+    certificates = tuple(CertificateStatus(file, expires) for file, expires in expiry_times.items())
     if cache is None:
-        return WorkerState(known)
+        return WorkerState(known, certificates=certificates)
     usage = await cache.usage()
     held = cache.eviction.size if usage is None else usage.held
     return WorkerState(
-        known, tuple(cache.active_downloads()), CacheUsage(held, cache.eviction.limit), usage=usage
+        known,
+        tuple(cache.active_downloads()),
+        CacheUsage(held, cache.eviction.limit),
+        usage=usage,
+        certificates=certificates,
     )
 
 
@@ -127,7 +144,8 @@ def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter
     return RequestCounter({**virtual, **own}, settings.domain, metrics)
 
 
-def _version(package: str) -> str:
+def find_version(package: str) -> str:
+    """Return the version of an installed package, or ``unknown``."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from its sources

@@ -75,6 +75,7 @@ _COMMANDS = {
     "rm": "image_commands:rm",
     "serve": "process_commands:serve",
     "status": "process_commands:status",
+    "top": "top_command:top",
     "unpin": "image_commands:unpin",
     "usage": "store_commands:usage",
     "verify": "store_commands:verify",

@@ -112,7 +112,7 @@ def test_dockerd_reloads(mirror: Mirror, token_registry: Registry, make_machine:
 def test_setup_script(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
     """The script of a running dockerd shows its changes, applies and tests them, and takes them back."""
     token_registry.push("library/hello-world", index("hello"), "latest")
-    machine = make_machine("dockerd", "docker", "curl", "dash")
+    machine = make_machine("dockerd", "docker", "curl")
     daemon_json = machine.etc / "docker/daemon.json"
     daemon_json.write_text('{"debug":  true}')
     with Dockerd(machine) as daemon:
@@ -122,17 +122,27 @@ def test_setup_script(mirror: Mirror, token_registry: Registry, make_machine: Ma
         systemctl.chmod(0o755)
         machine.variables["PATH"] = f"{systemctl.parent}:{machine.environment['PATH']}"
         succeeded(curl(machine, "-fLo", "setup.sh", f"{mirror.url}/setup/docker"))
-        assert f'+    "{mirror.url}"' in succeeded(machine.run("dash", "setup.sh"))
+        assert f'+    "{mirror.url}"' in succeeded(machine.run("sh", "setup.sh"))
         assert daemon_json.read_text() == '{"debug":  true}'
-        applied = succeeded(machine.run("dash", "setup.sh", "--apply"))
+        applied = succeeded(machine.run("sh", "setup.sh", "--apply"))
         assert "hello-world:latest was pulled through the mirror." in applied
         assert mirror.url in succeeded(daemon.docker("info"))
-        succeeded(machine.run("dash", "setup.sh", "--undo"))
+        succeeded(machine.run("sh", "setup.sh", "--undo"))
         wait_until(lambda: mirror.url not in succeeded(daemon.docker("info")), "dockerd has reloaded")
     assert daemon_json.read_text() == '{"debug":  true}'
 
 
-@pytest.mark.parametrize("way", ["page", "command"])
+WAYS = ["page", "command", "script"] if LONG else ["page", "command"]
+
+
+def set_up(machine: Machine, mirror: Mirror, registry: Registry, client: str) -> None:
+    """Have the mirror's script set up a client, and test it."""
+    registry.push("library/hello-world", index("hello"), "latest")
+    succeeded(curl(machine, "-fLo", "setup.sh", f"{mirror.url}/setup/{client}"))
+    assert "was pulled through the mirror" in succeeded(machine.run("sh", "setup.sh", "--apply"))
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_containerd(mirror: Mirror, token_registry: Registry, containerd: Containerd, way: str) -> None:
     """containerd goes by the files of its directory."""
     pushed = index(f"told containerd {way}")
@@ -142,12 +152,15 @@ def test_containerd(mirror: Mirror, token_registry: Registry, containerd: Contai
     else:
         for file in (containerd.machine.etc / "containerd").rglob("hosts.toml"):
             file.unlink()
-        command(containerd.machine, mirror, "containerd")
+        if way == "script":
+            set_up(containerd.machine, mirror, token_registry, "containerd")
+        else:
+            command(containerd.machine, mirror, "containerd")
         hosts = "/etc/containerd/certs.d"
     ctr_pulls(containerd, f"docker.io/library/told-containerd:{way}", pushed, f"--hosts-dir={hosts}")
 
 
-@pytest.mark.parametrize("way", ["page", "command"])
+@pytest.mark.parametrize("way", WAYS)
 def test_podman_and_buildah(
     mirror: Mirror, token_registry: Registry, podman_machine: Machine, way: str
 ) -> None:
@@ -157,6 +170,8 @@ def test_podman_and_buildah(
     if way == "page":
         path = "/etc/containers/registries.conf.d/50-dockmirror.conf"
         put(podman_machine, path, fetched(podman_machine, mirror, "podman"))
+    elif way == "script":
+        set_up(podman_machine, mirror, token_registry, "podman")
     else:
         command(podman_machine, mirror, "podman")
     for pull in (podman_pulls, buildah_pulls):

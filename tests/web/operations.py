@@ -89,10 +89,12 @@ class Endpoint:
         telemetry = ProcessTelemetry(
             self._front.metrics,
             ReadinessCheck(self._front.site, self.clock, ()),
-            lambda: read_worker_state(settings, self._front.watched.upstreams, None),
+            lambda: read_worker_state(settings, self._front.watched.upstreams, None, {}),
         )
-        overview = StatusOverview(telemetry, memory, self.clock)
-        resource = OperationsResource(telemetry, overview, lambda: ["mirror.example"], {"api": api})
+        overview = StatusOverview(telemetry, None, "1", NOW, self.clock)
+        resource = OperationsResource(
+            telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api}
+        )
         self._front.site = HttpSite(resource, self.clock, body_limit=operations_body_limit)
 
     def ask(self, method: str, path: str, *headers: str, body: bytes = b"", host: str = ADDRESS) -> Answer:

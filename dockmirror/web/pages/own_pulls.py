@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from attrs import evolve, field, frozen
+from twisted.internet.defer import maybeDeferred
 from twisted.web.template import Tag, tags
 
 from ...client_config.snippet import HUB
@@ -44,9 +45,9 @@ class PullFinder:
     :ivar addresses: the part of clients' addresses that the history keeps.
     """
 
-    reader: HistoryReader | None
-    addresses: AddressDetail
-    in_thread: RunInThread
+    reader: HistoryReader | None = None
+    addresses: AddressDetail = "full"
+    in_thread: RunInThread = maybeDeferred
 
     async def find(self, client: ClientAddress, since: float = 0.0, limit: int = SHOWN) -> ClientPulls:
         """Return a client's pulls that began since then."""

@@ -240,6 +240,7 @@ def test_an_open_page_is_told_what_changes() -> None:
     assert ["nginx" in event["pulls"] for event in events] == [False, True, True]
 
 
-def test_a_script_learns_the_number_of_the_newest_pull() -> None:
-    assert Pages(Shelf()).get("/pulls?newest").body == b"0\n"
-    assert Pages(Shelf(NGINX)).get("/pulls?newest").body == b"7\n"
+def test_a_script_learns_when_the_last_byte_was_pulled() -> None:
+    """A pull that is repeated within a minute is the same one, with another end."""
+    assert Pages(Shelf()).get("/pulls?latest").body == b"0.000\n"
+    assert Pages(Shelf(evolve(NGINX, began=5), NGINX)).get("/pulls?latest").body == b"6.230\n"
