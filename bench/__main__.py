@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import (
+    admission,
     cold,
     first,
     image,
@@ -32,6 +33,7 @@ CASES = (
     first,
     together,
     manifests,
+    admission,
     requests,
     image,
     segments,
