@@ -23,6 +23,7 @@ from ..store.bucket.blocking_bucket import BucketAddress
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
+from .main import make_config_option
 from .output import print_json, print_note, print_table
 from .recalled_pulls import find_pulls, find_refused_pulls, pull_fields
 
@@ -42,7 +43,13 @@ class _DigestType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class _RecallGroup(click.Group):
-    """Recalls what is no subcommand."""
+    """Recalls a digest if no subcommand is given; each takes the settings file as an option."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and all("--config" not in option.opts for option in command.params):
+            command.params.append(make_config_option())
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_help = not args or set(args) & {"-h", "--help"}

@@ -67,6 +67,18 @@ def test_pulls(shop: Shop, tmp_path: Path) -> None:
     kept.close()
 
 
+def test_settings_file(shop: Shop, tmp_path: Path) -> None:
+    """The settings file may stand before or after any of the words."""
+    settings = tmp_path / "dockmirror.toml"
+    settings.touch()
+    named, recalled = ("-c", str(settings)), (str(BAD), "--reason", "CVE-1")
+    for arguments in (
+        (*named, "recall", *recalled), ("recall", *named, *recalled), ("recall", *recalled, *named),
+        ("recall", "list", *named), ("recall", *named, "list"), ("recall", "lift", str(BAD), *named),
+    ):  # fmt: skip
+        shop.run(*arguments)
+
+
 def test_layer(shop: Shop) -> None:
     """A layer is recalled only after the images that share it were shown."""
     layer = Digest.of(CONFIG)
