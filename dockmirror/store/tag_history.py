@@ -110,11 +110,7 @@ def _merge(ours: Sequence[Sighting], theirs: Sequence[Sighting], baseline: Sight
     """
     spans = [(source, each) for source, part in enumerate((ours, theirs)) for each in part]
     ends = sorted(
-        (
-            (time, kind, source, span)
-            for source, span in spans
-            for kind, time in enumerate((span.first, span.last))
-        ),
+        ((time, kind, source, span) for source, span in spans for time, kind in _ends(span)),
         key=lambda end: end[:2],
     )
     merged: list[Sighting] = []
@@ -129,6 +125,11 @@ def _merge(ours: Sequence[Sighting], theirs: Sequence[Sighting], baseline: Sight
             joined = {}
         joined[source] = span
     return [evolve(merged[0], is_baseline=baseline.is_baseline), *merged[1:]]
+
+
+def _ends(span: Sighting) -> Sequence[tuple[float, int]]:
+    """Return the times of both ends; at the same time, what lasted until then comes before what begins."""
+    return (span.first, 1), (span.last, 0 if span.first < span.last else 2)
 
 
 class TagHistoryFiles:

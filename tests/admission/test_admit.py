@@ -1,0 +1,226 @@
+"""The decision as a table and by properties, the policies, and how facts are gathered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from dockmirror.admission.admit import FACT_NAMES, Facts, admit
+from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
+from dockmirror.admission.fact_source import GATHER_TIMEOUT, IFactSource
+from dockmirror.admission.generation import Generation
+from dockmirror.admission.policies import Policies
+from dockmirror.admission.verdict import SERVE, MissingFact, Refuse, Serve, ServeInstead, Subject
+from dockmirror.config.settings import PolicySettings
+from dockmirror.interfaces import Sighting
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.reference import Reference, Repository, parse_reference
+
+from ..pullthrough.mirrors import NAME
+from .gated import LATEST, REPOSITORY, Gated
+
+DAY = 86_400.0
+OLD, NEW = Digest.of(b"old"), Digest.of(b"new")
+SUBJECT = Subject("docker", REPOSITORY, LATEST, NEW)
+MISSING = MissingFact("the disk is broken")
+
+
+def ages(*sightings: tuple[Digest, float, float], first_pull: Any = "serve", **more: Any) -> TagAges:
+    """Return the ages of a tag under a cool-down of a week; the first sighting is the baseline."""
+    spans = [
+        Sighting(digest, first * DAY, last * DAY, is_baseline=not number)
+        for number, (digest, first, last) in enumerate(sightings)
+    ]
+    return TagAges(spans, 7 * DAY, first_pull, **more)
+
+
+YOUNG = ages((OLD, 0, 1), (NEW, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected", "rule"),
+    [
+        (Facts(), Serve, ""),
+        (Facts(ages=YOUNG), OLD, "ages"),
+        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 8))), Serve, ""),
+        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 7.9))), OLD, "ages"),
+        (Facts(ages=ages((NEW, 0, 0), (OLD, 1, 2), (NEW, 3, 3))), Serve, ""),
+        (Facts(ages=ages((NEW, 0, 0), first_pull="refuse")), Refuse, "ages"),
+        (Facts(ages=ages((NEW, 0, 7), first_pull="registry")), Serve, ""),
+        (Facts(ages=ages(first_pull="registry")), Refuse, "ages"),
+        (Facts(ages=ages()), Serve, ""),
+        (Facts(ages=ages((OLD, 0, 1))), OLD, "ages"),
+        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 3), excepted=True)), Serve, ""),
+        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 3), withheld=frozenset({OLD}))), Refuse, "ages"),
+        (Facts(ages=MISSING), Refuse, "ages"),
+        (Facts(ages=MISSING, warn_only=frozenset({"ages"})).enforced(), Serve, ""),
+        (Facts(known=False), Refuse, "known"),
+        (Facts(known=True), Serve, ""),
+        (Facts(recall="CVE-1"), Refuse, "recall"),
+        (Facts(recall="CVE-1", ages=YOUNG), OLD, "ages"),
+        (Facts(locked=OLD, ages=ages((NEW, 0, 9))), OLD, "locked"),
+        (Facts(locked=NEW, ages=YOUNG), Serve, ""),
+    ],
+)
+def test_verdicts(facts: Facts, expected: Any, rule: str) -> None:
+    """Each fact alone, and which comes first."""
+    verdict = admit(SUBJECT, facts)
+    if isinstance(expected, Digest):
+        assert isinstance(verdict, ServeInstead)
+        assert verdict.digest == expected
+    else:
+        assert isinstance(verdict, expected)
+    assert getattr(verdict, "rule", "") == rule
+    assert "\n" not in getattr(verdict, "why", "")
+
+
+SIGHTINGS = st.lists(st.tuples(st.sampled_from([OLD, NEW]), st.integers(0, 20)), max_size=8)
+
+
+@given(SIGHTINGS, st.sampled_from(["serve", "refuse", "registry"]), st.sampled_from(FACT_NAMES))
+def test_properties(runs: list[tuple[Digest, int]], first_pull: str, missing: str) -> None:
+    """A missing fact refuses whatever the others say; a replacement is a digest that the tag has had."""
+    spans, now = [], 0
+    for digest, days in runs:
+        spans.append((digest, now, now + days))
+        now += days + 1
+    facts = Facts(ages=ages(*spans, first_pull=first_pull))
+    changes: dict[str, Any] = {missing: MISSING}
+    assert isinstance(admit(SUBJECT, evolve(facts, **changes)), Refuse)
+    verdict = admit(SUBJECT, facts)
+    if isinstance(verdict, ServeInstead):
+        assert verdict.digest != SUBJECT.digest
+        assert verdict.digest in {digest for digest, *_ in spans}
+    if any(digest == NEW and days >= 7 for digest, days in runs):
+        assert verdict == SERVE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7 * DAY, "7 d"), (DAY + 1, "2 d"), (3600, "1 h"), (61, "2 min"), (-5, "1 min")]
+)
+def test_ages_are_rounded_up(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("runs", "frozen"),
+    [
+        ([(OLD, 0, 1)], False),
+        ([(OLD, 0, 1), (NEW, 2, 4)], False),
+        ([(OLD, 0, 1), *((Digest.of(bytes([n])), n, n + 1) for n in range(2, 12))], True),
+        ([(OLD, 0, 1), *((Digest.of(bytes([n])), n, n + 1) for n in range(2, 6))], False),
+    ],
+)
+def test_frozen_tags(runs: Any, frozen: bool) -> None:
+    """They moved more than once, and for longer than an age takes."""
+    assert is_frozen(ages(*runs)) is frozen
+
+
+POLICIES = [
+    {"images": "docker.io/library/nginx:1.*", "min_age": "1d"},
+    {"images": "docker.io/library/*", "max_size": "1GB"},
+    {"images": "docker.io/library/*@sha256:*", "min_age": "2d"},
+    {"images": "docker.io/**", "min_age": "3d", "mode": "off"},
+    {"images": "registry.lan:5000/team/*:v?", "min_age": "4d"},
+    {"images": "**", "min_age": "5d"},
+]
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository", "reference", "days"),
+    [
+        ("docker.io", "library/nginx", "1.27", 1),
+        ("docker.io", "library/nginx", "latest", 3),
+        ("docker.io", "library/nginx", str(OLD), 2),
+        ("docker.io", "team/app", "1.27", 3),
+        ("registry.lan_5000", "team/app", "v1", 4),
+        ("registry.lan_5000", "team/app", "v10", 5),
+        ("ghcr.io", "a/b/c", "x", 5),
+    ],
+)
+def test_the_first_policy_that_sets_a_rule_holds(
+    registry: str, repository: str, reference: str, days: int
+) -> None:
+    policies = Policies.of(registry, [PolicySettings.model_validate(each) for each in POLICIES])
+    parsed: Reference = parse_reference(reference)
+    found = policies.find(Subject("x", Repository(repository), parsed), "min_age")
+    assert found is not None
+    assert found.min_age == days * DAY
+    assert policies.find(Subject("x", Repository(repository), parsed), "lock") is None
+    assert policies.sets("min_age")
+    assert not policies.sets("lock")
+
+
+@implementer(IFactSource)
+class Source:
+    """A source that answers when the test says so."""
+
+    fact = "recall"
+    is_about_tags = False
+    needs_manifest = True
+
+    def __init__(self, setting: str = "min_age") -> None:
+        self.setting = setting
+        self.waiting: list[Deferred[str | None]] = []
+        self.manifests: list[Any] = []
+
+    async def gather(self, subject: Subject, policy: PolicySettings | None, manifest: Any) -> str | None:
+        self.manifests.append(manifest)
+        self.waiting.append(Deferred())
+        return await self.waiting[-1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "served"), [({}, False), ({"on_error": "serve"}, True), ({"mode": "warn"}, True)]
+)
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_fact_that_cannot_be_had_refuses(policy: dict[str, str], served: bool, fails: bool) -> None:
+    """After three seconds, or at once if its source fails; unless the policy says otherwise."""
+    source = Source()
+    gated = Gated({"min_age": "7d", **policy}, sources=[source])
+    manifest = gated.publish("1")
+    outcome = gated.later(f"{NAME}/manifests/latest")
+    assert outcome == []
+    assert source.manifests[0].media_type in manifest.decode()
+    if fails:
+        source.waiting[0].errback(Unreachable("it is down"))
+    else:
+        gated.clock.advance(GATHER_TIMEOUT)
+    (answer,) = outcome
+    assert isinstance(answer, Exception) is not served
+    if not served:
+        assert "the rule cannot be checked, recall: " in str(answer)
+
+
+def test_decisions_are_kept_until_the_generation_changes() -> None:
+    """A rule that always applies needs no policy."""
+    source = Source(setting="")
+    gated = Gated(sources=[source])
+    gated.publish("1")
+    first = gated.later(f"{NAME}/manifests/latest")
+    source.waiting[0].callback(None)
+    assert not isinstance(first[0], Exception)
+    gated.get(f"{NAME}/manifests/latest")
+    assert len(source.waiting) == 1
+    gated.generation += 1
+    second = gated.later(f"{NAME}/manifests/latest")
+    source.waiting[1].callback("CVE-1")
+    assert "was recalled: CVE-1" in str(second[0])
+    assert gated.counts == [("recall", "refused")]
+
+
+def test_generations_differ(tmp_path: Path) -> None:
+    """Other processes see a new one at once."""
+    one, other = Generation(tmp_path), Generation(tmp_path)
+    assert one.number == other.number == 0
+    seen = [one.advance(100.0), other.advance(50.0), one.advance(50.0)]
+    assert seen == sorted(set(seen))
+    assert one.number == other.number == seen[-1]

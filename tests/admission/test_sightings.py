@@ -1,0 +1,193 @@
+"""Sightings of tags: from which answers they come, and how tags are polled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+
+from dockmirror.admission.push_times import HubPushTimes
+from dockmirror.admission.sightings import PushSightings, TagRecorder, find_sighted_digest, parse_date
+from dockmirror.admission.tag_polling import LIMITED_SECONDS, PolledUpstream, TagPolling, poll_interval
+from dockmirror.body.in_memory import NoBody
+from dockmirror.interfaces import Answer
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized, Unavailable
+from dockmirror.oci.media import DOCKER_MANIFEST, EVERYTHING
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Manifest, RegistryRequest
+
+from ..answering import now, watch
+from ..fakes import Reply, World
+from ..pullthrough.mirrors import NAME, Mirror
+from ..pullthrough.origin import Origin
+from ..stacks import client
+from .gated import DAY, LATEST, REPOSITORY, Gated, MemoryTagHistory
+
+D1, D2 = Digest.of(b"1"), Digest.of(b"2")
+GET = RegistryRequest(Manifest(REPOSITORY, LATEST), accept=EVERYTHING)
+ANSWER = Answer(NoBody(Descriptor("x", D1, 1)), consents=True)
+NOT_MODIFIED = Answer(NoBody(Descriptor("x", None, None)), 304, consents=True)
+
+
+@pytest.mark.parametrize(
+    ("request_changes", "answer", "digest"),
+    [
+        ({}, ANSWER, D1),
+        ({"head": True}, ANSWER, D1),
+        ({}, evolve(ANSWER, consents=False), None),
+        ({}, evolve(ANSWER, from_other_host=True), None),
+        ({"accept": (DOCKER_MANIFEST,)}, ANSWER, None),
+        ({"accept": ()}, ANSWER, None),
+        ({"if_none_match": f'"{D2}"'}, NOT_MODIFIED, D2),
+        ({"if_none_match": f'W/"{D2}"'}, NOT_MODIFIED, D2),
+        ({"if_none_match": f'"{D1}", "{D2}"'}, NOT_MODIFIED, None),
+        ({"if_none_match": "*"}, NOT_MODIFIED, None),
+    ],
+)
+def test_which_answers_are_sightings(
+    request_changes: dict[str, Any], answer: Answer, digest: Digest | None
+) -> None:
+    """Only those of the registry itself, to requests that accept every kind of manifest."""
+    assert find_sighted_digest(evolve(GET, **request_changes), answer) == digest
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000.0), (None, float("inf")),
+        ("yesterday", float("inf")), ("Tue, 99 Nov 2023 22:13:20 GMT", float("inf")),
+    ],
+)  # fmt: skip
+def test_dates(text: str | None, seconds: float) -> None:
+    assert parse_date(text) == seconds
+
+
+def test_pushes_are_sightings() -> None:
+    """Of the tag of the path, and of those that the registry reports."""
+    mirror, history = Mirror(Origin(), writable=True), MemoryTagHistory()
+    recorder = TagRecorder("docker", history, mirror.clock)
+    mirror.writes = PushSightings(mirror.writes, recorder)  # type: ignore[assignment]
+    manifest = Gated().publish("1")
+    mirror.write("PUT", f"{NAME}/manifests/latest?tag=1.27", manifest)
+    mirror.write("PUT", f"{NAME}/manifests/{Digest.of(manifest)}", manifest)
+    mirror.write("DELETE", f"{NAME}/manifests/latest")
+    for tag in (LATEST, Tag("1.27")):
+        (sighting,) = history.get("docker", REPOSITORY, tag).sightings
+        assert sighting.digest == Digest.of(manifest)
+
+
+@pytest.mark.parametrize(("days", "hours"), [(1 / 24, 1), (1, 24 / 14), (7, 12), (30, 12)])
+def test_the_interval_follows_the_age(days: float, hours: float) -> None:
+    assert poll_interval(days * DAY) == pytest.approx(hours * 3600)
+
+
+class Polled:
+    """A mirror whose tags are polled."""
+
+    def __init__(self, *tags: str, **policy: Any) -> None:
+        self.gated = Gated({"min_age": "7d", **policy})
+        self.turns = True
+        self.is_public = True
+        self.released = 0
+        for tag in tags:
+            self.gated.publish("1", tag)
+            self.gated.served(tag)
+        self.origin.take()
+        registry = self.gated.gateway
+        upstream = PolledUpstream(self.gated.policies, self.gated.source, registry, self._is_public)
+        self.polling = TagPolling(
+            lambda: {"docker": upstream}, self.gated.history, self._claim, self.gated.clock
+        )
+
+    @property
+    def origin(self) -> Origin:
+        return self.gated.registry_behind
+
+    async def _is_public(self, _: Repository) -> bool:
+        return self.is_public
+
+    async def _claim(self) -> Any:
+        return self._release if self.turns else None
+
+    def _release(self) -> None:
+        self.released += 1
+
+    def poll(self) -> list[str]:
+        """Poll, and return the requests that came of it, with the second of each."""
+        outcome = watch(self.polling.poll())
+        requests = []
+        for second in range(10):
+            requests += [f"{second} {each.partition(': ')[2]}" for each in self.origin.take()]
+            self.gated.clock.advance(1.0)
+        assert outcome == [None]
+        return requests
+
+
+def test_tags_are_polled() -> None:
+    """By HEAD, one a second, when they are due; what was admitted is held when the tag has moved."""
+    polled = Polled("latest", "two")
+    assert polled.poll() == []
+    polled.gated.clock.advance(12 * 3600)
+    moved = polled.gated.publish("2")
+    assert polled.poll() == [f"0 HEAD {NAME}/manifests/latest", f"1 HEAD {NAME}/manifests/two"]
+    sightings = polled.gated.history.get("docker", REPOSITORY, LATEST).sightings
+    assert [each.digest for each in sightings] == [
+        *polled.gated.held.values(), Digest.of(moved),
+    ]  # fmt: skip
+    assert polled.poll() == []
+    assert polled.released == 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "requests"),
+    [("another's turn", 0), ("private", 0), ("not pulled", 0), ("off", 0), ("refused", 2), ("limited", 1)],
+)
+def test_what_is_not_polled(condition: str, requests: int) -> None:
+    """After a 429 the upstream is left alone for hours."""
+    polled = Polled("latest", "two", **({"mode": "off"} if condition == "off" else {}))
+    polled.turns = condition != "another's turn"
+    polled.is_public = condition != "private"
+    errors: dict[str, RegistryError] = {
+        "limited": TooManyRequests(status=429), "refused": Unauthorized(status=401),
+    }  # fmt: skip
+    polled.origin.trouble = errors.get(condition)
+    polled.gated.clock.advance(31 * DAY if condition == "not pulled" else DAY)
+    assert len(polled.poll()) == requests
+    if condition == "limited":
+        polled.origin.trouble = None
+        polled.gated.clock.advance(LIMITED_SECONDS - 100)
+        assert polled.poll() == []
+        polled.gated.clock.advance(100)
+        assert len(polled.poll()) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "pushed"),
+    [
+        (Reply(200, b'{"digest": "%b", "tag_last_pushed": "2023-11-14T22:13:20.5Z"}'), 1_700_000_000.5),
+        (Reply(200, b'{"digest": "sha256:other", "tag_last_pushed": "2023-11-14T22:13:20.5Z"}'), None),
+        (Reply(200, b'{"digest": "%b", "tag_last_pushed": null}'), None),
+        (Reply(200, b"[]"), None),
+        (Reply(200, b"<html>"), None),
+        (Reply(404, b"{}"), None),
+    ],
+)
+def test_push_times_of_docker_hub(reply: Reply, pushed: float | None) -> None:
+    """They count only for the digest that the tag has now."""
+    world = World()
+    body = reply.body.replace(b"%b", str(D1).encode())
+    world.reply("hub.docker.com", f"/v2/repositories/{NAME}/tags/latest", evolve(reply, body=body))
+    times = HubPushTimes(client(world.agent), Clock())
+    for _ in range(2):
+        assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
+
+
+def test_an_api_that_fails_is_an_error() -> None:
+    world = World()
+    world.reply("hub.docker.com", f"/v2/repositories/{NAME}/tags/latest", Reply(503))
+    with pytest.raises(Unavailable, match="503"):
+        now(HubPushTimes(client(world.agent), Clock()).pushed(REPOSITORY, LATEST, D1))

@@ -1,0 +1,205 @@
+"""The histories of tags: on the disk, and shared by mirrors through a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import ITagHistory, Sighting
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store import tag_holds
+from dockmirror.store.bucket.bucket_tag_history import TieredTagHistory
+from dockmirror.store.tag_history import MAX_AGE, MAX_SIGHTINGS, LocalTagHistory, TagHistoryFiles, TagRecord
+
+from ..answering import now
+from .bucket.machines import BucketThreads, bucket
+from .threads import inline
+
+DAY = 86_400.0
+START = 1_700_000_000.0
+A, B, C = (Digest.of(name.encode()) for name in "abc")
+NGINX, LATEST = Repository("library/nginx"), Tag("latest")
+KEY = "docker", NGINX, LATEST
+
+
+def record_of(*seen: tuple[Digest, float]) -> TagRecord:
+    """Return the record of these sightings, by days."""
+    record = TagRecord()
+    for digest, days in seen:
+        record = record.with_sighting(digest, days * DAY)
+    return record
+
+
+def spans(record: TagRecord) -> list[tuple[str, float, float]]:
+    """Return the sightings with short names, in days."""
+    names = {A: "a", B: "b", C: "c"}
+    return [(names[each.digest], each.first / DAY, each.last / DAY) for each in record.sightings]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([(A, 1)], [("a", 1, 1)]),
+        ([(A, 1), (A, 3)], [("a", 1, 3)]),
+        ([(A, 1), (B, 2), (A, 3)], [("a", 1, 1), ("b", 2, 2), ("a", 3, 3)]),
+        ([(A, 5), (A, 2)], [("a", 5, 5)]),
+        ([(A, 5), (B, 2)], [("a", 5, 5), ("b", 5, 5)]),
+        ([(A, 1), (B, 2), (B, 402), (C, 403)], [("b", 2, 402), ("c", 403, 403)]),
+    ],
+    ids=["first", "extended", "broken", "clock set back", "moved, clock set back", "after 400 days"],
+)
+def test_sightings(seen: list[tuple[Digest, float]], expected: list[tuple[str, float, float]]) -> None:
+    record = record_of(*seen)
+    assert spans(record) == expected
+    assert TagRecord.parse(bytes(record)) == record
+    assert record.sightings[0].is_baseline == (seen[0][0] == record.sightings[0].digest)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([(A, 1), (A, 5)], [(A, 3), (A, 9)], [("a", 1, 9)]),
+        ([(A, 1), (A, 9)], [(B, 4), (B, 5)], [("a", 1, 4), ("b", 4, 5), ("a", 9, 9)]),
+        ([(A, 1), (A, 2)], [(B, 4), (B, 5)], [("a", 1, 2), ("b", 4, 5)]),
+        ([(A, 1), (B, 2), (A, 3)], [(A, 2.5)], [("a", 1, 1), ("b", 2, 2), ("a", 2.5, 3)]),
+        ([(A, 1), (A, 2)], [], [("a", 1, 2)]),
+    ],
+    ids=["overlapping", "broken by theirs", "one after the other", "broken by ours", "nothing"],
+)
+def test_merging(
+    ours: list[tuple[Digest, float]],
+    theirs: list[tuple[Digest, float]],
+    expected: list[tuple[str, float, float]],
+) -> None:
+    """Whose sightings are merged into whose does not matter."""
+    one, other = record_of(*ours), record_of(*theirs)
+    for merged in (one.merge(other), other.merge(one), one.merge(other).merge(other)):
+        assert spans(merged) == expected
+        assert [each.is_baseline for each in merged.sightings] == [True] + [False] * (len(expected) - 1)
+
+
+SEEN = st.lists(
+    st.tuples(st.sampled_from([A, B, C]), st.integers(0, 300), st.booleans()),
+    min_size=1,
+    max_size=20,
+    unique_by=lambda each: each[1],
+).map(lambda each: sorted(each, key=lambda one: one[1]))
+
+
+@given(SEEN)
+def test_merging_makes_nothing_older(seen: Sequence[tuple[Digest, float, bool]]) -> None:
+    """Two mirrors that share what they saw know no digest for longer than one that saw everything."""
+    parts = [record_of(*((d, t) for d, t, is_ours in seen if is_ours is whose)) for whose in (True, False)]
+    merged, whole = parts[0].merge(parts[1]), record_of(*((d, t) for d, t, _ in seen))
+    times = [each.first for each in merged.sightings]
+    assert times == sorted(times)
+    assert all(each.first <= each.last for each in merged.sightings)
+    assert merged.sightings[-1].last == whole.sightings[-1].last
+    assert [merged.merge(part) for part in parts] == [merged, merged]
+    assert {each.digest for each in merged.sightings} == {each.digest for each in whole.sightings}
+
+
+def test_the_shortest_sightings_are_forgotten() -> None:
+    """Neither the first of all nor the longest is."""
+    record = record_of((A, 0), (B, 1), (B, 20), *((A if n % 2 else C, 21 + n / 100) for n in range(2000)))
+    assert len(record.sightings) == MAX_SIGHTINGS
+    assert record.sightings[0].is_baseline
+    assert spans(record)[1] == ("b", 1, 20)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.advance(START)
+    return clock
+
+
+@pytest.fixture(params=["disk", "tiered"])
+def history(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> ITagHistory:
+    local = LocalTagHistory(tmp_path, clock, inline)
+    return local if request.param == "disk" else TieredTagHistory(local, bucket(clock), clock)
+
+
+def test_a_tag_is_recorded(history: ITagHistory, clock: Clock) -> None:
+    """For 400 days; when a client asked for it last, too."""
+    assert now(history.sightings(*KEY)) == []
+    now(history.record(*KEY, A, START))
+    now(history.record(*KEY, A, START + 60))  # so soon after the first that it is not written
+    now(history.record(*KEY, A, START + 600))
+    now(history.record(*KEY, B, START + 700))
+    first, second = now(history.sightings(*KEY))
+    assert first == Sighting(A, START, START + 600, is_baseline=True)
+    assert second == Sighting(B, START + 700, START + 700)
+    now(history.record_push(*KEY, B, START - DAY))  # it had another digest before
+    assert now(history.sightings(*KEY)) == [first, second]
+    assert now(history.last_pull(*KEY)) == 0
+    now(history.record_pull(*KEY, START))
+    assert now(history.last_pull(*KEY)) == START
+    now(history.record("docker", NGINX, Tag("1.27"), A, START))
+    now(history.record("docker", Repository("library"), Tag("_tags"), A, START))
+    now(history.record_push("docker", NGINX, Tag("1.27"), A, START - DAY))
+    assert now(history.sightings("docker", NGINX, Tag("1.27")))[0].first == START - DAY
+    assert now(history.tags("quay")) == []
+    assert now(history.tags("docker", NGINX)) == [(NGINX, Tag("1.27")), (NGINX, LATEST)]
+    clock.advance(MAX_AGE + 650)
+    assert now(history.sightings(*KEY)) == [second]
+
+
+def test_a_malformed_file_is_an_error(tmp_path: Path, clock: Clock) -> None:
+    """It must not count as a tag that was never seen."""
+    history = LocalTagHistory(tmp_path, clock, inline)
+    now(history.record(*KEY, A, START))
+    TagHistoryFiles(tmp_path).path(KEY).write_text('{"sightings": [["sha256:x", 1, 2, true]], "pulled": 0}')
+    with pytest.raises(OSError, match="malformed"):
+        now(history.sightings(*KEY))
+
+
+def test_processes_share_the_files(tmp_path: Path, clock: Clock) -> None:
+    one, other = (LocalTagHistory(tmp_path, clock, inline) for _ in range(2))
+    now(one.record(*KEY, A, START))
+    now(other.record(*KEY, B, START + 1))
+    assert [each.digest for each in now(one.sightings(*KEY))] == [A, B]
+
+
+def test_mirrors_share_a_bucket(tmp_path: Path, clock: Clock) -> None:
+    """A tag without a local history waits for the bucket, and is refused while the bucket is down."""
+    store, threads = MemoryStore(), BucketThreads()
+    one, other = (
+        TieredTagHistory(
+            LocalTagHistory(tmp_path / name, clock, inline), bucket(clock, store, threads), clock
+        )
+        for name in ("one", "other")
+    )
+    now(one.record(*KEY, A, START))
+    now(one.upload())
+    assert now(other.tags("docker")) == [(NGINX, LATEST)]
+    now(other.record(*KEY, B, START + DAY))
+    assert [each.digest for each in now(other.sightings(*KEY))] == [A, B]
+    now(other.upload())
+    clock.advance(700)
+    now(one.sightings(*KEY))
+    assert [each.digest for each in now(one.sightings(*KEY))] == [A, B]
+    threads.down = True
+    now(one.record(*KEY, C, START + 2 * DAY))
+    now(one.upload())
+    with pytest.raises(OSError, match="the bucket"):
+        now(one.sightings("docker", NGINX, Tag("unknown")))
+    threads.down = False
+    clock.advance(3600)
+    now(one.upload())
+    assert [each.digest for each in now(other.sightings(*KEY))] == [A, B, C]
+
+
+def test_what_a_tag_is_served_as_is_not_evicted(tmp_path: Path) -> None:
+    """As long as clients pull it."""
+    tag_holds.hold(tmp_path, Repository("docker.io/library/nginx"), LATEST, A, START)
+    assert list(tag_holds.iter_held(tmp_path, START + 29 * DAY)) == [A]
+    assert list(tag_holds.iter_held(tmp_path, START + 31 * DAY)) == []
+    assert list(tag_holds.iter_held(tmp_path, START)) == []
