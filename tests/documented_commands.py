@@ -46,6 +46,8 @@ RUN = {
     r"\S*dockmirror( -c \S+)? ls( --json uv)?": f"{_ARCHIVES}::test_listed",
     r"\S*dockmirror( -c \S+)? usage": f"{_IMAGES}::test_shared_contents_count_once_in_the_total",
     r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror lock .*": "cli/test_lock_commands.py",
+    r"dockmirror recall .*": "cli/test_recall_commands.py",
     r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
     r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",

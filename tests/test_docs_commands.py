@@ -60,6 +60,6 @@ def _known_to_the_command(words: list[str]) -> tuple[set[str], list[str]]:
         return {f"--{option.removesuffix('=')}" for option in Options().longOpt}, words[1:]
     subcommand = main.commands[words[0]]
     if isinstance(subcommand, click.Group):
-        words = words[1:]
+        words = words[1:] if words[1] in subcommand.commands else ["digest", *words[1:]]  # 'recall DIGEST'
         subcommand = subcommand.commands[words[0]]
     return {option for each in subcommand.params for option in each.opts}, words[1:]

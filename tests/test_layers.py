@@ -18,7 +18,7 @@ LAYERS = [
     ["interfaces", "system"],
     ["body", "client_config", "headers", "metrics", "status"],
     ["archive", "concurrency", "config", "http"],
-    ["pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
+    ["history", "pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
     ["admission"],
     ["middleware", "web"],
     ["app"],

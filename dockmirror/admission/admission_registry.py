@@ -22,6 +22,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, RegistryRequest
 from .admit import admit
 from .fact_source import FactGatherer
+from .recalls import Recalled
 from .repository_reader import RepositoryReader
 from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
@@ -155,7 +156,7 @@ class AdmissionRegistry:
                 await context.is_given(evolve(request, target=target))
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
-            if error.status not in (403, 404):
+            if error.status not in (403, 404) or isinstance(error, Recalled):
                 raise
             raise Denied(
                 f"{subject} is not served: {instead.why}, and the admitted {instead.digest} is neither held"

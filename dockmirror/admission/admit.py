@@ -1,7 +1,7 @@
 """The decision about a manifest: ``admit(subject, facts)``, without I/O.
 
 1. A fact that is missing refuses.
-2. A tag that the lock file lists is the locked digest.
+2. A tag that the lock file lists is the locked digest; one that it does not list may be refused.
 3. Any other tag is its current digest if that was ever admitted by the cool-down, else the last admitted one.
 4. What is served by then must pass the rules about digests: recalls, signatures, the hook, the image.  A
    replacement is a subject of its own, by digest.
@@ -18,6 +18,7 @@ from attrs import evolve, field, fields_dict, frozen
 from ..oci.digest import Digest
 from .cool_down import TagAges, check_age
 from .image_limits import ImageVerdict
+from .lock_file import Unlisted, check_listed
 from .signatures import SignatureVerdict
 from .verdict import SERVE, HookVerdict, MissingFact, Refuse, ServeInstead, Subject, Verdict
 
@@ -29,7 +30,7 @@ class Facts:
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
     :ivar known: whether a tag was served as the digest; see ``known_digests.py``.
     :ivar recall: the reason for which the digest was recalled.
-    :ivar locked: the digest that the lock file gives the tag.
+    :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
     :ivar signature: who has signed the digest, or the reason for which nobody counts.
     :ivar platforms: whether the image is within this limit, and so for the next three.
     :ivar hook: the verdict of the operator's policy server.
@@ -39,7 +40,7 @@ class Facts:
     ages: TagAges | MissingFact | None = None
     known: bool | MissingFact | None = None
     recall: str | MissingFact | None = None
-    locked: Digest | MissingFact | None = None
+    locked: Digest | Unlisted | MissingFact | None = None
     signature: SignatureVerdict | MissingFact | None = None
     platforms: ImageVerdict | MissingFact | None = None
     max_size: ImageVerdict | MissingFact | None = None
@@ -70,6 +71,8 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
     if isinstance(facts.locked, Digest):
         if facts.locked != subject.digest:
             yield ServeInstead(facts.locked, "the lock file names this digest", "locked")
+    elif isinstance(facts.locked, Unlisted):
+        yield check_listed(subject, facts.locked)
     elif isinstance(facts.ages, TagAges):
         yield check_age(subject, facts.ages)
     if facts.known is False:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -36,6 +36,7 @@ class CoolDownContext:
     :ivar push_times: None if the registry tells none.
     :ivar hold: keeps the manifest that a tag is served as from eviction.
     :ivar audit: records the use of an exception.
+    :ivar withheld: returns the digests that are no replacement, since they were recalled.
     """
 
     history: ITagHistory
@@ -44,6 +45,7 @@ class CoolDownContext:
     hold: Callable[[Repository, Tag, Digest], Awaitable[None]]
     audit: Callable[[dict[str, str]], None]
     clock: IReactorTime
+    withheld: Callable[[], Collection[Digest]] = tuple
 
 
 @implementer(IFactSource)
@@ -95,7 +97,8 @@ class CoolDownSource:
         assert policy.min_age is not None
         key = subject.upstream, subject.repository, subject.reference
         history = self._context.history
-        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull)
+        withheld = frozenset(self._context.withheld())
+        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull, withheld=withheld)
         push_times, digest = self._context.push_times, subject.digest
         is_unknown = policy.first_pull == "registry" and not admitted_digests(ages)
         if is_unknown and push_times is not None and digest is not None:

@@ -14,6 +14,7 @@ from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.known_digests import KnownDigestSource
+from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.tag_polling import SHORTEST, PolledUpstream, TagPolling
@@ -69,6 +70,7 @@ def make_admission(
             held.hold,
             audit,
             clock,
+            lambda: cache.recalls.current().by_digest,
         )
     )
 
@@ -83,6 +85,7 @@ def make_admission(
     )
     sources: Sequence[IFactSource] = (
         cool_down,
+        LockSource(registry),
         KnownDigestSource(cool_down, cache.tag_history, held.read),
         *verdicts,
     )

@@ -16,6 +16,10 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ..admission.generation import Generation
+from ..admission.recall_enforcement import RecallEnforcement
+from ..admission.recall_files import RecallReader
+from ..admission.recall_filter import RunningDeliveries
+from ..admission.recalled_contents import RecalledContentFilter
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings
@@ -60,6 +64,8 @@ REFRESH_POLL = 10.0
 """Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
 REFRESH_RETRY = 900.0
 """Seconds until a failed refresh is tried again."""
+CUT_PERIOD = 2.0
+"""Seconds between two checks for running transfers of recalled contents."""
 _REFRESH_JOBS = 2
 _MAX_FAILURES = 10_000
 _log = Logger()
@@ -78,6 +84,8 @@ class CacheParts:
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
     :ivar bucket: the bucket; None if the cache is on the local disk only.
+    :ivar recalls: the recalls in force.
+    :ivar deliveries: the bodies that a recall cuts off.
     :ivar generation: the number that voids decisions about admission.
     :ivar tag_history: remembers what tags have named.
     :ivar root: the directory.
@@ -97,6 +105,8 @@ class CacheParts:
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
     bucket: TieredStore | None
+    recalls: RecallReader
+    deliveries: RunningDeliveries
     generation: Generation
     tag_history: ITagHistory
     root: Path
@@ -117,7 +127,10 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     store = tiered or local
     memory_cache = MemoryCache(store.contents, root, reactor, MEMORY_CACHE_SIZE)
     deletions = Tombstones(store.documents, reactor)
-    contents = TombstoneFilter(memory_cache, deletions, reactor)
+    recalls, deliveries = RecallReader(root, reactor), RunningDeliveries()
+    contents = RecalledContentFilter(
+        TombstoneFilter(memory_cache, deletions, reactor), recalls.current, reactor
+    )
 
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
@@ -132,6 +145,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     service = _CacheService(pool, eviction, usages)
     if tiered is not None:
         tiered.service.setServiceParent(service)
+    for each in _recall_tasks(root, recalls, deliveries, tiered, reactor, in_thread):
+        each.setServiceParent(service)
     return CacheParts(
         contents,
         store.tags,
@@ -147,10 +162,38 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         in_thread,
         checks,
         tiered,
+        recalls,
+        deliveries,
         Generation(root),
         tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
         root,
     )
+
+
+def _recall_tasks(
+    root: Path,
+    recalls: RecallReader,
+    deliveries: RunningDeliveries,
+    tiered: TieredStore | None,
+    reactor: Any,
+    in_thread: RunInThread,
+) -> Sequence[PeriodicTask]:
+    """Return the tasks that cut off running transfers, and remove the bytes of what is recalled."""
+    exchange = None
+    if tiered is not None:
+        from ..admission.recall_exchange import RecallExchange
+
+        exchange = RecallExchange(root, tiered.bucket, reactor, in_thread).run
+
+    async def cut() -> None:
+        count = deliveries.cut(recalls.current(), reactor.seconds())
+        if count:
+            _log.info("cut off {count} transfers of recalled contents", count=count)
+
+    return [
+        PeriodicTask(cut, CUT_PERIOD, reactor, "cannot cut off the transfers of recalled contents"),
+        RecallEnforcement(root, recalls, reactor, in_thread, exchange),
+    ]
 
 
 def _tiered(

@@ -16,6 +16,8 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..history.pruning import HistoryBounds
+from ..history.service import HistoryService
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
 from ..system.external_program import run_process
@@ -27,6 +29,7 @@ from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
+from .history import open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
@@ -132,10 +135,12 @@ class ServingProcess:
         def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
             return make_agent(upstream, resolver, environ, reached, reactor)
 
-        telemetry = Telemetry.create(memory, reactor)
+        telemetry = Telemetry.create(
+            memory, reactor, settings.history_addresses if settings.history is not None else None
+        )
         passwords = ThreadPool(0, 2, "passwords")
         self._builder = SiteBuilder(
-            StackContext(reactor, agent_for, telemetry, cache),
+            StackContext(reactor, agent_for, telemetry, cache, open_history(settings, reactor)),
             partial(load_accounts, environ=environ, run=partial(run_process, reactor), clock=reactor),
             LineWriter("standard output", print_line).write,
             partial(deferToThreadPool, reactor, passwords),
@@ -164,6 +169,9 @@ class ServingProcess:
             ClockStepGuard(reactor),
             DrainConnections(self.site, settings.grace),
         ]
+        if telemetry.pulls is not None and settings.history is not None:
+            bounds = HistoryBounds(settings.history_days, settings.history_size)
+            services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
         if cache is not None and settings.cache is not None:
             services += [
                 PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry),

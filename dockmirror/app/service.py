@@ -50,6 +50,7 @@ APPLY_TIMEOUT = 120.0
 START_ONLY = (
     *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
     *("operations", "workers", "grace", "cache", "store", "store_endpoint", "store_days", "redirect"),
+    *("history", "history_days", "history_size", "history_addresses"),
 )
 """The settings that take effect only when the mirror starts."""
 
@@ -72,7 +73,7 @@ def _make_directories(options: Options) -> None:
     if uid is None:
         return
     gid = twistd.get("gid")
-    directories = {"cache": settings.cache}
+    directories = {"cache": settings.cache, "history": settings.history}
     if settings.access.htpasswd is not None and settings.access.keys is not None:
         directories["access.keys"] = settings.access.keys.parent
     if settings.acme is not None:

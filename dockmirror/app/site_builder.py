@@ -154,6 +154,8 @@ class SiteBuilder:
             make_request_counter(settings, telemetry.metrics),
             telemetry.recent,
         ]
+        if telemetry.pulls is not None:
+            logs.append(telemetry.pulls.end)
         if audit is not None:
             logs.append(AuditLog(clock, audit.write))
 

@@ -6,10 +6,12 @@ From the client down to the upstream:
     ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
     NameRewrite or ShortNameRedirect     completes names such as nginx (the latter on the virtual host)
     NameRewrite                          turns the client's names into those that the operator has set
+    PullObserver                         records pulls for the history
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     AdmissionRegistry                    serves a manifest, another one in its place, or refuses
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
+    RecallFilter                         refuses what was recalled, and cuts it off
     PullThrough                          serves what is stored, and stores what is fetched
     SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
@@ -31,6 +33,7 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
+from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
 from ..admission.tag_polling import PolledUpstream
 from ..concurrency.backoff import RequestCircuitBreaker
@@ -48,7 +51,7 @@ from ..middleware.names import (
     complete_short_name,
     rewrite_prefix,
 )
-from ..middleware.observers import RequestObserver, TokenObserver
+from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
 from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
@@ -65,6 +68,7 @@ from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
 from .admission import make_admission
 from .cache import CacheParts
+from .history import History
 from .naming import cache_partition, registry_names
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
@@ -81,12 +85,14 @@ class StackContext:
     :ivar cache: stores what is fetched; without one the mirror is a relay.
     :ivar audit: writes an event to the audit log.
     :ivar polled: what the tags of upstreams are polled by.
+    :ivar history: reads the pulls; None if the mirror keeps no history.
     """
 
     clock: IReactorTime
     agent_for: AgentFor
     telemetry: Telemetry
     cache: CacheParts | None = None
+    history: History | None = None
     audit: Callable[[dict[str, str]], None] = lambda _: None
     polled: dict[str, PolledUpstream] = field(factory=dict)
 
@@ -153,8 +159,16 @@ def build_stack(
             below, name, names[0], telemetry.metrics, telemetry.popular, _lookup_recorder(context)
         )
 
+    def record(below: IRegistry) -> IRegistry:
+        assert telemetry.pulls is not None
+        health = telemetry.upstreams.of(name)
+        return PullObserver(
+            below, names[0], telemetry.pulls, lambda: "docker.io" in names or health.quota is not None
+        )
+
     common: list[Layer] = [
         *_when(upstream.rewrite, rewrite_names),
+        *_when(telemetry.pulls, record),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
         *([] if admission is None else [partial(AdmissionRegistry, context=admission)]),
@@ -233,7 +247,7 @@ def _pull_through(
     changes = Generations(registry, cache.documents, cache.deletions, clock)
     login = LoginCache(partition, gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
-    cached = PullThrough(
+    cached: IRegistry = PullThrough(
         gateway,
         login,
         ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
@@ -247,6 +261,16 @@ def _pull_through(
             changes,
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
+    )
+    cached = RecallFilter(
+        cached,
+        RecallContext(
+            cache.recalls.current,
+            cache.deliveries,
+            partial(cache.tag_history.sightings, name),
+            lambda outcome: context.metrics.admissions.labels(name, "recall", outcome).inc(),
+            clock,
+        ),
     )
 
     admission = make_admission(context, settings, cache, gateway, shared.audit)

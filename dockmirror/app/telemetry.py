@@ -14,6 +14,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.settings import Settings
+from ..history.pull_table import PullTable
+from ..history.recorder import PullRecorder
+from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.cache_series import CacheSeries, PullCounts
@@ -36,15 +39,20 @@ class Telemetry:
     series: CacheSeries
     popular: PullCounts
     recent: RecentRequests
+    pulls: PullRecorder | None
 
     @classmethod
-    def create(cls, memory: SharedTables, clock: IReactorTime) -> Telemetry:
+    def create(
+        cls, memory: SharedTables, clock: IReactorTime, addresses: AddressDetail | None = "full"
+    ) -> Telemetry:
+        """:param addresses: the part of clients' addresses that the history keeps; None for no history."""
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
             CacheSeries(clock, memory.series),
             PullCounts(memory.pull_counts),
             RecentRequests(clock, memory.recent),
+            None if addresses is None else PullRecorder(PullTable(memory.pulls), clock, addresses),
         )
 
 

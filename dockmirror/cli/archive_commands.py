@@ -14,6 +14,8 @@ from typing import BinaryIO
 import click
 from attrs import evolve, frozen
 
+from ..admission.recall_files import read_recalls
+from ..admission.recalls import explain
 from ..app.budget import make_budget
 from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
@@ -101,6 +103,8 @@ def pack_image(
             raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
         digest = choose(name, tagged.digest)
     image = held_images.read_image(name.repository, digest)
+    for each in image.walk():
+        _check_not_recalled(held_images.root, name, (each.digest, *each.blobs))
     if image.data is None:
         raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
     check(name, image)
@@ -112,6 +116,14 @@ def pack_image(
     blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
     tag = name.reference.name if isinstance(name.reference, Tag) else ""
     return PackedImage(str(name), tag, selected.digest, manifests, blobs)
+
+
+def _check_not_recalled(root: Path, name: ImageName, digests: Iterable[Digest]) -> None:
+    """:raises click.ClickException: when one of the contents was recalled."""
+    recalls = read_recalls(root)
+    for digest in digests:
+        if recall := recalls.find(digest):
+            raise click.ClickException(f"{name}: {explain(recall, digest)}")
 
 
 def _select_platform(image: StoredImage, platform: Platform | None, name: ImageName) -> StoredImage:
@@ -240,6 +252,7 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
     """
     added = 0
     parts = list(planned.archive.parts(planned.image.descriptor))
+    _check_not_recalled(root, planned.name, [part.digest for part, _ in parts if part.digest])
     with progress_bars(f"importing {planned.name}") as bar:
         task = bar.add_task("", total=sum(planned.archive.size(part) for part, _ in parts))
         for part, data in parts:

@@ -190,6 +190,11 @@ def _check_directory(value: object) -> object:
     return _check_path(value)
 
 
+def parse_off(value: object) -> object:
+    """Turn ``false``, which is a word in the environment, into None."""
+    return None if value is False or value == "false" else value
+
+
 def suggest(word: str, words: Iterable[str]) -> str:
     """Return a question that names the most similar word, or nothing."""
     by_lower = {each.lower(): each for each in words}

@@ -258,7 +258,12 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return directories: of systemd (``CacheDirectory=``), of the system for root, or of the user (XDG)."""
     cache = _directory(environ, "CACHE_DIRECTORY", "/var/cache", "XDG_CACHE_HOME", ".cache")
     state = _directory(environ, "STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
-    return {"cache": cache, "certificates": state / "certificates", "access": {"keys": state / "keys"}}
+    return {
+        "cache": cache,
+        "certificates": state / "certificates",
+        "history": state / "history",
+        "access": {"keys": state / "keys"},
+    }
 
 
 def _directory(environ: Mapping[str, str], given: str, system: str, users: str, home: str) -> Path:

@@ -48,6 +48,7 @@ from .field_types import (
     UpstreamUrls,
     Username,
     check_file,
+    parse_off,
     suggest,
 )
 from .known_registries import ShortNaming
@@ -252,6 +253,10 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
     export: bool = False
+    history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
+    history_days: Days = 30
+    history_size: Bytes = 200_000_000
+    history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
     gate: GateSettings = GateSettings()

@@ -56,6 +56,7 @@ class ServerRequest(TwistedRequest):
     :ivar body_limit: how many bytes of body may still be collected.
     :ivar body: a streamed body, which its resource may read until the response begins.
     :ivar is_cut_off: whether the response ended incomplete: the client left, or it was aborted.
+    :ivar pull_id: the number of the pull that the request belongs to; empty if it belongs to none.
     """
 
     transport: ITCPTransport
@@ -71,6 +72,7 @@ class ServerRequest(TwistedRequest):
     body_limit = 0
     body: RequestBody | None = None
     is_cut_off = False
+    pull_id = ""
     _log = Logger()
 
     def __init__(self, channel: Any, queued: object = False) -> None:

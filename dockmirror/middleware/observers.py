@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from ..concurrency.backoff import is_outage
+from ..history.recorder import PullRecorder
+from ..http.server_request import ServerRequest
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..oci.cache_status import CacheResult
@@ -88,6 +90,31 @@ class RequestObserver:
             self._pulls.record_pull(
                 f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size
             )
+
+
+@implementer(IRegistry)
+class PullObserver:
+    """Records the requests of clients for manifests and blobs as parts of pulls.
+
+    :param name: the registry's name.
+    :param is_limited: tells if the upstream limits pulls.
+    """
+
+    def __init__(
+        self, registry: IRegistry, name: str, pulls: PullRecorder, is_limited: Callable[[], bool]
+    ) -> None:
+        self._registry = registry
+        self._name = name
+        self._pulls = pulls
+        self._is_limited = is_limited
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        received = request.received
+        if not isinstance(received, ServerRequest) or not isinstance(request.target, Blob | Manifest):
+            return await self._registry.fetch(request)
+        self._pulls.begin(received, self._name, request)
+        answer = await self._registry.fetch(request)
+        return self._pulls.answered(received, answer, self._is_limited())
 
 
 @implementer(ITokenService)

@@ -126,6 +126,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
     :ivar requester: the client, for the policy server; no decision of the mirror's own depends on it.
     """
 
@@ -138,6 +139,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    received: object | None = field(default=None, eq=False, repr=False)
     requester: Requester | None = field(default=None, eq=False)
 
     def path_and_query(self) -> str:

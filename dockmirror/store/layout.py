@@ -18,6 +18,9 @@
       usage_counter                               the number of stored bytes; locked during a sweep
       pins/<name>                                 a pinned image; modified when it was last refreshed
       pin_refresh.lock                            locked while pins are refreshed
+      recalls/sha256-<hex>                        a recall, or that it was lifted; in a bucket, too
+      recalls.lock                                locked by the process that carries recalls out
+      recalls.generation                          in a bucket: differs after each change of a recall
       tag_history/docker/library/busybox/_tags/latest
                                                   the digests that a tag of an upstream has named over time
       tag_history.lock                            locked while one of them is written
@@ -59,6 +62,9 @@ TEMPORARY = _OURS / "tmp"
 USAGE_COUNTER = _OURS / "usage_counter"
 PINS = _OURS / "pins"
 PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
+RECALLS = _OURS / "recalls"
+RECALLS_LOCK = _OURS / "recalls.lock"
+RECALLS_GENERATION = _OURS / "recalls.generation"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
@@ -133,6 +139,10 @@ def tag_hold(name: str) -> PurePosixPath:
 
 def document(name: str) -> PurePosixPath:
     return DOCUMENTS / _escape(name)
+
+
+def recall(digest: Digest) -> PurePosixPath:
+    return RECALLS / f"{digest.algorithm}-{digest.hex}"
 
 
 def pin(name: str) -> PurePosixPath:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +10,12 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from twisted.logger import Logger
 
+from ..system.file_systems import MOUNTS, find_network_file_system
 from ..system.posix import chown_to_parent, explain_unwritable
 from . import layout
 
-_MOUNTS = Path("/proc/self/mountinfo")
 _DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.TEMPORARY
-_NETWORK_TYPES = (
-    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
-    "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb2", "smb3", "smbfs", "fuse.ceph", "fuse.davfs",
-    "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs", "fuse.rclone", "fuse.s3fs",
-    "fuse.seaweedfs", "fuse.sshfs",
-)  # fmt: skip
 _OTHERS_MODE, _NON_OWNER_MODE = 0o007, 0o077
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 _log = Logger()
 
@@ -32,7 +24,7 @@ class UnusableDirectory(Exception):
     """Raised if a directory cannot hold a store; the message is a sentence for the operator."""
 
 
-def prepare_directory(root: Path, mounts: Path = _MOUNTS) -> None:
+def prepare_directory(root: Path, mounts: Path = MOUNTS) -> None:
     """Make the directory if it is missing, private to its owner, and check whether it can hold a store.
 
     An existing directory keeps its mode; if others may enter it, its subdirectories are made private.
@@ -86,22 +78,9 @@ def try_writing(root: Path) -> None:
         trial.flush()
 
 
-def find_file_system(mounts: str, path: Path) -> str | None:
-    """Return the type of the file system that a resolved path lies on, from the kernel's table of mounts."""
-    depth, file_system = -1, None
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        point = Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4]))
-        if path.is_relative_to(point) and len(point.parts) >= depth:  # a later mount hides an earlier one
-            depth, file_system = len(point.parts), after.split(" ")[0]
-    return file_system
-
-
 def _refuse_network_file_system(root: Path, mounts: Path) -> None:
-    if not mounts.exists():
-        return
-    kind = find_file_system(mounts.read_text("utf-8", "surrogateescape"), root.resolve())
-    if kind in _NETWORK_TYPES:
+    kind = find_network_file_system(root, mounts)
+    if kind is not None:
         raise UnusableDirectory(
             f"{root} lies on a network file system ({kind}); use a local disk: "
             "the processes of the mirror coordinate with locks, which are not reliable over a network"

@@ -92,6 +92,7 @@ class PassthroughResource(Resource):
             if_none_match=parse_if_none_match(first(request.requestHeaders, "If-None-Match")),
             credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
+            received=request,
             requester=_requester(request),
         )
         return await self._registry.fetch(read)

@@ -6,6 +6,7 @@ import mmap
 import os
 from itertools import accumulate
 
+from ..history.pull_table import PULL_TABLE_SIZE
 from ..status import cache_series
 from ..status.cache_series import PULL_COUNTS_SIZE
 from ..system import shared_table
@@ -17,6 +18,7 @@ _PARTS = (
     recent_requests.RECENT_REQUESTS_SIZE,
     cache_series.SERIES_SIZE,
     PULL_COUNTS_SIZE,
+    PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
 )
@@ -30,6 +32,7 @@ class SharedTables:
     :ivar recent: for ``RecentRequests``.
     :ivar series: for ``CacheSeries``.
     :ivar pull_counts: for ``PullCounts``.
+    :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
     """
@@ -42,6 +45,7 @@ class SharedTables:
             self.recent,
             self.series,
             self.pull_counts,
+            self.pulls,
             self.failed_logins,
             self.verified_passwords,
         ) = (memory[end - size : end] for size, end in zip(_PARTS, ends, strict=True))

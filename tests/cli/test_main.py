@@ -107,7 +107,10 @@ def test_a_command_that_only_reads_says_nothing(shop: Shop) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(main.commands) - {"serve", "node", "policy"}))
 def test_every_command_can_print_json(name: str) -> None:
-    assert "--json" in {option for each in main.commands[name].params for option in each.opts}
+    command = main.commands[name]
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    for one in commands:
+        assert "--json" in {option for each in one.params for option in each.opts}, one.name
 
 
 def test_changes_are_printed_as_json(shop: Shop, tmp_path: Path) -> None:

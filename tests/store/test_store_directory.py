@@ -13,11 +13,11 @@ import pytest
 from dockmirror.store import layout
 from dockmirror.store.store_directory import (
     UnusableDirectory,
-    find_file_system,
     is_case_sensitive,
     prepare_directory,
     try_writing,
 )
+from dockmirror.system.file_systems import find_file_system
 
 from ..integration.parts.programs import require
 from ..stacks import logged

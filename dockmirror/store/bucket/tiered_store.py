@@ -266,8 +266,8 @@ class TieredDocumentStore:
 
 BUCKET_THREADS = 16
 """Threads that wait for the bucket."""
-SIGNED_URL_LIFETIME = 300.0
-"""Seconds for which a presigned URL is valid."""
+SIGNED_URL_LIFETIME = 60.0
+"""Seconds for which a presigned URL is valid: a recall cannot take it back."""
 
 
 @frozen

@@ -78,4 +78,6 @@ class _Pass(Exchange):
                 left -= len(piece)
 
     def _record(self, status: int) -> None:
+        if "/dockmirror/recalls" in self.path:  # every ten seconds, whatever a test does
+            return
         self.front.requests.append(recorded(self, status))

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from pathlib import Path
 
 from .mirror import BYTECODE, Mirror
 from .process import CLEAN_ENVIRONMENT
 
 
-def dockmirror(mirror: Mirror, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dockmirror(
+    mirror: Mirror, *arguments: str, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command, with the mirror's own settings."""
     return subprocess.run(  # noqa: S603
         _command(mirror, *arguments),
-        env=_ENVIRONMENT,
+        env={**_ENVIRONMENT, **(environ or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

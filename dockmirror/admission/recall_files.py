@@ -1,0 +1,159 @@
+"""Recalls as files in the store's directory, and the removal of what they name; all calls block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ..oci.digest import Digest
+from ..oci.media import ManifestReferences, parse_references
+from ..oci.reference import Repository, Tag
+from ..store import content_files, files, layout
+from ..store.eviction import store_files
+from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.files import Version, file_version
+from .recalls import Recall, Recalls
+
+
+def read_statements(root: Path) -> Mapping[Digest, Recall]:
+    """Return the last statement about each digest that was ever recalled."""
+    found: dict[Digest, Recall] = {}
+    try:
+        paths = sorted((root / layout.RECALLS).iterdir())
+    except FileNotFoundError:
+        return found
+    for path in paths:
+        read = files.read_small_file(path)
+        recall = Recall.parse(read.data) if read else None
+        if recall is not None:
+            found[recall.digest] = recall
+    return found
+
+
+def write_statement(root: Path, recall: Recall) -> None:
+    """Store a statement in place of the previous one about its digest.
+
+    :raises OSError: if that fails; nothing has changed then.
+    """
+    path = root / layout.recall(recall.digest)
+    files.replace_file(path, bytes(recall), root / layout.TEMPORARY, recall.changed)
+
+
+def read_recalls(root: Path) -> Recalls:
+    return Recalls.of(read_statements(root).values())
+
+
+REREAD_SECONDS = 1.0
+"""Seconds after a change in which another one may leave the directory's time as it is."""
+
+
+class RecallReader:
+    """The recalls in force, read again when any process has changed them: one ``stat`` call tells.
+
+    If they cannot be read, the last ones that could be stay in force.
+    """
+
+    _log = Logger()
+
+    def __init__(self, root: Path, clock: IReactorTime) -> None:
+        self._root = root
+        self._directory = root / layout.RECALLS
+        self._clock = clock
+        self._version: Version | None = None
+        self._reread: float | None = None
+        self._recalls = Recalls()
+
+    def current(self) -> Recalls:
+        version, now = file_version(self._directory), self._clock.seconds()
+        if version != self._version:
+            self._version, self._reread = version, now + REREAD_SECONDS
+            self._read()
+        elif self._reread is not None and not now < self._reread < now + 2 * REREAD_SECONDS:
+            self._reread = None
+            self._read()
+        return self._recalls
+
+    def _read(self) -> None:
+        try:
+            recalls = read_recalls(self._root)
+        except OSError as error:
+            self._log.error(
+                "the recalls in {path} cannot be read: {error}", path=self._directory, error=error
+            )
+            return
+        if recalls != self._recalls:
+            self._recalls = recalls
+
+
+@frozen
+class RecallScope:
+    """The images in the store that a recall concerns.
+
+    :ivar is_manifest: True if some repository has the digest as a manifest, or an index lists it.
+    :ivar users: the manifests that refer to the digest, by repository.
+    :ivar tags: the tags that name the digest or a manifest that refers to it.
+    :ivar layers: the blobs that only this manifest needs.
+    """
+
+    is_manifest: bool
+    users: Mapping[Repository, frozenset[Digest]]
+    tags: tuple[tuple[Repository, Tag], ...]
+    layers: tuple[Digest, ...]
+
+    @property
+    def sharing(self) -> int:
+        """The number of different manifests that refer to the digest."""
+        return len(frozenset[Digest]().union(*self.users.values()))
+
+
+def find_scope(root: Path, digest: Digest) -> RecallScope:
+    """Look through all repositories for what a recall of the digest concerns."""
+    users: dict[Repository, frozenset[Digest]] = {}
+    tags: list[tuple[Repository, Tag]] = []
+    is_manifest, own, others = False, set[Digest](), set[Digest]()
+    for path in sorted(store_files.iter_repositories(root)):
+        repository = Repository(str(path.relative_to(root / layout.REPOSITORIES)))
+        found = set()
+        for each in store_files.iter_links(path / layout.REVISIONS):
+            references = _read_references(root, each)
+            (own if each == digest else others).update(references.blobs)
+            is_manifest |= digest in (each, *references.manifests)
+            if digest in (*references.manifests, *references.blobs):
+                found.add(each)
+        if found:
+            users[repository] = frozenset(found)
+        for tag in store_files.iter_tags(path):
+            entry = content_files.read_link(tag / layout.TAG_LINK)
+            if entry is not None and entry.digest in (digest, *found):
+                tags.append((repository, Tag(tag.name)))
+    return RecallScope(is_manifest, users, tuple(sorted(tags)), tuple(sorted(own - others, key=str)))
+
+
+def _read_references(root: Path, manifest: Digest) -> ManifestReferences:
+    found = files.read_small_file(root / layout.data(manifest))
+    references = parse_references(found.data) if found and manifest.matches(found.data) else None
+    return references or ManifestReferences("")
+
+
+def is_stored(root: Path, digest: Digest) -> bool:
+    return content_files.is_stored(root / layout.data(digest), digest)
+
+
+def remove_recalled(root: Path, digests: Iterable[Digest]) -> int:
+    """Delete recalled contents with their links and what only they need; return the number of bytes freed."""
+    recalled = set(digests)
+    unneeded = {layer for digest in recalled for layer in find_scope(root, digest).layers}
+    wanted = recalled | unneeded
+    with wait_for_usage_counter(root) as usage:
+        stored = [store_files.stat_file(root / layout.data(each)) for each in wanted]
+        freed = sum(each.size for each in stored if each is not None)
+        removals = list(store_files.iter_removals(root, wanted.__contains__))
+        for digest in wanted:
+            own = [removal for linked, removal in removals if linked == digest]
+            store_files.remove_content(root, digest, own)
+        usage.add(-freed)
+    return freed

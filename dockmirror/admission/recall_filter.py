@@ -1,0 +1,277 @@
+"""A registry that gives out nothing that is recalled, and cuts off what it was giving out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import evolve, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..body.in_memory import BytesBody, collect
+from ..concurrency.backoff import is_outage
+from ..interfaces import Answer, IBody, IRegistry, Sighting
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError
+from ..oci.media import EVERYTHING, parse_references
+from ..oci.reference import Repository, Tag
+from ..oci.request import Blob, Manifest, RegistryRequest
+from .recalls import Recall, Recalled, Recalls, explain, fallbacks
+
+TagSightings = Callable[[Repository, Tag], Awaitable[Sequence[Sighting]]]
+"""Returns the sightings of a tag, oldest first, or raises OSError."""
+_MAX_MANIFEST = 4 * 1024 * 1024
+_MAX_REMEMBERED = 10_000
+_log = Logger()
+
+
+class RunningDeliveries:
+    """The bodies that this process delivers at the moment, by digest."""
+
+    def __init__(self) -> None:
+        self._running: dict[Digest, set[CuttableBody]] = {}
+
+    def add(self, digest: Digest, body: CuttableBody) -> None:
+        self._running.setdefault(digest, set()).add(body)
+
+    def remove(self, digest: Digest, body: CuttableBody) -> None:
+        running = self._running.get(digest, set())
+        running.discard(body)
+        if not running:
+            self._running.pop(digest, None)
+
+    def cut(self, recalls: Recalls, now: float) -> int:
+        """Cut off the deliveries of what is recalled; return their number."""
+        count = 0
+        for digest in list(self._running) if recalls else ():
+            recall = recalls.find_blob(digest, now)
+            for body in list(self._running.get(digest, ())) if recall else ():
+                assert recall is not None
+                body.cut(recall)
+                count += 1
+        return count
+
+
+@implementer(IBody)
+class CuttableBody:
+    """A body whose delivery ends with an error when its digest is recalled meanwhile."""
+
+    def __init__(self, body: IBody, digest: Digest, deliveries: RunningDeliveries) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
+        self._digest = digest
+        self._deliveries = deliveries
+        self._delivery: Deferred[None] | None = None
+        self._recall: Recall | None = None
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """:raises Recalled: when it was cut off."""
+        self._deliveries.add(self._digest, self)
+        self._delivery = self._body.deliver(consumer)
+        return self._delivery.addBoth(self._end)
+
+    def discard(self) -> None:
+        self._body.discard()
+
+    def cut(self, recall: Recall) -> None:
+        """Cut the delivery off."""
+        self._recall = recall
+        if self._delivery is not None:
+            self._delivery.cancel()
+
+    def _end(self, outcome: Failure | None) -> Failure | None:
+        self._deliveries.remove(self._digest, self)
+        if self._recall is not None and isinstance(outcome, Failure) and outcome.check(CancelledError):
+            raise Recalled(explain(self._recall, self._digest))
+        return outcome
+
+
+@frozen
+class RecallContext:
+    """Everything that the refusal of recalled contents needs, for one upstream.
+
+    :ivar current: returns the recalls in force.
+    :ivar history: returns what a tag of this upstream has named.
+    :ivar count: counts a decision: "refused" or "replaced".
+    """
+
+    current: Callable[[], Recalls]
+    deliveries: RunningDeliveries
+    history: TagSightings
+    count: Callable[[str], None]
+    clock: IReactorTime
+
+
+@implementer(IRegistry)
+class RecallFilter:
+    """Refuses recalled digests, and manifests that refer to one, at every address."""
+
+    def __init__(self, registry: IRegistry, context: RecallContext) -> None:
+        self._registry = registry
+        self._context = context
+        self._current = context.current
+        self._recalls = Recalls()
+        self._checked: dict[Digest, Recall | None] = {}
+        self._recalled_tags: dict[tuple[Repository, Tag], Digest] = {}
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
+        try:
+            return await self._fetch(request)
+        except Recalled:
+            self._context.count("refused")
+            raise
+
+    async def _fetch(self, request: RegistryRequest) -> Answer:
+        match request.target:
+            case Blob() as target:
+                self._check_blob(target.digest)
+                answer = await self._registry.fetch(request)
+                try:
+                    self._check_blob(target.digest)  # it may have been recalled meanwhile
+                except Recalled:
+                    answer.body.discard()
+                    raise
+                return self._cuttable(target.digest, answer)
+            case Manifest() as target:
+                return await self._fetch_manifest(request, target)
+        return await self._registry.fetch(request)
+
+    def _check_blob(self, digest: Digest) -> None:
+        recall = self._current().find_blob(digest, self._context.clock.seconds()) or self._known(digest)
+        if recall is not None:
+            raise Recalled(explain(recall, digest))
+
+    async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
+        try:
+            return await self._fetch_admitted(request, target)
+        except Recalled as error:
+            return await self._fall_back(request, target, error)
+        except RegistryError as error:
+            recall = await self._last_recall(target) if is_outage(error) else None
+            if recall is None:
+                raise
+            return await self._fall_back(request, target, error)
+
+    async def _fall_back(self, request: RegistryRequest, target: Manifest, error: RegistryError) -> Answer:
+        """Serve what the tag named before, or raise the error; see rule 3."""
+        if not isinstance(target.reference, Tag):
+            raise error
+        named = [each.digest for each in await self._sightings(target.repository, target.reference)]
+        for digest in fallbacks(named, lambda each: self._current().find(each) or self._known(each)):
+            earlier = evolve(target, reference=digest)
+            try:
+                answer = await self._fetch_admitted(evolve(request, target=earlier), earlier)
+            except RegistryError as refusal:
+                if refusal.status in (403, 404):
+                    continue
+                raise error from refusal
+            cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
+            self._context.count("replaced")
+            warning = ("Warning", f'299 - "{digest} is served in place of a version that was recalled"')
+            return evolve(answer, cache=cache, headers=(*answer.headers, warning))
+        raise error
+
+    async def _sightings(self, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        try:
+            return await self._context.history(repository, tag)
+        except OSError as error:
+            _log.error("{tag} has no fallback: {error}", tag=f"{repository}:{tag}", error=str(error))
+            return ()
+
+    async def _last_recall(self, target: Manifest) -> Recall | None:
+        """Return the recall of what a tag named when the upstream last told."""
+        if not isinstance(target.reference, Tag):
+            return None
+        sightings = await self._sightings(target.repository, target.reference)
+        last = sightings[-1].digest if sightings else None
+        return (self._current().find(last) or self._known(last)) if last else None
+
+    async def _fetch_admitted(self, request: RegistryRequest, target: Manifest) -> Answer:
+        """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
+        await self._check_before(request, target)
+        answer = await self._registry.fetch(request)
+        if not self._current():
+            return self._cuttable(target.digest, answer)
+        answer, digest, recall = await self._inspect(request, answer)
+        if recall is None:
+            return self._cuttable(digest, answer)
+        answer.body.discard()
+        self._remember(target, digest)
+        raise Recalled(explain(recall, digest))
+
+    async def _check_before(self, request: RegistryRequest, target: Manifest) -> None:
+        """Refuse what is known to be recalled without fetching it again, which could count as a pull."""
+        digest = target.digest
+        if not self._current():
+            return
+        if isinstance(target.reference, Tag):
+            if (target.repository, target.reference) not in self._recalled_tags:
+                return
+            head = await self._registry.fetch(evolve(request, head=True, if_none_match=None))
+            head.body.discard()
+            digest = head.body.descriptor.digest
+        recall = self._current().find(digest) if digest else None
+        recall = recall or (self._known(digest) if digest else None)
+        if recall is not None:
+            raise Recalled(explain(recall, digest))
+
+    def _known(self, digest: Digest) -> Recall | None:
+        """Return what was found out about a manifest under the recalls in force."""
+        recalls = self._current()
+        if recalls is not self._recalls:
+            self._recalls = recalls
+            self._checked.clear()
+            self._recalled_tags.clear()
+        return self._checked.get(digest)
+
+    async def _inspect(
+        self, request: RegistryRequest, answer: Answer
+    ) -> tuple[Answer, Digest | None, Recall | None]:
+        """Return the answer, its body in memory, with its digest and the recall that forbids it."""
+        digest = answer.body.descriptor.digest
+        is_whole = answer.status == 200 and not request.head
+        if digest is not None:
+            recall = self._current().find(digest) or self._known(digest)
+            if recall is not None or digest in self._checked:
+                return answer, digest, recall
+        if is_whole:
+            data = await collect(answer.body, _MAX_MANIFEST)
+            answer = evolve(answer, body=BytesBody(data, answer.body.descriptor))
+        elif answer.status in (200, 304):
+            try:
+                data, digest = await self._read(request, digest)
+            except RegistryError:  # the client gets no manifest from this answer
+                return answer, digest, None
+        else:
+            return answer, digest, None
+        digest = digest or Digest.of(data)
+        recall = self._current().find(digest, parse_references(data))
+        self._known(digest)
+        if len(self._checked) >= _MAX_REMEMBERED:
+            self._checked.clear()
+        self._checked[digest] = recall
+        return answer, digest, recall
+
+    async def _read(self, request: RegistryRequest, digest: Digest | None) -> tuple[bytes, Digest | None]:
+        """Return the manifest of an answer without a body."""
+        assert isinstance(request.target, Manifest)
+        target = evolve(request.target, reference=digest or request.target.reference)
+        whole = evolve(request, target=target, head=False, if_none_match=None, accept=EVERYTHING)
+        answer = await self._registry.fetch(whole)
+        return await collect(answer.body, _MAX_MANIFEST), answer.body.descriptor.digest
+
+    def _remember(self, target: Manifest, digest: Digest | None) -> None:
+        if isinstance(target.reference, Tag) and digest is not None:
+            if len(self._recalled_tags) >= _MAX_REMEMBERED:
+                self._recalled_tags.clear()
+            self._recalled_tags[target.repository, target.reference] = digest
+
+    def _cuttable(self, digest: Digest | None, answer: Answer) -> Answer:
+        digest = digest or answer.body.descriptor.digest
+        if digest is None or answer.status not in (200, 206):
+            return answer
+        return evolve(answer, body=CuttableBody(answer.body, digest, self._context.deliveries))

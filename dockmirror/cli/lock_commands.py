@@ -1,0 +1,265 @@
+"""``dockmirror lock``: write the lock file of a policy, and move what it lists."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+from attrs import evolve, frozen
+
+from ..admission.cool_down import TagAges, check_age
+from ..admission.lock_file import LockedImage, LockFile, LockFileInvalid, format_seen
+from ..admission.policies import Policies
+from ..admission.recall_files import read_recalls
+from ..admission.verdict import ServeInstead, Subject
+from ..app.naming import registry_names
+from ..config.settings import Settings
+from ..interfaces import Sighting
+from ..oci.digest import Digest
+from ..oci.manifest import Platform
+from ..oci.reference import Repository, Tag
+from ..store import layout
+from ..store.files import read_small_file
+from ..store.held_images import HeldImages
+from ..store.tag_history import TagHistoryFiles
+from .arguments import json_option
+from .command_context import Context, find_store
+from .output import print_json, print_note, print_table, shorten_digest
+
+_DEFAULT = Path("dockmirror.lock")
+
+
+class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A day, which counts to its end, or a time; in UTC unless it says otherwise."""
+
+    name = "date"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"expected a date such as 2026-03-01, not {value}", param, context)
+        if len(value) == len("2026-03-01"):
+            parsed += timedelta(days=1)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+@click.command("lock", short_help="Write which digests tags are into a lock file.")
+@json_option
+@click.option(
+    "-f", "--file", type=click.Path(path_type=Path, dir_okay=False),
+    help="The lock file.  Default: that of the policies, if they name one, or dockmirror.lock.",
+)  # fmt: skip
+@click.option("--update", is_flag=True, help="Show which listed images would move, and move them.")
+@click.option(
+    "--as-of", type=_TimeType(), metavar="DATE", help="Write what tags named then, as far as it was seen."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before anything moves.")
+@click.argument("patterns", nargs=-1)
+@click.pass_obj
+def lock(
+    context: Context, as_json: bool, file: Path | None, update: bool, as_of: float | None, yes: bool,
+    patterns: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Add the images in the cache to the lock file, or those whose names match PATTERNS.
+
+    Images that the file lists stay as they are, unless you give --update or --as-of: these show what would
+    move, and ask.  A pattern such as "docker.io/library/*" matches names with their tags.
+
+    A tag is what the mirror has seen it to name, and what its cool-down has admitted, without recalled
+    digests.  With --as-of, it is what it named at that time.
+
+    Exit status: 0; 1 when there is no cache, when the file is invalid, or when you answer no.
+    """
+    if update and as_of is not None:
+        raise click.UsageError("--update and --as-of exclude each other")
+    settings = context.settings
+    path = file or _find_file(settings)
+    old = _read(path)
+    known = _KnownTags(settings, find_store(settings))
+    found = known.as_of(as_of) if as_of is not None else known.current()
+    selected = {key: each for key, each in found.items() if _matches(each, patterns)}
+    new = _merge(old, selected, moves=update or as_of is not None, adds=not update)
+    changes = _find_changes(old, new)
+    moved = [change for change in changes if change[0] is not None]
+    if not as_json:
+        _print_changes(changes)
+    if moved and not yes:
+        click.confirm(f"Move {len(moved)} images in {path}?", abort=True, err=as_json)
+    if changes or not path.exists():
+        _write(path, new)
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "images": len(new.images),
+                "added": [str(after) for before, after in changes if before is None],
+                "moved": [{"from": str(before), "to": str(after)} for before, after in moved],
+            }
+        )
+    else:
+        print_note(f"{path}: {len(new.images)} images, {len(changes) - len(moved)} added, {len(moved)} moved")
+
+
+_Change = tuple[LockedImage | None, LockedImage]
+_Key = tuple[Repository, Tag]
+
+
+def _matches(image: LockedImage, patterns: Sequence[str]) -> bool:
+    names = (image.name, str(image.repository))
+    return not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _merge(old: LockFile, found: Mapping[_Key, LockedImage], moves: bool, adds: bool) -> LockFile:
+    """Return the file with the images that were found.
+
+    :param moves: whether listed images become what was found.
+    :param adds: whether others are listed.
+    """
+    images = dict(old.images)
+    for key, image in found.items():
+        before = images.get(key)
+        if (before is None and adds) or (before is not None and moves and before.digest != image.digest):
+            images[key] = image
+    return LockFile(images)
+
+
+def _find_changes(old: LockFile, new: LockFile) -> list[_Change]:
+    """Return each image that was added or moved, with what it was before."""
+    pairs = ((old.images.get(key), image) for key, image in new.images.items())
+    return sorted(
+        ((before, after) for before, after in pairs if before != after), key=lambda change: change[1]
+    )
+
+
+def _print_changes(changes: Sequence[_Change]) -> None:
+    if changes:
+        rows = [
+            (
+                after.name,
+                shorten_digest(before.digest) if before else "",
+                shorten_digest(after.digest),
+                format_seen(after.first_seen),
+            )
+            for before, after in changes
+        ]
+        print_table(("image", "from", "to", "first seen"), rows)
+
+
+def _find_file(settings: Settings) -> Path:
+    """Return the lock file of the policies, if they name just one."""
+    named = {policy.lock for policy in settings.policy if policy.lock is not None}
+    if len(named) > 1:
+        raise click.UsageError("the policies name several lock files; say which one with --file")
+    return named.pop() if named else _DEFAULT
+
+
+def _read(path: Path) -> LockFile:
+    try:
+        return LockFile.parse(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return LockFile({})
+    except (UnicodeDecodeError, LockFileInvalid) as error:
+        raise click.ClickException(f"{path}: {error}") from None
+
+
+def _write(path: Path, lock_file: LockFile) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(str(lock_file), "utf-8")
+    temporary.replace(path)
+
+
+@frozen
+class _KnownTags:
+    """The tags that the mirror knows, and what each of them is."""
+
+    settings: Settings
+    root: Path
+
+    def current(self) -> Mapping[_Key, LockedImage]:
+        """Return what each tag in the cache is served as."""
+        recalls, held = read_recalls(self.root), HeldImages(self.root)
+        found: dict[_Key, LockedImage] = {}
+        for upstream, registry in self._upstreams():
+            policies = Policies.of(registry, self.settings.policy)
+            for repository in held.list_repositories():
+                if repository.first != registry:
+                    continue
+                for tag, entry in held.list_tags(repository).items():
+                    sightings = self._sightings(upstream, repository, tag)
+                    subject = Subject(upstream, Repository(repository.rest), tag, entry.digest)
+                    digest = _choose(subject, sightings, policies)
+                    if recalls.find(digest) is None:
+                        seen = [each.first for each in sightings if each.digest == digest]
+                        image = LockedImage(
+                            repository, tag, digest, (), int(min(seen, default=entry.confirmed))
+                        )
+                        found[repository, tag] = self._with_platforms(held, image)
+        return found
+
+    def as_of(self, time: float) -> Mapping[_Key, LockedImage]:
+        """Return what each tag named at a time; tags that had not been seen by then are left out."""
+        held = HeldImages(self.root)
+        found: dict[_Key, LockedImage] = {}
+        for upstream, registry in self._upstreams():
+            for rest, tag in TagHistoryFiles(self.root).iter_tags(upstream):
+                repository = Repository(f"{registry}/{rest}")
+                before = [each for each in self._sightings(upstream, repository, tag) if each.first <= time]
+                if before:
+                    last = before[-1]
+                    image = LockedImage(repository, tag, last.digest, (), int(last.first))
+                    found[repository, tag] = self._with_platforms(held, image)
+        return found
+
+    def _upstreams(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of an upstream for each registry."""
+        registries: set[str] = set()
+        for name, upstream in self.settings.upstreams.items():
+            registry = registry_names(upstream)[0]
+            if registry not in registries:
+                registries.add(registry)
+                yield name, registry
+
+    def _sightings(self, upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        try:
+            key = upstream, Repository(repository.rest), tag
+            return TagHistoryFiles(self.root).read(key).sightings
+        except OSError as error:
+            raise click.ClickException(f"{repository}:{tag}: {error}") from None
+
+    @staticmethod
+    def _with_platforms(held: HeldImages, image: LockedImage) -> LockedImage:
+        """Add the platforms of an image that is in the cache."""
+        read = held.read_image(image.repository, image.digest)
+        config = read.manifest.config if read.manifest is not None else None
+        platforms = {each.platform for each in read.children if each.platform}
+        if config is not None and config.digest is not None:
+            platforms = {_read_platform(held.root / layout.data(config.digest))}
+        real = (str(each) for each in platforms if each.is_real and each.architecture)
+        return evolve(image, platforms=tuple(map(Platform.parse, sorted(real))))
+
+
+def _read_platform(config: Path) -> Platform:
+    """Return the platform that an image's configuration states; without names if it states none."""
+    found = read_small_file(config)
+    with suppress(ValueError):
+        fields = json.loads(found.data if found else b"")
+        if isinstance(fields, dict):
+            return Platform.from_fields(fields)
+    return Platform("", "")
+
+
+def _choose(subject: Subject, sightings: Sequence[Sighting], policies: Policies) -> Digest:
+    """Return the digest that the cool-down gives a tag, or its current one."""
+    assert subject.digest is not None
+    policy = policies.find(subject, "min_age")
+    if policy is None or policy.min_age is None or policy.mode != "enforce":
+        return subject.digest
+    verdict = check_age(subject, TagAges(sightings, policy.min_age, policy.first_pull))
+    return verdict.digest if isinstance(verdict, ServeInstead) else subject.digest

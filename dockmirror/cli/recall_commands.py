@@ -1,0 +1,312 @@
+"""``dockmirror recall``, ``recall list`` and ``recall lift``: withdraw digests from service at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+
+from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
+from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
+from ..admission.recalls import Recall, fallbacks
+from ..app.naming import registry_names
+from ..config.notation import format_size
+from ..config.settings import Settings
+from ..history.pulls import Pull
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
+from ..oci.reference import Repository, Tag
+from ..store.bucket.blocking_bucket import BucketAddress
+from ..store.tag_history import TagHistoryFiles
+from ..system.timestamps import format_timestamp
+from .arguments import json_option
+from .command_context import Context, open_for_change, open_store
+from .main import make_config_option
+from .output import print_json, print_note, print_table
+from .recalled_pulls import find_pulls, find_refused_pulls, pull_fields
+
+_SHOWN = 20
+
+
+class _DigestType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A digest, also after ``NAME@``."""
+
+    name = "digest"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Digest:
+        try:
+            return Digest.parse(value.rpartition("@")[2])
+        except DigestInvalid:
+            self.fail(f"expected a digest such as sha256:6b6b383ea407…, not {value}", param, context)
+
+
+class _RecallGroup(click.Group):
+    """Recalls a digest if no subcommand is given; each takes the settings file as an option."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and all("--config" not in option.opts for option in command.params):
+            command.params.append(make_config_option())
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_help = not args or set(args) & {"-h", "--help"}
+        if not is_help and not set(args) & self.commands.keys():
+            args = ["digest", *args]
+        return super().parse_args(ctx, args)
+
+
+_digest_argument = click.argument("digest", type=_DigestType(), metavar="DIGEST")
+
+
+@click.group("recall", cls=_RecallGroup, short_help="Withdraw a malicious digest from service at once.")
+def recall() -> None:
+    """Withdraw a digest from service at once, list the recalls, or lift one.
+
+    'dockmirror recall DIGEST --reason "CVE-…"' recalls a digest: no worker of this machine gives it out any
+    more, nor, within a minute, any mirror of the same bucket.
+    """
+
+
+@recall.command("digest", short_help="Recall a digest; 'digest' may be left out.")
+@json_option
+@click.option("--reason", required=True, help="The reason, which refused clients see.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before a layer is recalled.")
+@_digest_argument
+@click.pass_obj
+def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, digest: Digest) -> None:
+    """Refuse DIGEST, and everything that refers to it, to every client from now on.
+
+    DIGEST is that of an index, of a manifest, or of a layer.  Tags that name it are served as what they named
+    before.  Running transfers are cut off, and the bytes are deleted.  Before a layer is recalled, you see
+    how many images share it.
+
+    Exit status: 0; 1 when the digest is never recalled, when you answer no, or when the bucket cannot be
+    written: then the running mirror brings the recall there.
+    """
+    settings, root = open_for_change(context)
+    order = _order(settings, root)
+    with _errors():
+        order.check(digest)
+    if order.is_manifest(digest):  # the search below may take long
+        _publish(order, order.recall(digest, reason))
+        scope = find_scope(root, digest)
+    else:
+        scope = find_scope(root, digest)
+        _confirm(digest, scope, yes, as_json)
+    made = order.add_layers(order.recall(digest, reason), scope.layers)
+    is_in_bucket, problem = _publish(order, made)
+    freed = remove_recalled(root, [digest])
+    refused = {digest}.union(*scope.users.values())
+    pulls = find_pulls(settings, refused)
+    named = {(each, tag): _find_fallback(settings, root, each, tag, refused) for each, tag in scope.tags}
+    report = _Report(made, scope, named, freed, is_in_bucket, problem, pulls)
+    if as_json:
+        print_json(report.fields())
+    else:
+        report.print()
+    click.get_current_context().exit(1 if report.problem else 0)
+
+
+def _order(settings: Settings, root: Path) -> RecallOrder:
+    bucket = BucketAddress(settings.store, settings.store_endpoint) if settings.store else None
+    return RecallOrder(root, bucket, time.time)
+
+
+def _fields(statement: Recall) -> dict[str, Any]:
+    """Return a recall as JSON has it."""
+    return {
+        "digest": str(statement.digest),
+        "reason": statement.reason,
+        "since": format_timestamp(statement.since),
+        "lifted": statement.is_lifted,
+        "layers": list(map(str, statement.layers)),
+    }
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except NotRecallable as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _confirm(digest: Digest, scope: RecallScope, yes: bool, as_json: bool) -> None:
+    """Ask before a layer is recalled that images share."""
+    if scope.is_manifest or not scope.sharing:
+        return
+    click.echo(f"{digest} is a part of {scope.sharing} images, which will all be refused:", err=as_json)
+    users = scope.users.items()
+    names = [f"{repository}@{each}" for repository, found in users for each in sorted(found, key=str)]
+    for name in names[:_SHOWN]:
+        click.echo(f"  {name}", err=as_json)
+    if len(names) > _SHOWN:
+        click.echo(f"  and {len(names) - _SHOWN} others", err=as_json)
+    if not yes:
+        click.confirm("Recall it?", abort=True, err=as_json)
+
+
+def _publish(order: RecallOrder, made: Recall) -> tuple[bool, str]:
+    """Put a statement into the bucket; return whether it is there, and the problem if it is not."""
+    try:
+        order.publish(made)
+    except BucketNotReached as error:
+        return False, str(error)
+    return order.bucket is not None, ""
+
+
+@frozen
+class _Report:
+    """The effects of a recall, for people and as JSON."""
+
+    made: Recall
+    scope: RecallScope
+    fallbacks: Mapping[tuple[Repository, Tag], Digest | None]
+    freed: int
+    is_in_bucket: bool
+    problem: str
+    pulls: Sequence[Pull] | None
+
+    @property
+    def _tags(self) -> dict[str, str | None]:
+        """The tags that named the digest, each with the digest that it falls back to."""
+        return {
+            f"{repository}:{tag}": str(digest) if digest else None
+            for (repository, tag), digest in self.fallbacks.items()
+        }
+
+    @property
+    def _kind(self) -> str:
+        if self.scope.is_manifest:
+            return "manifest"
+        return "layer" if self.scope.sharing else "unknown"
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            **_fields(self.made),
+            "kind": self._kind,
+            "tags": self._tags,
+            "referring": sorted({str(each) for users in self.scope.users.values() for each in users}),
+            "freed": self.freed,
+            "bucket": self.is_in_bucket,
+            "pulls": None if self.pulls is None else [pull_fields(each) for each in self.pulls],
+        }
+
+    def print(self) -> None:
+        click.echo(f"{self.made.digest} is recalled: {self.made.reason}")
+        if self._kind == "unknown":
+            click.echo("this cache has no image with it; it is refused all the same")
+        _print_list(
+            "tags, and the earlier digests that are served in their place if they can be had:",
+            (f"{tag} -> {digest or 'refused'}" for tag, digest in self._tags.items()),
+        )
+        if self.scope.sharing:
+            _print_list("refused with it:", self.fields()["referring"])
+        if self.made.layers:
+            _print_list(
+                "layers that no other image here needs; they are refused for ten minutes. Recall those with"
+                " malicious files:",
+                map(str, self.made.layers),
+            )
+        click.echo(f"freed {format_size(self.freed)}; running transfers end within two seconds")
+        if self.is_in_bucket:
+            click.echo("the recall is in the bucket; its other mirrors follow within a minute")
+        self._print_pulls()
+        if self.problem:
+            click.echo(f"{self.problem}; the running mirror tries again until it can", err=True)
+
+    def _print_pulls(self) -> None:
+        if self.pulls is None:
+            return
+        click.echo("pulled by, newest first:" if self.pulls else "the history has no pull of it")
+        if self.pulls:
+            rows = [tuple(pull_fields(each).values()) for each in self.pulls[:_SHOWN]]
+            print_table(("when", "client", "user", "image", "platform", "outcome"), rows)
+        if len(self.pulls) > _SHOWN:
+            command = f"dockmirror history --digest {self.made.digest}"
+            click.echo(f"and {len(self.pulls) - _SHOWN} others: {command}")
+
+
+def _find_fallback(
+    settings: Settings, root: Path, repository: Repository, tag: Tag, refused: Collection[Digest]
+) -> Digest | None:
+    """Return the digest that a tag falls back to, as far as the mirror has seen what it named."""
+    recalls, rest = read_recalls(root), Repository(repository.rest)
+    for name, upstream in settings.upstreams.items():
+        if registry_names(upstream)[0] != repository.first:
+            continue
+        try:
+            sightings = TagHistoryFiles(root).read((name, rest, tag)).sightings
+        except OSError:  # then the mirror finds none either
+            continue
+        named = [each.digest for each in sightings if each.digest not in refused]
+        if found := fallbacks(named, recalls.find):
+            return found[0]
+    return None
+
+
+def _print_list(title: str, lines: Iterable[str]) -> None:
+    rows = list(lines)
+    if rows:
+        click.echo(title)
+    for line in rows[:_SHOWN]:
+        click.echo(f"  {line}")
+    if len(rows) > _SHOWN:
+        click.echo(f"  and {len(rows) - _SHOWN} others")
+
+
+@recall.command("list", short_help="List the recalls in force.")
+@json_option
+@click.pass_obj
+def list_recalls(context: Context, as_json: bool) -> None:
+    """List the recalls in force, with the pulls that each has refused, as the history knows them.
+
+    Exit status: 0, or 1 when there is no cache.
+    """
+    settings = context.settings
+    in_force = read_recalls(open_store(settings)).by_digest.values()
+    recalls = sorted(in_force, key=lambda each: -each.since)
+    refused = find_refused_pulls(settings, recalls)
+    if as_json:
+        print_json(
+            [
+                {**_fields(each), "refused": [pull_fields(pull) for pull in refused.get(each.digest, ())]}
+                for each in recalls
+            ]
+        )
+    elif recalls:
+        rows = [(str(each.digest), each.reason, format_timestamp(each.since)) for each in recalls]
+        pulls = [refused.get(each.digest, ()) for each in recalls]
+        asked = [(str(len(found)), found[0].client if found else "") for found in pulls]
+        columns = ("digest", "reason", "since", "refused pulls", "last by")
+        print_table(columns, [(*row, *each) for row, each in zip(rows, asked, strict=True)])
+    else:
+        print_note("nothing is recalled")
+
+
+@recall.command("lift", short_help="Lift a recall.")
+@json_option
+@_digest_argument
+@click.pass_obj
+def lift(context: Context, as_json: bool, digest: Digest) -> None:
+    """Lift the recall of DIGEST, so that it is fetched again when a client requests it.
+
+    Exit status: 0; 1 when it is not recalled, or when the bucket cannot be written.
+    """
+    settings, root = open_for_change(context)
+    order = _order(settings, root)
+    with _errors():
+        lifted = order.lift(digest)
+    is_in_bucket, problem = _publish(order, lifted)
+    if as_json:
+        print_json({**_fields(lifted), "bucket": is_in_bucket})
+    else:
+        click.echo(f"the recall of {digest} is lifted")
+    if problem:
+        raise click.ClickException(f"{problem}; the running mirror tries again until it can")

@@ -1,0 +1,218 @@
+"""Reads the history out of its file."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from math import isinf
+from pathlib import Path
+from typing import Any
+
+from .database import Sums, Word, open_for_reading
+from .pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
+from .tracker import QUIET_SECONDS, began, first_number, outcome_of
+
+_GLOB = re.compile(r"[*?\[]")
+_ENDED = "(pull.number >> 12) + pull.milliseconds"
+"""When a pull ended, in milliseconds since the epoch."""
+_SELECT = """
+SELECT pull.number, pull.milliseconds, client.text, user.text, host.text, image.text, pull.reference,
+    digest.text, platform.text, pull.layers, pull.cached_layers, pull.cached_bytes, pull.upstream_bytes,
+    pull.saved_requests, pull.saved_pulls, pull.reason
+FROM pull LEFT JOIN word AS client ON client.id = pull.client LEFT JOIN word AS user ON user.id = pull.user
+    LEFT JOIN word AS host ON host.id = pull.host LEFT JOIN word AS image ON image.id = pull.image
+    LEFT JOIN word AS digest ON digest.id = pull.digest
+    LEFT JOIN word AS platform ON platform.id = pull.platform
+"""
+_COLUMNS = (
+    "pulls", "failed", "cached_bytes", "upstream_bytes", "saved_requests", "saved_pulls", "milliseconds",
+    "upstream_milliseconds",
+)  # fmt: skip
+_OF_SUMS = ", ".join(f"sum({each})" for each in _COLUMNS)
+_OF_PULLS = ", ".join(("count(*)", "sum(reason != '')", *(f"sum({each})" for each in _COLUMNS[2:])))
+_KINDS: dict[SumKey, Sums] = {
+    "hour": Sums.HOUR,
+    "day": Sums.HOUR,
+    "registry": Sums.REGISTRY,
+    "repository": Sums.REPOSITORY,
+    "client": Sums.CLIENT,
+}
+_PERIOD_FORMATS = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d"}
+_SECONDS = {"hour": 3600, "day": 86_400}
+Condition = tuple[str, Sequence[object]]
+
+
+class SqliteHistory:
+    """A ``HistoryReader`` of the file that the mirror writes; each call opens it.
+
+    :param now: returns the time in seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float]) -> None:
+        self._path = path
+        self._now = now
+
+    def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:
+        with self._open() as connection:
+            conditions = [*_conditions(connection, filter, self._now())]
+            if after:
+                conditions.append(("pull.number < ?", (after,)))
+            where, values = _where(conditions)
+            rows = connection.execute(
+                f"{_SELECT} {where} ORDER BY pull.number DESC LIMIT ?", (*values, limit)
+            )
+            return [self._pull(row) for row in rows]
+
+    def _pull(self, row: Any) -> Pull:
+        number, milliseconds, client, user, host, image, reference, digest, platform = row[:9]
+        reason = row[15]
+        registry, _, repository = (image or "").partition("/")
+        seconds = milliseconds / 1000
+        return Pull(
+            number, began(number), seconds, client or "", user or "", host or "", registry, repository,
+            reference, digest or "", platform or "", row[9], row[10], row[11], row[12], row[13], row[14],
+            outcome_of(reason, began(number) + seconds, self._now()), reason,
+        )  # fmt: skip
+
+    def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
+        """Return sums; without conditions other than the time, those of whole hours or days.
+
+        A filter with other conditions counts the pulls that are still kept.
+        """
+        with self._open() as connection:
+            is_kept = any((filter.image, filter.digest, filter.client, filter.user, filter.outcome))
+            rows = (
+                _sum_pulls(connection, by, filter, self._now()) if is_kept
+                else _sum_periods(connection, by, filter)
+            )  # fmt: skip
+        speed = sum(row[8] for row in rows) / max(1, sum(row[4] for row in rows))
+        found = [_sums(by, row, speed) for row in rows]
+        if by in _SECONDS:
+            return found[-limit:]
+        return sorted(found, key=lambda each: (-each.cached_bytes - each.upstream_bytes, each.key))[:limit]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(open_for_reading(self._path)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise HistoryError(f"the history {self._path} cannot be read: {error}") from None
+
+
+def _sums(by: SumKey, row: Any, speed: float) -> PullSums:
+    """:param speed: milliseconds for each byte out of the upstream."""
+    key, pulls, failed, cached, fetched, saved_requests, saved_pulls, milliseconds, _ = row
+    if by in _SECONDS:
+        key = datetime.fromtimestamp(key * _SECONDS[by], UTC).strftime(_PERIOD_FORMATS[by])
+    return PullSums(
+        key or "", pulls, failed, cached, fetched, saved_requests, saved_pulls,
+        milliseconds / 1000, cached * speed / 1000,
+    )  # fmt: skip
+
+
+def _sum_periods(connection: sqlite3.Connection, by: SumKey, filter: PullFilter) -> list[Any]:
+    """Return the sums of all pulls in the hours or days that the filter's time touches."""
+    kind = _KINDS[by]
+    seconds = 3600 if kind is Sums.HOUR else 86_400
+    first = int(filter.since // seconds)
+    last = 2**62 if isinf(filter.until) else -int(-filter.until // seconds)
+    key = {"hour": "period", "day": "period / 24"}.get(by, "word.text")
+    return connection.execute(
+        f"SELECT {key}, {_OF_SUMS} FROM sums LEFT JOIN word ON word.id = sums.key"  # noqa: S608
+        " WHERE sums.kind = ? AND period >= ? AND period < ? GROUP BY 1 ORDER BY 1",
+        (kind, first, last),
+    ).fetchall()
+
+
+def _sum_pulls(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, now: float) -> list[Any]:
+    """Return the sums of the pulls that meet the filter."""
+    key = {
+        "hour": "(pull.number >> 12) / 3600000",
+        "day": "(pull.number >> 12) / 86400000",
+        "registry": "substr(word.text, 1, instr(word.text, '/') - 1)",
+    }.get(by, "word.text")
+    column = "client" if by == "client" else "image"
+    where, values = _where(_conditions(connection, filter, now))
+    return connection.execute(
+        f"SELECT {key}, {_OF_PULLS} FROM pull LEFT JOIN word ON word.id = pull.{column}"  # noqa: S608
+        f" {where} GROUP BY 1 ORDER BY 1",
+        values,
+    ).fetchall()
+
+
+def _where(conditions: Sequence[Condition] | Iterator[Condition]) -> tuple[str, list[object]]:
+    all_of_them = list(conditions)
+    text = " AND ".join(each for each, _ in all_of_them)
+    return f"WHERE {text}", [value for _, values in all_of_them for value in values]
+
+
+def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) -> Iterator[Condition]:
+    yield "pull.gets > 0", ()
+    if filter.since > 0:
+        yield "pull.number >= ?", (first_number(filter.since),)
+    if not isinf(filter.until):
+        yield "pull.number < ?", (first_number(filter.until),)
+    if filter.image:
+        yield from _image_conditions(filter.image)
+    if filter.digest:
+        yield _equals("digest", Word.DIGEST, filter.digest)
+    if filter.user:
+        yield _equals("user", Word.USER, filter.user)
+    if filter.client:
+        yield _client_condition(connection, filter.client)
+    quiet = int((now - QUIET_SECONDS) * 1000)
+    if filter.outcome == "failed":
+        yield "pull.reason != ''", ()
+    elif filter.outcome == "running":
+        yield f"pull.reason = '' AND {_ENDED} >= ?", (quiet,)
+        # A running pull may have begun long ago, but hardly more than a day.
+        yield "pull.number >= ?", (first_number(now - 86_400),)
+    elif filter.outcome == "served":
+        yield f"pull.reason = '' AND {_ENDED} < ?", (quiet,)
+    elif filter.outcome:
+        yield "0", ()
+
+
+def _equals(column: str, kind: Word, text: str) -> Condition:
+    return f"pull.{column} = (SELECT id FROM word WHERE kind = ? AND text = ?)", (kind, text)  # noqa: S608
+
+
+def _image_conditions(glob: str) -> Iterator[Condition]:
+    """Yield the conditions of a glob; a name without wildcards uses the index."""
+    slash = glob.rfind("/") + 1
+    last, _, tag = glob[slash:].partition(":")
+    name = glob[:slash] + last
+    if not _GLOB.search(name):
+        yield _equals("image", Word.IMAGE, name)
+    else:
+        # Many images may match: then the newest pulls are found sooner without the index.
+        words = "SELECT id FROM word WHERE kind = ? AND text GLOB ?"
+        yield f"+pull.image IN ({words})", (Word.IMAGE, name)
+    if tag:
+        yield "pull.reference GLOB ?", (tag,)
+
+
+def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
+    """Return the condition of an address, or of a network in which clients lie."""
+    if "/" not in client:
+        return _equals("client", Word.CLIENT, client)
+    try:
+        network: Any = ip_network(client, strict=False)
+    except ValueError:
+        raise HistoryError(f"{client} is neither an address nor a network") from None
+    rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
+    found = [number for number, text in rows if _is_inside(text, network)]
+    return f"+pull.client IN ({', '.join(map(str, found))})", ()
+
+
+def _is_inside(text: str, network: Any) -> bool:
+    try:
+        inner: Any = ip_network(text)
+    except ValueError:
+        return False
+    return bool(inner.version == network.version and inner.subnet_of(network))

@@ -1,0 +1,143 @@
+"""Decisions about pulls, without I/O: which pull a request joins, and what a pull's requests make of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_network
+from typing import Literal, NamedTuple
+
+from attrs import frozen
+
+from ..oci.cache_status import CacheResult
+from ..oci.media import DOCKER_LIST, OCI_INDEX
+from ..system.networks import Address
+from .pulls import Outcome
+
+JOIN_SECONDS = 60.0
+"""Seconds after the last byte of a pull in which a request may join it."""
+QUIET_SECONDS = 3.0
+"""Seconds after the last byte for which a pull counts as running; open transfers are noted each second."""
+REPEAT_SECONDS = 3600.0
+"""Seconds after the beginning of a pull in which its first manifest may be requested again."""
+CACHED = {CacheResult.HIT, CacheResult.REDIRECTED, CacheResult.CONFIRMED, CacheResult.STALE}
+"""Results for which content came out of the cache."""
+_COUNTED_ELSEWHERE = CACHED | {CacheResult.JOINED}
+_NUMBER_BITS = 12
+_REFERRERS_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")
+AddressDetail = Literal["full", "network", "none"]
+_NETWORK_BITS = {4: 24, 6: 48}
+
+
+class Member(NamedTuple):
+    """A manifest or a tag that was requested in a pull.
+
+    :ivar name: the hash of its digest or tag.
+    :ivar last: time of the pull's last byte.
+    """
+
+    number: int
+    name: int
+    last: float
+
+
+def find_pull(
+    members: Iterable[Member], name: int, is_named_by: Callable[[int], bool], now: float
+) -> int | None:
+    """Return the number of the pull that a request joins, or None.
+
+    It joins the last pull in which the same name was requested, or else the last one of which a manifest
+    names it.
+
+    :param members: of the pulls by the same client and user from the same repository.
+    :param is_named_by: tells if the manifest with a hash names what is requested.
+    """
+    live = [each for each in members if abs(now - each.last) <= JOIN_SECONDS]
+    same = [each for each in live if each.name == name and now - began(each.number) <= REPEAT_SECONDS]
+    found = same or [each for each in live if each.name != name and is_named_by(each.name)]
+    return max(found, key=lambda each: (each.last, each.number)).number if found else None
+
+
+def make_number(now: float, process: int, count: int) -> int:
+    """Return the number of a pull that begins now: milliseconds, six bits of the process, six of a count.
+
+    It is below 2 to the power of 53, so that programs which read JSON numbers as floats keep it.
+    """
+    return int(now * 1000) << _NUMBER_BITS | (process & 63) << 6 | count & 63 or 1
+
+
+def began(number: int) -> float:
+    """Return when the pull with that number began, in seconds since the epoch."""
+    return (number >> _NUMBER_BITS) / 1000
+
+
+def first_number(time: float) -> int:
+    """Return the smallest number of a pull that begins at that time."""
+    return int(max(0.0, time) * 1000) << _NUMBER_BITS
+
+
+def saves_pull(result: CacheResult, media_type: str | None, is_limited: bool) -> bool:
+    """Return whether a GET of a manifest saved one of the upstream's limited pulls.
+
+    Docker Hub counts a pull for each platform of an image, and no HEAD; an index alone is none.
+    """
+    return is_limited and result in _COUNTED_ELSEWHERE and media_type not in (OCI_INDEX, DOCKER_LIST)
+
+
+def is_ignored(status: int, reference: str) -> bool:
+    """Return whether a response is no part of a pull: a challenge, or the lack of signatures."""
+    return status == 401 or (status == 404 and _REFERRERS_TAG.fullmatch(reference) is not None)
+
+
+def stored_client(address: Address | None, detail: AddressDetail) -> str:
+    """Return a client as the history keeps it: its address, its /24 or /48, or nothing."""
+    if address is None or detail == "none":
+        return ""
+    if detail == "full":
+        return str(address)
+    return str(ip_network((address, _NETWORK_BITS[address.version]), strict=False))
+
+
+@frozen
+class PartState:
+    """One manifest or blob of a pull, which may be requested several times.
+
+    :ivar ended: when its last request ended, or was seen running.
+    :ivar is_cached: whether its last complete response came out of the cache.
+    :ivar reason: why its last request failed; empty if it did not.
+    """
+
+    ended: float
+    is_layer: bool = False
+    is_cached: bool = False
+    reason: str = ""
+
+    def then(self, later: PartState) -> PartState:
+        """Return the state after another request, in whatever order both are reported."""
+        first, last = (later, self) if later.ended < self.ended else (self, later)
+        is_layer = first.is_layer or last.is_layer
+        return PartState(last.ended, is_layer, last.is_cached, last.reason)
+
+
+class PartSummary(NamedTuple):
+    """The layers of a pull, and why it failed, by its parts."""
+
+    layers: int
+    cached_layers: int
+    reason: str
+
+
+def summarize(parts: Sequence[PartState]) -> PartSummary:
+    """Return the layers that were requested, and the reason of the first part that failed for good."""
+    layers = [each for each in parts if each.is_layer]
+    failed = sorted((each for each in parts if each.reason), key=lambda each: each.ended)
+    return PartSummary(
+        len(layers), sum(each.is_cached for each in layers), failed[0].reason if failed else ""
+    )
+
+
+def outcome_of(reason: str, last: float, now: float) -> Outcome:
+    """Return the outcome of a pull: a failed one may still be tried again."""
+    if reason:
+        return "failed"
+    return "running" if abs(now - last) <= QUIET_SECONDS else "served"

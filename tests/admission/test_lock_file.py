@@ -1,0 +1,140 @@
+"""Lock files: their lines, and what tags are served as by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid
+from dockmirror.admission.lock_source import LockReader, LockSource
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.manifest import Platform
+from dockmirror.oci.reference import Repository, Tag
+
+from ..pullthrough.mirrors import NAME, header
+from .gated import Gated
+
+ONE = LockedImage(
+    Repository(f"docker.io/{NAME}"),
+    Tag("latest"),
+    Digest.of(b"one"),
+    (Platform("linux", "amd64"), Platform("linux", "arm", "v7")),
+    1_796_000_000,
+)
+AT = "2026-11-30T00:53:20Z"
+TWO = evolve(ONE, repository=Repository("ghcr.io_5000/o/r"), tag=Tag("1.0"), platforms=())
+
+
+def test_round_trip() -> None:
+    """A file is one sorted line for each image, and is read as it was written."""
+    text = str(LockFile.of([TWO, ONE]))
+    assert text == (
+        f"{HEADER}docker.io/library/busybox:latest {ONE.digest} linux/amd64,linux/arm/v7 {AT}\n"
+        f"ghcr.io_5000/o/r:1.0 {ONE.digest} - {AT}\n"
+    )
+    assert LockFile.parse(text) == LockFile.of([ONE, TWO])
+    assert LockFile.parse(f"\n# a comment\n{text}") == LockFile.of([ONE, TWO])
+    assert LockFile.parse("") == LockFile({})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "docker.io/library/nginx",
+        f"docker.io/library/nginx {ONE.digest} - {AT}",
+        f"docker.io/library/nginx:latest sha256:12 - {AT}",
+        f"docker.io/library/nginx:latest {ONE.digest} amd64 {AT}",
+        f"docker.io/library/nginx:latest {ONE.digest} - yesterday",
+        f"docker.io/library/nginx:latest {ONE.digest} - {AT} 5",
+    ],
+)
+def test_malformed(line: str) -> None:
+    """The error names the line."""
+    with pytest.raises(LockFileInvalid, match="line 2: expected"):
+        LockFile.parse(f"{ONE}\n{line}\n")
+
+
+def test_listed_twice() -> None:
+    """A tag cannot be two digests."""
+    with pytest.raises(LockFileInvalid, match=r"line 3: docker\.io/library/busybox:latest is listed twice"):
+        LockFile.parse(f"{ONE}\n{TWO}\n{ONE}\n")
+
+
+def write(path: Path, *images: LockedImage) -> None:
+    path.write_text(str(LockFile.of(images)))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "dockmirror.lock"
+    path.touch()
+    return path
+
+
+def locked(file: Path, **policy: Any) -> Gated:
+    return Gated({"lock": str(file), **policy}, sources=[LockSource("docker.io")])
+
+
+def test_listed(file: Path) -> None:
+    """A listed tag is its locked digest, whatever it names upstream, and while the upstream is down."""
+    gated = locked(file, min_age="7d")
+    first = gated.publish("1")
+    write(file, evolve(ONE, digest=Digest.of(first)))
+    assert gated.served() == first
+    gated.fetch_blobs(first)
+    second = gated.publish("2")
+    gated.pass_days(30)
+    assert gated.served() == first
+    answer = gated.ask(f"{NAME}/manifests/latest", head=True)
+    assert answer.body.descriptor.digest == Digest.of(first)
+    assert header(answer, "Dockmirror-Newer-Digest") == str(Digest.of(second))
+    assert gated.get(f"{NAME}/manifests/{Digest.of(second)}") == second, "a pin is a decision"
+    gated.registry_behind.trouble = Unreachable("no route")
+    gated.pass_days(1)
+    assert gated.served() == first
+
+
+def test_changed(file: Path) -> None:
+    """A change of the file counts within seconds, and an invalid file changes nothing."""
+    gated = locked(file)
+    first, second = gated.publish("1"), gated.publish("2")
+    write(file, evolve(ONE, digest=Digest.of(first)))
+    assert gated.served() == first
+    write(file, evolve(ONE, digest=Digest.of(second)))
+    gated.clock.advance(10)
+    assert gated.served() == second
+    for broken in ("nonsense\n", None):
+        file.write_text(broken) if broken else file.unlink()
+        gated.clock.advance(10)
+        assert gated.served() == second
+
+
+@pytest.mark.parametrize(
+    ("policy", "text", "served"),
+    [
+        ({}, "", "library/busybox:latest is not in the lock file dockmirror.lock of this mirror"),
+        ({"unlisted": "serve"}, "", None),
+        ({"mode": "warn"}, "", None),
+        ({}, "nonsense", "line 1: expected an image"),
+        ({"on_error": "serve"}, "nonsense", None),
+        ({"images": "quay.io/**"}, "", None),
+    ],
+)
+def test_unlisted(file: Path, policy: dict[str, Any], text: str, served: str | None) -> None:
+    """A tag that is not listed is what the policy says; a file that was never valid refuses."""
+    file.write_text(text)
+    gated = locked(file, **policy)
+    manifest = gated.publish("1")
+    outcome = gated.served()
+    assert outcome == manifest if served is None else served in str(outcome)
+
+
+def test_reader_without_a_file(file: Path) -> None:
+    """A file that is missing from the start is an error."""
+    file.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        LockReader(file).current()

@@ -1,0 +1,106 @@
+"""Recalls reach every mirror of a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.admission.recall_exchange import FULL_PERIOD, RecallExchange
+from dockmirror.admission.recall_files import read_statements, write_statement
+from dockmirror.admission.recalls import Recall
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+
+from ..answering import now
+from ..store.bucket.machines import BucketThreads, bucket
+from ..store.stocked import EPOCH
+from ..store.threads import inline
+
+BAD = Recall(Digest.of(b"bad"), "CVE-1", EPOCH, EPOCH)
+WORSE = Recall(Digest.of(b"worse"), "CVE-2", EPOCH, EPOCH)
+
+
+class Mirror:
+    """The recalls of one mirror."""
+
+    def __init__(self, root: Path, store: MemoryStore, clock: Clock) -> None:
+        self.root = root
+        self.threads = BucketThreads()
+        self.exchange = RecallExchange(root, bucket(clock, store, self.threads), clock, inline)
+
+    def recall(self, statement: Recall) -> None:
+        write_statement(self.root, statement)
+
+    def run(self) -> list[Recall]:
+        now(self.exchange.run())
+        return sorted(read_statements(self.root).values(), key=lambda each: each.reason)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path, store: MemoryStore, clock: Clock) -> tuple[Mirror, Mirror]:
+    return Mirror(tmp_path / "one", store, clock), Mirror(tmp_path / "two", store, clock)
+
+
+def test_exchange(mirrors: tuple[Mirror, Mirror], store: MemoryStore) -> None:
+    """Recalls of both, and the lifting of one, are known to both after one look each."""
+    one, two = mirrors
+    store.put(str(layout.data(BAD.digest)), b"bad")
+    assert one.run() == two.run() == []
+    one.recall(BAD)
+    assert one.run() == two.run() == [BAD]
+    assert not [each for chunk in store.list(str(layout.BLOBS)) for each in chunk]
+    two.recall(WORSE)
+    assert two.run() == one.run() == [BAD, WORSE]
+    lifted = BAD.lift(EPOCH + 60)
+    two.recall(lifted)
+    assert two.run() == one.run() == [lifted, WORSE]
+    assert two.run() == [lifted, WORSE]
+
+
+def test_conflict(mirrors: tuple[Mirror, Mirror]) -> None:
+    """The later of two statements about one digest counts, whichever arrives first."""
+    one, two = mirrors
+    lifted = BAD.lift(EPOCH + 60)
+    one.recall(lifted)
+    two.recall(BAD)
+    assert one.run() == two.run() == [lifted]
+
+
+def test_one_request_while_nothing_changes(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """Only the generation is read, until the listing is due."""
+    one, _ = mirrors
+    one.recall(BAD)
+    one.run()
+    one.run()
+    before = one.threads.calls
+    one.run()
+    assert one.threads.calls == before + 1
+    clock.advance(FULL_PERIOD)
+    one.run()
+    assert one.threads.calls > before + 2
+
+
+def test_bucket_down(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """While the bucket fails, a mirror goes on with its own recalls, and exchanges them afterwards."""
+    one, two = mirrors
+    one.threads.down = True
+    one.recall(BAD)
+    assert one.run() == [BAD]
+    one.threads.down = False
+    clock.advance(60)
+    assert one.run() == two.run() == [BAD]

@@ -1,0 +1,180 @@
+"""Recalls in a directory: what is read, what a recall concerns, and what is removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
+from dockmirror.admission.recall_files import (
+    REREAD_SECONDS,
+    RecallReader,
+    find_scope,
+    is_stored,
+    read_statements,
+    remove_recalled,
+    write_statement,
+)
+from dockmirror.admission.recalled_contents import RecalledContentFilter
+from dockmirror.admission.recalls import Recall, Recalls
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Tag
+from dockmirror.store import files, layout
+
+from ..answering import now
+from ..store.stocked import ELSEWHERE, EPOCH, HERE, LATEST, Stocked, read, read_tag
+from ..store.threads import inline
+
+
+@pytest.fixture
+def stocked(tmp_path: Path) -> Stocked:
+    return Stocked(tmp_path)
+
+
+def recall(digest: Digest, *layers: Digest) -> Recall:
+    return Recall(digest, "CVE-1", EPOCH, EPOCH, layers=layers)
+
+
+def test_reader(stocked: Stocked) -> None:
+    """Every process sees a change at once, and a malformed file is left out."""
+    reader = RecallReader(stocked.root, stocked.clock)
+    assert reader.current() == Recalls()
+    bad, worse = recall(Digest.of(b"bad")), recall(Digest.of(b"worse"))
+    write_statement(stocked.root, bad)
+    assert reader.current() == Recalls.of([bad])
+    (stocked.root / layout.RECALLS / "README").write_text("not a recall")
+    write_statement(stocked.root, worse)
+    assert reader.current() == Recalls.of([bad, worse])
+    write_statement(stocked.root, bad.lift(EPOCH + 1))
+    assert reader.current() == Recalls.of([worse])
+    assert read_statements(stocked.root)[bad.digest].is_lifted
+
+
+def test_reader_reads_once(stocked: Stocked) -> None:
+    """A directory that has not changed is read once more after a second, and then no more."""
+    write_statement(stocked.root, recall(Digest.of(b"bad")))
+    reader = RecallReader(stocked.root, stocked.clock)
+    first = reader.current()
+    path = stocked.root / layout.recall(Digest.of(b"bad"))
+    path.write_bytes(b"changed in the same tick of the clock")
+    assert reader.current() is first
+    stocked.clock.advance(REREAD_SECONDS)
+    second = reader.current()
+    assert second == Recalls()
+    path.write_bytes(bytes(recall(Digest.of(b"bad"))))
+    stocked.clock.advance(60)
+    assert reader.current() is second
+
+
+def test_reader_keeps_the_last_recalls(stocked: Stocked) -> None:
+    """Recalls that cannot be read any more stay in force."""
+    write_statement(stocked.root, recall(Digest.of(b"bad")))
+    reader = RecallReader(stocked.root, stocked.clock)
+    before = reader.current()
+    directory = stocked.root / layout.RECALLS
+    directory.rename(directory.with_name("moved"))
+    directory.write_text("a file")
+    assert reader.current() == before != Recalls()
+
+
+def test_scope(stocked: Stocked) -> None:
+    """References to a digest are found in all repositories, and which layers nothing else needs."""
+    config, base, own = stocked.blob(b"{}"), stocked.blob(b"base"), stocked.blob(b"own")
+    bad = stocked.image(config, base, own, tag="1.0")
+    good = stocked.image(config, base, tag="0.9")
+    index = stocked.index(bad, good, tag="latest")
+    stocked.image(stocked.blob(b"{}", repository=ELSEWHERE), own, tag="other", repository=ELSEWHERE)
+
+    found = find_scope(stocked.root, bad)
+    assert found.is_manifest
+    assert found.users == {HERE: {index}}
+    assert set(found.tags) == {(HERE, Tag("1.0")), (HERE, Tag("latest"))}
+    assert found.layers == ()
+
+    layer = find_scope(stocked.root, own)
+    assert not layer.is_manifest
+    assert layer.sharing == 2
+    assert set(layer.tags) == {(HERE, Tag("1.0")), (ELSEWHERE, Tag("other"))}
+    unknown = find_scope(stocked.root, Digest.of(b"never seen"))
+    assert (unknown.is_manifest, unknown.sharing, unknown.tags) == (False, 0, ())
+
+
+def test_layers_of_its_own(stocked: Stocked) -> None:
+    """Layers that only the recalled image needs are listed, shared ones are not."""
+    shared, own = stocked.blob(b"shared"), stocked.blob(b"own")
+    bad = stocked.image(shared, own, tag="1.0")
+    stocked.image(shared, tag="0.9")
+    assert find_scope(stocked.root, bad).layers == (own,)
+
+
+def test_remove(stocked: Stocked) -> None:
+    """The image, its tags and what only it needs are removed; everything else stays."""
+    shared, own = stocked.blob(b"shared"), stocked.blob(b"own")
+    bad = stocked.image(shared, own, tag="latest")
+    good = stocked.image(shared, tag="0.9")
+    size = len(b"own") + (stocked.root / layout.data(bad)).stat().st_size
+    assert remove_recalled(stocked.root, [bad]) == size
+    assert not any(is_stored(stocked.root, each) for each in (bad, own))
+    assert all(is_stored(stocked.root, each) for each in (good, shared))
+    assert read_tag(stocked.tags) is None
+    assert read_tag(stocked.tags, Tag("0.9")) == good
+    assert remove_recalled(stocked.root, [bad]) == 0
+
+
+def test_remove_a_layer(stocked: Stocked) -> None:
+    """A layer is removed with its links, and the images that need it stay."""
+    layer = stocked.blob(b"layer")
+    image = stocked.image(stocked.blob(b"{}"), layer, tag="latest")
+    assert remove_recalled(stocked.root, [layer]) == len(b"layer")
+    assert not (stocked.root / layout.link(HERE, layer, ContentKind.BLOB)).exists()
+    assert is_stored(stocked.root, image)
+
+
+def test_filter(stocked: Stocked) -> None:
+    """Recalled contents are neither found nor stored, for any repository."""
+    bad, layer, good = stocked.blob(b"bad"), stocked.blob(b"layer"), stocked.blob(b"good")
+    contents = RecalledContentFilter(
+        stocked.contents, RecallReader(stocked.root, stocked.clock).current, stocked.clock
+    )
+    assert now(read_all(contents, bad)) == b"bad"
+    write_statement(stocked.root, recall(bad, layer))
+    for digest, seen in ((bad, None), (layer, None), (good, b"good")):
+        assert now(read_all(contents, digest)) == seen
+        assert now(contents.holds(digest)) == (seen is not None)
+        assert now(read(now(contents.peek(digest)))) == seen
+        assert now(contents.link(ELSEWHERE, digest, ContentKind.BLOB)) == (seen is not None)
+    with pytest.raises(OSError, match="recalled"):
+        now(contents.add(HERE, bad, ContentKind.MANIFEST, b"bad"))
+    now(contents.unlink(HERE, good, ContentKind.BLOB))
+    assert now(read_all(contents, good)) is None
+
+
+async def read_all(contents: RecalledContentFilter, digest: Digest) -> bytes | None:
+    return await read(await contents.open(HERE, digest, ContentKind.BLOB))
+
+
+def test_enforcement(stocked: Stocked) -> None:
+    """One process removes what is recalled, again when it has come back, and another one takes over."""
+    first, second = (
+        RecallEnforcement(stocked.root, RecallReader(stocked.root, stocked.clock), stocked.clock, inline)
+        for _ in range(2)
+    )
+    bad = stocked.image(stocked.blob(b"{}"), tag="latest")
+    first.startService()
+    second.startService()
+    write_statement(stocked.root, recall(bad))
+    stocked.clock.advance(PERIOD)
+    assert not is_stored(stocked.root, bad)
+
+    assert stocked.image(stocked.blob(b"{}"), tag="latest") == bad
+    first.stopService()
+    stocked.clock.advance(PERIOD)
+    assert not is_stored(stocked.root, bad)
+    assert read_tag(stocked.tags, LATEST) is None
+    second.stopService()
+    lock = files.lock(stocked.root / layout.RECALLS_LOCK)
+    assert lock is not None
+    os.close(lock)

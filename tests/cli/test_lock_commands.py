@@ -1,0 +1,153 @@
+"""Lock files from the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dockmirror.admission.lock_file import LockedImage, LockFile
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
+
+from ..archive.packing import manifest
+from .shop import AMD, CONFIG, INDEX, NGINX, OTHER, USED, Shop
+
+NEW = manifest(CONFIG, b"new")
+DAY = 86_400.0
+
+
+def read(file: Path) -> dict[str, LockedImage]:
+    images = LockFile.parse(file.read_text()).images
+    return {f"{repository}:{tag}": image for (repository, tag), image in images.items()}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "dockmirror.lock"
+
+
+def move(shop: Shop) -> None:
+    """Move the tag 1.27, whose first digest was seen for ten days."""
+    shop.image(NGINX, "1.27", NEW, b"new", CONFIG)
+
+    def see(record: TagRecord) -> TagRecord:
+        for digest, day in ((AMD, 0), (AMD, 10), (NEW, 11)):
+            record = record.with_sighting(Digest.of(digest), USED + day * DAY)
+        return record
+
+    TagHistoryFiles(shop.root).update(("docker", Repository("library/nginx"), Tag("1.27")), see)
+
+
+def test_write(shop: Shop, file: Path) -> None:
+    """Tags in the cache are written with their platforms, and a second run changes nothing."""
+    said = shop.run("lock", "-f", str(file))
+    assert said.stderr.endswith("dockmirror.lock: 2 images, 2 added, 0 moved\n")
+    images = read(file)
+    assert {name: each.digest for name, each in images.items()} == {
+        f"{NGINX}:latest": Digest.of(INDEX),
+        f"{NGINX}:1.27": Digest.of(AMD),
+    }
+    assert [str(each) for each in images[f"{NGINX}:latest"].platforms] == ["linux/amd64", "linux/arm64"]
+    assert images[f"{NGINX}:latest"].first_seen == USED
+    before = file.read_text()
+    assert shop.json("lock", "-f", str(file)) == {
+        "file": str(file), "images": 2, "added": [], "moved": [],
+    }  # fmt: skip
+    assert file.read_text() == before
+
+
+def test_patterns(shop: Shop, file: Path) -> None:
+    """Only images that match are added."""
+    assert shop.json("lock", "-f", str(file), "*:latest")["images"] == 1
+    assert shop.json("lock", "-f", str(file), "ghcr.io/*")["images"] == 1
+    assert shop.json("lock", "-f", str(file), str(NGINX))["images"] == 2
+    assert OTHER.first not in file.read_text()
+
+
+def test_update(shop: Shop, file: Path) -> None:
+    """Listed images move only with --update, after a question."""
+    shop.run("lock", "-f", str(file))
+    move(shop)
+    shop.image(NGINX, "another", NEW)
+    assert shop.json("lock", "-f", str(file), "--update", "*:latest")["moved"] == []
+    asked = shop.run("lock", "-f", str(file), "--update", input="n\n", code=1).stdout
+    assert f"{NGINX}:1.27" in asked
+    assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(AMD)
+    shop.run("lock", "-f", str(file), "--update", "--yes")
+    assert set(read(file)) == {f"{NGINX}:latest", f"{NGINX}:1.27"}
+    image = read(file)[f"{NGINX}:1.27"]
+    assert (image.digest, image.first_seen) == (Digest.of(NEW), USED + 11 * DAY)
+
+
+def test_cool_down_and_recalls(shop: Shop, file: Path, tmp_path: Path) -> None:
+    """A lock names what the cool-down has admitted, and nothing that is recalled."""
+    move(shop)
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text(f'[[policy]]\nimages = "**"\nmin_age = "7d"\nlock = "{file}"\n')
+    file.touch()
+    shop.run("lock", "-c", str(settings), "*:1.27")
+    assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(AMD)
+    file.write_text("")
+    shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
+    shop.run("lock", "-c", str(settings), "*:1.27")
+    assert read(file) == {}
+
+
+def test_policies(shop: Shop, file: Path, tmp_path: Path) -> None:
+    """'policy test' and 'export' follow the lock file, and refuse what is recalled."""
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text(f'[[policy]]\nimages = "docker.io/**"\nlock = "{file}"\n')
+    shop.run("lock", "-f", str(file), "*:1.27")
+    shop.image(NGINX, "1.27", NEW, b"new", CONFIG)
+    test = ("-c", str(settings), "policy", "test")
+    listed, unlisted = shop.json(*test, "nginx:1.27", "nginx:1.28", code=1)
+    assert (listed["verdict"], listed["digest"]) == ("served", str(Digest.of(AMD)))
+    assert (unlisted["verdict"], "is not in the lock file" in unlisted["why"]) == ("refused", True)
+    assert f"  policy 1, docker.io/**: {file}, enforce" in shop.run(*test, "nginx:1.27").stdout
+
+    archive = tmp_path / "nginx.tar"
+    shop.run("export", "-c", str(settings), "nginx:1.27", "-o", str(archive))
+    assert Digest.of(AMD).hex.encode() in archive.read_bytes()
+    shop.run("export", "-c", str(settings), "nginx:latest", "-o", str(archive), code=1)
+
+    shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
+    assert "CVE-1" in shop.run(*test, "nginx:1.27", code=1).stdout
+    assert "CVE-1" in shop.run(*test, f"nginx@{Digest.of(AMD)}", code=1).stdout
+    file.write_text("nonsense")
+    assert "line 1" in shop.run(*test, "nginx:1.27", code=1).stderr
+
+
+@pytest.mark.parametrize(("day", "named"), [(-1, None), (5, AMD), (10.9, AMD), (11, NEW), (30, NEW)])
+def test_as_of(shop: Shop, file: Path, day: float, named: bytes | None) -> None:
+    """The file has what tags named at that time."""
+    move(shop)
+    time = datetime.fromtimestamp(USED + day * DAY, UTC).isoformat()
+    shop.run("lock", "-f", str(file), "--as-of", time)
+    digests = {name: each.digest for name, each in read(file).items()}
+    assert digests == ({} if named is None else {f"{NGINX}:1.27": Digest.of(named)})
+
+
+def test_as_of_a_day(shop: Shop, file: Path) -> None:
+    """A day counts to its end, and images that would move are shown before."""
+    move(shop)
+    shop.run("lock", "-f", str(file))
+    day = datetime.fromtimestamp(USED + 10 * DAY, UTC).date().isoformat()
+    assert len(shop.json("lock", "-f", str(file), "--as-of", day, "--yes")["moved"]) == 1
+    assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(AMD)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--update", "--as-of", "2026-03-01"), 2, "exclude each other"),
+        (("--as-of", "yesterday"), 2, "expected a date such as"),
+        ((), 1, "line 1: expected an image"),
+    ],
+)
+def test_errors(shop: Shop, file: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    file.write_text("nonsense\n")
+    assert says in shop.run("lock", "-f", str(file), *arguments, code=code).output
+    assert file.read_text() == "nonsense\n"

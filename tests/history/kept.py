@@ -1,0 +1,61 @@
+"""A history in a directory, whose time the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict
+from twisted.internet.task import Clock
+
+from dockmirror.history.database import FILE_NAME
+from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.pulls import Pull, PullFilter
+from dockmirror.history.reader import SqliteHistory
+from dockmirror.history.recorder import PartReport
+from dockmirror.history.tracker import PartState, make_number
+from dockmirror.history.writer import HistoryWriter
+
+NOW = 1_800_000_000.0
+
+
+class KeptHistory:
+    """A writer and a reader of one file."""
+
+    def __init__(self, directory: Path, bounds: HistoryBounds | None = None) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.path = directory / FILE_NAME
+        self.writer = HistoryWriter(self.path, bounds or HistoryBounds(), busy_seconds=0.01)
+        self.reader = SqliteHistory(self.path, self.clock.seconds)
+
+    def write(self, *reports: PartReport) -> None:
+        self.writer.write(reports, self.clock.seconds())
+
+    def take(self, reports: Sequence[PartReport]) -> None:
+        """Write what a recorder reports."""
+        self.writer.write(reports, self.clock.seconds())
+
+    def pulls(self, **conditions: Any) -> Sequence[Pull]:
+        return self.reader.pulls(PullFilter(**conditions))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def report(number: int, **fields: Any) -> PartReport:
+    """A report of a served manifest, with other fields where they are given."""
+    values = asdict(
+        PartReport(
+            number, 1, "10.0.0.1", "", "mirror.example", "docker.io", "library/nginx", "1.27", is_first=True,
+            state=None, last=NOW, gets=1,
+        ),
+        recurse=False,
+    )  # fmt: skip
+    return PartReport(**{**values, "state": PartState(NOW), **fields})
+
+
+def number_at(seconds: float, count: int = 1) -> int:
+    """The number of a pull that began so many seconds before now."""
+    return make_number(NOW - seconds, 1, count)

@@ -1,0 +1,274 @@
+"""The file of the history: what is written is read, within its bounds, and a broken file is replaced."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockmirror.history.database import UnusableHistory, prepare_directory
+from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.pulls import HistoryError, PullFilter
+from dockmirror.history.tracker import PartState
+from dockmirror.history.writer import HistoryWriter
+
+from ..stacks import logged
+from .kept import NOW, KeptHistory, number_at, report
+
+GB = 10**9
+DAY = 86_400.0
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[KeptHistory]:
+    history = KeptHistory(tmp_path)
+    yield history
+    history.close()
+
+
+def test_a_pull_grows_with_its_parts_whichever_process_reports_them(
+    tmp_path: Path, kept: KeptHistory
+) -> None:
+    """Two processes write the same pull; the tag of a HEAD is its reference, and layers count once."""
+    number, other = number_at(2), HistoryWriter(kept.path, HistoryBounds())
+    kept.write(report(number, reference="sha256:aa", digest="sha256:aa", cached_bytes=10, saved_pulls=1))
+    other.write([report(number, name=9, reference="1.27", gets=0, state=None, digest="sha256:aa")], NOW)
+    layer = report(number, name=2, is_first=False, reference="sha256:bb", platform="linux/amd64")
+    layer.state, layer.upstream_bytes, layer.saved_requests = PartState(NOW, is_layer=True), 90, 0
+    other.write([layer], NOW)
+    layer.state, layer.upstream_bytes = PartState(NOW + 1, is_layer=True, is_cached=True), 5
+    layer.last = NOW + 1
+    kept.write(layer)
+    (pull,) = kept.pulls()
+    assert (pull.reference, pull.digest, pull.platform) == ("1.27", "sha256:aa", "linux/amd64")
+    assert (pull.layers, pull.cached_layers, pull.cached_bytes, pull.upstream_bytes) == (1, 1, 10, 95)
+    assert (pull.seconds, pull.outcome, pull.saved_pulls) == (3.0, "running", 1)
+    assert (pull.client, pull.registry, pull.repository) == ("10.0.0.1", "docker.io", "library/nginx")
+    other.close()
+
+
+def test_a_failed_pull_that_is_tried_again_is_served(kept: KeptHistory) -> None:
+    """Sums follow; the last outcome counts."""
+    number = number_at(10)
+    kept.write(report(number, state=PartState(NOW - 9, reason="unreachable"), last=NOW - 9))
+    assert [(each.outcome, each.reason) for each in kept.pulls()] == [("failed", "unreachable")]
+    assert [each.failed for each in kept.reader.sums("day", PullFilter())] == [1]
+    kept.write(report(number, state=PartState(NOW - 8), last=NOW - 8))
+    assert [(each.outcome, each.reason) for each in kept.pulls()] == [("served", "")]
+    (day,) = kept.reader.sums("day", PullFilter())
+    assert (day.pulls, day.failed, day.seconds) == (1, 0, 2.0)
+
+
+def test_a_head_alone_is_no_pull(kept: KeptHistory) -> None:
+    """It counts in sums only, and its row is deleted; a blob without a pull counts in sums, too."""
+    kept.write(report(number_at(500), gets=0, state=None, last=NOW - 500, saved_requests=1))
+    kept.write(report(0, gets=1, cached_bytes=7))
+    assert kept.pulls() == []
+    sums = kept.reader.sums("registry", PullFilter())
+    assert [(each.key, each.pulls, each.cached_bytes, each.saved_requests) for each in sums] == [
+        ("docker.io", 0, 7, 1)
+    ]
+    kept.clock.advance(61)
+    kept.write()
+    with closing(sqlite3.connect(kept.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM pull").fetchone() == (0,)
+
+
+FOUND: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["c", "b", "a"]),
+    ({"image": "docker.io/library/nginx"}, ["b", "a"]),
+    ({"image": "docker.io/*:1.2?"}, ["b", "a"]),
+    ({"image": "docker.io/library/nginx:1.26"}, ["a"]),
+    ({"image": "*/nginx"}, ["b", "a"]),
+    ({"image": "lan:5000/app:*"}, ["c"]),
+    ({"image": "docker.io/library"}, []),
+    ({"digest": "sha256:bb"}, ["b"]),
+    ({"client": "10.0.0.1"}, ["a"]),
+    ({"client": "10.0.0.0/24"}, ["b", "a"]),
+    ({"client": "fd00::/8"}, ["c"]),
+    ({"user": "alice"}, ["b"]),
+    ({"since": NOW - 100}, ["c", "b"]),
+    ({"until": NOW - 100}, ["a"]),
+    ({"outcome": "failed"}, ["c"]),
+    ({"outcome": "served"}, ["a"]),
+    ({"outcome": "running"}, ["b"]),
+    ({"outcome": "lost"}, []),
+]
+
+
+@pytest.mark.parametrize(("conditions", "expected"), FOUND)
+def test_filters(kept: KeptHistory, conditions: dict[str, Any], expected: list[str]) -> None:
+    kept.write(
+        report(number_at(200), host="a", reference="1.26", last=NOW - 199),
+        report(number_at(50), host="b", client="10.0.0.2", user="alice", digest="sha256:bb"),
+        report(
+            number_at(10), host="c", client="fd00::1", registry="lan:5000", repository="app",
+            state=PartState(NOW, reason="no"),
+        ),
+    )  # fmt: skip
+    assert [each.host for each in kept.pulls(**conditions)] == expected
+    counted = kept.reader.sums("registry", PullFilter(**conditions))
+    if set(conditions) - {"since", "until"}:  # those count whole days
+        assert sum(each.pulls for each in counted) == len(expected)
+
+
+def test_pages_follow_each_other(kept: KeptHistory) -> None:
+    kept.write(*(report(number_at(each)) for each in range(1, 6)))
+    first = kept.reader.pulls(PullFilter(), 2)
+    second = kept.reader.pulls(PullFilter(), 2, first[-1].number)
+    assert [each.number for each in (*first, *second)] == [number_at(each) for each in range(1, 5)]
+
+
+def test_sums_by_each_key(kept: KeptHistory) -> None:
+    """Hours and days come in order, others by bytes; the upstream's speed says what time the cache saved."""
+    kept.write(
+        report(number_at(2 * DAY), cached_bytes=300, last=NOW - 2 * DAY + 4),
+        report(number_at(60), repository="library/redis", upstream_bytes=100, upstream_seconds=2.0),
+        report(number_at(59), client="10.0.0.2", registry="quay.io", cached_bytes=150, saved_pulls=2),
+    )
+    keys = {
+        by: [each.key for each in kept.reader.sums(by, PullFilter())]
+        for by in ("hour", "day", "registry", "repository", "client")
+    }
+    assert keys == {
+        "hour": ["2027-01-13T08:00Z", "2027-01-15T07:00Z"],
+        "day": ["2027-01-13", "2027-01-15"],
+        "registry": ["docker.io", "quay.io"],
+        "repository": ["docker.io/library/nginx", "quay.io/library/nginx", "docker.io/library/redis"],
+        "client": ["10.0.0.1", "10.0.0.2"],
+    }
+    first, last = kept.reader.sums("day", PullFilter())
+    assert (first.saved_seconds, last.saved_seconds, first.seconds) == (6.0, 3.0, 4.0)
+    assert [each.key for each in kept.reader.sums("client", PullFilter(since=NOW - DAY), 1)] == ["10.0.0.2"]
+    assert kept.reader.sums("day", PullFilter(user="bob")) == []
+
+
+def test_old_pulls_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:
+    kept = KeptHistory(tmp_path, HistoryBounds(days=2))
+    kept.write(report(number_at(3 * DAY), user="alice", last=NOW - 3 * DAY), report(number_at(DAY)))
+    kept.write(report(number_at(390 * DAY), last=NOW - 390 * DAY))
+    kept.clock.advance(61)
+    kept.write()
+    assert [each.number for each in kept.pulls()] == [number_at(DAY)]
+    assert len(kept.reader.sums("day", PullFilter())) == 3
+    with closing(sqlite3.connect(kept.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM word WHERE text = 'alice'").fetchone() == (0,)
+    kept.clock.advance(11 * DAY)
+    kept.write()
+    assert len(kept.reader.sums("day", PullFilter())) == 2
+    kept.close()
+
+
+def test_the_size_is_bounded(tmp_path: Path) -> None:
+    """The oldest pulls go first, then sums of the oldest days."""
+    kept = KeptHistory(tmp_path, HistoryBounds(size=400_000))
+    for hundred in range(60):
+        kept.write(
+            *(report(number_at(6000 - 100 * hundred - each), reference=f"{each:0100}") for each in range(100))
+        )
+    kept.clock.advance(300)
+    kept.write()
+    kept.close()
+    assert kept.path.stat().st_size <= 500_000
+    assert 0 < len(kept.reader.pulls(PullFilter(), 10_000)) <= 1000
+    assert kept.reader.sums("day", PullFilter())[0].pulls == 6000
+    kept.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(range(256)) * 40]
+)
+def test_a_broken_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    """One line says so, and the history begins anew."""
+    kept = KeptHistory(tmp_path)
+    kept.path.write_bytes(content)
+    with logged() as lines:
+        kept.write(report(number_at(1)))
+        kept.write(report(number_at(2)))
+    assert len(kept.pulls()) == 2
+    assert len(lines) == 1
+    assert "was renamed to pulls.db.broken, and a new one begun" in lines[0]
+    assert (tmp_path / "pulls.db.broken").read_bytes() == content
+    kept.close()
+
+
+def test_a_file_that_breaks_while_it_is_used_is_set_aside(tmp_path: Path) -> None:
+    """Another process that has it open goes over to the new one."""
+    kept, other = KeptHistory(tmp_path), KeptHistory(tmp_path)
+    kept.write(*(report(number_at(100 + count), repository=f"r/{count}") for count in range(300)))
+    kept.close()
+    other.write(report(number_at(99)))
+    content = bytearray(kept.path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    kept.path.unlink()
+    kept.path.write_bytes(content)
+    with logged() as lines:
+        for _ in range(3):
+            kept.write(report(number_at(1)))
+    other.write(report(number_at(2)))
+    assert [each.number for each in other.pulls()] == [number_at(1), number_at(2)]
+    assert len([each for each in lines if "broken" in each]) == 1
+    kept.close()
+    other.close()
+
+
+def test_a_locked_file_is_written_later(tmp_path: Path, kept: KeptHistory) -> None:
+    kept.write(report(number_at(5)))
+    kept.writer.close()
+    with closing(sqlite3.connect(kept.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        kept.write(report(number_at(4)))
+        holder.execute("ROLLBACK")
+    kept.write(report(number_at(3)))
+    assert len(kept.pulls()) == 3
+
+
+def test_a_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    kept = KeptHistory(tmp_path / "nowhere")
+    with logged() as lines:
+        for _ in range(3):
+            kept.write(report(number_at(1)))
+    assert len(lines) == 1
+    assert "cannot be written" in lines[0]
+    with pytest.raises(HistoryError, match="cannot be read"):
+        kept.pulls()
+    kept.close()
+
+
+def test_a_full_disk_costs_the_history_only(tmp_path: Path, kept: KeptHistory) -> None:
+    """Once there is room again, it goes on."""
+    kept.write(report(number_at(5)))
+    connection: Any = kept.writer._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    many = [report(number_at(100 + each), repository=f"r/{each}") for each in range(500)]
+    with logged() as lines:
+        kept.write(*many)
+    assert len(lines) == 1
+    assert "database or disk is full" in lines[0]
+    kept.write(report(number_at(4)))
+    assert len(kept.pulls()) == 2
+
+
+def test_the_file_is_its_owners(tmp_path: Path) -> None:
+    directory = prepare_directory(tmp_path / "state" / "history").parent
+    kept = KeptHistory(directory)
+    kept.write(report(number_at(1)))
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {os.stat(each).st_mode & 0o777 for each in directory.iterdir()} == {0o600}
+    kept.close()
+
+
+def test_network_file_systems_are_refused(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"31 30 0:41 / {tmp_path} rw - nfs4 server:/export rw\n")
+    with pytest.raises(UnusableHistory, match=r"lies on a network file system \(nfs4\)"):
+        prepare_directory(tmp_path / "history", mounts)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableHistory, match="cannot be created"):
+        prepare_directory(tmp_path / "file" / "history")
