@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import (
+    admission,
     cold,
     distant,
     first,
@@ -35,6 +36,7 @@ CASES = (
     first,
     together,
     manifests,
+    admission,
     requests,
     history,
     image,

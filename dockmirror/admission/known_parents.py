@@ -32,11 +32,13 @@ class KnownParents:
     """Remembers which images an index lists, for all processes of the cache and across restarts.
 
     :ivar registry: the registry's name in the store.
+    :ivar recent: the parents of recent images, in case that no document can be written.
     """
 
     registry: str
     documents: IDocumentStore
     recorded: TTLCache[tuple[Repository, Digest], bool]
+    recent: TTLCache[str, list[Parent]]
 
     async def record(self, subject: Subject, index: ManifestDocument | None) -> None:
         """Remember the images of an index, before it is served; nothing for another manifest.
@@ -58,12 +60,17 @@ class KnownParents:
         """Return the indexes that list the subject; none if it was requested by a tag."""
         if subject.digest is None or subject.reference != subject.digest:
             return []
-        return _parse(await self.documents.read(self._name(subject.repository, subject.digest)))
+        return await self._read(self._name(subject.repository, subject.digest))
 
     async def _add(self, name: str, parent: Parent) -> None:
-        known = _parse(await self.documents.read(name))
+        known = await self._read(name)
         if parent not in known:
-            await self.documents.write(name, _write([*known[-_MOST + 1 :], parent]))
+            known = [*known[-_MOST + 1 :], parent]
+            await self.documents.write(name, _write(known))
+        self.recent.put(name, known, _RECORDED)
+
+    async def _read(self, name: str) -> list[Parent]:
+        return _parse(await self.documents.read(name)) or self.recent.get(name) or []
 
     def _name(self, repository: Repository, digest: Digest) -> str:
         return f"parents/{self.registry}/{repository}/{digest.algorithm}/{digest.hex}"

@@ -67,8 +67,19 @@ class LockSource:
         if policy is None or policy.lock is None or not isinstance(subject.reference, Tag):
             return None
         reader = self._readers.setdefault(policy.lock, LockReader(policy.lock))
-        key = Repository(f"{self._registry}/{subject.repository}"), subject.reference
-        locked = reader.current().images.get(key)
-        if locked is not None:
-            return locked.digest
-        return Unlisted(policy.lock) if policy.unlisted == "refuse" else None
+        repository = Repository(f"{self._registry}/{subject.repository}")
+        return find_locked(reader.current(), policy, repository, subject.reference)
+
+
+def find_locked(
+    lock: LockFile, policy: PolicySettings, repository: Repository, tag: Tag
+) -> Digest | Unlisted | None:
+    """Return the digest that the policy's lock file gives a tag, or what becomes of a tag that it lacks.
+
+    :param repository: with its registry in front.
+    """
+    assert policy.lock is not None
+    locked = lock.images.get((repository, tag))
+    if locked is not None:
+        return locked.digest
+    return Unlisted(policy.lock) if policy.unlisted == "refuse" else None

@@ -9,10 +9,14 @@ from attrs import evolve, frozen
 
 from ..admission.admit import Facts, admit
 from ..admission.cool_down import TagAges
+from ..admission.lock_file import Unlisted
+from ..admission.lock_source import LockReader, find_locked
 from ..admission.policies import Policies
+from ..admission.recall_files import read_recalls
 from ..admission.verdict import SERVE, Subject, Verdict
 from ..config.settings import PolicySettings, Settings
 from ..oci.digest import Digest
+from ..oci.errors import Denied
 from ..oci.reference import Repository, Tag
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .naming import ImageName, registry_names
@@ -45,10 +49,33 @@ class TagUnderPolicy:
         return admit(evolve(self.subject, digest=digest), Facts(ages=self.ages))
 
 
+@frozen
+class LockedTag:
+    """A tag under a policy with a lock file.
+
+    :ivar number: of the policy, in the order of the settings, from 1.
+    :ivar fact: the locked digest, or that the file does not list the tag.
+    """
+
+    image: ImageName
+    policy: PolicySettings
+    number: int
+    fact: Digest | Unlisted
+
+    def decide(self, digest: Digest | None) -> Verdict:
+        """Return what the lock file does if the tag names the digest, whether it is enforced or not."""
+        subject = Subject("", Repository(self.image.repository.rest), self.image.reference, digest)
+        return admit(subject, Facts(locked=self.fact))
+
+
 class LocalAdmission:
-    """The policies of the settings, and the histories in the cache's directory."""
+    """The policies of the settings, and the histories in the cache's directory.
+
+    :ivar recalls: the recalls in force.
+    """
 
     def __init__(self, settings: Settings, root: Path, now: float) -> None:
+        self.recalls = read_recalls(root)
         self._settings = settings
         self._files = TagHistoryFiles(root)
         self._now = now
@@ -65,6 +92,24 @@ class LocalAdmission:
                 found = self._under_policy(registry, Subject(name, repository, image.reference)) or found
         return found
 
+    def find_locked(self, image: ImageName) -> LockedTag | None:
+        """Return what a lock file says about a tag, or None if no lock file decides about it.
+
+        :raises Denied: when the lock file cannot be read.
+        """
+        if not isinstance(image.reference, Tag):
+            return None
+        subject = Subject("", Repository(image.repository.rest), image.reference)
+        policy = Policies.of(image.repository.first, self._settings.policy).find(subject, "lock")
+        if policy is None or policy.lock is None or policy.mode == "off":
+            return None
+        try:
+            fact = find_locked(LockReader(policy.lock).current(), policy, image.repository, image.reference)
+        except OSError as error:
+            raise Denied(str(error)) from None
+        number = self._settings.policy.index(policy) + 1
+        return None if fact is None else LockedTag(image, policy, number, fact)
+
     def iter_tags(self) -> Iterator[TagUnderPolicy]:
         """Iterate over the tags with a history for which a cool-down holds."""
         for name, upstream in self._settings.upstreams.items():
@@ -75,7 +120,7 @@ class LocalAdmission:
 
     def decide(self, image: ImageName, digest: Digest) -> Verdict:
         """Return what clients would get in place of the digest that the cache has for a tag."""
-        found = self.find(image)
+        found = self.find_locked(image) or self.find(image)
         return SERVE if found is None or found.policy.mode != "enforce" else found.decide(digest)
 
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:

@@ -47,7 +47,7 @@ def make_verdict_sources(
     :raises ConfigurationError: when a key, the secret or the optional library is missing.
     """
     gate = settings.gate
-    parents = KnownParents(registry, documents, TTLCache(clock, _MOST))
+    parents = KnownParents(registry, documents, TTLCache(clock, _MOST), TTLCache(clock, _MOST))
     sources: list[IFactSource] = []
     if any(policy.signed_by for policy in settings.policy):
         keyless = KeylessVerifier(gate.trust_root, clock.seconds)

@@ -9,8 +9,12 @@ import click
 
 from ..admission.cool_down import format_age as format_duration
 from ..admission.policy_report import TagSummary, summarize
+from ..admission.recalls import Recalls, explain
 from ..admission.verdict import Refuse, ServeInstead
-from ..app.local_admission import LocalAdmission, TagUnderPolicy
+from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from ..app.naming import ImageName
+from ..oci.digest import Digest
+from ..oci.errors import Denied
 from ..oci.reference import Tag
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, json_option
@@ -35,7 +39,7 @@ def policy() -> None:
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_obj
 def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
-    """Say what the cool-down would do if IMAGES were pulled now, and why.
+    """Say what recalls, the lock file and the cool-down would do if IMAGES were pulled now, and why.
 
     Exit status: 0 when all of them would be served, 1 when one would be refused.
     """
@@ -43,20 +47,52 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     admission = LocalAdmission(settings, find_store(settings), time.time())
     results = []
     for name in (parse_image(image, settings) for image in images):
-        found = admission.find(name)
-        if found is not None:
-            results.append(_describe(found))
-            continue
-        why = (
-            "no cool-down holds for it" if isinstance(name.reference, Tag) else "by digest nothing is cooled"
-        )
-        results.append({"image": str(name), "verdict": "served", "digest": None, "why": why})
+        try:
+            locked, found = admission.find_locked(name), admission.find(name)
+        except Denied as error:
+            raise click.ClickException(str(error)) from None
+        if locked is not None:
+            described = _describe_locked(locked)
+        elif found is not None:
+            described = _describe(found)
+        else:
+            is_tag = isinstance(name.reference, Tag)
+            why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
+            described = {"image": str(name), "verdict": "served", "digest": None, "why": why}
+        results.append(_apply_recall(admission.recalls, name, described))
     if as_json:
         print_json(results)
     else:
         for each in results:
             click.echo("\n  ".join(_lines(each)))
     raise SystemExit(1 if any(each["verdict"] == "refused" for each in results) else 0)
+
+
+def _apply_recall(recalls: Recalls, name: ImageName, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the decision about an image, which is a refusal if the digest that it leads to is recalled."""
+    served = name.reference if isinstance(name.reference, Digest) else None
+    if fields["digest"] is not None:
+        served = Digest.parse(fields["digest"])
+    recall = recalls.find(served) if served is not None else None
+    if recall is None:
+        return fields
+    return {**fields, "verdict": "refused", "digest": None, "why": explain(recall, served)}
+
+
+def _describe_locked(locked: LockedTag) -> dict[str, Any]:
+    """Return what a lock file makes of a tag, as JSON has it."""
+    decision = locked.decide(None)
+    fields: dict[str, Any] = {
+        "image": str(locked.image),
+        "policy": locked.number,
+        "images": locked.policy.images,
+        "mode": locked.policy.mode,
+        "lock": str(locked.policy.lock),
+    }
+    if isinstance(decision, ServeInstead):
+        return {**fields, "verdict": "served", "digest": str(decision.digest), "why": decision.why}
+    assert isinstance(decision, Refuse)
+    return {**fields, "verdict": "refused", "digest": None, "why": decision.why}
 
 
 def _describe(found: TagUnderPolicy) -> dict[str, Any]:
@@ -89,7 +125,9 @@ def _describe(found: TagUnderPolicy) -> dict[str, Any]:
 
 def _lines(fields: dict[str, Any]) -> list[str]:
     lines = [f"{fields['image']}: {fields['verdict']}"]
-    if "policy" in fields:
+    if "lock" in fields:
+        lines.append(f"policy {fields['policy']}, {fields['images']}: {fields['lock']}, {fields['mode']}")
+    elif "policy" in fields:
         age, mode = format_duration(fields["min_age"]), fields["mode"]
         lines.append(f"policy {fields['policy']}, {fields['images']}: cool-down of {age}, {mode}")
     if fields.get("current"):

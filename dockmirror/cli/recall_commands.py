@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ from attrs import frozen
 
 from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
 from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
-from ..admission.recalls import Recall
+from ..admission.recalls import Recall, fallbacks
+from ..app.naming import registry_names
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..history.pulls import Pull
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
+from ..oci.reference import Repository, Tag
 from ..store.bucket.blocking_bucket import BucketAddress
+from ..store.tag_history import TagHistoryFiles
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
+from .main import make_config_option
 from .output import print_json, print_note, print_table
 from .recalled_pulls import find_pulls, find_refused_pulls, pull_fields
 
@@ -42,7 +46,13 @@ class _DigestType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class _RecallGroup(click.Group):
-    """Recalls what is no subcommand."""
+    """Recalls a digest if no subcommand is given; each takes the settings file as an option."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and all("--config" not in option.opts for option in command.params):
+            command.params.append(make_config_option())
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_help = not args or set(args) & {"-h", "--help"}
@@ -92,8 +102,10 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     made = order.add_layers(order.recall(digest, reason), scope.layers)
     is_in_bucket, problem = _publish(order, made)
     freed = remove_recalled(root, [digest])
-    pulls = find_pulls(settings, {digest}.union(*scope.users.values()))
-    report = _Report(made, scope, freed, is_in_bucket, problem, pulls)
+    refused = {digest}.union(*scope.users.values())
+    pulls = find_pulls(settings, refused)
+    named = {(each, tag): _find_fallback(settings, root, each, tag, refused) for each, tag in scope.tags}
+    report = _Report(made, scope, named, freed, is_in_bucket, problem, pulls)
     if as_json:
         print_json(report.fields())
     else:
@@ -155,14 +167,19 @@ class _Report:
 
     made: Recall
     scope: RecallScope
+    fallbacks: Mapping[tuple[Repository, Tag], Digest | None]
     freed: int
     is_in_bucket: bool
     problem: str
     pulls: Sequence[Pull] | None
 
     @property
-    def _tags(self) -> list[str]:
-        return [f"{repository}:{tag}" for repository, tag in self.scope.tags]
+    def _tags(self) -> dict[str, str | None]:
+        """The tags that named the digest, each with the digest that it falls back to."""
+        return {
+            f"{repository}:{tag}": str(digest) if digest else None
+            for (repository, tag), digest in self.fallbacks.items()
+        }
 
     @property
     def _kind(self) -> str:
@@ -185,7 +202,10 @@ class _Report:
         click.echo(f"{self.made.digest} is recalled: {self.made.reason}")
         if self._kind == "unknown":
             click.echo("this cache has no image with it; it is refused all the same")
-        _print_list("tags that are served as what they named before, or refused:", self._tags)
+        _print_list(
+            "tags, and the earlier digests that are served in their place if they can be had:",
+            (f"{tag} -> {digest or 'refused'}" for tag, digest in self._tags.items()),
+        )
         if self.scope.sharing:
             _print_list("refused with it:", self.fields()["referring"])
         if self.made.layers:
@@ -211,6 +231,24 @@ class _Report:
         if len(self.pulls) > _SHOWN:
             command = f"dockmirror history --digest {self.made.digest}"
             click.echo(f"and {len(self.pulls) - _SHOWN} others: {command}")
+
+
+def _find_fallback(
+    settings: Settings, root: Path, repository: Repository, tag: Tag, refused: Collection[Digest]
+) -> Digest | None:
+    """Return the digest that a tag falls back to, as far as the mirror has seen what it named."""
+    recalls, rest = read_recalls(root), Repository(repository.rest)
+    for name, upstream in settings.upstreams.items():
+        if registry_names(upstream)[0] != repository.first:
+            continue
+        try:
+            sightings = TagHistoryFiles(root).read((name, rest, tag)).sightings
+        except OSError:  # then the mirror finds none either
+            continue
+        named = [each.digest for each in sightings if each.digest not in refused]
+        if found := fallbacks(named, recalls.find):
+            return found[0]
+    return None
 
 
 def _print_list(title: str, lines: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a source reads of a repository beside the image itself."""
+"""Reads of a repository beside the image itself, as the client would make them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from dockmirror.oci.request import Manifest, Referrers, RegistryRequest
 
 from ..answering import now
 from ..shelf import FOR_AMD, PLACE, Shelf
+
+ALICE = Credentials.basic("alice", "s3cret")
 
 
 @implementer(IRegistry)
@@ -41,9 +43,7 @@ def reader(below: Below, held: bytes | None = None) -> RepositoryReader:
     async def peek(digest: Digest, limit: int) -> bytes | None:
         return held
 
-    request = RegistryRequest(
-        Manifest(PLACE, Tag("latest")), credentials=Credentials.basic("alice", "s3cret")
-    )
+    request = RegistryRequest(Manifest(PLACE, Tag("latest")), credentials=ALICE)
     return RepositoryReader(below, PLACE, request, peek)
 
 
@@ -51,7 +51,7 @@ def test_it_reads_as_the_client() -> None:
     below = Below()
     assert now(reader(below).manifest(Digest.of(FOR_AMD))) == FOR_AMD
     assert now(reader(below).blob(Digest.of(b"base"), 10)) == b"base"
-    assert below.credentials == {Credentials.basic("alice", "s3cret")}
+    assert below.credentials == {ALICE}
 
 
 def test_absent_contents_are_none_and_other_errors_are_raised() -> None:

@@ -96,6 +96,30 @@ def test_cool_down_and_recalls(shop: Shop, file: Path, tmp_path: Path) -> None:
     assert read(file) == {}
 
 
+def test_policies(shop: Shop, file: Path, tmp_path: Path) -> None:
+    """'policy test' and 'export' follow the lock file, and refuse what is recalled."""
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text(f'[[policy]]\nimages = "docker.io/**"\nlock = "{file}"\n')
+    shop.run("lock", "-f", str(file), "*:1.27")
+    shop.image(NGINX, "1.27", NEW, b"new", CONFIG)
+    test = ("-c", str(settings), "policy", "test")
+    listed, unlisted = shop.json(*test, "nginx:1.27", "nginx:1.28", code=1)
+    assert (listed["verdict"], listed["digest"]) == ("served", str(Digest.of(AMD)))
+    assert (unlisted["verdict"], "is not in the lock file" in unlisted["why"]) == ("refused", True)
+    assert f"  policy 1, docker.io/**: {file}, enforce" in shop.run(*test, "nginx:1.27").stdout
+
+    archive = tmp_path / "nginx.tar"
+    shop.run("export", "-c", str(settings), "nginx:1.27", "-o", str(archive))
+    assert Digest.of(AMD).hex.encode() in archive.read_bytes()
+    shop.run("export", "-c", str(settings), "nginx:latest", "-o", str(archive), code=1)
+
+    shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
+    assert "CVE-1" in shop.run(*test, "nginx:1.27", code=1).stdout
+    assert "CVE-1" in shop.run(*test, f"nginx@{Digest.of(AMD)}", code=1).stdout
+    file.write_text("nonsense")
+    assert "line 1" in shop.run(*test, "nginx:1.27", code=1).stderr
+
+
 @pytest.mark.parametrize(("day", "named"), [(-1, None), (5, AMD), (10.9, AMD), (11, NEW), (30, NEW)])
 def test_as_of(shop: Shop, file: Path, day: float, named: bytes | None) -> None:
     """The file has what tags named at that time."""

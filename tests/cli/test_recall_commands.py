@@ -12,10 +12,12 @@ from dockmirror.admission.recall_files import read_statements
 from dockmirror.admission.recalls import EMPTY_BLOBS, Recall, explain
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
+from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..history.kept import KeptHistory, report
-from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
+from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, USED, Shop
 
 BAD = Digest.of(AMD)
 
@@ -25,7 +27,7 @@ def test_recall(shop: Shop) -> None:
     output = shop.run("recall", str(BAD), "--reason", "CVE-2026-33634").stdout
     lines = output.splitlines()
     assert lines[0] == f"{BAD} is recalled: CVE-2026-33634"
-    named = (f"{NGINX}:1.27", f"{NGINX}:latest", Digest.of(INDEX), Digest.of(LAYER))
+    named = (f"{NGINX}:1.27 -> refused", f"{NGINX}:latest -> refused", Digest.of(INDEX), Digest.of(LAYER))
     assert {f"  {each}" for each in named} < set(lines)
     assert f"  {Digest.of(BASE)}" not in lines
     assert not shop.path(BAD).exists()
@@ -42,9 +44,15 @@ def test_recall(shop: Shop) -> None:
 
 def test_recall_as_json(shop: Shop) -> None:
     """Everything that the command says to people is in its JSON."""
+    earlier = Digest.of(b"earlier")
+
+    def see(record: TagRecord) -> TagRecord:
+        return record.with_sighting(earlier, USED).with_sighting(BAD, USED + 60)
+
+    TagHistoryFiles(shop.root).update(("docker", Repository("library/nginx"), Tag("1.27")), see)
     made = shop.json("recall", "--reason", "CVE-1", f"nginx@{BAD}")
     assert made["kind"] == "manifest"
-    assert sorted(made["tags"]) == [f"{NGINX}:1.27", f"{NGINX}:latest"]
+    assert made["tags"] == {f"{NGINX}:1.27": str(earlier), f"{NGINX}:latest": None}
     assert made["referring"] == [str(Digest.of(INDEX))]
     assert made["freed"] == len(AMD + LAYER)
     assert made["bucket"] is False
@@ -65,6 +73,18 @@ def test_pulls(shop: Shop, tmp_path: Path) -> None:
     listed = shop.run("recall", "list", environ=environ).stdout.splitlines()
     assert listed[1].split()[-2:] == ["1", "10.0.0.2"]
     kept.close()
+
+
+def test_settings_file(shop: Shop, tmp_path: Path) -> None:
+    """The settings file may stand before or after any of the words."""
+    settings = tmp_path / "dockmirror.toml"
+    settings.touch()
+    named, recalled = ("-c", str(settings)), (str(BAD), "--reason", "CVE-1")
+    for arguments in (
+        (*named, "recall", *recalled), ("recall", *named, *recalled), ("recall", *recalled, *named),
+        ("recall", "list", *named), ("recall", *named, "list"), ("recall", "lift", str(BAD), *named),
+    ):  # fmt: skip
+        shop.run(*arguments)
 
 
 def test_layer(shop: Shop) -> None:
