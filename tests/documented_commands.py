@@ -32,7 +32,7 @@ RUN = {
     r"docker load -i nginx.tar": f"{_ARCHIVES}::test_loads",
     r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
     r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
-    r"(curl -fsSLo setup.sh \S+/setup/docker; )?sh setup.sh( --apply| --undo)?": f"{_CLIENTS}::test_setup_script",
+    r"(curl -fsSLo setup.sh \S+/setup/docker; )?sh setup.sh( --apply| --undo)?": f"{_CLIENTS}::test_setup_script",  # noqa: E501
     r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
     r"curl -s \S+/client/(gitlab|desktop|kaniko|buildkit|k3s)\S*( > \S+)?": _LINES,
     r"curl (-s )?(http://)?[0-9.]+:(8080|9464)/(healthz)?": "integration/test_page.py::test_without_script",

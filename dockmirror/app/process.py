@@ -26,6 +26,7 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
+from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
 from .history import open_history
@@ -174,8 +175,11 @@ class ServingProcess:
             services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
         if cache is not None and settings.cache is not None:
             services += [
-                make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-                for make in (PinRefresh, WarmUpRunner)
+                *(
+                    make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
+                    for make in (PinRefresh, WarmUpRunner)
+                ),
+                make_tag_polling(settings.cache, cache, self._builder.polled, reactor),
             ]
         for service in services:
             service.setServiceParent(self.service)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
+from ..admission.tag_polling import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
@@ -23,6 +25,7 @@ from ..oci.reference import Reference, Repository
 from ..system.networks import Network, parse_networks
 from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
+from ..system.timestamps import format_timestamp
 from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
@@ -96,7 +99,7 @@ class SiteBuilder:
         connections: ConnectionShare,
     ) -> None:
         self.site = ConnectionLimitedSite(Resource(), context.clock, body_limit=_body_limit)
-        self._context = context
+        self._context = evolve(context, audit=self._write_audit)
         self._load_accounts = load_accounts
         self._write_line = write_line
         self._in_thread = in_thread
@@ -131,6 +134,16 @@ class SiteBuilder:
         self._audit = audit
         self.settings = settings
         self.registry = hosts.registry
+
+    @property
+    def polled(self) -> dict[str, PolledUpstream]:
+        """The upstreams whose tags are polled, by their names in the settings."""
+        return self._context.polled
+
+    def _write_audit(self, event: dict[str, str]) -> None:
+        if self._audit is not None:
+            time = format_timestamp(self._context.clock.seconds())
+            self._audit.write(json.dumps({"time": time, **event}))
 
     def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
         guarded = apply_access_rules(settings, hosts, self._context.clock, self._in_thread, self._memory)

@@ -151,7 +151,7 @@ def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setting
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert {*KEYS, "access", "upstreams"} == set(Settings.model_fields)
+    assert {*KEYS, "access", "policy", "upstreams"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("key", KEYS)
