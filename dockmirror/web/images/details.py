@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 from twisted.web.template import Tag, tags
 
-from ...client_config.snippet import Snippet
 from ...interfaces import Sighting
 from ...oci.digest import Digest
-from ..pages.page import Language, snippet_figure
+from ..pages.page import Language
 from .blocks import NONE, Content, Crumb, badge, digest_code, facts, image_path, moment, page, rows, size
 from .catalog import HeldDetails, HeldLayer, HeldPlatform
 from .listing import artifact_badges, platform_badges
@@ -49,7 +48,7 @@ def render_details(view: DetailsView, say: Language) -> Tag:
     crumbs = [Crumb(say("images"), "/images/"), Crumb(view.name, image_path(view.name))]
     return page(
         say, f"{view.name}{':' if listed.tag else '@'}{reference}", crumbs,
-        snippet_figure(Snippet("", f"docker pull {view.pull}\n"), say),
+        tags.figure(tags.pre(tags.code(f"docker pull {view.pull}"), tabindex="0", class_="pull")),
         facts(_facts(view, say)),
         _actions(view, say) if view.is_operator else "",
         tags.section(tags.h2(say("contents")), _platforms(view, say)),
