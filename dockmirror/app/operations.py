@@ -16,8 +16,9 @@ from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..web.shared_tables import SharedTables
 from .budget import has_cache
+from .endpoints import listening_ports
 from .history import open_history
-from .naming import ImageName, parse_image_name
+from .naming import ImageName, parse_image_name, registry_names
 
 if TYPE_CHECKING:
     from ..users import ApiTokens
@@ -66,10 +67,16 @@ class Operations:
             return {}
         from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
+        from ..store.tag_history import LocalTagHistory
         from ..web.api.api_resource import ApiResource
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
         from ..web.image_actions import ImageActions
+        from ..web.images.catalog import Catalog
+        from ..web.images.images_resource import ImagesContext, ImagesResource
+        from ..web.images.operator_pages import OperatorPages
+        from ..web.images.pull_figures import PullFigures
+        from ..web.images.visibility import OperatorViewer
         from .export_gate import make_export_gate
 
         def parse(image: str) -> tuple[Repository, Reference]:
@@ -87,7 +94,31 @@ class Operations:
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self.history.reader if self.history else None
         actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
-        return {"api": ApiResource(auth, actions, StoreIndex(root), reader, self._in_thread)}
+        index = StoreIndex(root)
+        operator = OperatorPages(actions, auth, self._reactor, self._in_thread)
+        context = ImagesContext(
+            Catalog(index),
+            PullFigures(reader),
+            LocalTagHistory(root, self._reactor, self._in_thread),
+            self._in_thread,
+            self._reactor,
+            lambda _: OperatorViewer(lambda registry: _upstreams_of(settings(), registry)),
+            lambda _, image: f"{_own_host(settings())}/{image}",
+        )
+        return {
+            "images": ImagesResource(context, operator),
+            "api": ApiResource(auth, actions, index, reader, self._in_thread),
+        }
+
+
+def _upstreams_of(settings: Settings, registry: str) -> list[str]:
+    return [name for name, each in settings.upstreams.items() if registry_names(each)[0] == registry]
+
+
+def _own_host(settings: Settings) -> str:
+    """Return the host by which clients pull from the mirror's own host."""
+    port = next(listening_ports(settings), None)
+    return port.netloc(settings.domain) if port else settings.domain
 
 
 def _write_audit_line(settings: Settings, line: str) -> None:

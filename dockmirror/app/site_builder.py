@@ -35,8 +35,9 @@ from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .budget import make_budget
+from .images_pages import make_images_resource
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
-from .stack import StackContext, build_stack
+from .stack import HostRegistries, StackContext, build_stack
 from .telemetry import make_request_counter
 
 if TYPE_CHECKING:
@@ -196,9 +197,10 @@ def build_hosts(
     pages = _LatePages(settings, context)
     hosts: dict[str, RegistryHost] = {}
     own: dict[str, IRegistry] = {}
+    stacks: dict[str, HostRegistries] = {}
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
-        stack = build_stack(name, settings, context, accounts.get(name), signing_keys)
+        stack = stacks[name] = build_stack(name, settings, context, accounts.get(name), signing_keys)
         hosts[settings.host(name)] = RegistryHost(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
@@ -206,7 +208,11 @@ def build_hosts(
     router = RegistryRouter(own, own["docker.io"])
     root = RegistryHost(
         router,
-        {**pages.resources(), "export": _export_resource(settings, router)},
+        {
+            **pages.resources(),
+            "export": _export_resource(settings, router),
+            "images": make_images_resource(settings, context, stacks),
+        },
         by_path={
             name: NamespaceFilter(registry, [other for other, each in own.items() if each is registry])
             for name, registry in own.items()

@@ -117,6 +117,7 @@ class HostRegistries:
     :ivar tokens: the token service of the virtual host; the mirror's own host has none.
     :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
     :ivar admission: decides which manifests are served; None without a cache, which knows what tags named.
+    :ivar public: knows which repositories the upstream gives to everybody; None without a cache.
     """
 
     virtual: IRegistry
@@ -124,6 +125,7 @@ class HostRegistries:
     tokens: ITokenService
     writes: IWritableRegistry | None = None
     admission: AdmissionContext | None = None
+    public: PublicRepositories | None = None
 
 
 def build_stack(
@@ -200,6 +202,7 @@ def build_stack(
         _wrap(own, base.own),
         ServiceAccountOnly(base.virtual, names[0]) if is_shared else ScopeRewrite(base.tokens, upstream_name),
         None if base.writes is None else _wrap(writes, base.writes),
+        public=base.public,
     )
 
 
@@ -285,7 +288,7 @@ def _pull_through(
     admission = make_admission(context, settings, cache, gateway, shared.audit)
     shared.polled[name] = admission.polled
     if parts.writes is None:
-        return HostRegistries(cached, cached, tokens, admission=admission.context)
+        return HostRegistries(cached, cached, tokens, admission=admission.context, public=gateway.public)
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
@@ -295,6 +298,7 @@ def _pull_through(
         tokens,
         PushSightings(WriteThrough(pushes, changes, cache.contents, cache.tags, grants), recorder),
         admission.context,
+        gateway.public,
     )
 
 

@@ -267,6 +267,7 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
     export: bool = False
+    images: bool = False
     history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
     history_days: Days = 30
     history_size: Bytes = 200_000_000

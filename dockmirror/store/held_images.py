@@ -90,6 +90,12 @@ class HeldImages:
                 continue
         return dict(sorted(found.items()))
 
+    def list_tag_names(self, repository: Repository) -> list[str]:
+        """Return the names of the repository's tags, some of which may name nothing."""
+        return [
+            path.name for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name)
+        ]
+
     def list_manifests(self, repository: Repository) -> list[Digest]:
         return list(
             store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
@@ -113,16 +119,14 @@ class HeldImages:
         self, repository: Repository, digest: Digest, platform: Platform | None, depth: int
     ) -> StoredImage:
         stored = self._linked(repository, digest, ContentKind.MANIFEST)
-        found = files.read_small_file(self.root / layout.data(digest)) if stored and depth else None
-        if stored is None or found is None or not digest.matches(found.data):
+        found = self.read_manifest(digest) if stored and depth else None
+        if stored is None or found is None:
             return StoredImage(digest, platform=platform)
-        manifest = ManifestDocument.parse(found.data)
-        if manifest is None:
-            return StoredImage(digest, platform=platform)
+        data, manifest = found
         blobs = [each.digest for each in manifest.blobs if each.digest]
         return StoredImage(
             digest,
-            found.data,
+            data,
             manifest,
             stored.used,
             {blob: self._linked(repository, blob, ContentKind.BLOB) for blob in blobs},
@@ -133,6 +137,12 @@ class HeldImages:
             ),
             platform,
         )
+
+    def read_manifest(self, digest: Digest) -> tuple[bytes, ManifestDocument] | None:
+        """Return a verified manifest with its parts; None if it is missing, corrupt or of another type."""
+        found = files.read_small_file(self.root / layout.data(digest))
+        manifest = ManifestDocument.parse(found.data) if found and digest.matches(found.data) else None
+        return (found.data, manifest) if found and manifest else None
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link = self.root / layout.link(repository, digest, kind)

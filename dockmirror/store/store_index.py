@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -68,6 +68,18 @@ class StoreSnapshot:
     def held_bytes(self) -> int:
         """All bytes of the store."""
         return sum(sum(part.values()) for part in self.sizes.values()) + self.other_bytes
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The repositories that hold something, sorted."""
+        return sorted(self.by_repository)
+
+    @cached_property
+    def names_by_registry(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            found.setdefault(name.partition("/")[0], []).append(name)
+        return found
 
     @cached_property
     def by_repository(self) -> Mapping[str, HeldBytes]:

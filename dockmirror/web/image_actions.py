@@ -94,7 +94,7 @@ class ImageActions:
         audit: Callable[[str], None],
         gate: MakeExportGate,
     ) -> None:
-        self._root = root
+        self.root = root
         self._parse_image = parse_image
         self._in_thread = in_thread
         self._clock = clock
@@ -112,12 +112,12 @@ class ImageActions:
 
     async def pins(self) -> Sequence[tuple[Pin, float]]:
         """Return the pins, each with the time of its last refresh, or 0."""
-        return await self._in_thread(lambda: list(pins.iter_pins(self._root)))
+        return await self._in_thread(lambda: list(pins.iter_pins(self.root)))
 
     async def pin(self, actor: Actor, image: str, platforms: Sequence[Platform] = ()) -> Pin:
         """Pin an image."""
         pin = Pin(*self.parse(image), tuple(platforms))
-        await self._act(actor, "pin", str(pin), lambda: pins.add_pin(self._root, pin))
+        await self._act(actor, "pin", str(pin), lambda: pins.add_pin(self.root, pin))
         return pin
 
     async def unpin(self, actor: Actor, image: str) -> None:
@@ -125,7 +125,7 @@ class ImageActions:
         pin = Pin(*self.parse(image))
 
         def unpin() -> None:
-            if not pins.remove_pin(self._root, pin):
+            if not pins.remove_pin(self.root, pin):
                 raise ManifestUnknown(f"{pin} is not pinned")
 
         await self._act(actor, "unpin", str(pin), unpin)
@@ -146,7 +146,7 @@ class ImageActions:
 
         def remove() -> Removal:
             planned = self._plan_removal(image, deletable)
-            return Removal(planned.plans, planned.pinned, delete_images(self._root, [deletable]))
+            return Removal(planned.plans, planned.pinned, delete_images(self.root, [deletable]))
 
         return await self._act(actor, "remove", image, remove)
 
@@ -157,10 +157,10 @@ class ImageActions:
             return DeletableImage(*self.parse(image))
 
     def _plan_removal(self, image: str, deletable: DeletableImage) -> Removal:
-        plans = plan_deletions(self._root, deletable)
+        plans = plan_deletions(self.root, deletable)
         if not plans:
             raise ManifestUnknown(f"{image} is not in the cache")
-        return Removal(plans, find_pinned(self._root, plans))
+        return Removal(plans, find_pinned(self.root, plans))
 
     async def warm(
         self,
@@ -178,15 +178,15 @@ class ImageActions:
         now = self._clock.seconds()
         wanted = WarmUp("", repository, reference, now, tuple(platforms), referrers, refresh)
         action = "refresh" if refresh else "warm"
-        return await self._act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self._root, wanted))
+        return await self._act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
 
     async def warm_ups(self) -> Sequence[WarmUp]:
         """Return the warm-ups of the last day, the oldest first."""
-        return await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self._root)))
+        return await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self.root)))
 
     async def warm_up(self, identifier: str) -> WarmUp:
         """:raises ManifestUnknown: when there is none of that identifier."""
-        found = await self._in_thread(partial(warm_ups.read_warm_up, self._root, identifier))
+        found = await self._in_thread(partial(warm_ups.read_warm_up, self.root, identifier))
         if found is None:
             raise ManifestUnknown(f"there is no warm-up {identifier}")
         return found
@@ -199,13 +199,13 @@ class ImageActions:
         repository, reference = self.parse(image)
 
         def verify() -> Verification:
-            images = HeldImages(self._root)
+            images = HeldImages(self.root)
             digest = find_digest(images, repository, reference)
             held = images.read_image(repository, digest) if digest else None
             if held is None or held.data is None:
                 raise ManifestUnknown(f"{image} is not in the cache, or its manifest is corrupt")
             sizes = held.content_sizes()
-            corrupt = find_corrupt(self._root, list(sizes), lambda _: None)
+            corrupt = find_corrupt(self.root, list(sizes), lambda _: None)
             return Verification(len(sizes), sum(sizes.values()), corrupt)
 
         return await self._act(actor, "verify", image, verify)
@@ -221,7 +221,7 @@ class ImageActions:
         def plan() -> ArchivePlan:
             try:
                 gate = self._gate(repository, reference)
-                packed = pack_image(HeldImages(self._root), image, repository, reference, platform, gate)
+                packed = pack_image(HeldImages(self.root), image, repository, reference, platform, gate)
             except ImageNotHeld as error:
                 raise ManifestUnknown(str(error)) from None
             return plan_archive([packed])

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from html import unescape
 from pathlib import Path
+from urllib.parse import urlencode
 
 import bcrypt
 from twisted.internet.task import Clock
@@ -22,12 +25,18 @@ from dockmirror.http.server import HttpSite
 from dockmirror.oci.reference import Reference, Repository
 from dockmirror.store.packed_images import ExportGate
 from dockmirror.store.store_index import StoreIndex
+from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.shared_table import SharedDigests
 from dockmirror.users import ApiTokens
 from dockmirror.web.api.api_resource import ApiResource
 from dockmirror.web.api.token_auth import TokenAuth
 from dockmirror.web.failed_logins import FailedLogins
 from dockmirror.web.image_actions import ImageActions
+from dockmirror.web.images.catalog import Catalog
+from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
+from dockmirror.web.images.operator_pages import OperatorPages
+from dockmirror.web.images.pull_figures import PullFigures
+from dockmirror.web.images.visibility import OperatorViewer
 from dockmirror.web.operations_endpoint import OperationsResource
 from dockmirror.web.readiness import ReadinessCheck
 from dockmirror.web.shared_tables import SharedTables
@@ -54,6 +63,12 @@ def login(name: str, secret: str = "") -> str:
 
 
 CI = login("ci")
+
+
+def page_text(body: bytes) -> str:
+    """Return the text of a page, its elements separated by blanks."""
+    content = re.sub(r"(?s)<(style|script)>.*?</\1>", "", body.decode())
+    return " ".join(unescape(re.sub("<[^>]*>", " ", content)).split())
 
 
 class Endpoint:
@@ -84,7 +99,19 @@ class Endpoint:
             return make_export_gate(settings, self.root, NOW, ImageName(repository, reference))
 
         actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append, gate)
-        api = ApiResource(self.auth, actions, StoreIndex(self.root), history, inline)
+        index = StoreIndex(self.root)
+        api = ApiResource(self.auth, actions, index, history, inline)
+        self.tag_history = LocalTagHistory(self.root, self.clock, inline)
+        context = ImagesContext(
+            Catalog(index),
+            PullFigures(history),
+            self.tag_history,
+            inline,
+            self.clock,
+            lambda _: OperatorViewer(lambda registry: ["docker"] if registry == "docker.io" else []),
+            lambda _, image: f"mirror.example/{image}",
+        )
+        images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock, inline))
         self._front = House(Internet())
         telemetry = ProcessTelemetry(
             self._front.metrics,
@@ -93,7 +120,7 @@ class Endpoint:
         )
         overview = StatusOverview(telemetry, None, "1", NOW, self.clock)
         resource = OperationsResource(
-            telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api}
+            telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api, "images": images}
         )
         self._front.site = HttpSite(resource, self.clock, body_limit=operations_body_limit)
 
@@ -109,6 +136,17 @@ class Endpoint:
         """Return the answer to JSON."""
         kind = "Content-Type: application/json"
         return self.ask("POST", path, kind, *headers, body=json.dumps(fields).encode())
+
+    def submit(self, fields: Mapping[str, str], *headers: str) -> Answer:
+        """Return the answer to a form."""
+        kind = "Content-Type: application/x-www-form-urlencoded"
+        return self.ask("POST", "/images/", kind, *headers, body=urlencode(fields).encode())
+
+    def text(self, path: str, *headers: str) -> str:
+        """Return the text of a page, its elements separated by blanks."""
+        answer = self.get(path, *headers)
+        assert (answer.status, answer["Content-Type"]) == (200, "text/html; charset=utf-8")
+        return page_text(answer.body)
 
     def audit(self) -> Sequence[tuple[str, str, str, str]]:
         """Return who did what in the audit log, and with which result."""

@@ -1,0 +1,122 @@
+"""The pages of images of a mirror that runs, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from .conftest import MakeChain, MakeDirectory
+from .parts.accounts import ALICE, Account
+from .parts.browser import browser, find_obstacles
+from .parts.chain import Chain
+from .parts.images import Image, image, index
+from .parts.process import free_port
+from .parts.programs import require
+
+pytestmark = pytest.mark.integration
+
+NAME = "docker.io/library/shown"
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """The port of the operations endpoint."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def chain(chains: MakeChain, directory: MakeDirectory, port: int) -> Iterator[Chain]:
+    """A mirror of two processes that shows what it holds, with a public and a private image in its cache."""
+    tokens: Path = directory("tokens") / "tokens"
+    tokens.write_text(f"ci:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}:write\n")
+    settings = {"operations": f"tcp:{port}:interface=127.0.0.1", "api_tokens_file": str(tokens)}
+    with chains(upstream={"public": True}, images=True, workers=2, **settings) as chain:
+        shown, hidden = index("shown"), image("hidden")
+        chain.registry.push("library/shown", shown, "1.27")
+        chain.registry.push("private/hidden", hidden, "1")
+        pull(chain, "library/shown", "1.27", shown.children[0])
+        pull(chain, "private/hidden", "1", hidden, ALICE)
+        yield chain
+
+
+def pull(chain: Chain, repository: str, tag: str, pulled: Image, account: Account | None = None) -> None:
+    """Pull an image, as a client of the virtual host does."""
+    client = chain.mirror.client("docker", account)
+    client.manifest(repository, tag)
+    client.manifest(repository, pulled.digest)
+    for blob in pulled.blobs:
+        client.blob(repository, blob.digest)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chrome]:
+    """A browser of somebody who reads English."""
+    require("chromium", "chromedriver")
+    with browser("en", script=True) as driver:
+        yield driver
+
+
+def window(chromium: Chrome, width: int, scheme: str) -> None:
+    """Set the window's width and its colour scheme."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "language"),
+    [(1280, "light", "en"), (1280, "dark", "zh"), (360, "light", "zh"), (360, "dark", "en")],
+)
+def test_everybody_can_use_them(
+    chain: Chain, chromium: Chrome, port: int, width: int, scheme: str, language: str
+) -> None:
+    """The pages fit the window, and axe finds nothing to object to."""
+    window(chromium, width, scheme)
+    for host in (f"127.0.0.1:{chain.mirror.port}", f"127.0.0.1:{port}"):
+        for path in ("/images/", f"/images/{NAME}", f"/images/{NAME}:1.27"):
+            chromium.get(f"http://{host}{path}?lang={language}")
+            assert "shown" in chromium.find_element(By.TAG_NAME, "main").text
+            assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+            assert find_obstacles(chromium) == [], path
+            assert chromium.get_log("browser") == []
+
+
+def test_a_private_image_is_shown_to_operators_only(chain: Chain, chromium: Chrome, port: int) -> None:
+    window(chromium, 1280, "light")
+    chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/")
+    assert "private/hidden" not in chromium.page_source
+    chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/docker.io/private/hidden")
+    assert "NAME_UNKNOWN" in chromium.page_source
+    chromium.get_log("browser")
+    chromium.get(f"http://127.0.0.1:{port}/images/")
+    chromium.find_element(By.LINK_TEXT, "docker.io/private/hidden").click()
+    assert chromium.find_element(By.TAG_NAME, "h1").text == "docker.io/private/hidden"
+
+
+def test_an_operator_fetches_the_other_platform_and_pins(chain: Chain, chromium: Chrome, port: int) -> None:
+    """With a token, which the browser sends from then on."""
+    window(chromium, 1280, "light")
+    page = f"http://127.0.0.1:{port}/images/{NAME}:1.27"
+    chromium.get(f"http://ci:secret@127.0.0.1:{port}/images/{NAME}:1.27?action=warm")
+    chromium.find_element(By.CSS_SELECTOR, "button.act").click()
+    assert chromium.find_element(By.CLASS_NAME, "notice").text == "The mirror fetches it now."
+
+    def is_complete(driver: Chrome) -> bool:
+        driver.get(page)
+        return "incomplete" not in driver.find_element(By.TAG_NAME, "main").text
+
+    WebDriverWait(chromium, 30).until(is_complete)
+    chromium.find_element(By.LINK_TEXT, "Pin").click()
+    chromium.find_element(By.CSS_SELECTOR, "button.act").click()
+    chromium.get(page)
+    assert "Unpin" in chromium.find_element(By.TAG_NAME, "nav").text
+    chromium.find_element(By.LINK_TEXT, "Delete").click()
+    assert "is pinned" in chromium.find_element(By.CLASS_NAME, "failed").text
+    assert find_obstacles(chromium) == []
