@@ -9,8 +9,8 @@ import sys
 import termios
 from pathlib import Path
 
-from .mirror import BYTECODE, Mirror
-from .process import CLEAN_ENVIRONMENT
+from .mirror import Mirror
+from .process import BYTECODE, CLEAN_ENVIRONMENT
 
 
 def dockmirror(mirror: Mirror, *arguments: str) -> subprocess.CompletedProcess[str]:
