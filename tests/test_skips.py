@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.integration.parts.process import BYTECODE
 from tests.integration.parts.programs import describe_skips, package_of
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ def test_a_run(tmp_path: Path) -> None:
     options = ("-q", "-c", "pyproject.toml", "-p", "tests.conftest")
     run = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
-        cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={"PATH": "/usr/bin:/bin", **BYTECODE}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "1 skipped: not installed: no-such-program (1); apt-get install no-such-program" in run.stdout
 

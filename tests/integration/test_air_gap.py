@@ -16,7 +16,7 @@ from .parts.chain import Chain
 from .parts.clients import Dockerd
 from .parts.images import index
 from .parts.mirror import Mirror
-from .parts.process import CLEAN_ENVIRONMENT
+from .parts.process import BYTECODE, CLEAN_ENVIRONMENT
 from .pulls import docker_pulls, succeeded
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,7 @@ def run(command: str, replaced: Mapping[str, str], directory: Path) -> str:
     """Run a line in a shell, with the paths of this machine."""
     for there, here in replaced.items():
         command = command.replace(there, here)
-    environment = {**CLEAN_ENVIRONMENT, "PATH": os.environ["PATH"], "COLUMNS": "120"}
+    environment = {**CLEAN_ENVIRONMENT, **BYTECODE, "PATH": os.environ["PATH"], "COLUMNS": "120"}
     return succeeded(
         subprocess.run(  # noqa: S603
             ["/bin/sh", "-euc", command],

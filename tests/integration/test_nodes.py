@@ -20,7 +20,7 @@ from .parts.helm import CHART, HELM, NAMESPACE, RELEASE, Object, arguments, helm
 from .parts.images import index
 from .parts.machine import Machine
 from .parts.mirror import Mirror
-from .parts.process import CLEAN_ENVIRONMENT, Process, free_port, listens, wait_until
+from .parts.process import BYTECODE, CLEAN_ENVIRONMENT, Process, free_port, listens, wait_until
 from .parts.programs import require
 from .parts.registry import Registry
 from .test_clients import kubelet_pulls, served
@@ -45,7 +45,7 @@ class Node:
             "/node": str(machine.directory), "/tmp/ready": str(self.ready),  # noqa: S108
         }  # fmt: skip
         service = {"M_DOCKMIRROR_SERVICE_HOST": "127.0.0.1", "M_DOCKMIRROR_SERVICE_PORT": str(mirror.port)}
-        self._environment = {**CLEAN_ENVIRONMENT, **service}
+        self._environment = {**CLEAN_ENVIRONMENT, **BYTECODE, **service}
         (machine.etc / "containerd").mkdir()
         self.configuration = machine.etc / "containerd/config.toml"
         self.configuration.write_text(CONFIG)
@@ -88,9 +88,10 @@ class Node:
         """Run the pod of the hook's Job to its end."""
         [container] = pod_spec(workload)["containers"]
         place = {"KUBERNETES_SERVICE_HOST": cluster.host, "KUBERNETES_SERVICE_PORT": str(cluster.port)}
+        environment = {**CLEAN_ENVIRONMENT, **BYTECODE, **place}
         command = [str(BIN / "dockmirror"), *container["args"], f"--service-account={account}"]
         return subprocess.run(  # noqa: S603
-            command, env={**CLEAN_ENVIRONMENT, **place}, capture_output=True, text=True, check=True
+            command, env=environment, capture_output=True, text=True, check=True
         )
 
     def report(self) -> str:

@@ -16,9 +16,9 @@ from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.authority import Authority
 from .parts.chain import Chain
 from .parts.clients import Dockerd, curl
-from .parts.images import image
+from .parts.images import Image, image
 from .parts.machine import Machine
-from .parts.process import CLEAN_ENVIRONMENT, Process, free_port, wait_until
+from .parts.process import BYTECODE, CLEAN_ENVIRONMENT, Process, free_port, wait_until
 from .parts.programs import require
 from .parts.serve import COMMAND, ServedMirror, answers, has_ended, send_to_group, use_serve
 from .parts.stream import begun, digest_of
@@ -192,6 +192,12 @@ def chain(chains: MakeChain, request: pytest.FixtureRequest) -> Iterator[Chain]:
         yield chain
 
 
+@pytest.fixture(scope="module")
+def large() -> Image:
+    """An image with a layer that is larger than what sockets take."""
+    return image("large", layers=(LAYER,))
+
+
 def arrives(response: HTTPResponse, digest: str) -> bool:
     """Return whether the rest of a body comes, and is that of the digest."""
     try:
@@ -202,16 +208,15 @@ def arrives(response: HTTPResponse, digest: str) -> bool:
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_transfer_is_finished_after_the_first_signal_and_cut_off_by_the_second(
-    chain: Chain, number: signal.Signals, name: str
+    chain: Chain, large: Image, number: signal.Signals, name: str
 ) -> None:
     """The log says so; the signals reach the workers too, as those of a terminal do."""
-    pushed = image("large", layers=(LAYER,))
-    chain.registry.push("library/large", pushed, "latest")
-    path = f"/v2/docker.io/library/large/blobs/{pushed.layers[0].digest}"
+    chain.registry.push("library/large", large, "latest")
+    path = f"/v2/docker.io/library/large/blobs/{large.layers[0].digest}"
     finishing = f"finishing 1 transfer; {name} again stops now"
     with begun(chain.mirror, path) as response:
         send_to_group(chain.mirror, number, finishing)
-        assert arrives(response, pushed.layers[0].digest)
+        assert arrives(response, large.layers[0].digest)
     wait_until(lambda: has_ended(chain.mirror), "it has ended")
     chain.mirror.stop()
     chain.mirror.log.write_text("")
@@ -220,7 +225,7 @@ def test_a_transfer_is_finished_after_the_first_signal_and_cut_off_by_the_second
         send_to_group(chain.mirror, number, finishing)
         send_to_group(chain.mirror, number, "stopping now")
         wait_until(lambda: has_ended(chain.mirror), "it has ended")
-        assert not arrives(response, pushed.layers[0].digest)
+        assert not arrives(response, large.layers[0].digest)
 
 
 def test_make_runs_it_on_another_port(tmp_path: Path) -> None:
@@ -230,7 +235,8 @@ def test_make_runs_it_on_another_port(tmp_path: Path) -> None:
     options = f"--operations none --cache {tmp_path}/cache --cache-size 1GB"
     command = ["make", "-C", str(ROOT), "-o", f"{venv}/.run", "run", f"VENV={venv}", f"PORT={port}"]
     url = f"http://127.0.0.1:{port}"
-    with Process([*command, f"ARGS={options}"], tmp_path / "make.log", lambda: answers(url)) as running:
+    environment, log = {**CLEAN_ENVIRONMENT, **BYTECODE}, tmp_path / "make.log"
+    with Process([*command, f"ARGS={options}"], log, lambda: answers(url), environment) as running:
         assert f"page: {url}/" in running.log.read_text()
 
 
@@ -245,6 +251,7 @@ def test_bash_completes_the_names_of_cached_images(chains: MakeChain) -> None:
         def replies(*words: str) -> list[str]:
             environment = {
                 **CLEAN_ENVIRONMENT,
+                **BYTECODE,
                 "PATH": f"{Path(COMMAND).parent}:{CLEAN_ENVIRONMENT['PATH']}",
                 "DOCKMIRROR_CONFIG": str(chain.mirror.configuration),
             }

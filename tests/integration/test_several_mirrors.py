@@ -101,7 +101,7 @@ def fetched(sharing: Sharing) -> Counter[str]:
 
 def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> None:
     """30 clients, one fetch a blob; one mirror is killed in the middle, one is added: nobody fails."""
-    first = image("several", layers=(2 * MIB, MIB, 500_000))
+    first = image("several", layers=(MIB, MIB // 2, 250_000))
     sharing.registry.push("library/first", first, "latest")
     assert pulls(balanced, authority, "library/first", first) == 0
     assert set(fetched(sharing).values()) == {1}
@@ -109,7 +109,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
     for mirror in sharing.mirrors:
         sharing.uploaded(mirror, {"library/first": first})
 
-    second = image("killed", layers=(4 * MIB, 3 * MIB, 2 * MIB))
+    second = image("killed", layers=(5 * MIB // 2, 2 * MIB, 3 * MIB // 2))
     sharing.registry.push("library/second", second, "latest")
     busy = [mirror.cache / "dockmirror/growing/docker.io" for mirror in sharing.mirrors]
     with sharing.blobs.valve.shut(MIB):

@@ -2,11 +2,12 @@
 
 For each call to the operating system that the work makes, a child is forked that kills itself with SIGKILL
 right before that call. What it leaves must serve nothing wrong and have lost nothing; and the work, done
-again, must succeed. The tests run this module in processes of their own, which fork the children.
+again, must succeed. The tests run this module in a process of its own, which forks the children.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -230,13 +232,14 @@ def check(store: Stocked, work: Work) -> None:
     :raises AssertionError: if not.
     """
     damaged = work.before is _damaged
-    for link in store.root.rglob("link"):
+    found = [Path(directory, name) for directory, _, names in os.walk(store.root) for name in names]
+    for link in (path for path in found if path.name == "link"):
         digest = Digest.parse(link.read_text())
         assert link.parent.name in ("current", digest.hex)
         assert damaged or (store.root / layout.data(digest)).exists(), f"{link} leads nowhere"
         if link.parent.name == "current":
             assert digest in set(iter_links(link.parents[3] / "revisions")), f"{link} names no revision"
-    for path in store.root.rglob("data"):
+    for path in (path for path in found if path.name == "data"):
         assert damaged or Digest.of(path.read_bytes()).hex == path.parent.name
     assert serves(store, KEPT)
     assert read_tag(store.tags, Tag("kept")) == KEPT_IMAGE
@@ -272,10 +275,10 @@ class _Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(name: str, directory: Path) -> int:
+def kill_at_each_call(work: Work, directory: Path) -> int:
     """Run the work with a kill at each call; return the number of kills."""
-    work, template = WORKS[name], directory / "template"
-    template.mkdir()
+    template = directory / "template"
+    template.mkdir(parents=True)
     before(Stocked(template))
     work.before(Stocked(template))
     for number in count(1):
@@ -294,18 +297,39 @@ def main(name: str, directory: Path) -> int:
     raise AssertionError
 
 
+def main(directory: Path) -> dict[str, int | str]:
+    """Return of each work the number of kills, or the traceback of its failure."""
+    results: dict[str, int | str] = {}
+    for name, work in WORKS.items():
+        try:
+            results[name] = kill_at_each_call(work, directory / name)
+        except Exception:
+            results[name] = traceback.format_exc()
+    return results
+
+
 def run(*command: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("name", WORKS)
-def test_killed_at_each_step(name: str) -> None:
-    """The process is killed with SIGKILL before each call to the operating system."""
+@pytest.fixture(scope="module")
+def results() -> dict[str, int | str]:
+    """The results of all works, by one process: importing the store takes longer than most of them."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
-        kills = int(run(sys.executable, "-m", "tests.store.test_crash", name, directory))
-        assert kills >= (40 if name == "download" else 5)
+        found: dict[str, int | str] = json.loads(
+            run(sys.executable, "-m", "tests.store.test_crash", directory)
+        )
+        return found
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_killed_at_each_step(name: str, results: dict[str, int | str]) -> None:
+    """The process is killed with SIGKILL before each call to the operating system."""
+    kills = results[name]
+    assert isinstance(kills, int), kills
+    assert kills >= (40 if name == "download" else 5)
 
 
 @pytest.mark.integration
@@ -332,4 +356,4 @@ def test_power_failure(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(main(sys.argv[1], Path(sys.argv[2]))))
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))))

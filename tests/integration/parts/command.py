@@ -10,8 +10,8 @@ import termios
 from collections.abc import Mapping
 from pathlib import Path
 
-from .mirror import BYTECODE, Mirror
-from .process import CLEAN_ENVIRONMENT
+from .mirror import Mirror
+from .process import BYTECODE, CLEAN_ENVIRONMENT
 
 
 def dockmirror(

@@ -63,7 +63,7 @@ def image(
         "history": [{"created": "2024-01-01T00:00:00Z", "created_by": name} for name in names],
     }
     config = Content(family.config, json.dumps(configuration).encode())
-    packed = tuple(Content(family.layer, gzip.compress(tar, 1, mtime=0)) for tar in tars)
+    packed = tuple(Content(family.layer, gzip.compress(tar, 0, mtime=0)) for tar in tars)
     return Image(
         manifest=_manifest(family, config, packed),
         config=config,

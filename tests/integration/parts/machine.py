@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .cdn import CDN_ADDRESS, CDN_HOST
-from .process import CLEAN_ENVIRONMENT
+from .process import BYTECODE, CLEAN_ENVIRONMENT
 
 #: The world's registries lie on this machine too, where nobody listens: nothing asked by mistake leaves it.
 NAMES = {
@@ -68,7 +68,7 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of commands on this machine."""
-        return {**CLEAN_ENVIRONMENT, "HOME": str(self.home), **self.variables}
+        return {**CLEAN_ENVIRONMENT, **BYTECODE, "HOME": str(self.home), **self.variables}
 
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine and becomes *command*."""

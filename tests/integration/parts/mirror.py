@@ -17,10 +17,6 @@ from .process import Process, free_port
 DOMAIN = "mirror.test"
 _LOOPBACK = {"allow_networks": ["127.0.0.0/8"], "public": True}
 _CHECKOUT = Path(__file__).parents[3]
-BYTECODE = (
-    {"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {"PYTHONDONTWRITEBYTECODE": "1"}
-)
-"""Compiling the mirror's modules takes a third of the time of a start, so it is done once for a run."""
 
 
 class Mirror(Process):
@@ -60,7 +56,6 @@ class Mirror(Process):
             **machine.environment,
             "STATE_DIRECTORY": str(directory / "state"),
             "PYTHONPATH": ":".join(paths),
-            **BYTECODE,
         }
         twistd = str(Path(sys.executable).with_name("twistd"))
         super().__init__(
