@@ -68,6 +68,7 @@ def make_admission(
             policies,
             _make_push_times(upstream, registry) if _goes_by_registry(settings) else None,
             held.hold,
+            held.read,
             audit,
             clock,
         )
