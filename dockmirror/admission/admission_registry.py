@@ -76,6 +76,9 @@ class _Decision:
     warning: Refuse | ServeInstead | None = None
 
 
+_SERVED = _Decision(SERVE)
+
+
 @implementer(IRegistry)
 class AdmissionRegistry:
     """Serves a manifest, another one in its place, or refuses.
@@ -89,7 +92,7 @@ class AdmissionRegistry:
         self._replaced: TTLCache[tuple[int, Subject], tuple[Digest | None, ServeInstead]] = TTLCache(
             context.clock, _MOST
         )
-        self._whole: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
+        self._obtainable: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
         self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -149,11 +152,10 @@ class AdmissionRegistry:
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
         """
         assert isinstance(request.target, Manifest)
-        context, target = self._context, evolve(request.target, reference=instead.digest)
+        target = evolve(request.target, reference=instead.digest)
         replacement = evolve(subject, digest=instead.digest)
         try:
-            if not await self._is_whole(target.repository, instead.digest):
-                await context.is_given(evolve(request, target=target))
+            await self._check_obtainable(evolve(request, target=target), instead.digest)
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):
@@ -173,35 +175,45 @@ class AdmissionRegistry:
         cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
         return _with_warning(evolve(answer, cache=cache), instead, subject.digest)
 
-    async def _is_whole(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether an image is held whole, or was a moment ago."""
-        if self._whole.get((repository, digest)):
-            return True
-        is_whole = await self._context.is_whole(repository, digest)
-        if is_whole:
-            self._whole.put((repository, digest), True, DECISION_TTL)
-        return is_whole
+    async def _check_obtainable(self, request: RegistryRequest, digest: Digest) -> None:
+        """Check that an image is held whole, or that the upstream gives it, or that it was so a moment ago.
+
+        :raises RegistryError: the upstream's refusal.
+        """
+        assert isinstance(request.target, Manifest)
+        repository = request.target.repository
+        if self._obtainable.get((repository, digest)):
+            return
+        if not await self._context.is_whole(repository, digest):
+            await self._context.is_given(request)
+        self._obtainable.put((repository, digest), True, DECISION_TTL)
 
     async def _decide(
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
     ) -> _Decision:
         """Return the decision about a subject, made anew or kept from a moment ago."""
-        gatherer = self._context.gatherer
-        applicable = gatherer.applicable(subject, is_replacement)
-        if not applicable:
-            return _Decision(SERVE)
         key = self._context.generation(), subject, is_replacement
         decision = self._decisions.get(key)
         if decision is None:
-            reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
-            facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
-            verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
-            warning = everything if everything != verdict and not isinstance(everything, Serve) else None
-            decision = _Decision(verdict, warning)
-            if not isinstance(verdict, Refuse):
+            decision = await self._make_decision(request, subject, answer, is_replacement)
+            if not isinstance(decision.verdict, Refuse):
                 self._decisions.put(key, decision, DECISION_TTL)
-        self._report(subject, decision)
+        if decision != _SERVED:
+            self._report(subject, decision)
         return decision
+
+    async def _make_decision(
+        self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool
+    ) -> _Decision:
+        gatherer = self._context.gatherer
+        applicable = gatherer.applicable(subject, is_replacement)
+        if not applicable:
+            return _SERVED
+        reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
+        facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
+        verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
+        warning = everything if everything != verdict and not isinstance(everything, Serve) else None
+        return _Decision(verdict, warning)
 
     async def _load(self, subject: Subject, answer: Answer | None) -> ManifestDocument | None:
         if answer is not None and isinstance(answer.body, BytesBody):
@@ -228,7 +240,8 @@ def _with_warning(
     """Return the answer with what the decision says about it, in header fields."""
     if verdict is None:
         return answer
-    fields = [("Warning", f'299 - "{verdict.why}"')]
+    why = verdict.why.replace("\\", "/").replace('"', "'")  # it may have words of others in it
+    fields = [("Warning", f'299 - "{why}"')]
     if newer is not None:
         fields.append(("Dockmirror-Newer-Digest", str(newer)))
     return evolve(answer, headers=(*answer.headers, *fields))
