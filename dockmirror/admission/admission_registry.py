@@ -89,7 +89,7 @@ class AdmissionRegistry:
         self._replaced: TTLCache[tuple[int, Subject], tuple[Digest | None, ServeInstead]] = TTLCache(
             context.clock, _MOST
         )
-        self._whole: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
+        self._obtainable: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
         self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -149,11 +149,10 @@ class AdmissionRegistry:
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
         """
         assert isinstance(request.target, Manifest)
-        context, target = self._context, evolve(request.target, reference=instead.digest)
+        target = evolve(request.target, reference=instead.digest)
         replacement = evolve(subject, digest=instead.digest)
         try:
-            if not await self._is_whole(target.repository, instead.digest):
-                await context.is_given(evolve(request, target=target))
+            await self._check_obtainable(evolve(request, target=target), instead.digest)
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):
@@ -173,14 +172,18 @@ class AdmissionRegistry:
         cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
         return _with_warning(evolve(answer, cache=cache), instead, subject.digest)
 
-    async def _is_whole(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether an image is held whole, or was a moment ago."""
-        if self._whole.get((repository, digest)):
-            return True
-        is_whole = await self._context.is_whole(repository, digest)
-        if is_whole:
-            self._whole.put((repository, digest), True, DECISION_TTL)
-        return is_whole
+    async def _check_obtainable(self, request: RegistryRequest, digest: Digest) -> None:
+        """Check that an image is held whole, or that the upstream gives it, or that it was so a moment ago.
+
+        :raises RegistryError: the upstream's refusal.
+        """
+        assert isinstance(request.target, Manifest)
+        repository = request.target.repository
+        if self._obtainable.get((repository, digest)):
+            return
+        if not await self._context.is_whole(repository, digest):
+            await self._context.is_given(request)
+        self._obtainable.put((repository, digest), True, DECISION_TTL)
 
     async def _decide(
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
@@ -228,7 +231,8 @@ def _with_warning(
     """Return the answer with what the decision says about it, in header fields."""
     if verdict is None:
         return answer
-    fields = [("Warning", f'299 - "{verdict.why}"')]
+    why = verdict.why.replace("\\", "/").replace('"', "'")  # it may have words of others in it
+    fields = [("Warning", f'299 - "{why}"')]
     if newer is not None:
         fields.append(("Dockmirror-Newer-Digest", str(newer)))
     return evolve(answer, headers=(*answer.headers, *fields))

@@ -37,7 +37,7 @@ from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
 from ..admission.tag_polling import PolledUpstream
 from ..concurrency.backoff import RequestCircuitBreaker
-from ..config.settings import Settings, UpstreamSettings
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
@@ -132,6 +132,7 @@ def build_stack(
 
     :param account: the mirror's own account at the upstream; clients then share it and log in nowhere.
     :param signing_keys: the keys of ``LocationSigner``.
+    :raises ConfigurationError: when there are policies, but no cache.
     """
     upstream, telemetry = settings.upstreams[name], context.telemetry
     names, is_shared = registry_names(upstream), settings.shared(upstream)
@@ -220,6 +221,8 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     parts = make_upstream(upstream)
     if context.cache is not None:
         return _pull_through(upstream, parts, settings, context)
+    if settings.policy:
+        raise ConfigurationError("policy: needs a cache, which remembers tags; set cache_size above 0")
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, parts.writes)

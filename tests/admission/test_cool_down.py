@@ -50,7 +50,7 @@ def test_a_tag_moves_when_its_new_digest_is_old_enough(gated: Gated) -> None:
 
 
 def test_what_was_withdrawn_starts_anew(gated: Gated) -> None:
-    """Whatever its ages add up to."""
+    """The sum of its ages does not count."""
     first = image(gated, "1")
     for _ in range(3):
         gated.publish("bad")

@@ -67,7 +67,7 @@ def test_dates(text: str | None, seconds: float) -> None:
 
 
 def test_pushes_are_sightings() -> None:
-    """Of the tag of the path, and of those that the registry reports."""
+    """They are those of the path's tag, and of the tags that the registry reports."""
     mirror, history = Mirror(Origin(), writable=True), MemoryTagHistory()
     recorder = TagRecorder("docker", history, mirror.clock)
     mirror.writes = PushSightings(mirror.writes, recorder)  # type: ignore[assignment]

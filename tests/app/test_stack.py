@@ -8,7 +8,11 @@ import pytest
 
 from dockmirror.app.stack import make_tag_ttl
 from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.request import Manifest, Tags, parse_target
+
+from ..fakes import World
+from ..house import House
 
 PATTERNS = {"library/*:latest": 10, "library/*": 600, "**": 60.5}
 
@@ -48,3 +52,10 @@ def test_without_a_matching_pattern_the_global_ttl_counts() -> None:
 def test_the_ttl_of_an_upstream_wins_over_the_global_one() -> None:
     """A TTL of zero counts too."""
     assert [ttl_of(each, "library/nginx/manifests/latest") for each in (None, 5, 0)] == [7, 5, 0]
+
+
+def test_policies_need_a_cache() -> None:
+    """Without one, nothing would remember what tags named."""
+    policy = {"images": "**", "min_age": "7d"}
+    with pytest.raises(ConfigurationError, match="policy: needs a cache"):
+        House(World(), policy=[policy])

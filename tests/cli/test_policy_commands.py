@@ -95,7 +95,7 @@ def test_the_report_names_frozen_tags(shop: Shop, record: Any, settings: Path) -
 def test_export_writes_what_is_served(
     shop: Shop, record: Any, settings: Path, tmp_path: Path, admitted: Digest, code: int
 ) -> None:
-    """Whatever the cache has for the tag."""
+    """The cache may have another digest for the tag."""
     shop.image(NGINX, "1.28", AMD, BASE, CONFIG, LAYER)
     record("nginx", "1.28", (admitted, 20), (admitted, 1), (OLD if code else YOUNG, 0))
     output = str(tmp_path / "image.tar")

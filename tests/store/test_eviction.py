@@ -332,7 +332,7 @@ def test_unknown_files(store: Stocked) -> None:
 
 
 def test_held_for_a_tag(store: Stocked) -> None:
-    """What a tag is served as stays, although the tag names something else."""
+    """The manifest that a tag is served as stays, although the tag names another one."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
     admitted, newer = (store.image(layer, age=9 * HOUR, tag="latest") for layer in layers)
     tag_holds.hold(store.root, HERE, Tag("latest"), admitted, store.clock.seconds())

@@ -19,6 +19,7 @@ from dockmirror.store.bucket.bucket_tag_history import TieredTagHistory
 from dockmirror.store.tag_history import MAX_AGE, MAX_SIGHTINGS, LocalTagHistory, TagHistoryFiles, TagRecord
 
 from ..answering import now
+from ..bucket_table import row
 from .bucket.machines import BucketThreads, bucket
 from .threads import inline
 
@@ -78,7 +79,7 @@ def test_merging(
     theirs: list[tuple[Digest, float]],
     expected: list[tuple[str, float, float]],
 ) -> None:
-    """Whose sightings are merged into whose does not matter."""
+    """Either order gives the same."""
     one, other = record_of(*ours), record_of(*theirs)
     for merged in (one.merge(other), other.merge(one), one.merge(other).merge(other)):
         assert spans(merged) == expected
@@ -195,6 +196,28 @@ def test_mirrors_share_a_bucket(tmp_path: Path, clock: Clock) -> None:
     clock.advance(3600)
     now(one.upload())
     assert [each.digest for each in now(other.sightings(*KEY))] == [A, B, C]
+
+
+@row("the history of a tag, when an upstream is asked about it", "one GET, at most once in ten minutes")
+@row("… when the tag has moved, or once an hour", "one GET and one PUT")
+def test_few_requests(tmp_path: Path, clock: Clock) -> None:
+    shared = bucket(clock)
+    history = TieredTagHistory(LocalTagHistory(tmp_path, clock, inline), shared, clock)
+
+    def counted(digest: Digest, *seconds: float) -> dict[str, int]:
+        shared.requests.clear()
+        for each in seconds:
+            clock.advance(each)
+            now(history.record(*KEY, digest, clock.seconds()))
+            now(history.sightings(*KEY))
+            now(history.upload())
+        return dict(shared.requests)
+
+    assert counted(A, 0) == {"get": 2, "put": 1}
+    assert counted(A, 60, 60, 60) == {}
+    assert counted(A, 500, 500) == {"get": 1}
+    assert counted(B, 60) == {"get": 1, "put": 1}
+    assert counted(B, 3600) == {"get": 2, "put": 1}
 
 
 def test_what_a_tag_is_served_as_is_not_evicted(tmp_path: Path) -> None:
