@@ -79,7 +79,7 @@ def test_a_kept_verdict_of_the_policy_server_counts(
 
 @pytest.mark.parametrize("image", ["nginx:1.27", f"nginx@{IMAGE}"])
 def test_policy_test_says_why_an_image_would_be_refused(shop: Shop, tmp_path: Path, image: str) -> None:
-    """Of an image in the cache; of another it says nothing about signatures."""
+    """It knows signatures of images in the cache only."""
     export(shop, tmp_path, "signed_by = [{key}]", code=1)
     settings = str(tmp_path / "settings.toml")
     (told,) = shop.json("-c", settings, "policy", "test", image, code=1)
