@@ -50,14 +50,19 @@ class LocalVerdicts:
 
     def check(self, name: ImageName, image: StoredImage) -> None:
         """:raises Denied: when the running mirror would refuse the manifest."""
+        refusal = self.find_refusal(name, image)
+        if refusal is not None:
+            raise Denied(refusal.why)
+
+    def find_refusal(self, name: ImageName, image: StoredImage) -> Refuse | None:
+        """Return the reason for which the running mirror would refuse the manifest, or None."""
         registry, repository = name.repository.first, Repository(name.repository.rest)
         upstreams = self._settings.upstreams.items()
         upstream = next((each for each, its in upstreams if registry_names(its)[0] == registry), "")
         subject = Subject(upstream, repository, name.reference, image.digest)
         facts = _run(self._gather(registry, subject, image))
         verdict = admit(subject, facts.enforced())
-        if isinstance(verdict, Refuse):
-            raise Denied(verdict.why)
+        return verdict if isinstance(verdict, Refuse) else None
 
     async def _gather(self, registry: str, subject: Subject, image: StoredImage) -> Facts:
         sources = make_verdict_sources(

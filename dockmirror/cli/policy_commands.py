@@ -12,10 +12,12 @@ from ..admission.policy_report import TagSummary, summarize
 from ..admission.recalls import Recalls, explain
 from ..admission.verdict import Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from ..app.local_verdicts import LocalVerdicts
 from ..app.naming import ImageName
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.reference import Tag
+from ..store.held_images import HeldImages
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, json_option
 from .command_context import Context, find_store, parse_image
@@ -39,13 +41,16 @@ def policy() -> None:
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_obj
 def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
-    """Say what recalls, the lock file and the cool-down would do if IMAGES were pulled now, and why.
+    """Say what the policies and recalls would do if IMAGES were pulled now, and why.
+
+    Signatures, the policy server's verdicts and the limits on images are known of images in the cache.
 
     Exit status: 0 when all of them would be served, 1 when one would be refused.
     """
     settings = context.settings
-    admission = LocalAdmission(settings, find_store(settings), time.time())
-    results = []
+    root, now = find_store(settings), time.time()
+    admission, verdicts = LocalAdmission(settings, root, now), LocalVerdicts(settings, root, now)
+    held_images, results = HeldImages(root), []
     for name in (parse_image(image, settings) for image in images):
         try:
             locked, found = admission.find_locked(name), admission.find(name)
@@ -59,6 +64,7 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
             is_tag = isinstance(name.reference, Tag)
             why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
             described = {"image": str(name), "verdict": "served", "digest": None, "why": why}
+        described = _apply_verdicts(verdicts, held_images, name, described)
         results.append(_apply_recall(admission.recalls, name, described))
     if as_json:
         print_json(results)
@@ -66,6 +72,23 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
         for each in results:
             click.echo("\n  ".join(_lines(each)))
     raise SystemExit(1 if any(each["verdict"] == "refused" for each in results) else 0)
+
+
+def _apply_verdicts(
+    verdicts: LocalVerdicts, held_images: HeldImages, name: ImageName, fields: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the decision about an image, which is a refusal if a rule refuses what it leads to."""
+    digest = Digest.parse(fields["digest"]) if fields["digest"] is not None else None
+    if digest is None and isinstance(name.reference, Digest):
+        digest = name.reference
+    elif digest is None and isinstance(name.reference, Tag) and fields["verdict"] == "served":
+        tagged = held_images.list_tags(name.repository).get(name.reference)
+        digest = None if tagged is None else tagged.digest
+    image = None if digest is None else held_images.read_image(name.repository, digest)
+    refusal = None if image is None or image.data is None else verdicts.find_refusal(name, image)
+    if refusal is None:
+        return fields
+    return {**fields, "verdict": "refused", "digest": None, "why": refusal.why}
 
 
 def _apply_recall(recalls: Recalls, name: ImageName, fields: dict[str, Any]) -> dict[str, Any]:

@@ -75,3 +75,17 @@ def test_a_kept_verdict_of_the_policy_server_counts(
     path.write_text(json.dumps([now - 120, now + seconds, allow, "flaws"]))
     printed = export(shop, tmp_path, "hook = true", code=code)
     assert allow or "is refused by the policy server: flaws" in printed
+
+
+@pytest.mark.parametrize("image", ["nginx:1.27", f"nginx@{IMAGE}"])
+def test_policy_test_says_why_an_image_would_be_refused(shop: Shop, tmp_path: Path, image: str) -> None:
+    """It knows signatures of images in the cache only."""
+    export(shop, tmp_path, "signed_by = [{key}]", code=1)
+    settings = str(tmp_path / "settings.toml")
+    (told,) = shop.json("-c", settings, "policy", "test", image, code=1)
+    assert told["verdict"] == "refused"
+    assert "it has no signature; use a signed version" in told["why"]
+    sign(shop, IMAGE)
+    (told,) = shop.json("-c", settings, "policy", "test", image)
+    assert told["verdict"] == "served"
+    assert shop.json("-c", settings, "policy", "test", "nginx:absent")[0]["verdict"] == "served"
