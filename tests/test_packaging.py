@@ -195,7 +195,11 @@ def started(directory: Path, port: int, environment: Path, program: str, *argume
         [str(environment / program), *arguments],
         log=directory / "mirror.log",
         ready=lambda: answer(port) is not None,
-        environment={**CLEAN_ENVIRONMENT, "CACHE_DIRECTORY": str(directory / "cache")},
+        environment={
+            **CLEAN_ENVIRONMENT,
+            "CACHE_DIRECTORY": str(directory / "cache"),
+            "STATE_DIRECTORY": str(directory / "state"),
+        },
     )
 
 

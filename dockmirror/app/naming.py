@@ -12,7 +12,8 @@ from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Reference, Repository, parse_reference
-from ..system.networks import is_address, normalize_host
+from ..system.networks import is_address, normalize_host, parse_address
+from .endpoints import DEFAULT_PORT, Port, listening_ports
 
 LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 """The names by which a machine, and the containers on it, reach a server on that machine."""
@@ -80,6 +81,26 @@ def mirror_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
         registry = _registry(upstream, f"{settings.host(key)}{port}" if has_virtual_hosts else "")
         registries.setdefault(registry.name, registry)
     return MirrorAddress(scheme, own, tuple(registries.values()), settings.export)
+
+
+def setup_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
+    """Describe the mirror by the settings alone, for scripts that people run as root.
+
+    With TLS the host is the one of the mirror's names that the client used, or else ``domain``, with the port
+    that the mirror listens on for TLS; if it listens on none, a proxy in front does so on the default port.
+    Without TLS only the mirror's own machine may ask, and gets the address of a port there.
+
+    :param scheme: by which the client reached the mirror.
+    :param host: the host that the client asked for, which decides only between names of the settings.
+    """
+    name = normalize_host(host)
+    own = name if name in settings.names else settings.domain
+    ports = [port for port in listening_ports(settings) if port.scheme == scheme]
+    if scheme == "https":
+        return mirror_address(settings, scheme, ports[0].netloc(own) if ports else own)
+    local = (port for port in ports if parse_address(port.local_address).is_loopback)
+    port = next(local, Port("http", DEFAULT_PORT))
+    return mirror_address(settings, scheme, port.netloc(port.local_host))
 
 
 def _registry(upstream: UpstreamSettings, host: str) -> MirroredRegistry:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
@@ -34,9 +36,12 @@ from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .budget import make_budget
-from .naming import mirror_address, own_host_names, parse_image_name, registry_names
+from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
 from .stack import StackContext, build_stack
 from .telemetry import make_request_counter
+
+if TYPE_CHECKING:
+    from ..web.pages.resources import PageFactory
 
 Log = Callable[[ServerRequest], None]
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
@@ -152,7 +157,6 @@ class SiteBuilder:
         logs: list[Log] = [
             AccessLog(settings.log_format, clock, self._write_line),
             make_request_counter(settings, telemetry.metrics),
-            telemetry.recent,
         ]
         if telemetry.pulls is not None:
             logs.append(telemetry.pulls.end)
@@ -216,16 +220,18 @@ def build_hosts(
     return VirtualHosts(hosts, root, pages.unknown_host())
 
 
-@frozen
 class _LatePages:
     """The pages for people, which are imported when somebody requests one."""
 
-    _settings: Settings
-    _context: StackContext
+    def __init__(self, settings: Settings, context: StackContext) -> None:
+        self._settings = settings
+        self._context = context
+        self._factory: PageFactory | None = None
 
     def resources(self, registry: str | None = None) -> Mapping[str, Resource]:
         """See ``PageFactory.resources``."""
-        return {name: LateResource(partial(self._make, registry, name)) for name in ("", "client")}
+        names = ("", "client", "pulls", "setup")
+        return {name: LateResource(partial(self._make, registry, name)) for name in names}
 
     def unknown_host(self) -> Resource:
         """Return the page for names that are not the mirror's; see ``UnknownHost``."""
@@ -238,11 +244,22 @@ class _LatePages:
         return LateResource(make)
 
     def _make(self, registry: str | None, name: str) -> Resource:
-        from ..web.pages.resources import PageFactory
+        if self._factory is None:
+            self._factory = self._make_factory()
+        return self._factory.resources(registry)[name]
 
-        context = self._context
-        find_mirror = partial(mirror_address, self._settings)
-        return PageFactory(find_mirror, context.telemetry.recent, context.clock).resources(registry)[name]
+    def _make_factory(self) -> PageFactory:
+        from ..web.pages.own_pulls import PullFinder
+        from ..web.pages.resources import PageContext, PageFactory
+
+        settings, context, history = self._settings, self._context, self._context.history
+        finder = PullFinder(
+            history.reader if history else None,
+            settings.history_addresses,
+            history.in_thread if history else maybeDeferred,
+        )
+        find_setup = partial(setup_address, settings)
+        return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
 
 
 def _export_resource(settings: Settings, registry: IRegistry) -> Resource:

@@ -22,7 +22,7 @@ from ..metrics import Metrics
 from ..status.cache_series import CacheSeries, PullCounts
 from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
 from ..web.readiness import ReadinessCheck, ReadinessState
-from ..web.recent_requests import RecentRequests, RequestCounter
+from ..web.request_counter import RequestCounter
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
@@ -38,7 +38,6 @@ class Telemetry:
     upstreams: UpstreamHealthTable
     series: CacheSeries
     popular: PullCounts
-    recent: RecentRequests
     pulls: PullRecorder | None
 
     @classmethod
@@ -51,7 +50,6 @@ class Telemetry:
             UpstreamHealthTable(clock),
             CacheSeries(clock, memory.series),
             PullCounts(memory.pull_counts),
-            RecentRequests(clock, memory.recent),
             None if addresses is None else PullRecorder(PullTable(memory.pulls), clock, addresses),
         )
 

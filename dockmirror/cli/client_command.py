@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 from ..app.endpoints import DEFAULT_PORT, Port, listening_ports
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
-from ..client_config.snippet import ClientConfig, MirrorAddress, Snippet
+from ..client_config.snippet import FILE_MARK, ClientConfig, MirrorAddress, Snippet
 from ..config.load import load
 from ..config.settings import Settings
 from .arguments import json_option
@@ -26,7 +26,6 @@ from .command_context import Context
 from .output import print_json
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
-_MARK = "# Written by 'dockmirror client', which overwrites this file as long as this line is here.\n"
 
 
 @click.command("client", short_help="Print or write the configuration of a client.")
@@ -145,7 +144,7 @@ def _write_files(
         if config is DOCKER:
             changed = [path for path in texts if _merge_into(path, mirror)]
         else:
-            changed = [path for path in _files_to_write(texts) if replace_text(path, _MARK + texts[path])]
+            changed = [path for path in _files_to_write(texts) if replace_text(path, FILE_MARK + texts[path])]
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
     return list(texts), changed
@@ -180,7 +179,7 @@ def _files_to_write(texts: dict[Path, str]) -> list[Path]:
 
 def _is_own_file(path: Path, text: str) -> bool:
     existing = path.read_text("utf-8", errors="replace")
-    return existing.startswith(_MARK) or existing == text
+    return existing.startswith(FILE_MARK) or existing == text
 
 
 def replace_text(path: Path, text: str) -> bool:

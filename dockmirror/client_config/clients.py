@@ -76,17 +76,21 @@ def _gitlab_snippets(mirror: MirrorAddress) -> list[Snippet]:
     return [Snippet(job, ".gitlab-ci.yml"), Snippet(runner, "/etc/gitlab-runner/config.toml", "runner")]
 
 
-DOCKER = ClientConfig("docker", "Docker", _docker_snippets, "systemctl restart docker")
-DESKTOP = ClientConfig("desktop", "Docker Desktop", _desktop_snippets)
+DOCKER = ClientConfig("docker", "Docker", _docker_snippets, "systemctl reload docker", system="linux")
+DESKTOP = ClientConfig("desktop", "Docker Desktop", _desktop_snippets, system="desktop", tab="docker")
 GITLAB = ClientConfig("gitlab", "GitLab CI, docker-in-docker", _gitlab_snippets)
 
 
 # Podman, Buildah and CRI-O: containers-registries.conf(5), as a drop-in.
 
+_PODMAN_FILE = "/etc/containers/registries.conf.d/50-dockmirror.conf"
+_PODMAN_HOST = "host.containers.internal"
+"""The name by which podman's virtual machine reaches the machine that it runs on."""
+
 
 def _podman_snippets(mirror: MirrorAddress) -> list[Snippet]:
     text = "\n".join(_podman_registry(mirror, registry) for registry in mirror.registries)
-    return [Snippet(text, "/etc/containers/registries.conf.d/50-dockmirror.conf", is_file=True)]
+    return [Snippet(text, _PODMAN_FILE, is_file=True)]
 
 
 def _podman_registry(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
@@ -95,6 +99,15 @@ def _podman_registry(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
         "[[registry.mirror]]", f'location = "{mirror.by_path(registry)}"',
     ]  # fmt: skip
     return "\n".join([*lines, *(["insecure = true"] if mirror.is_plain else []), ""])
+
+
+def _podman_machine_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    """Return the command that has podman's virtual machine fetch its file.
+
+    https://docs.podman.io/en/latest/markdown/podman-machine-ssh.1.html
+    """
+    reachable = mirror.with_host_name(_PODMAN_HOST) if mirror.is_loopback else mirror
+    return [Snippet(f'podman machine ssh "sudo curl -fsSo {_PODMAN_FILE} {reachable.url}/client/podman"\n')]
 
 
 # containerd, and Kubernetes on it: one hosts.toml for each registry, which the parameter ``ns`` of a request
@@ -227,7 +240,8 @@ CLIENTS: Mapping[str, ClientConfig] = {
     for client in (
         DOCKER,
         DESKTOP,
-        ClientConfig("podman", "Podman, Buildah, CRI-O", _podman_snippets),
+        ClientConfig("podman", "Podman, Buildah, CRI-O", _podman_snippets, system="linux"),
+        ClientConfig("machine", "Podman machine", _podman_machine_snippets, system="desktop", tab="podman"),
         ClientConfig("containerd", "containerd, Kubernetes", _containerd_snippets, more=_containerd_hosts),
         ClientConfig("k3s", "k3s", _k3s_snippets, "systemctl restart k3s"),
         ClientConfig("buildkit", "BuildKit", _buildkit_snippets, "systemctl restart buildkit"),

@@ -9,6 +9,8 @@ from attrs import frozen
 
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d+){3}|\[::1\]")
 HUB = "docker.io"
+FILE_MARK = "# Written by 'dockmirror client', which overwrites this file as long as this line is here.\n"
+"""The first line of files that may be written again and removed, if their format has comments."""
 
 
 @frozen
@@ -119,6 +121,8 @@ class ClientConfig:
     :ivar snippets: makes the snippets that people see, the most important first.
     :ivar after: the command that makes the client read its configuration again; empty where none is needed.
     :ivar more: makes further snippets of the same kind, which can be selected by name.
+    :ivar system: the key of the systems that these instructions are for; empty for all of them.
+    :ivar tab: the client whose tab of the page has these instructions, where it is another one.
     """
 
     name: str
@@ -126,6 +130,8 @@ class ClientConfig:
     snippets: MakeSnippets
     after: str = ""
     more: MakeSnippets = lambda _: ()
+    system: str = ""
+    tab: str = ""
 
     def snippet(self, mirror: MirrorAddress, name: str = "") -> Snippet | None:
         """Return the snippet of that name, by default the first, or None."""
@@ -138,3 +144,12 @@ class ClientConfig:
         """Return the snippets that are complete files, one for each path."""
         found = {each.path: each for each in (*self.snippets(mirror), *self.more(mirror)) if each.is_file}
         return list(found.values())
+
+    def file_text(self, file: Snippet) -> str:
+        """Return the text of one of ``files`` as it is written, below a mark if it can have comments."""
+        return FILE_MARK + file.text if file.comment else file.text
+
+    def undo(self, mirror: MirrorAddress) -> str:
+        """Return commands that take the configuration back; empty if other settings may share its file."""
+        files = [each.path for each in self.files(mirror) if each.comment]
+        return "".join(f"{line}\n" for line in (f"rm {' '.join(files)}", self.after) if files and line)

@@ -118,12 +118,14 @@ def _take_nothing(_: Sequence[PartReport]) -> None:
 class PullRecorder:
     """Assigns the requests of clients to pulls, and reports them once per second.
 
+    :ivar process: tells the processes of a mirror apart.
     :ivar take: receives the reports.
     """
 
     _table: PullTable
     _clock: IReactorTime
     _detail: AddressDetail = "full"
+    process: int = field(factory=os.getpid)
     take: Callable[[Sequence[PartReport]], None] = _take_nothing
     _running: dict[ServerRequest, _Part] = field(factory=dict)
     _reports: dict[tuple[int, int], PartReport] = field(factory=dict)
@@ -167,7 +169,7 @@ class PullRecorder:
             part.number = number
             part.is_first = any(each.name == part.name for each in members if each.number == number)
         elif is_manifest:
-            part.number = make_number(now, os.getpid(), next(self._count))
+            part.number = make_number(now, self.process, next(self._count))
             part.is_first = part.is_new = True
 
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
@@ -283,7 +285,8 @@ class PullRecorder:
 
     def _touch(self, part: _Part, now: float, name: int | None) -> None:
         self._table.touch(part.key, part.number, now, name)
-        if name is not None:
+        # Another process may have begun a later pull by a tag that names the same digest.
+        if name is not None and isinstance(part.target, Manifest) and isinstance(part.target.reference, Tag):
             _bound(self._recent)
             self._recent[part.key, name] = _Recent(part.number, now)
 

@@ -77,6 +77,7 @@ class ServerRequest(TwistedRequest):
 
     def __init__(self, channel: Any, queued: object = False) -> None:
         super().__init__(channel, queued)
+        self._site = channel.site
         self._clock: IReactorTime = channel.site.reactor
         self._log_end: Callable[[ServerRequest], None] = channel.site.log
         self._on_response_begin: Callable[[], None] = channel.begin_response
@@ -95,6 +96,11 @@ class ServerRequest(TwistedRequest):
     def is_token_request(self) -> bool:
         """Tell whether it is for the token service, on any host and below any registry's name."""
         return self.path.endswith(b"/v2/auth")
+
+    @property
+    def is_site_draining(self) -> bool:
+        """Tell whether the site stops, and waits only for the responses that run."""
+        return bool(self._site.connections.draining)
 
     def gotLength(self, _: int | None) -> None:
         """Collect the body in memory; Twisted would use a file if its length is unknown."""

@@ -38,7 +38,7 @@ def test_standard_output_is_a_valid_file() -> None:
     """Hints go to standard error."""
     result = run("client", MIRROR, "docker")
     assert json.loads(result.stdout)["registry-mirrors"] == ["http://192.168.1.5:8080"]
-    assert "systemctl restart docker" in result.stderr
+    assert "systemctl reload docker" in result.stderr
     assert tomllib.loads(run("client", MIRROR, "podman").stdout)["registry"]
 
 
@@ -100,7 +100,7 @@ def test_daemon_json_is_merged_once(tmp_path: Path, daemon_json: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert (file.parent / "daemon.json.bak").read_text() == before
     assert f"{file}: written" in result.stdout
-    assert "systemctl restart docker" in result.stdout
+    assert "systemctl reload docker" in result.stdout
     assert write(tmp_path, "docker").stdout == f"{file}: unchanged\n"
     assert (file.parent / "daemon.json.bak").read_text() == before
     assert sorted(each.name for each in file.parent.iterdir()) == ["daemon.json", "daemon.json.bak"]

@@ -8,14 +8,17 @@ from functools import partial
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from dockmirror.client_config.clients import CLIENTS
 
-from .parts.browser import browser
+from .parts.browser import browser, find_obstacles
+from .parts.images import image
 from .parts.mirror import Mirror
 from .parts.programs import require
+from .parts.registry import Registry
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +67,8 @@ def test_copies(mirror: Mirror, chromium: Chrome, host: str) -> None:
             "Browser.grantPermissions",
             {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": f"http://{own}"},
         )
-    figure = chromium.find_element(By.CSS_SELECTOR, "#docker figure")
+    unfold(chromium)
+    figure = chromium.find_element(By.CSS_SELECTOR, "#docker details figure")
     button = figure.find_element(By.TAG_NAME, "button")
     button.click()
     WebDriverWait(chromium, 10).until(lambda _: button.text == "Copied")
@@ -78,6 +82,7 @@ def test_copies_each(mirror: Mirror, chromium: Chrome) -> None:
     chromium.get(f"{mirror.url}/")
     permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
     chromium.execute_cdp_cmd("Browser.grantPermissions", {"permissions": permissions, "origin": mirror.url})
+    unfold(chromium)
     figures = chromium.find_elements(By.TAG_NAME, "figure")
     assert len(figures) > len(CLIENTS)
     for figure in figures:
@@ -103,11 +108,64 @@ def pasted(chromium: Chrome) -> str:
     return str(area.get_property("value"))
 
 
+def unfold(chromium: Chrome) -> None:
+    """Show all tabs at once, and what is folded in them."""
+    chromium.execute_script(
+        "document.querySelectorAll('.panel').forEach(each => { each.style.display = 'block' });"
+        "document.querySelectorAll('details').forEach(each => { each.open = true })"
+    )
+
+
 def test_without_script(mirror: Mirror) -> None:
-    """Without scripts the page is complete, in the browser's language, and has no buttons."""
+    """Without scripts the page has the browser's language and no buttons, and its tabs open by keys."""
     require("chromium", "chromedriver")
     with browser("zh-CN", script=False) as driver:
-        driver.get(f"http://{mirror.host()}/")
+        driver.get(f"http://{mirror.host()}/?client=containerd")
         assert driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "zh"
         assert not any(button.is_displayed() for button in driver.find_elements(By.TAG_NAME, "button"))
-        assert all(code.is_displayed() for code in driver.find_elements(By.TAG_NAME, "pre"))
+        driver.find_element(By.ID, "client-containerd").send_keys(Keys.ARROW_RIGHT)
+        shown = [name for name in CLIENTS if driver.find_element(By.ID, name).is_displayed()]
+        assert shown == ["k3s"]
+        driver.find_element(By.CSS_SELECTOR, "#k3s summary").send_keys(Keys.ENTER)
+        assert "registries.yaml" in driver.find_element(By.CSS_SELECTOR, "#k3s details figure").text
+        driver.find_element(By.CLASS_NAME, "action").click()
+        assert driver.find_element(By.CSS_SELECTOR, "#test p:last-child a").is_displayed()
+
+
+def test_an_address_opens_its_tab(mirror: Mirror, chromium: Chrome) -> None:
+    chromium.get("about:blank")
+    chromium.get(f"{mirror.url}/#machine")
+    assert [name for name in CLIENTS if chromium.find_element(By.ID, name).is_displayed()] == ["machine"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_everybody_can_use_it(mirror: Mirror, chromium: Chrome, language: str) -> None:
+    """axe finds nothing to object to, by day and by night; on a desktop the page has two screens at most."""
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.get(f"{mirror.url}/?lang={language}&test=")
+        assert chromium.execute_script("return document.documentElement.scrollHeight") <= 1600
+        assert find_obstacles(chromium) == []
+        unfold(chromium)
+        assert find_obstacles(chromium) == []
+
+
+def test_my_client(mirror: Mirror, token_registry: Registry, chromium: Chrome) -> None:
+    """The test waits for a pull, and turns green with what the mirror saw of it."""
+    pushed = image("pulled to see it")
+    token_registry.push("library/seen-live", pushed, "1")
+    chromium.get(f"{mirror.url}/")
+    chromium.find_element(By.CLASS_NAME, "action").click()
+    assert chromium.find_elements(By.CSS_SELECTOR, "#test-result .waiting")
+    client = mirror.client()
+    client.manifest("docker.io/library/seen-live", "1")
+    for blob in pushed.blobs:
+        client.blob("docker.io/library/seen-live", blob.digest)
+    result = WebDriverWait(chromium, 30).until(
+        lambda driver: driver.find_element(By.CSS_SELECTOR, "#test-result .served")
+    )
+    assert "seen-live:1 · " in result.text
+    assert "seen-live:1 · " in chromium.find_element(By.ID, "pull-list").text

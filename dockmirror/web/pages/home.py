@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import asdict, frozen
 from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, download_archive
-from ...client_config.snippet import ClientConfig, MirrorAddress, MirroredRegistry, Snippet
-from ...config.notation import format_size
+from ...client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
 from ...http.access import ClientAddress
 from ...system.timestamps import format_timestamp
-from ..recent_requests import RequestRecord
+from .client_tabs import render_tabs
+from .own_pulls import (
+    ClientPulls,
+    ClientTest,
+    describe_age,
+    describe_pull,
+    name_image,
+    render_pulls,
+    render_test,
+)
 from .page import (
+    PAGE,
     Language,
+    PageAssets,
     align_columns,
-    format_age,
     inline_code,
+    read_asset,
     render_page,
     section,
     snippet_figure,
     table,
+)
+
+ASSETS = PageAssets(
+    f"{PAGE.style}\n{read_asset(__package__, 'home.css')}",
+    f"{PAGE.script}\n{read_asset(__package__, 'home.js')}",
+    may_connect=True,
 )
 
 
@@ -32,20 +47,28 @@ class HomePageView:
     """The mirror as one client sees it.
 
     :ivar registry: the registry of the requested virtual host; None on the mirror's own host.
-    :ivar requests: the client's recent requests, newest first.
-    :ivar now: in seconds since the epoch.
+    :ivar setup: the mirror as its setup scripts name it; None if it gives this client none.
+    :ivar pulls: the client's own.
+    :ivar test: the client's test, which may not have begun.
+    :ivar chosen: the client whose tab is open.
     """
 
     mirror: MirrorAddress
     registry: MirroredRegistry | None
+    setup: MirrorAddress | None
     client: ClientAddress
-    requests: Sequence[RequestRecord]
-    now: float
+    pulls: ClientPulls
+    test: ClientTest
+    chosen: str = ""
 
     @property
     def host(self) -> str:
         """The requested host."""
         return self.client.host if self.registry is None else self.registry.host
+
+    @property
+    def now(self) -> float:
+        return self.test.now
 
     @property
     def example(self) -> str:
@@ -56,39 +79,14 @@ class HomePageView:
         return f"docker pull {self.mirror.by_path(first)}/library/busybox"
 
 
-def has_failed(record: RequestRecord) -> bool:
-    """Return whether the client did not get its content; a challenge is part of most pulls."""
-    return record.cut_off or (record.status >= 400 and record.status != 401)
-
-
-def source_phrase(record: RequestRecord) -> str:
-    """Return the key of the phrase that says where an answer came from."""
-    if record.cut_off:
-        return "requests.cut_off"
-    if record.status == 401:
-        return "requests.challenged"
-    if record.status >= 400:
-        return "requests.failed" if record.status >= 500 else "requests.refused"
-    return "requests.held" if record.upstream is None else "requests.upstream"
-
-
-def describe_source(record: RequestRecord, say: Language) -> str:
-    """Say where an answer came from, or why there was none."""
-    source = say(source_phrase(record))
-    return f"{source}: {record.reason}" if record.reason else source
-
-
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
-
-
 def render_home(view: HomePageView, say: Language) -> Tag:
     """Return the whole document."""
-    main = Tag("main")(_requests(view, say), _registries(view, say), _clients(view, say))
+    pair = tags.div(_test(view, say), _pulls(view, say), class_="pair")
+    main = Tag("main")(_clients(view, say), pair, _registries(view, say))
     if view.mirror.archives:
         main(_archives(view, say))
-    return render_page(
-        f"{view.host}: {_title(view, say)}", say, _header(view, say), _contents(view, say), main
-    )
+    title = f"{view.host}: {_title(view, say)}"
+    return render_page(title, say, _header(view, say), main, look=ASSETS)
 
 
 def _title(view: HomePageView, say: Language) -> str:
@@ -115,54 +113,38 @@ def _header(view: HomePageView, say: Language) -> Tag:
     )
 
 
-def _contents(view: HomePageView, say: Language) -> Tag:
-    inner = tags.ul(_item(f"#{client.name}", client.title) for client in CLIENTS.values())
-    return tags.nav(
-        tags.ul(
-            _item("#requests", say("requests")),
-            _item("#registries", say("registries")),
-            _item("#clients", say("clients"))(inner),
-            _item("#archives", say("archives")) if view.mirror.archives else "",
-        ),
-        **{"aria-label": say("contents")},
+def _clients(view: HomePageView, say: Language) -> Tag:
+    part = section("clients", say("clients"))
+    part(tags.p(inline_code(say("clients.what", url=view.mirror.url))))
+    return part(render_tabs(view.mirror, view.setup, view.chosen, say))
+
+
+def _test(view: HomePageView, say: Language) -> Tag:
+    """Return the test; its result is a live region, so that a screen reader reads it."""
+    part = section("test", say("test"))
+    link = tags.a(
+        say("test.again" if view.test.began else "test"), href=f"?test&lang={say.code}", class_="action"
     )
+    result = tags.div(render_test(view.test, view.mirror.url, say), id="test-result", role="status")
+    part(tags.p(say("test.what")), tags.p(link), result)
+    if view.test.state in ("waiting", "late", "running"):
+        address = f"?test={view.test.began:.0f}&lang={say.code}#test"
+        part(Tag("noscript")(tags.p(tags.a(say("test.look"), href=address))))
+    return part
 
 
-def _item(target: str, text: str) -> Tag:
-    return tags.li(tags.a(text, href=target))
-
-
-def _requests(view: HomePageView, say: Language) -> Tag:
-    part = section("requests", say("requests"))
-    address = view.client.address
-    if address is None:
-        return part(tags.p(say("requests.nobody")))
-    part(tags.p(inline_code(say("requests.what", address=address))))
-    if not view.requests:
-        return part(tags.p(say("requests.none"), class_="none"))
-    rows = (_row(each, view, say) for each in view.requests)
-    names = ("requests.age", "requests.request", "requests.status", "requests.size", "requests.source")
-    return part(table((say(name) for name in names), rows, "requests"))
-
-
-def _row(record: RequestRecord, view: HomePageView, say: Language) -> Tag:
-    time = format_timestamp(record.time)
-    path = _DIGEST.sub(r"\1…", record.path)
-    return tags.tr(
-        tags.td(tags.time(format_age(view.now - record.time), datetime=time, title=time)),
-        tags.td(tags.code(f"{record.method} {path}", title=f"{record.host}{record.path}")),
-        tags.td(str(record.status)),
-        tags.td(format_size(record.size)),
-        tags.td(describe_source(record, say)),
-        class_="bad" if has_failed(record) else "",
-    )
+def _pulls(view: HomePageView, say: Language) -> Tag:
+    part = section("pulls", say("pulls"))
+    events = f"pulls/events?lang={say.code}&test={view.test.began:.0f}"
+    found = render_pulls(view.pulls, view.client.address, view.now, say)
+    return part(tags.div(found, id="pull-list", **{"data-events": events}))
 
 
 def _registries(view: HomePageView, say: Language) -> Tag:
     """List the registries, by host where they have one; one example is enough for the paths then."""
     mirror = view.mirror
     example = f"{mirror.by_path(mirror.example)}/{mirror.example.placeholder}"
-    part = section("registries", say("registries"))
+    part = tags.details(tags.summary(say("registries.all", count=len(mirror.registries))), id="registries")
     part(tags.p(inline_code(say("registries.what", example=example))))
     by_name = any(each.host for each in mirror.registries)
     if by_name:
@@ -178,25 +160,8 @@ def _registries(view: HomePageView, say: Language) -> Tag:
     return part(table((say(name) for name in names), rows, "registries"))
 
 
-def _clients(view: HomePageView, say: Language) -> Tag:
-    part = section("clients", say("clients"))
-    part(tags.p(inline_code(say("clients.what", url=view.mirror.url))))
-    return part([_client(client, view, say) for client in CLIENTS.values()])
-
-
-def _client(client: ClientConfig, view: HomePageView, say: Language) -> Tag:
-    first, *others = client.snippets(view.mirror)
-    part = tags.section(tags.h3(client.title), id=client.name)
-    part(tags.p(inline_code(say(client.name, host=view.mirror.host))), snippet_figure(first, say))
-    if client.after:
-        part(tags.p(say("clients.after"), " ", tags.code(client.after), class_="after"))
-    for snippet in others:
-        part(tags.p(inline_code(say(f"{client.name}.{snippet.name}"))), snippet_figure(snippet, say))
-    return part
-
-
 def _archives(view: HomePageView, say: Language) -> Tag:
-    part = section("archives", say("archives"))
+    part = tags.details(tags.summary(say("archives")), id="archives")
     return part(tags.p(inline_code(say("archives.what"))), snippet_figure(download_archive(view.mirror), say))
 
 
@@ -213,24 +178,22 @@ def render_text(view: HomePageView, say: Language) -> str:
         ),
         [say("text.archives")] if mirror.archives else [],
         [f"    {line}" for line in download_archive(mirror).text.splitlines()] if mirror.archives else [],
-        [say("requests.of", address=view.client.address)] if view.client.address else [],
-        [*_requests_text(view, say)] or [f"    {say('requests.none')}"],
+        [say("pulls.of", address=view.client.address or view.client.user or "?")],
+        [*list_pulls(view, say)],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
-def _requests_text(view: HomePageView, say: Language) -> Iterator[str]:
+def list_pulls(view: HomePageView, say: Language) -> Iterator[str]:
+    """Yield the client's pulls as lines, or one that says why there are none."""
+    found = view.pulls
+    if not found.pulls:
+        yield "    " + say(found.unknown or "pulls.none", address=view.client.address)
     rows = [
-        [
-            format_age(view.now - each.time),
-            f"{each.method} {each.path}",
-            str(each.status),
-            format_size(each.size),
-            describe_source(each, say),
-        ]
-        for each in view.requests
+        [describe_age(view.now - each.began, say), name_image(each), describe_pull(each, say)]
+        for each in found.pulls
     ]
-    return iter(align_columns(rows))
+    yield from align_columns(rows)
 
 
 def render_json(view: HomePageView) -> str:
@@ -244,14 +207,8 @@ def render_json(view: HomePageView) -> str:
             ],
             "clients": {name: f"{mirror.url}/client/{name}" for name in CLIENTS},
             "export": f"{mirror.url}/export" if mirror.archives else None,
-            "requests": [
-                {
-                    "time": format_timestamp(each.time),
-                    "host": each.host, "method": each.method, "path": each.path, "status": each.status,
-                    "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
-                    "reason": each.reason,
-                }
-                for each in view.requests
+            "pulls": None if view.pulls.unknown else [
+                {**asdict(each), "began": format_timestamp(each.began)} for each in view.pulls.pulls
             ],
         },
         indent=2,

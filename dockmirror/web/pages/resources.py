@@ -1,29 +1,34 @@
-"""The resources of the pages: ``/``, ``/client/``, and unknown host names."""
+"""The resources of the pages: ``/``, ``/client/``, ``/pulls``, ``/setup/``, and unknown host names."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
-from twisted.web.template import Tag, tags
+from twisted.web.template import Tag, flattenString, tags
 
 from ...client_config.clients import CLIENTS
+from ...client_config.setup_script import SETUP_CLIENTS, render_setup_script
 from ...client_config.snippet import MirrorAddress
 from ...headers import lines
 from ...http.access import ClientAddress
-from ...http.server_request import ServerRequest
-from ...oci.errors import RegistryError, Unsupported
+from ...http.server_request import ServerRequest, parse_query
+from ...oci.errors import Denied, RegistryError, Unsupported
 from ...system.networks import normalize_host
+from ..events import EventStream, NextEvent
 from ..filter import RefusalResource
-from ..recent_requests import RecentRequests
-from ..respond import refuse
-from .home import HomePageView, render_home, render_json, render_text
+from ..respond import refuse, render_coroutine
+from .home import ASSETS, HomePageView, list_pulls, render_home, render_json, render_text
+from .own_pulls import SHOWN, ClientTest, PullFinder, render_pulls, render_test
 from .page import (
+    ENGLISH,
     HTML,
     JSON,
+    LANGUAGES,
     TEXT,
     Language,
     inline_code,
@@ -38,34 +43,72 @@ from .page import (
 
 
 @frozen
-class PageFactory:
-    """Creates the page resources of a mirror's hosts.
+class PageContext:
+    """The collaborators of the pages.
 
     :ivar find_mirror: returns the mirror's address for a scheme and a host.
+    :ivar find_setup: returns it for scripts that people run as root, by names of the settings alone.
     """
 
     find_mirror: Callable[[str, str], MirrorAddress]
-    recent: RecentRequests
+    find_setup: Callable[[str, str], MirrorAddress]
+    pulls: PullFinder
     clock: IReactorTime
+
+    def mirror(self, client: ClientAddress) -> MirrorAddress:
+        """Return the mirror's address as this client reaches it."""
+        return self.find_mirror(client.scheme, client.host)
+
+    def setup(self, client: ClientAddress) -> MirrorAddress | None:
+        """Return the mirror's address for this client's setup scripts.
+
+        None if it may get none: without TLS, others could change on the way what its user runs as root.
+        """
+        is_local = client.address is not None and client.address.is_loopback
+        return self.find_setup(client.scheme, client.host) if client.scheme == "https" or is_local else None
+
+    async def view(
+        self, request: ServerRequest, registry: str | None = None, limit: int = SHOWN
+    ) -> HomePageView:
+        """Return the mirror as the client of a request sees it.
+
+        :param registry: the registry of a virtual host, by its path; None for the mirror's own host.
+        """
+        client, query = requesting_client(request), dict(parse_query(request))
+        mirror = self.mirror(client)
+        named = next((each for each in mirror.registries if each.path == registry), None)
+        found = await self.pulls.find(client, limit=limit)
+        test = ClientTest.parse(query.get("test", ""), client, self.clock.seconds()).with_result(found)
+        return HomePageView(mirror, named, self.setup(client), client, found, test, query.get("client", ""))
+
+
+class PageFactory:
+    """Creates the page resources of a mirror's hosts."""
+
+    def __init__(self, context: PageContext) -> None:
+        self._context = context
+        self._events = EventStream(partial(_Viewer.subscribe, context), context.clock)
 
     def resources(self, registry: str | None = None) -> dict[str, Resource]:
         """Return the page resources of a host, by the first segment of their path.
 
         :param registry: the registry of a virtual host, by its path; None for the mirror's own host.
         """
-        return {"": _HomePage(self, registry), "client": _ClientConfigResource(self)}
-
-    def mirror(self, client: ClientAddress) -> MirrorAddress:
-        """Return the mirror's address as this client reaches it."""
-        return self.find_mirror(client.scheme, client.host)
+        context = self._context
+        return {
+            "": _HomePage(context, registry),
+            "client": _ClientConfigResource(context),
+            "pulls": _PullList(context, self._events),
+            "setup": _SetupScript(context),
+        }
 
 
 class _HomePage(Resource):
-    """``/``: the mirror, the configuration of clients, and the client's recent requests."""
+    """``/``: the mirror, the configuration of clients, and the client's own pulls."""
 
-    def __init__(self, pages: PageFactory, registry: str | None) -> None:
+    def __init__(self, context: PageContext, registry: str | None) -> None:
         super().__init__()
-        self._pages = pages
+        self._context = context
         self._registry = registry
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
@@ -77,42 +120,138 @@ class _HomePage(Resource):
             say = language_for(request)
         except RegistryError as error:
             return refuse(request, error)
-        view = self._view(request)
+        if dict(parse_query(request)).get("test") == "":
+            return self._begin_test(request, say)
+        return render_coroutine(request, self._render(request, say))
+
+    def _begin_test(self, request: ServerRequest, say: Language) -> int:
+        """Redirect to an address with the time from which pulls count."""
+        request.setResponseCode(303)
+        began = int(self._context.clock.seconds())
+        request.setHeader("Location", f"/?test={began}&lang={say.code}#test")
+        return send(b"", request)
+
+    async def _render(self, request: ServerRequest, say: Language) -> None:
+        view = await self._context.view(request, self._registry)
         request.setHeader("Vary", "Accept, Accept-Language")
         kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
         if kind == JSON:
-            return send(render_json(view).encode(), request, JSON)
-        if kind == TEXT:
-            return send(render_text(view, say).encode(), request)
-        return send_document(render_home(view, say), request)
+            send(render_json(view).encode(), request, JSON)
+        elif kind == TEXT:
+            send(render_text(view, say).encode(), request)
+        else:
+            send_document(render_home(view, say), request, ASSETS.policy)
 
-    def _view(self, request: ServerRequest) -> HomePageView:
-        client = requesting_client(request)
-        mirror = self._pages.mirror(client)
-        registry = next((each for each in mirror.registries if each.path == self._registry), None)
-        requests = self._pages.recent.list_for(client)
-        return HomePageView(mirror, registry, client, requests, self._pages.clock.seconds())
+
+class _PullList(Resource):
+    """``/pulls``: the client's own pulls as text; with ``?newest`` only the number of the last one."""
+
+    def __init__(self, context: PageContext, events: EventStream) -> None:
+        super().__init__()
+        self._context = context
+        self.putChild(b"events", events)
+
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
+        return RefusalResource(Unsupported(status=404))
+
+    def render_GET(self, request: ServerRequest) -> int:
+        try:
+            say = language_for(request)
+        except RegistryError as error:
+            return refuse(request, error)
+        return render_coroutine(request, self._render(request, say))
+
+    async def _render(self, request: ServerRequest, say: Language) -> None:
+        view = await self._context.view(request, limit=100)
+        if view.pulls.unknown:
+            refuse(request, Unsupported(LANGUAGES[ENGLISH](view.pulls.unknown), status=404))
+            return
+        newest = max((each.number for each in view.pulls.pulls), default=0)
+        wants_number = "newest" in dict(parse_query(request))
+        lines = [str(newest)] if wants_number else list_pulls(view, say)
+        send("".join(f"{line}\n" for line in lines).encode(), request)
+
+
+class _Viewer:
+    """The live parts of one open page."""
+
+    def __init__(self, context: PageContext, request: ServerRequest) -> None:
+        self._context = context
+        self._request = request
+        self._say = language_for(request)
+        self._sent = ""
+
+    @classmethod
+    def subscribe(cls, context: PageContext, request: ServerRequest) -> NextEvent:
+        return cls(context, request).next_event
+
+    async def next_event(self) -> str | None:
+        """Return the parts as JSON if they changed."""
+        view, say = await self._context.view(self._request), self._say
+        event = json.dumps(
+            {
+                "pulls": await _flatten(render_pulls(view.pulls, view.client.address, view.now, say)),
+                "test": await _flatten(render_test(view.test, view.mirror.url, say)),
+            }
+        )
+        if event == self._sent:
+            return None
+        self._sent = event
+        return event
+
+
+async def _flatten(part: Tag) -> str:
+    flattened: bytes = await flattenString(None, part)
+    return flattened.decode()
+
+
+class _SetupScript(Resource):
+    """``/setup/NAME``: a shell script that configures a client on its own machine."""
+
+    def __init__(self, context: PageContext, name: str = "") -> None:
+        super().__init__()
+        self._context = context
+        self._name = name
+
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
+        return _SetupScript(self._context, f"{self._name}/{path.decode('ascii', 'replace')}".lstrip("/"))
+
+    def render_GET(self, request: ServerRequest) -> int:
+        name = self._name
+        if name not in SETUP_CLIENTS:
+            known = ", ".join(SETUP_CLIENTS)
+            return refuse(request, Unsupported(f"unknown client; expected one of: {known}", status=404))
+        mirror = self._context.setup(requesting_client(request))
+        if mirror is None:
+            return refuse(
+                request,
+                Denied(
+                    "setup scripts are run as root, so they are served only by https and to the mirror's own"
+                    f" machine; /client/{name} has the lines to add by hand"
+                ),
+            )
+        return send(render_setup_script(name, mirror).encode(), request)
 
 
 class _ClientConfigResource(Resource):
     """``/client/NAME``: a client's configuration, ready to be written to its file."""
 
-    def __init__(self, pages: PageFactory, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, context: PageContext, path: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self._pages = pages
+        self._context = context
         self._path = path
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         if len(self._path) == 2:
             return RefusalResource(_missing())
-        return _ClientConfigResource(self._pages, (*self._path, path.decode("ascii", "replace")))
+        return _ClientConfigResource(self._context, (*self._path, path.decode("ascii", "replace")))
 
     def render_GET(self, request: ServerRequest) -> int:
         """Send the configuration below a comment that names its file."""
         name, snippet_name = (*self._path, "", "")[:2]
         client = CLIENTS.get(name)
         snippet = (
-            client.snippet(self._pages.mirror(requesting_client(request)), snippet_name) if client else None
+            client.snippet(self._context.mirror(requesting_client(request)), snippet_name) if client else None
         )
         if client is None or snippet is None:
             return refuse(request, _missing())

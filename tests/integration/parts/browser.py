@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
@@ -30,3 +33,29 @@ def browser(language: str, *, script: bool = True) -> webdriver.Chrome:
     options.add_experimental_option("prefs", preferences)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+
+
+_RUN_AXE = """
+var done = arguments[0];
+axe.run().then(function (found) {
+  done(found.violations.map(function (each) {
+    return each.id + ": " + each.nodes.map(function (node) { return node.html; }).join(" | ");
+  }));
+});
+"""
+
+
+def find_obstacles(driver: webdriver.Chrome) -> list[str]:
+    """Return what axe-core finds on the open page that keeps somebody from using it."""
+    driver.execute_script(_axe())
+    found: list[str] = driver.execute_async_script(_RUN_AXE)
+    return found
+
+
+@cache
+def _axe() -> str:
+    """Return axe-core, which ``tests/axe.txt`` installs in a package; nothing else of that is used."""
+    package = find_spec("axe_playwright_python")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).with_name("axe.min.js").read_text("utf-8")

@@ -62,11 +62,16 @@ class Dockerd(Process):
 
     def reload(self) -> None:
         """Have the daemon read its settings again, as ``systemctl reload docker`` does."""
+        os.kill(self.daemon_pid(), signal.SIGHUP)
+
+    def daemon_pid(self) -> int:
+        """Return the number of the daemon itself, which its own machine knows by another."""
         for name in Path("/proc").glob("[0-9]*/comm"):
             process = int(name.parent.name)
             with contextlib.suppress(OSError):
                 if name.read_text() == "dockerd\n" and os.getpgid(process) == self.pid:
-                    os.kill(process, signal.SIGHUP)
+                    return process
+        raise ProcessLookupError("dockerd does not run")
 
     def build(self, directory: Path, name: str) -> Completed:
         """Have the BuildKit within dockerd build the Dockerfile of a directory."""

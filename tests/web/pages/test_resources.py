@@ -10,6 +10,7 @@ import tomllib
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import bcrypt
@@ -79,16 +80,18 @@ def test_the_policy_allows_only_the_embedded_style_and_script(house: House) -> N
         (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", body, re.DOTALL)
         assert f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'" in policy
     assert "unsafe" not in policy
-    assert not re.search(r"""(?:src|href)="(?!#|\?lang=|data:)""", body)
+    assert not re.search(r"""(?:src|href)="(?!#|\?lang=|\?test|data:)""", body)
     assert not re.search(r"\sstyle=|\son[a-z]+=", body)
 
 
 def test_each_link_within_the_page_leads_to_a_section(house: House) -> None:
     root = parse(page(house.get(OWN, "/", HTML)))
     ids = {element.get("id") for element in root.iter() if element.get("id")}
-    links = {str(element.get("href")) for element in root.iter("a")}
-    assert {link.removeprefix("#") for link in links if link.startswith("#")} <= ids
+    links = {str(element.get("href")).partition("#")[2] for element in root.iter("a")}
+    assert links - {""} <= ids
     assert set(CLIENTS) <= ids
+    buttons = {str(element.get("for")) for element in root.iter("label")}
+    assert buttons == {element.get("id") for element in root.iter("input")}
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -158,7 +161,7 @@ def test_archives_are_offered_if_export_is_enabled(internet: Internet, house: Ho
     assert enabled.get(host, "/", JSON).json["export"] == f"http://{OWN}/export"
     root = parse(page(enabled.get(host, "/", HTML)))
     assert any(line in each for each in texts(root, "pre"))
-    assert "archives" in {element.get("id") for element in root.iter("section")}
+    assert "archives" in {element.get("id") for element in root.iter("details")}
     assert b"/export" not in house.get(host, "/").body + house.get(host, "/", HTML).body
     assert house.get(host, "/", JSON).json["export"] is None
 
@@ -170,13 +173,9 @@ def test_registry_paths_never_get_a_page(house: House, host: str, path: str) -> 
     assert "html" not in str(house.get(host, path, HTML)["Content-Type"])
 
 
-def test_paths_that_a_client_requested_are_escaped(house: House) -> None:
-    house.get(OWN, "/v2/<script>alert('x')</script>")
-    house.get(OWN, '/v2/"onload="x')
-    body = page(house.get(OWN, "/", HTML))
-    assert "/v2/&lt;script&gt;" in body
+def test_what_a_client_requested_is_escaped(house: House) -> None:
+    body = page(house.get(OWN, "/?client=<script>alert(1)</script>&test=<b>", HTML))
     assert "<script>alert" not in body
-    assert "/v2/&quot;onload=&quot;x" in body
     assert b"<script>alert" not in house.get("<script>alert(1)</script>", "/", HTML).body
 
 
@@ -202,17 +201,84 @@ def test_too_many_parameters_are_refused(house: House) -> None:
 
 
 def test_with_users_the_pages_need_a_login(internet: Internet, tmp_path: Path) -> None:
-    """Each user sees only their own requests."""
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    (tmp_path / "htpasswd").write_text("".join(f"{name}:{hashed}\n" for name in (USER, "other")))
+    (tmp_path / "htpasswd").write_text(f"{USER}:{hashed}\n")
     house = House(internet, access={"htpasswd": f"{tmp_path}/htpasswd", "keys": f"{tmp_path}/keys"})
-    refused = house.get(OWN, "/", HTML)
-    assert refused.status == 401
-    assert b"docker.io" not in refused.body
-    login, other = (f"Authorization: {basic(name, PASSWORD)}" for name in (USER, "other"))
-    house.get(OWN, "/v2/", login)
-    assert b"GET /v2/" in house.get(OWN, "/", login).body
-    assert b"GET /v2/" not in house.get(OWN, "/", other).body
+    for path in ("/", "/pulls", "/pulls/events", "/setup/docker"):
+        refused = house.get(OWN, path, HTML)
+        assert refused.status == 401
+        assert b"docker.io" not in refused.body
+    assert house.get(OWN, "/", f"Authorization: {basic(USER, PASSWORD)}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "checked"),
+    [
+        ("", {"client-docker", "system-docker-docker", "system-podman-podman"}),
+        ("?client=k3s", {"client-k3s", "system-docker-docker", "system-podman-podman"}),
+        ("?client=machine", {"client-podman", "system-docker-docker", "system-podman-machine"}),
+        ("?client=nothing", {"client-docker", "system-docker-docker", "system-podman-podman"}),
+    ],
+)
+def test_one_tab_is_open_without_a_script(house: House, query: str, checked: set[str]) -> None:
+    root = parse(page(house.get(OWN, f"/{query}", HTML)))
+    assert {str(each.get("id")) for each in root.iter("input") if each.get("checked")} == checked
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_each_client_says_how_to_take_it_back(house: House, code: str) -> None:
+    root = parse(page(house.get(OWN, f"/?lang={code}", HTML)))
+    for name in CLIENTS:
+        (part,) = (each for each in root.iter("div") if each.get("id") == name)
+        assert LANGUAGES[code]("clients.undo") in texts(part, "summary")
+
+
+def test_the_page_is_small(house: House) -> None:
+    assert len(house.get(OWN, "/", HTML).body) < 150_000
+
+
+def setup(
+    house: House, host: str, peer: str = "192.168.1.1", secure: bool = False, name: str = "docker"
+) -> Answer:
+    """Return the answer to a request for a setup script."""
+    return house.connect(peer, secure).ask("GET", host, f"/setup/{name}").answer
+
+
+@pytest.mark.parametrize(
+    ("peer", "secure", "host", "settings", "url"),
+    [
+        ("192.168.1.1", True, "m.example", {"listen": ["https:443"]}, "https://m.example"),
+        ("192.168.1.1", True, "m.example:9", {"listen": ["80", "https:8443"]}, "https://m.example:8443"),
+        ("192.168.1.1", True, "m.lan", {"listen": ["https:443"], "names": ["m.lan"]}, "https://m.lan"),
+        ("192.168.1.1", True, "10.0.0.1:8443", {}, "https://m.example"),
+        ("192.168.1.1", True, "docker.m.example", {}, "https://m.example"),
+        ("127.0.0.1", False, "m.example:9", {"listen": ["8081"]}, "http://127.0.0.1:8081"),
+        ("127.0.0.1", False, "localhost", {"listen": ["10.0.0.1:80", "[::1]:81"]}, "http://[::1]:81"),
+    ],
+)
+def test_setup_scripts_name_the_mirror_by_its_settings(
+    internet: Internet, peer: str, secure: bool, host: str, settings: dict[str, Any], url: str
+) -> None:
+    answer = setup(House(internet, **{"domain": "m.example", **settings}), host, peer, secure)
+    assert (answer.status, answer["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert f"\nmirror={url}\n" in answer.body.decode().replace("'", "")
+    assert b"10.0.0.1:8443" not in answer.body
+
+
+def test_setup_scripts_need_tls_or_the_same_machine(house: House) -> None:
+    refused = setup(house, OWN)
+    assert refused.error == (403, "DENIED")
+    assert "https" in refused.message
+    assert b"/setup/" not in house.get(OWN, "/", HTML).body
+    by_tls = house.connect(secure=True).ask("GET", "mirror.example", "/", HTML).answer
+    assert b"curl -fsSLo setup.sh https://mirror.example/setup/docker; sh setup.sh" in by_tls.body
+
+
+@pytest.mark.parametrize("name", ["", "helm", "docker/x", "../docker", "nothing"])
+def test_an_unknown_setup_script_gets_404_with_the_known_ones(house: House, name: str) -> None:
+    answer = setup(house, OWN, secure=True, name=name)
+    assert answer.error == (404, "UNSUPPORTED")
+    assert "containerd" in answer.message
 
 
 @pytest.mark.parametrize("path", ["/", "/client/docker", "/what/ever"])
@@ -260,5 +326,6 @@ def test_every_snippet_has_a_phrase() -> None:
     registry = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io")
     for client in CLIENTS.values():
         _, *others = client.snippets(MirrorAddress("http", "m", (registry,)))
-        for key in (client.name, *(f"{client.name}.{each.name}" for each in others)):
+        keys = (client.name, f"{client.name}.undo", *(f"{client.name}.{each.name}" for each in others))
+        for key in keys:
             assert key in ENGLISH.words

@@ -1,0 +1,273 @@
+#!/bin/sh
+# Lets @TITLE@ on this machine pull through @URL@.
+#
+#   sh setup.sh           shows what would change
+#   sh setup.sh --apply   changes it, and checks that it works
+#   sh setup.sh --undo    takes it back
+#
+# --root DIRECTORY before these changes the files below a directory, such as that of an image, and checks
+# nothing.
+set -euf
+
+client=@CLIENT@
+mirror=@URL@
+mark=@MARK@
+image=docker.io/library/hello-world:latest
+
+paths() {
+  cat <<'END_OF_FILE'
+@PATHS@
+END_OF_FILE
+}
+
+content() {
+  case $1 in
+@CONTENTS@
+  esac
+}
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'setup.sh: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+fetch() {
+  if has curl; then curl -fsS -m 20 "$1"; else wget -q -T 20 -O - "$1"; fi
+}
+
+# edit_json add|remove|keep: the lists of $work/ours in the JSON on standard input, whose rest stays.
+edit_json() {
+  if has jq; then
+    jq --slurpfile ours "$work/ours" --arg how "$1" '
+      if $how == "keep" then . else reduce ($ours[0] | to_entries[]) as $each (.;
+        ((.[$each.key] // []) - $each.value) as $others
+        | if $how == "add" then .[$each.key] = $each.value + $others
+          elif $others == [] then del(.[$each.key])
+          else .[$each.key] = $others end) end'
+  elif has python3; then
+    python3 -c '
+import json, sys
+how, ours, result = sys.argv[1], json.load(open(sys.argv[2])), json.load(sys.stdin)
+for key, values in ours.items() if how != "keep" else ():
+    present = result.get(key, [])
+    if not isinstance(present, list):
+        sys.exit(f"expected a list as {key}")
+    others = [each for each in present if each not in values]
+    result[key] = values + others if how == "add" else others
+    if not result[key]:
+        del result[key]
+print(json.dumps(result, indent=2, ensure_ascii=False))' "$1" "$work/ours"
+  else
+    say "neither jq nor python3 is installed" >&2
+    return 1
+  fi
+}
+
+# Writes to $work/next what the file at $1 is to be; fails if somebody else wrote the file.
+plan() {
+  content "$1" >"$work/ours"
+  cp "$work/ours" "$work/next"
+  if [ ! -s "$root$1" ] || cmp -s "$root$1" "$work/ours"; then return 0; fi
+  if [ "$client" = docker ]; then
+    edit_json add <"$root$1" >"$work/next" && edit_json keep <"$root$1" >"$work/kept" || return 1
+    if cmp -s "$work/kept" "$work/next"; then cp "$root$1" "$work/next"; fi
+  else
+    is_ours "$root$1"
+  fi
+}
+
+is_ours() { head -n 1 "$1" | grep -qxF "$mark"; }
+
+blocked() {
+  say "$1: exists and was not written by dockmirror. Add these lines to it yourself:"
+  content "$1"
+  exit 1
+}
+
+show() {
+  changes=
+  for path in $(paths); do
+    plan "$path" || blocked "$path"
+    if cmp -s "$root$path" "$work/next"; then
+      say "$path: stays as it is"
+    elif [ -e "$root$path" ] && has diff; then
+      changes=yes
+      diff -u "$root$path" "$work/next" || :
+    else
+      changes=yes
+      say "$path: new:"
+      sed 's/^/+/' "$work/next"
+    fi
+  done
+  [ -z "$changes" ] || say "Nothing was changed. To change it: sh $0 --apply"
+}
+
+# put PATH: $work/next becomes the file, with the permissions and the owner that it had.
+put() {
+  file=$root$1
+  if [ -L "$file" ]; then file=$(readlink -f "$file"); fi
+  { mkdir -p "$(dirname "$file")" && touch "$file.new"; } 2>/dev/null ||
+    fail "$file: cannot be written; run this as root"
+  if [ -e "$file" ]; then cp -p "$file" "$file.new"; fi
+  cat "$work/next" >"$file.new"
+  mv -f "$file.new" "$file"
+  say "$file: written"
+}
+
+apply() {
+  [ -n "$root" ] || fetch "$mirror/healthz" >/dev/null ||
+    fail "$mirror cannot be reached from this machine, or its certificate is not trusted here; nothing was changed"
+  for path in $(paths); do
+    plan "$path" || blocked "$path"
+  done
+  changes=
+  for path in $(paths); do
+    plan "$path"
+    if cmp -s "$root$path" "$work/next"; then continue; fi
+    changes=yes
+    if [ "$client" = docker ] && [ -s "$root$path" ] && [ ! -e "$root$path.before-dockmirror" ]; then
+      cp -p "$root$path" "$root$path.before-dockmirror"
+    fi
+    put "$path"
+  done
+  [ -n "$changes" ] || say "All files are in place already."
+  if [ -z "$root" ]; then
+    [ -z "$changes" ] || reload
+    verify
+  fi
+}
+
+undo() {
+  changes=
+  for path in $(paths; marked); do
+    file=$root$path
+    [ -e "$file" ] || continue
+    content "$path" >"$work/ours"
+    if cmp -s "$file" "$work/ours" || { [ "$client" != docker ] && is_ours "$file"; }; then
+      rm "$file" || fail "run this as root"
+      say "$file: removed"
+      if [ "$client" = containerd ]; then rmdir "$(dirname "$file")" 2>/dev/null || :; fi
+    elif [ "$client" = docker ]; then
+      undo_json "$path"
+    else
+      say "$file: was not written by dockmirror, and stays"
+      continue
+    fi
+    changes=yes
+  done
+  [ -n "$changes" ] || say "There is nothing to take back."
+  [ -n "$root" ] || [ -z "$changes" ] || reload
+}
+
+# The files that an earlier run wrote for registries that the mirror has no more.
+marked() {
+  if [ "$client" = containerd ] && [ -d "$root/etc/containerd/certs.d" ]; then
+    find "$root/etc/containerd/certs.d" -name hosts.toml -exec grep -lxF "$mark" {} + | sed "s|^$root||"
+  fi
+}
+
+undo_json() {
+  before=$root$1.before-dockmirror
+  if [ -e "$before" ] && edit_json add <"$before" 2>/dev/null | cmp -s - "$root$1"; then
+    mv -f "$before" "$root$1" || fail "run this as root"
+    say "$root$1: is again as it was"
+  else
+    edit_json remove <"$root$1" >"$work/next" || fail "$root$1: remove the lines that name $mirror yourself"
+    put "$1"
+  fi
+}
+
+reload() {
+  case $client in
+    docker)
+      if has systemctl; then systemctl reload docker; else kill -HUP "$(cat /var/run/docker.pid)"; fi ||
+        fail "docker could not be reloaded; is it running?"
+      say "docker: reloaded; no container was stopped. 'docker build' follows after its next restart."
+      ;;
+    podman)
+      if has systemctl && systemctl -q is-active crio; then systemctl reload crio; fi
+      ;;
+    k3s)
+      say "k3s reads this file only when it starts: systemctl restart k3s (k3s-agent on agents). Pods go on."
+      ;;
+  esac
+}
+
+verify() {
+  case $client in
+    docker) has docker || { say "Not tested: there is no docker command."; return 0; } ;;
+    podman) has podman || { say "Not tested: there is no podman command."; return 0; } ;;
+    containerd)
+      grep -qs certs.d "$root/etc/containerd/config.toml" || {
+        say "Kubernetes needs these lines in /etc/containerd/config.toml, and a restart of containerd:"
+        fetch "$mirror/client/containerd/config"
+      }
+      has ctr || { say "Not tested: there is no ctr command."; return 0; }
+      ;;
+    k3s) return 0 ;;
+  esac
+  tries=10
+  until uses_mirror; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || fail "$client does not name the mirror. Look at its log, or take it back: sh $0 --undo"
+    sleep 1
+  done
+  test_pull
+}
+
+uses_mirror() {
+  case $client in
+    docker) docker info --format '{{json .RegistryConfig.Mirrors}}' | grep -qF "\"$mirror/\"" ;;
+    podman) podman info --format json | grep -qF "\"${mirror#*://}/" ;;
+  esac
+}
+
+use_client() {
+  case $client-$1 in
+    containerd-find) ctr images ls -q "name==$image" | grep -q . ;;
+    containerd-pull) ctr images pull --hosts-dir /etc/containerd/certs.d "$image" ;;
+    containerd-remove) ctr images rm "$image" ;;
+    *-find) "$client" image inspect "$image" ;;
+    *-pull) "$client" pull -q "$image" ;;
+    *-remove) "$client" image rm "$image" ;;
+  esac
+}
+
+test_pull() {
+  if use_client find >/dev/null 2>&1; then
+    say "The mirror is set up. Pull an image that is not here yet, and look at $mirror/"
+    return 0
+  fi
+  newest=$(fetch "$mirror/pulls?newest" 2>/dev/null) || newest=unknown
+  use_client pull >/dev/null ||
+    fail "the mirror is set up, but $image could not be pulled; to take it back: sh $0 --undo"
+  use_client remove >/dev/null 2>&1 || :
+  if [ "$newest" = unknown ]; then
+    say "It works: $image was pulled. The mirror keeps no history that could show the pull."
+    return 0
+  fi
+  tries=10
+  while [ "$(fetch "$mirror/pulls?newest")" = "$newest" ]; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || fail "$image was pulled, but not through the mirror; its page says why: $mirror/"
+    sleep 1
+  done
+  say "It works: $image was pulled through the mirror."
+}
+
+main() {
+  root=
+  if [ "${1-}" = --root ] && [ -d "${2-}" ]; then
+    root=${2%/}
+    shift 2
+  fi
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  case $#,${1-} in
+    0,) show ;;
+    1,--apply) apply ;;
+    1,--undo) undo ;;
+    *) fail "usage: sh $0 [--root DIRECTORY] [--apply | --undo]" ;;
+  esac
+}
+
+main "$@"

@@ -1,0 +1,186 @@
+"""The setup scripts, run by dash below a directory and with programs that only say what they were told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
+from dockmirror.client_config.setup_script import SETUP_CLIENTS, render_setup_script
+from dockmirror.client_config.snippet import FILE_MARK, MirrorAddress, MirroredRegistry
+
+HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
+LAN = MirroredRegistry("lan.example:5000", "lan.example_5000", "http://lan.example:5000", "lan.m.example")
+MIRROR = MirrorAddress("https", "m.example", (HUB, LAN))
+DAEMON = "etc/docker/daemon.json"
+SHELL = shutil.which("dash") or "/bin/sh"
+TOOLS = [
+    *("cat", "cmp", "cp", "diff", "dirname", "find", "grep", "head", "mkdir", "mktemp", "mv", "readlink"),
+    *("rm", "rmdir", "sed", "sleep", "touch"),
+]
+
+each_client = pytest.mark.parametrize("client", SETUP_CLIENTS)
+
+
+@frozen
+class Host:
+    """A machine's files below a directory, and the programs that its script finds."""
+
+    directory: Path
+
+    @classmethod
+    def create(cls, directory: Path, *programs: str) -> Host:
+        for each in (*TOOLS, *programs):
+            program = os.path.realpath(sys.executable) if each == "python3" else shutil.which(each)
+            assert program is not None
+            host_bin = directory / "bin"
+            host_bin.mkdir(exist_ok=True)
+            (host_bin / each).symlink_to(program)
+        (directory / "root").mkdir()
+        return cls(directory)
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "root"
+
+    def run(self, client: str, *arguments: str, code: int = 0, mirror: MirrorAddress = MIRROR) -> str:
+        """Run a client's script below the directory, and return its output."""
+        script = self.directory / "setup.sh"
+        script.write_text(render_setup_script(client, mirror))
+        done = subprocess.run(  # noqa: S603
+            [SHELL, str(script), "--root", str(self.root), *arguments],
+            env={"PATH": str(self.directory / "bin")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    def files(self) -> dict[str, str]:
+        """Return the text of each file below the directory."""
+        found = (each for each in sorted(self.root.rglob("*")) if each.is_file())
+        return {str(each.relative_to(self.root)): each.read_text() for each in found}
+
+
+@pytest.fixture(params=[each for each in ("jq", "python3") if each != "jq" or shutil.which(each)])
+def host(tmp_path: Path, request: pytest.FixtureRequest) -> Host:
+    """A machine with one of the programs that change JSON."""
+    return Host.create(tmp_path, request.param)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Host:
+    """A machine with neither of the programs that change JSON."""
+    return Host.create(tmp_path)
+
+
+@each_client
+def test_a_script_shows_what_it_would_change_and_changes_nothing(bare: Host, client: str) -> None:
+    shown = bare.run(client)
+    for file in CLIENTS[client].files(MIRROR):
+        assert f"{file.path}: new:" in shown
+        assert all(f"+{line}" in shown for line in file.text.splitlines())
+    assert "--apply" in shown
+    assert bare.files() == {}
+
+
+@each_client
+def test_a_script_writes_the_files_of_the_command_and_removes_them(bare: Host, client: str) -> None:
+    """A second run finds nothing to do."""
+    config = CLIENTS[client]
+    bare.run(client, "--apply")
+    written = {each.path.lstrip("/"): config.file_text(each) for each in config.files(MIRROR)}
+    assert bare.files() == written
+    assert "in place already" in bare.run(client, "--apply")
+    assert "stays as it is" in bare.run(client)
+    bare.run(client, "--undo")
+    assert bare.files() == {}
+    assert "nothing to take back" in bare.run(client, "--undo")
+
+
+@pytest.mark.parametrize("client", ["podman", "containerd", "k3s"])
+def test_a_file_of_somebody_else_stops_everything(bare: Host, client: str) -> None:
+    path = CLIENTS[client].files(MIRROR)[-1].path.lstrip("/")
+    (bare.root / path).parent.mkdir(parents=True)
+    (bare.root / path).write_text("# mine\n")
+    for mode in ([], ["--apply"]):
+        assert f"/{path}: exists and was not written by dockmirror" in bare.run(client, *mode, code=1)
+    assert "stays" in bare.run(client, "--undo")
+    assert bare.files() == {path: "# mine\n"}
+
+
+def test_files_of_an_earlier_mirror_are_replaced_and_removed(bare: Host) -> None:
+    bare.run("containerd", "--apply", mirror=MirrorAddress("http", "10.0.0.1:8080", (HUB, LAN)))
+    only_hub = MirrorAddress("https", "m.example", (HUB,))
+    bare.run("containerd", "--apply", mirror=only_hub)
+    hosts = [text for path, text in bare.files().items() if "docker.io" in path]
+    assert ["https://m.example" in each and each.startswith(FILE_MARK) for each in hosts] == [True]
+    bare.run("containerd", "--undo", mirror=only_hub)
+    assert bare.files() == {}
+
+
+EXISTING = '{"log-level": "warn",\n "registry-mirrors": ["https://other.example"], "é": 1}\n'
+
+
+def test_docker_keeps_its_other_settings_and_gets_back_the_very_file(host: Host) -> None:
+    file = host.root / DAEMON
+    file.parent.mkdir(parents=True)
+    file.write_text(EXISTING)
+    os.chmod(file, 0o640)
+    assert '+    "https://m.example"' in host.run("docker")
+    host.run("docker", "--apply")
+    assert json.loads(file.read_text()) == merge_daemon_json(json.loads(EXISTING), MIRROR)
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert "in place already" in host.run("docker", "--apply")
+    host.run("docker", "--undo")
+    assert host.files() == {DAEMON: EXISTING}
+
+
+def test_docker_loses_only_the_lines_of_the_mirror_where_the_file_was_changed_since(host: Host) -> None:
+    host.run("docker", "--apply")
+    file = host.root / DAEMON
+    file.write_text(json.dumps({**json.loads(file.read_text()), "log-level": "warn"}))
+    host.run("docker", "--undo")
+    assert json.loads(file.read_text()) == {"log-level": "warn"}
+
+
+@pytest.mark.parametrize("text", ['{"registry-mirrors": "https://other.example"}', "{no json"])
+def test_a_file_that_docker_could_not_read_is_left(host: Host, text: str) -> None:
+    file = host.root / DAEMON
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    host.run("docker", "--apply", code=1)
+    assert host.files() == {DAEMON: text}
+
+
+def test_without_a_program_for_json_the_lines_are_shown(bare: Host) -> None:
+    file = bare.root / DAEMON
+    file.parent.mkdir(parents=True)
+    file.write_text(EXISTING)
+    shown = bare.run("docker", "--apply", code=1)
+    assert '"https://m.example"' in shown
+    assert "neither jq nor python3 is installed" in shown
+    assert bare.files() == {DAEMON: EXISTING}
+
+
+def test_a_wrong_option_is_refused(bare: Host) -> None:
+    assert "usage:" in bare.run("docker", "--nonsense", code=1)
+
+
+def test_names_from_the_settings_cannot_leave_their_place() -> None:
+    """A script is run as root."""
+    registry = MirroredRegistry("$(id)`id`", "x", "https://x'\"\n$(id)", "")
+    script = render_setup_script("containerd", MirrorAddress("https", "m.example", (registry,)))
+    assert f"'/etc/containerd/certs.d/{registry.name}/hosts.toml') cat <<'END_OF_FILE'" in script
+    cut = MirroredRegistry("x", "x", "https://x\nEND_OF_FILE\nid", "")
+    with pytest.raises(ValueError, match="not to be written"):
+        render_setup_script("containerd", MirrorAddress("https", "m.example", (cut,)))
