@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import (
+    admission,
     cold,
     first,
     history,
@@ -33,6 +34,7 @@ CASES = (
     first,
     together,
     manifests,
+    admission,
     requests,
     history,
     image,

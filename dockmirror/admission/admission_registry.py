@@ -14,6 +14,7 @@ from ..body.in_memory import BytesBody
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry
+from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError
 from ..oci.manifest import ManifestDocument
@@ -26,6 +27,8 @@ from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
 DECISION_TTL = 10.0
 """Seconds for which a decision is kept, as long as the generation stays."""
+REPLACEMENT_TTL = 1.0
+"""Seconds for which a fresh tag that is replaced is not looked up again."""
 _MOST = 10_000
 _log = Logger()
 
@@ -76,6 +79,10 @@ class AdmissionRegistry:
     def __init__(self, registry: IRegistry, context: AdmissionContext) -> None:
         self._registry = registry
         self._context = context
+        self._replaced: TTLCache[tuple[int, Subject], tuple[Digest | None, ServeInstead]] = TTLCache(
+            context.clock, _MOST
+        )
+        self._whole: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
         self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -86,6 +93,10 @@ class AdmissionRegistry:
 
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
         subject = Subject(self._context.upstream, target.repository, target.reference)
+        if (kept := self._replaced.get((self._context.generation(), subject))) is not None:
+            newer, instead = kept
+            self._report(subject, _Decision(instead))
+            return await self._serve_instead(request, evolve(subject, digest=newer), instead)
         try:
             answer = await self._registry.fetch(request)
         except RegistryError as error:
@@ -103,6 +114,9 @@ class AdmissionRegistry:
                 return _with_warning(answer, decision.warning)
             case ServeInstead() as instead:
                 answer.body.discard()
+                if answer.cache is not None and answer.cache.result is CacheResult.HIT:
+                    key = self._context.generation(), evolve(subject, digest=None)
+                    self._replaced.put(key, (subject.digest, instead), REPLACEMENT_TTL)
                 return await self._serve_instead(request, subject, instead)
             case Refuse() as refusal:
                 answer.body.discard()
@@ -131,7 +145,7 @@ class AdmissionRegistry:
         context, target = self._context, evolve(request.target, reference=instead.digest)
         replacement = evolve(subject, digest=instead.digest)
         try:
-            if not await context.is_whole(target.repository, instead.digest):
+            if not await self._is_whole(target.repository, instead.digest):
                 await context.is_given(evolve(request, target=target))
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
@@ -151,6 +165,15 @@ class AdmissionRegistry:
             raise Denied(decision.verdict.why)
         cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
         return _with_warning(evolve(answer, cache=cache), instead, subject.digest)
+
+    async def _is_whole(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether an image is held whole, or was a moment ago."""
+        if self._whole.get((repository, digest)):
+            return True
+        is_whole = await self._context.is_whole(repository, digest)
+        if is_whole:
+            self._whole.put((repository, digest), True, DECISION_TTL)
+        return is_whole
 
     async def _decide(
         self, subject: Subject, answer: Answer | None, is_replacement: bool = False
