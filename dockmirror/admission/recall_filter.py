@@ -272,6 +272,6 @@ class RecallFilter:
 
     def _cuttable(self, digest: Digest | None, answer: Answer) -> Answer:
         digest = digest or answer.body.descriptor.digest
-        if digest is None or answer.status not in (200, 206):
-            return answer
+        if digest is None or answer.status not in (200, 206) or isinstance(answer.body, BytesBody):
+            return answer  # bytes in memory are written at once
         return evolve(answer, body=CuttableBody(answer.body, digest, self._context.deliveries))
