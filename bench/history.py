@@ -43,6 +43,7 @@ from .images import push_image
 from .peers import distribution
 from .peers.mirror import NAME, mirrored
 from .peers.peer import Peer, repository
+from .process import processor_time
 from .rounds import in_turn
 from .table import Row, at_least, at_most
 
@@ -75,13 +76,19 @@ def _requests(rounds: int) -> Iterator[Row]:
         for way, reference in (("digest", digest), ("tag", "latest")):
             for peer in peers.values():
                 verify(peer.manifest(reference), digest)
-            got = in_turn(rounds, {name: partial(_rate, peer, reference) for name, peer in peers.items()})
+            got = in_turn(rounds, {name: partial(_ask, peer, reference) for name, peer in peers.items()})
             case = f"manifest by {way}, {CONNECTIONS} connections, history"
-            yield Row(case, "requests/s", got[_WITH], _WITHOUT, got[_WITHOUT], at_least(0.95))
+            (rates, costs), (other_rates, other_costs) = (zip(*got[name], strict=True) for name in peers)
+            yield Row(case, "requests/s", rates, _WITHOUT, other_rates, at_least(0.95))
+            yield Row(case, "processor ms a request", costs, _WITHOUT, other_costs)
 
 
-def _rate(peer: Peer, reference: str, number: int) -> float:
-    return wrk(peer.manifest(reference), CONNECTIONS, SECONDS).rate
+def _ask(peer: Peer, reference: str, number: int) -> tuple[float, float]:
+    """Return the requests a second, and the processor time of one in milliseconds."""
+    used, started = processor_time(peer.pid), time.monotonic()
+    rate = wrk(peer.manifest(reference), CONNECTIONS, SECONDS).rate
+    seconds = min(SECONDS, time.monotonic() - started)
+    return rate, (processor_time(peer.pid) - used) / (rate * seconds) * 1000
 
 
 def _reactor() -> Iterator[Row]:

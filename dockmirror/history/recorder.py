@@ -84,6 +84,7 @@ class _Content:
     :ivar record: the client's pulls in the table.
     :ivar positions: those of the pull there.
     :ivar touched: when the pull's time there was last set.
+    :ivar digest: of the manifest that was last answered.
     :ivar report: what is not yet reported.
     """
 
@@ -97,6 +98,7 @@ class _Content:
     is_first: bool
     named: Named
     touched: float
+    digest: str = ""
     report: PartReport | None = None
 
     @property
@@ -148,7 +150,7 @@ class PullRecorder:
     _reports: list[PartReport] = field(factory=list)
     _reported: list[_Content] = field(factory=list)
     _recent: dict[_Key, _Content] = field(factory=dict)
-    _named: dict[int, float] = field(factory=dict)
+    _named: dict[str, float] = field(factory=dict)
     _count: count[int] = field(factory=count)
 
     def begin(self, request: ServerRequest, registry: str, read: RegistryRequest) -> None:
@@ -221,14 +223,11 @@ class PullRecorder:
             report.saved_requests += result.is_hit
             if part.is_manifest and not part.head:
                 report.saved_pulls += saves_pull(result, answer.body.descriptor.media_type, is_limited)
-        if part.is_recent or not part.is_manifest or answer.status in (301, 307):
+        if not part.is_manifest or answer.status in (301, 307):
             return answer
         digest = answer.body.descriptor.digest
-        part.digest = str(digest) if digest is not None else ""
-        if part.is_new or not part.head:
-            self._add(content, content.name)
-            if part.digest and not isinstance(content.target.digest, Digest):
-                self._add(content, hash_text(part.digest))
+        if digest is not None:
+            self._add_manifest(part, str(digest))
         if part.head or answer.status != 200:
             return answer
         if isinstance(answer.body, BytesBody):
@@ -238,23 +237,37 @@ class PullRecorder:
             answer, body=Tee(answer.body, _MANIFEST_LIMIT, lambda data: self._add_names(part, data))
         )
 
-    def _add(self, content: _Content, name: int) -> None:
-        """Add a name to the content's pull in the table, where others may have changed it meanwhile."""
+    def _add_manifest(self, part: _Part, digest: str) -> None:
+        """Let a manifest belong to its pull; a HEAD does not prolong the pull that it joins."""
+        content, part.digest = part.content, digest
+        if part.is_recent and content.digest == digest:
+            return
+        content.digest, name, number = digest, hash_text(digest), content.number
+        last = [each.last for each in content.record.members if each.number == number]
+        if part.head and last:
+            if (number, name) not in {each[:2] for each in content.record.members}:
+                self._add(content, name, max(last))
+            return
         content.touched = self._clock.seconds()
+        for each in dict.fromkeys((content.name, name)):
+            self._add(content, each, content.touched)
+
+    def _add(self, content: _Content, name: int, last: float) -> None:
+        """Add a name to the content's pull in the table, where others may have changed it meanwhile."""
         record = content.record
         if not self._table.is_current(record):
             record = self._table.find(record.key)
-        content.record = self._table.add(record, content.number, name, content.touched)
+        content.record = self._table.add(record, content.number, name, last)
         content.positions = content.record.positions(content.number)
 
     def _add_names(self, part: _Part, data: bytes) -> None:
         """Let the contents that a manifest names join its pull."""
-        part.digest = part.digest or str(Digest.of(data))
-        manifest, now = hash_text(part.digest), self._clock.seconds()
-        if now - self._named.get(manifest, 0.0) >= _NAMES_SECONDS:
+        if not part.digest:
+            self._add_manifest(part, str(Digest.of(data)))
+        if part.reported - self._named.get(part.digest, 0.0) >= _NAMES_SECONDS:
             _bound(self._named)
-            self._named[manifest] = now
-            self._table.add_named(manifest, read_names(data))
+            self._named[part.digest] = part.reported
+            self._table.add_named(hash_text(part.digest), read_names(data))
 
     def end(self, request: ServerRequest) -> None:
         """Report a request that has ended; call once for each."""
@@ -266,7 +279,7 @@ class PullRecorder:
             if part.is_counted:
                 self._report(content).gets -= 1
             if part.is_new:
-                self._add(content, content.name)
+                self._add(content, content.name, now)
             return
         report = self._progress(part, now)
         if part.head:
@@ -277,10 +290,10 @@ class PullRecorder:
         report.state = PartState(now, content.named.is_layer, part.is_cached, reason)
         if part.is_recent or not content.number:
             return
-        if part.is_manifest and content.touched == 0.0:
-            self._add(content, content.name)
+        is_known, content.touched = content.touched > 0, now
+        if part.is_manifest and not is_known:
+            self._add(content, content.name, now)
         else:
-            content.touched = now
             self._table.touch(content.positions, content.record, now)
 
     def flush(self) -> None:
@@ -334,7 +347,7 @@ class PullRecorder:
         return content.report
 
 
-def _bound(memory: dict[int, float] | dict[_Key, _Content]) -> None:
+def _bound(memory: dict[str, float] | dict[_Key, _Content]) -> None:
     """Forget everything when there is too much: it is found in the table again."""
     if len(memory) >= _MAX_MEMORY:
         memory.clear()

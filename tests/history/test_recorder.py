@@ -62,9 +62,11 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
     mirror.kept.close()
 
 
-def test_a_pull_over_two_workers_is_one_row(mirror: Mirror) -> None:
-    """HEAD by tag, then index, manifest, configuration and layers, of which one is resumed."""
-    ids = mirror.ask("HEAD tag, index, image, config, layer, other")
+@pytest.mark.parametrize("first", ["HEAD tag, index", "HEAD tag, HEAD tag, tag", "tag", "HEAD tag, tag"])
+def test_a_pull_over_two_workers_is_one_row(mirror: Mirror, first: str) -> None:
+    """The index, the manifest, the configuration and layers, of which one is resumed."""
+    ids = mirror.ask(first)
+    ids += mirror.ask("image, config, layer, other")
     mirror.registry.result = CacheResult.HIT
     mirror.clock.advance(30)
     ids += mirror.ask("layer, index")
@@ -212,7 +214,8 @@ class Model:
         if method == "GET" or (is_new and ok):
             pull.last = now
             pull.names |= {name} if is_manifest else set()
-            pull.names |= {"index"} if name == "tag" and ok else set()
+        if name == "tag" and ok:
+            pull.names |= {"index"}
         if method == "GET":
             pull.gets += 1
             manifest = "index" if name == "tag" else name
