@@ -37,7 +37,7 @@ def make_images_resource(
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.pull_figures import PullFigures
 
-        viewers = _Viewers(settings, stacks)
+        viewers = Viewers(settings, stacks)
         history = context.history.reader if context.history else None
         return ImagesResource(
             ImagesContext(
@@ -54,7 +54,7 @@ def make_images_resource(
     return LateResource(make)
 
 
-class _Viewers:
+class Viewers:
     """Tells what each client may see: a user of the mirror more than a client without a name."""
 
     def __init__(self, settings: Settings, stacks: Mapping[str, HostRegistries]) -> None:
@@ -62,10 +62,14 @@ class _Viewers:
         self._stacks = stacks
 
     def find(self, request: ServerRequest) -> ClientViewer:
+        client = request.admitted_client
+        return self.viewer(is_user=client is not None and client.user is not None)
+
+    def viewer(self, is_user: bool) -> ClientViewer:
+        """Return what a client may see, whose name the mirror knows or not."""
         from ..web.images.visibility import ClientViewer
 
-        client = request.admitted_client
-        return ClientViewer(self._upstreams(), is_user=client is not None and client.user is not None)
+        return ClientViewer(self._upstreams(), is_user)
 
     def find_pull(self, request: ServerRequest, image: str) -> str:
         """Return the name by which the client pulls an image from the mirror's own host."""

@@ -189,7 +189,6 @@ class StoreIndex:
 
         :param read: returns the value, and whether it is certain not to change without the directory.
         """
-        began = self._now()
         try:
             status = os.stat(path)
             version = (status.st_ino, status.st_mtime_ns, status.st_nlink)
@@ -197,6 +196,7 @@ class StoreIndex:
             self._seen.add(path)
             if known is not None and known.version == version:
                 return known.value  # type: ignore[no-any-return]  # what this ``read`` made
+            began = self._now()
             value, is_certain = read(path)
         except (FileNotFoundError, NotADirectoryError):
             self._seen.discard(path)
