@@ -19,7 +19,6 @@ from ..history.recorder import PullRecorder
 from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
-from ..status.cache_series import CacheSeries, PullCounts
 from ..status.status_values import (
     CacheUsage,
     CertificateStatus,
@@ -43,8 +42,6 @@ class Telemetry:
 
     metrics: Metrics
     upstreams: UpstreamHealthTable
-    series: CacheSeries
-    popular: PullCounts
     pulls: PullRecorder | None
 
     @classmethod
@@ -55,8 +52,6 @@ class Telemetry:
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
-            CacheSeries(clock, memory.series),
-            PullCounts(memory.pull_counts),
             None if addresses is None else PullRecorder(PullTable(memory.pulls), clock, addresses),
         )
 

@@ -31,7 +31,6 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
-from dockmirror.status.cache_series import PULL_COUNTS_SIZE, PullCounts
 from dockmirror.web.access_log import AccessLog
 from dockmirror.web.request_counter import RequestCounter
 from dockmirror.web.site import NetworkFilter, RegistryHost
@@ -121,9 +120,7 @@ class Worker:
         self.recorder = PullRecorder(PullTable(memory), clock, detail)
         self.lines: list[dict[str, Any]] = []
         self.pull_ids: list[str] = []
-        observed = RequestObserver(
-            registry, "docker", "docker.io", self.metrics, PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE)))
-        )
+        observed = RequestObserver(registry, "docker", self.metrics)
         stack = PullObserver(observed, "docker.io", self.recorder, lambda: True)
         resource = NetworkFilter(RegistryHost(stack, {}), NetworkAccess())
         count = RequestCounter({HOST: HOST}, HOST, self.metrics)
