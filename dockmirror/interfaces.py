@@ -70,6 +70,7 @@ class Answer:
     :ivar headers: the few of the upstream's headers that are passed on.
     :ivar cache: the part that the cache had in the answer; None if no cache was asked.
     :ivar upstream_status: the upstream's status, for the access log; None if it was not asked.
+    :ivar date: the upstream's ``Date``, verbatim.
     :ivar consents: True if this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
     :ivar from_other_host: True if another registry gave it, which does not decide who may have what.
     :ivar open_range: fetches a part of a blob from the host that the registry has redirected to: without
@@ -87,6 +88,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = field(default=())
     cache: CacheStatus | None = None
     upstream_status: int | None = None
+    date: str | None = None
     consents: bool = False
     from_other_host: bool = False
     open_range: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(
@@ -235,6 +237,66 @@ class ITagStore(Interface):
 
     async def forget_named(repository: Repository, digest: Digest) -> None:
         """Forget all tags of the repository that name the digest."""
+
+
+@frozen
+class Sighting:
+    """An unbroken time in which a tag named a digest, in seconds since the epoch.
+
+    :ivar first: when the upstream named it first, after another digest or as the first of all.
+    :ivar last: when the upstream named it last.
+    :ivar is_baseline: True for the first digest that was ever seen of the tag.
+    """
+
+    digest: Digest
+    first: float
+    last: float
+    is_baseline: bool = False
+
+
+class ITagHistory(Interface):
+    """The digests that the tags of upstreams have named; they are remembered for 400 days.
+
+    An upstream is named as in the settings.
+    """
+
+    async def record(upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float) -> None:
+        """Record that the upstream's tag named the digest at that time.
+
+        :raises OSError: when it cannot be written.
+        """
+
+    async def record_push(
+        upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
+    ) -> None:
+        """Record when a tag was pushed, as its registry says, if it was never seen with another digest.
+
+        :raises OSError: when it cannot be written.
+        """
+
+    async def record_pull(upstream: str, repository: Repository, tag: Tag, now: float) -> None:
+        """Record that a client asked for the tag, at most once a day.
+
+        :raises OSError: when it cannot be written.
+        """
+
+    async def sightings(upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        """Return the sightings of a tag, oldest first.
+
+        :raises OSError: when they cannot be read.
+        """
+
+    async def last_pull(upstream: str, repository: Repository, tag: Tag) -> float:
+        """Return when a client last asked for the tag, or 0.
+
+        :raises OSError: when it cannot be read.
+        """
+
+    async def tags(upstream: str) -> Sequence[tuple[Repository, Tag]]:
+        """Return the tags of an upstream that have a history, in order.
+
+        :raises OSError: when they cannot be read.
+        """
 
 
 class IDocumentStore(Interface):

@@ -38,6 +38,12 @@ class Metrics:
             ["upstream", "endpoint", "result"],
             registry=registry,
         )
+        self.admissions = Counter(
+            "dockmirror_admissions",
+            "Manifests refused or replaced by a rule, or that would be by one that only warns.",
+            ["upstream", "rule", "outcome"],
+            registry=registry,
+        )
         self.held_bytes = Counter(
             "dockmirror_cache_sent_bytes",
             "Bytes of bodies sent from the cache.",

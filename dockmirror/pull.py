@@ -56,12 +56,14 @@ class Wanted:
     :ivar repository: its name at the registry that is asked.
     :ivar platforms: the platforms of an index to pull; all if there are none.
     :ivar referrers: True to pull its referrers, too: signatures, attestations and the like.
+    :ivar revalidate: True to have a mirror ask the upstream what the tag names, however fresh it is.
     """
 
     repository: Repository
     reference: Reference
     platforms: Collection[Platform] = ()
     referrers: bool = False
+    revalidate: bool = False
 
     def wants(self, child: IndexEntry) -> bool:
         """Return whether the entry is for a wanted platform."""
@@ -111,7 +113,8 @@ class Pull:
         """Pull a manifest and its children."""
         if reference in seen:
             return
-        request = RegistryRequest(ManifestTarget(wanted.repository, reference), accept=EVERYTHING)
+        target = ManifestTarget(wanted.repository, reference)
+        request = RegistryRequest(target, accept=EVERYTHING, revalidate=wanted.revalidate)
         data = await collect((await self._registry.fetch(request)).body, MANIFEST_LIMIT)
         digest = reference if isinstance(reference, Digest) else Digest.of(data)
         manifest = ManifestDocument.parse(data)
@@ -187,6 +190,14 @@ class HeldCheck:
 
     def _start(self, request: RegistryRequest) -> Deferred[bool]:
         return Deferred.fromCoroutine(is_held(self._registry, request))
+
+
+def explain_missing(missing: Collection[RegistryRequest]) -> str | None:
+    """Return a sentence about the parts that a mirror does not hold, or None when nothing is missing."""
+    if not missing:
+        return None
+    first = min(str(part.target) for part in missing)
+    return f"pulled, but the mirror does not hold {len(missing)} of its parts, such as {first}: see its log"
 
 
 async def is_held(registry: IRegistry, request: RegistryRequest) -> bool:

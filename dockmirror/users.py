@@ -77,8 +77,12 @@ class Htpasswd:
         self._in_thread = in_thread
         self._verified = verified
         self._version = _file_version(path)
-        self._hashes: Mapping[str, bytes] = parse_htpasswd(path.read_text("utf-8"))
+        self._hashes: Mapping[str, bytes] = self.parse(path.read_text("utf-8"))
         self._reload_failed = False
+
+    def parse(self, text: str) -> Mapping[str, bytes]:
+        """Return the hash of each user; see ``parse_htpasswd``."""
+        return parse_htpasswd(text)
 
     def is_verified(self, credentials: IUsernamePassword) -> bool:
         """Return whether this user's password was verified before, without hashing it with bcrypt."""
@@ -113,12 +117,50 @@ class Htpasswd:
             if version == self._version:
                 return
             self._version = version
-            self._hashes = parse_htpasswd(self._path.read_text("utf-8"))
+            self._hashes = self.parse(self._path.read_text("utf-8"))
             self._reload_failed = False
         except (OSError, ValueError) as error:
             if not self._reload_failed:
                 self._reload_failed = True
-                _log.error("htpasswd: reload failed, keeping previous users: {error}", error=_describe(error))
+                _log.error(
+                    "{file}: reload failed, keeping previous users: {error}",
+                    file=self._path.name,
+                    error=_describe(error),
+                )
+
+
+SCOPES = ("read", "write")
+
+
+class ApiTokens(Htpasswd):
+    """The tokens of the API: a file as of ``Htpasswd``, in which each line ends with ``:`` and its scopes."""
+
+    _scopes: Mapping[str, frozenset[str]]
+
+    def parse(self, text: str) -> Mapping[str, bytes]:
+        """Read the hashes, and remember the scopes.
+
+        :raises ValueError: for a malformed line; it names the line by number and never quotes it.
+        """
+        hashes: list[str] = []
+        scopes: dict[str, frozenset[str]] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                hashes.append("")
+                continue
+            entry, _, listed = line.strip().rpartition(":")
+            named = frozenset(listed.split(","))
+            if not named <= set(SCOPES):
+                raise ValueError(f"line {number}: expected NAME:HASH:SCOPES with scopes of read and write")
+            hashes.append(entry)
+            scopes[entry.partition(":")[0]] = named
+        parsed = parse_htpasswd("\n".join(hashes))
+        self._scopes = scopes
+        return parsed
+
+    def has_scope(self, name: str, scope: str) -> bool:
+        """Return whether a token may be used for that; writing includes reading."""
+        return bool(self._scopes.get(name, frozenset()) & {scope, "write"})
 
 
 def hashes_to_compare(hashed: bytes | None, highest: int) -> list[bytes]:

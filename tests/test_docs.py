@@ -13,7 +13,7 @@ import pytest
 from dockmirror.app.service import Options
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import PREFIX, load
-from dockmirror.config.settings import AccessSettings, Settings, UpstreamSettings
+from dockmirror.config.settings import AccessSettings, PolicySettings, Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
@@ -83,7 +83,7 @@ def test_settings() -> None:
     assert {code(option) for _, option, *_ in rows} - {""} == options
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
-        assert code(variable) == ("" if name == "access" else f"{PREFIX}{name.upper()}")
+        assert code(variable) == ("" if name in ("access", "policy") else f"{PREFIX}{name.upper()}")
         if code(key) not in ("config", "access", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
 
@@ -107,8 +107,20 @@ def test_access_settings() -> None:
         assert is_default(AccessSettings, {}, code(key), default)
 
 
+def test_policy_settings() -> None:
+    """The table of a policy's keys has every key and the right default."""
+    rows = table("docs/reference/settings.md", "key of a policy")
+    assert {code(key) for key, *_ in rows} == set(PolicySettings.model_fields)
+    for key, default, _ in rows:
+        if code(key) != "images":
+            assert is_default(PolicySettings, {"images": "**"}, code(key), default)
+
+
 def is_default(
-    model: type[Settings | AccessSettings | UpstreamSettings], given: dict[str, Any], key: str, cell: str
+    model: type[Settings | AccessSettings | PolicySettings | UpstreamSettings],
+    given: dict[str, Any],
+    key: str,
+    cell: str,
 ) -> bool:
     """Return True if the cell has the default of a setting."""
     if cell == "none":

@@ -19,6 +19,7 @@ LAYERS = [
     ["body", "client_config", "headers", "metrics", "status"],
     ["archive", "concurrency", "config", "http"],
     ["history", "pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
+    ["admission"],
     ["middleware", "web"],
     ["app"],
     ["cli"],

@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.users import (
     LIFETIME,
+    ApiTokens,
     Htpasswd,
     UserTokens,
     bcrypt_cost,
@@ -297,3 +298,19 @@ def test_a_key_file_that_others_may_read_is_rejected(tmp_path: Path, mode: int) 
     path.chmod(mode)
     with pytest.raises(ValueError, match="expected mode 0600"):
         read_signing_keys(path)
+
+
+def test_tokens_have_scopes_that_follow_the_file(tmp_path: Path) -> None:
+    """Writing includes reading; an invalid file changes nothing."""
+    file, hashed = tmp_path / "tokens", hash_password("secret")
+    file.write_text(f"# who may what\n\nci:{hashed}:write\nwatch:{hashed}:read\nboth:{hashed}:read,write\n")
+    tokens = ApiTokens(file, maybeDeferred, set())
+    scopes = {(name, scope) for name in ("ci", "watch", "both", "no") for scope in ("read", "write")}
+    allowed = {("ci", "read"), ("ci", "write"), ("watch", "read"), ("both", "read"), ("both", "write")}
+    assert {each for each in scopes if tokens.has_scope(*each)} == allowed
+    for line in ("ci:HASH", "ci:HASH:", "ci:HASH:admin", "ci:secret:write", ":HASH:write"):
+        with pytest.raises(ValueError, match="line 1: "):
+            tokens.parse(line.replace("HASH", hashed))
+    file.write_text(f"watch:{hashed}:write\n")
+    tokens.is_verified(UsernamePassword(b"watch", b"secret"))
+    assert (tokens.has_scope("watch", "write"), tokens.has_scope("ci", "read")) == (True, False)

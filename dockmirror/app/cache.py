@@ -15,10 +15,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from ..admission.generation import Generation
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings
-from ..interfaces import IContentStore, IDocumentStore, IDownloads, IRegistry, ITagStore, IUploadStaging
+from ..interfaces import (
+    IContentStore,
+    IDocumentStore,
+    IDownloads,
+    IRegistry,
+    ITagHistory,
+    ITagStore,
+    IUploadStaging,
+)
 from ..oci.errors import RegistryError
 from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
@@ -31,6 +40,7 @@ from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
 from ..store.store_directory import prepare_directory, try_writing
+from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
@@ -68,6 +78,9 @@ class CacheParts:
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
     :ivar bucket: the bucket; None if the cache is on the local disk only.
+    :ivar generation: the number that voids decisions about admission.
+    :ivar tag_history: remembers what tags have named.
+    :ivar root: the directory.
     """
 
     contents: IContentStore
@@ -84,6 +97,9 @@ class CacheParts:
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
     bucket: TieredStore | None
+    generation: Generation
+    tag_history: ITagHistory
+    root: Path
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -109,6 +125,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     checks = [StoreCheck("the disk cannot be written", try_disk)]
     if tiered is not None:
         checks.append(StoreCheck("the bucket fails", tiered.bucket.probe))
+    tag_history = LocalTagHistory(root, reactor, in_thread)
     context = DownloadContext(root, contents, reactor, in_thread, eviction.add)
     downloads = Downloads(context)
     usages = UsageReport(root, reactor, in_thread)
@@ -130,6 +147,9 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         in_thread,
         checks,
         tiered,
+        Generation(root),
+        tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
+        root,
     )
 
 
@@ -144,6 +164,14 @@ def _tiered(
 
     address = BucketAddress(settings.store, settings.store_endpoint)
     return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def _share_tag_history(local: LocalTagHistory, tiered: TieredStore, clock: IReactorTime) -> ITagHistory:
+    from ..store.bucket.bucket_tag_history import TieredTagHistory
+
+    shared = TieredTagHistory(local, tiered.bucket, clock)
+    shared.uploads.setServiceParent(tiered.service)
+    return shared
 
 
 def check_bucket_has_cache(settings: Settings) -> None:

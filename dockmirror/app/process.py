@@ -26,6 +26,7 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
+from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
 from .history import open_history
@@ -35,6 +36,7 @@ from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .telemetry import Telemetry, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
+from .warm_up_runner import WarmUpRunner
 
 
 class OrderedMultiService(MultiService):
@@ -174,9 +176,13 @@ class ServingProcess:
             bounds = HistoryBounds(settings.history_days, settings.history_size)
             services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
         if cache is not None and settings.cache is not None:
-            services.append(
-                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-            )
+            services += [
+                *(
+                    make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
+                    for make in (PinRefresh, WarmUpRunner)
+                ),
+                make_tag_polling(settings.cache, cache, self._builder.polled, reactor),
+            ]
         for service in services:
             service.setServiceParent(self.service)
 

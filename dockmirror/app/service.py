@@ -36,6 +36,7 @@ from .history import open_history
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import make_message_log
 from .naming import operations_host_names
+from .operations import Operations, operations_body_limit
 from .process import OrderedMultiService, ServingProcess
 from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
@@ -50,8 +51,8 @@ APPLY_TIMEOUT = 120.0
 """Seconds that a busy worker may take to put new settings into force, or to reject them."""
 START_ONLY = (
     *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
-    *("operations", "workers", "grace", "cache", "store", "store_endpoint", "store_days", "redirect"),
-    *("history", "history_days", "history_size", "history_addresses"),
+    *("operations", "api_tokens_file", "workers", "grace", "cache", "store", "store_endpoint"),
+    *("store_days", "redirect", "history", "history_days", "history_size", "history_addresses"),
 )
 """The settings that take effect only when the mirror starts."""
 
@@ -223,6 +224,7 @@ def _make_operations_listener(
     settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
 ) -> Service:
     started = reactor.seconds()
+    operations = Operations(settings, server.memory, reactor)
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
@@ -233,10 +235,14 @@ def _make_operations_listener(
         source = HistorySource(history.reader, history.in_thread, reactor) if history else None
         overview = StatusOverview(server.telemetry, source, find_version("dockmirror"), started, reactor)
         return OperationsResource(
-            server.telemetry, overview, lambda: operations_host_names(reload.settings), reactor
+            server.telemetry,
+            overview,
+            lambda: operations_host_names(reload.settings),
+            reactor,
+            operations.resources(lambda: reload.settings),
         )
 
-    site = HttpSite(LateResource(make_resource), reactor)
+    site = HttpSite(LateResource(make_resource), reactor, body_limit=operations_body_limit)
     return make_listener("operations", operations_endpoint(settings), site, reactor, server.certificates)
 
 

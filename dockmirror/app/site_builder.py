@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
+from ..admission.tag_polling import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
@@ -22,6 +24,7 @@ from ..oci.reference import Reference, Repository
 from ..system.networks import Network, parse_networks
 from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
+from ..system.timestamps import format_timestamp
 from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
@@ -32,8 +35,9 @@ from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .budget import make_budget
+from .images_pages import make_images_resource
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
-from .stack import StackContext, build_stack
+from .stack import HostRegistries, StackContext, build_stack
 from .telemetry import make_request_counter
 
 if TYPE_CHECKING:
@@ -95,7 +99,7 @@ class SiteBuilder:
         connections: ConnectionShare,
     ) -> None:
         self.site = ConnectionLimitedSite(Resource(), context.clock, body_limit=_body_limit)
-        self._context = context
+        self._context = evolve(context, audit=self._write_audit)
         self._load_accounts = load_accounts
         self._write_line = write_line
         self._in_thread = in_thread
@@ -130,6 +134,16 @@ class SiteBuilder:
         self._audit = audit
         self.settings = settings
         self.registry = hosts.registry
+
+    @property
+    def polled(self) -> dict[str, PolledUpstream]:
+        """The upstreams whose tags are polled, by their names in the settings."""
+        return self._context.polled
+
+    def _write_audit(self, event: dict[str, str]) -> None:
+        if self._audit is not None:
+            time = format_timestamp(self._context.clock.seconds())
+            self._audit.write(json.dumps({"time": time, **event}))
 
     def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
         guarded = apply_access_rules(settings, hosts, self._context.clock, self._in_thread, self._memory)
@@ -183,9 +197,10 @@ def build_hosts(
     pages = _LatePages(settings, context)
     hosts: dict[str, RegistryHost] = {}
     own: dict[str, IRegistry] = {}
+    stacks: dict[str, HostRegistries] = {}
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
-        stack = build_stack(name, settings, context, accounts.get(name), signing_keys)
+        stack = stacks[name] = build_stack(name, settings, context, accounts.get(name), signing_keys)
         hosts[settings.host(name)] = RegistryHost(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
@@ -193,7 +208,11 @@ def build_hosts(
     router = RegistryRouter(own, own["docker.io"])
     root = RegistryHost(
         router,
-        {**pages.resources(), "export": _export_resource(settings, router)},
+        {
+            **pages.resources(),
+            "export": _export_resource(settings, router),
+            "images": make_images_resource(settings, context, stacks),
+        },
         by_path={
             name: NamespaceFilter(registry, [other for other, each in own.items() if each is registry])
             for name, registry in own.items()

@@ -9,8 +9,10 @@ From the client down to the upstream:
     PullObserver                         records pulls for the history
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
+    AdmissionRegistry                    serves a manifest, another one in its place, or refuses
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PullThrough                          serves what is stored, and stores what is fetched
+    SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
@@ -26,9 +28,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
+from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
+from ..admission.tag_polling import PolledUpstream
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
@@ -45,7 +50,8 @@ from ..middleware.names import (
     rewrite_prefix,
 )
 from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
-from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
+from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
+from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
 from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
@@ -58,6 +64,7 @@ from ..pullthrough.pull_through import PullThrough
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
+from .admission import make_admission
 from .cache import CacheParts
 from .history import History
 from .naming import cache_partition, registry_names
@@ -74,6 +81,8 @@ class StackContext:
     """The parts of a process that all of its stacks share.
 
     :ivar cache: stores what is fetched; without one the mirror is a relay.
+    :ivar audit: writes an event to the audit log.
+    :ivar polled: what the tags of upstreams are polled by.
     :ivar history: reads the pulls; None if the mirror keeps no history.
     """
 
@@ -82,6 +91,8 @@ class StackContext:
     telemetry: Telemetry
     cache: CacheParts | None = None
     history: History | None = None
+    audit: Callable[[dict[str, str]], None] = lambda _: None
+    polled: dict[str, PolledUpstream] = field(factory=dict)
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -98,12 +109,16 @@ class HostRegistries:
 
     :ivar tokens: the token service of the virtual host; the mirror's own host has none.
     :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
+    :ivar admission: decides which manifests are served; None without a cache, which knows what tags named.
+    :ivar public: knows which repositories the upstream gives to everybody; None without a cache.
     """
 
     virtual: IRegistry
     own: IRegistry
     tokens: ITokenService
     writes: IWritableRegistry | None = None
+    admission: AdmissionContext | None = None
+    public: PublicRepositories | None = None
 
 
 def build_stack(
@@ -122,6 +137,7 @@ def build_stack(
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
     base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
+    admission = base.admission
 
     def upstream_name(repository: Repository) -> Repository:
         return _upstream_name(upstream, repository)
@@ -153,6 +169,7 @@ def build_stack(
         *_when(telemetry.pulls, record),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
+        *([] if admission is None else [partial(AdmissionRegistry, context=admission)]),
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
@@ -176,6 +193,7 @@ def build_stack(
         _wrap(own, base.own),
         ServiceAccountOnly(base.virtual, names[0]) if is_shared else ScopeRewrite(base.tokens, upstream_name),
         None if base.writes is None else _wrap(writes, base.writes),
+        public=base.public,
     )
 
 
@@ -194,23 +212,25 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     """Build the lower half of the stack: the cache over the upstream, or the upstream alone."""
     parts = make_upstream(upstream)
     if context.cache is not None:
-        return _pull_through(upstream, parts, settings, context.cache)
+        return _pull_through(upstream, parts, settings, context)
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, parts.writes)
 
 
 def _pull_through(
-    context: UpstreamContext, parts: UpstreamParts, settings: Settings, cache: CacheParts
+    context: UpstreamContext, parts: UpstreamParts, settings: Settings, shared: StackContext
 ) -> HostRegistries:
     """Build the cache over an upstream: who may have what, and what is stored of manifests, blobs, lists."""
-    name, upstream, clock = context.name, context.settings, context.clock
+    assert shared.cache is not None
+    name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
+    recorder = TagRecorder(name, cache.tag_history, clock)
     registry, partition = registry_names(upstream)[0], cache_partition(name, upstream)
     ttl = make_tag_ttl(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(
-        parts.relayed,
-        parts.authorized,
+        SightingUpstream(parts.relayed, recorder),
+        SightingRegistry(parts.authorized, recorder),
         grants,
         PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
         RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause),
@@ -236,8 +256,10 @@ def _pull_through(
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
 
+    admission = make_admission(context, settings, cache, gateway, shared.audit)
+    shared.polled[name] = admission.polled
     if parts.writes is None:
-        return HostRegistries(cached, cached, tokens)
+        return HostRegistries(cached, cached, tokens, admission=admission.context, public=gateway.public)
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
@@ -245,7 +267,9 @@ def _pull_through(
         PushProbeBypass(cached, gateway),
         cached,
         tokens,
-        WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
+        PushSightings(WriteThrough(pushes, changes, cache.contents, cache.tags, grants), recorder),
+        admission.context,
+        gateway.public,
     )
 
 

@@ -17,7 +17,7 @@ from attrs import frozen
 from ..app.budget import make_budget
 from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
-from ..archive.archive_plan import ArchiveContentError, ArchivePlan, PackedImage, plan_archive, read_archive
+from ..archive.archive_plan import ArchiveContentError, ArchivePlan, plan_archive, read_archive
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings
 from ..interfaces import ContentKind
@@ -30,7 +30,8 @@ from ..store import content_files, files, layout
 from ..store.content_files import is_stored
 from ..store.eviction.eviction import Sweep
 from ..store.eviction.store_budget import wait_for_usage_counter
-from ..store.held_images import HeldImages, StoredImage
+from ..store.held_images import HeldImages
+from ..store.packed_images import ImageNotHeld, open_contents, pack_image
 from .arguments import PlatformType, complete_image, json_option
 from .command_context import Context, find_store, open_for_change, parse_image
 from .output import print_json, progress_bars
@@ -61,7 +62,13 @@ def export(
     root = find_store(settings)
     names = list(dict.fromkeys(parse_image(image, settings) for image in images))
     held_images = HeldImages(root)
-    plan = plan_archive([pack_image(held_images, name, platform) for name in names])
+    try:
+        packed = [
+            pack_image(held_images, str(name), name.repository, name.reference, platform) for name in names
+        ]
+    except ImageNotHeld as error:
+        raise click.ClickException(str(error)) from None
+    plan = plan_archive(packed)
     try:
         if output == "-":
             _write(plan, root, sys.stdout.buffer)
@@ -74,50 +81,6 @@ def export(
         raise click.ClickException(f"{where}: {error.strerror}") from None
     if as_json:
         print_json({"output": output, "size": plan.size, "images": list(map(str, names))})
-
-
-def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | None) -> PackedImage:
-    """Return an image that the store holds completely.
-
-    :raises click.ClickException: when it does not.
-    """
-    digest = name.reference
-    if isinstance(digest, Tag):
-        tagged = held_images.list_tags(name.repository).get(digest)
-        if tagged is None:
-            raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
-        digest = tagged.digest
-    image = held_images.read_image(name.repository, digest)
-    if image.data is None:
-        raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
-    selected = _select_platform(image, platform, name)
-    _check_complete(selected, name, held_images.root)
-    manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
-    blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
-    tag = name.reference.name if isinstance(name.reference, Tag) else ""
-    return PackedImage(str(name), tag, selected.digest, manifests, blobs)
-
-
-def _select_platform(image: StoredImage, platform: Platform | None, name: ImageName) -> StoredImage:
-    if platform is None or not image.children:
-        return image
-    matching = [child for child in image.children if child.platform and platform.matches(child.platform)]
-    if not matching:
-        available = ", ".join(str(c.platform) for c in image.children if c.platform and c.platform.is_real)
-        raise click.ClickException(f"{name} has no platform {platform} in the cache; it has {available}")
-    return min(matching, key=lambda child: child.platform != platform)
-
-
-def _check_complete(image: StoredImage, name: ImageName, root: Path) -> None:
-    missing = image.find_missing()
-    if not missing:
-        return
-    complete = [
-        str(c.platform) for c in image.children if c.platform and c.platform.is_real and not c.find_missing()
-    ]
-    hint = f"\nComplete: --platform {' or '.join(complete)}." if complete else ""
-    digests = "\n".join(f"  {digest}" for digest in missing)
-    raise click.ClickException(f"{name} is incomplete in the cache in {root}; missing:\n{digests}{hint}")
 
 
 def _write_file(plan: ArchivePlan, root: Path, path: Path) -> None:
@@ -133,12 +96,9 @@ def _write_file(plan: ArchivePlan, root: Path, path: Path) -> None:
 
 
 def _write(plan: ArchivePlan, root: Path, file: BinaryIO) -> None:
-    def open_content(digest: Digest) -> BinaryIO:
-        return (root / layout.data(digest)).open("rb")
-
     with progress_bars("exporting") as bar:
         task = bar.add_task("", total=plan.size)
-        pieces = read_archive(plan, open_content)
+        pieces = read_archive(plan, open_contents(root))
         for piece in _report_progress(pieces, lambda count: bar.advance(task, count)):
             file.write(piece)
         file.flush()

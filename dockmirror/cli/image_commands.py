@@ -3,83 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 import click
-from attrs import frozen
 
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import Platform
-from ..oci.reference import Repository, Tag
 from ..store import pins as store
-from ..store.eviction.removal import DeletionPlan, delete_image, plan_manifest_deletion, plan_tag_deletion
-from ..store.eviction.store_budget import wait_for_usage_counter
-from ..store.held_images import HeldImages, StoredImage
-from ..store.pins import Pin, iter_pins
+from ..store.eviction.removal import (
+    DeletableImage,
+    DeletionPlan,
+    delete_images,
+    find_pinned,
+    plan_deletions,
+)
+from ..store.held_images import HeldImages, ListedImage, list_images
+from ..store.pins import Pin
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, complete_repository, json_option, platforms_option
 from .command_context import Context, open_for_change, open_store, parse_image
 from .output import format_age, print_json, print_note, print_table, shorten_digest
 
 
-@frozen
-class ListedImage:
-    """An image by one of its tags, or by its digest when it has no tag."""
+def _row(listed: ListedImage) -> tuple[str, ...]:
+    """Return the cells of an image's row in the table."""
+    reference = str(listed.tag) if listed.tag else shorten_digest(listed.image.digest)
+    return (
+        str(listed.repository),
+        reference,
+        format_size(listed.size),
+        _completeness(listed),
+        format_age(time.time() - listed.image.last_used()),
+    )
 
-    repository: Repository
-    tag: Tag | None
-    image: StoredImage
 
-    @property
-    def is_complete(self) -> bool:
-        """The store holds everything; for an index, all of its images."""
-        return not self.image.find_missing()
-
-    @property
-    def platforms(self) -> dict[str, bool]:
-        """The platforms of an index, with True for those that the store holds completely."""
-        real = (
-            (str(c.platform), not c.find_missing())
-            for c in self.image.children
-            if c.platform and c.platform.is_real
-        )
-        return dict(real)
-
-    def row(self) -> tuple[str, ...]:
-        """Return the cells of the image's row in the table."""
-        total = sum(self.image.content_sizes().values())
-        reference = str(self.tag) if self.tag else shorten_digest(self.image.digest)
-        return (
-            str(self.repository),
-            reference,
-            format_size(total),
-            self._completeness(),
-            format_age(time.time() - self.image.last_used()),
-        )
-
-    def fields(self) -> dict[str, Any]:
-        """Return the image as JSON has it."""
-        return {
-            "repository": str(self.repository),
-            "tag": str(self.tag) if self.tag else None,
-            "digest": str(self.image.digest),
-            "size": sum(self.image.content_sizes().values()),
-            "complete": self.is_complete,
-            "platforms": self.platforms,
-            "used": format_timestamp(self.image.last_used()),
-        }
-
-    def _completeness(self) -> str:
-        if self.is_complete:
-            return "yes"
-        complete = [name.removeprefix("linux/") for name, is_held in self.platforms.items() if is_held]
-        return f"{', '.join(complete)} of {len(self.platforms)}" if complete else "no"
+def _completeness(listed: ListedImage) -> str:
+    if listed.is_complete:
+        return "yes"
+    complete = [name.removeprefix("linux/") for name, is_held in listed.platforms.items() if is_held]
+    return f"{', '.join(complete)} of {len(listed.platforms)}" if complete else "no"
 
 
 @click.command("ls", short_help="List the images in the cache.")
@@ -110,29 +75,11 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
         print_json([listed.fields() for listed in rows])
     elif rows:
         columns = ("repository", "tag", "size", "complete", "last used")
-        print_table(columns, (listed.row() for listed in rows), right=("size", "last used"))
+        print_table(columns, map(_row, rows), right=("size", "last used"))
     elif pattern == "*":
         print_note(f"no image is in the cache {settings.cache} yet")
     else:
         print_note(f"no image in the cache {settings.cache} matches {pattern}")
-
-
-def list_images(images: HeldImages, repository: Repository) -> Iterator[ListedImage]:
-    """Yield each tag, and each manifest that no tag and no index refers to."""
-    named: set[Digest] = set()
-    for tag, tagged in images.list_tags(repository).items():
-        image = images.read_image(repository, tagged.digest)
-        if image.data is None:
-            continue
-        named.update(each.digest for each in image.walk())
-        yield ListedImage(repository, tag, image)
-    others = [
-        images.read_image(repository, each) for each in images.list_manifests(repository) if each not in named
-    ]
-    below = {child.digest for image in others for each in image.children for child in each.walk()}
-    for image in others:
-        if image.data is not None and image.digest not in below:
-            yield ListedImage(repository, None, image)
 
 
 @click.command("rm", short_help="Delete images from the cache.")
@@ -152,65 +99,31 @@ def rm(context: Context, as_json: bool, yes: bool, images: tuple[str, ...]) -> N
     no.
     """
     settings, root = open_for_change(context)
-    planned = {image: _plan_deletions(settings, root, image) for image in images}
+    named = {image: _parse_deletable(settings, image) for image in images}
+    planned = {image: plan_deletions(root, each) for image, each in named.items()}
     if missing := [image for image, plans in planned.items() if not plans]:
         verb = "is" if len(missing) == 1 else "are"
         raise click.ClickException(f"{', '.join(missing)} {verb} not in the cache")
     all_plans = [each for plans in planned.values() for each in plans]
     for each in all_plans:
         click.echo(f"{each.repository}: {_describe(each)}", err=as_json)
-    for pin in _find_pinned(root, all_plans):
+    for pin in find_pinned(root, all_plans):
         click.echo(f"{pin} is pinned and will be fetched again", err=as_json)
     if not yes:
         click.confirm("Delete these?", abort=True, err=as_json)
-    with wait_for_usage_counter(root) as usage:
-        freed = sum(
-            delete_image(root, each) for image in images for each in _plan_deletions(settings, root, image)
-        )
-        usage.add(-freed)
+    freed = delete_images(root, named.values())
     if as_json:
-        print_json({"deleted": [_fields(each) for each in all_plans], "freed": freed})
+        print_json({"deleted": [each.fields() for each in all_plans], "freed": freed})
     else:
         click.echo(f"freed {format_size(freed)}")
 
 
-def _plan_deletions(settings: Settings, root: Path, image: str) -> list[DeletionPlan]:
-    """Plan the deletion by the current state of the store: one image may have been deleted with another."""
-    digest = _parse_digest(image)
-    if digest is not None:
-        repositories = HeldImages(root).list_repositories()
-        return [
-            each for repository in repositories if (each := plan_manifest_deletion(root, repository, digest))
-        ]
-    name = parse_image(image, settings)
-    repository, reference = name.repository, name.reference
-    plan = (
-        plan_tag_deletion(root, repository, reference)
-        if isinstance(reference, Tag)
-        else plan_manifest_deletion(root, repository, reference)
-    )
-    return [plan] if plan else []
-
-
-def _find_pinned(root: Path, plans: list[DeletionPlan]) -> list[Pin]:
-    named = {(each.repository, reference) for each in plans for reference in (*each.tags, *each.contents)}
-    return [pin for pin, _ in iter_pins(root) if (pin.repository, pin.reference) in named]
-
-
-def _parse_digest(image: str) -> Digest | None:
+def _parse_deletable(settings: Settings, image: str) -> DeletableImage:
     try:
-        return Digest.parse(image)
+        return DeletableImage(None, Digest.parse(image))
     except DigestInvalid:
-        return None
-
-
-def _fields(plan: DeletionPlan) -> dict[str, Any]:
-    """Return a deletion as JSON has it."""
-    return {
-        "repository": str(plan.repository),
-        "tags": list(map(str, plan.tags)),
-        "contents": list(map(str, plan.contents)),
-    }
+        name = parse_image(image, settings)
+        return DeletableImage(name.repository, name.reference)
 
 
 def _describe(plan: DeletionPlan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
-from ..pull import HeldCheck, Pull, PulledImage, Wanted
+from ..pull import HeldCheck, Pull, PulledImage, Wanted, explain_missing
 from .arguments import complete_image, json_option, platforms_option
 from .command_context import Context, parse_image, run_with_reactor
 from .output import print_json, print_table, progress_bars
@@ -177,17 +177,9 @@ async def _check_held(results: Sequence[WarmResult], check: HeldCheck) -> list[W
     parts = dict.fromkeys(part for each in results for part in each.parts)
     missing = set(await check.missing(parts))
     return [
-        evolve(each, error=each.error or _explain_missing(missing.intersection(each.parts)))
+        evolve(each, error=each.error or explain_missing(missing.intersection(each.parts)))
         for each in results
     ]
-
-
-def _explain_missing(missing: Collection[RegistryRequest]) -> str | None:
-    """Return a sentence, or None when nothing is missing."""
-    if not missing:
-        return None
-    first = min(str(part.target) for part in missing)
-    return f"pulled, but the mirror does not hold {len(missing)} of its parts, such as {first}: see its log"
 
 
 @contextmanager

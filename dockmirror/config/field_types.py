@@ -239,6 +239,13 @@ Rule = Annotated[
         'a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"',
     ),
 ]
+PolicyPattern = Annotated[
+    str,
+    _match(
+        r"[A-Za-z0-9*?][A-Za-z0-9._/*?:-]*(@[a-z0-9+._:*?-]+)?",
+        'a pattern such as "docker.io/library/*", "ghcr.io/team/app:1.*" or "**"',
+    ),
+]
 Rules = Annotated[tuple[Rule, ...], BeforeValidator(split_words)]
 TagsRule = Annotated[
     str, _match(_TAGS_RULE, 'a pattern of tags such as "library/*:latest", "library/*" or "**"')

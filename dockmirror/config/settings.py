@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from .field_types import (
     NewFile,
     OperationsEndpoint,
     Origin,
+    PolicyPattern,
     Prefix,
     Program,
     Proxies,
@@ -150,6 +152,36 @@ class AccessSettings(_Frozen):
     stall_timeout: Timeout = 600.0
 
 
+class PolicyException(_Frozen):
+    """Images that a policy's cool-down leaves out until a day is over, in UTC."""
+
+    image: PolicyPattern
+    until: date
+    reason: str = ""
+
+
+class PolicySettings(_Frozen):
+    """The rules for some images, ``[[policy]]``.
+
+    For each kind of rule the first policy that matches and sets it holds; None leaves it to the next one.
+    """
+
+    images: PolicyPattern
+    mode: Literal["enforce", "warn", "off"] = "enforce"
+    min_age: Seconds | None = None
+    first_pull: Literal["serve", "refuse", "registry"] = "serve"
+    digests: Literal["any", "known"] = "any"
+    exceptions: tuple[PolicyException, ...] = ()
+    lock: File | None = None
+    unlisted: Literal["serve", "refuse"] = "refuse"
+    signed_by: tuple[str, ...] | None = None
+    on_error: Literal["refuse", "serve"] = "refuse"
+    platforms: tuple[str, ...] | None = None
+    max_size: Bytes | None = None
+    media_types: tuple[str, ...] | None = None
+    foreign_layers: bool | None = None
+
+
 class Settings(_Frozen):
     """All settings; docs/reference/settings.md has a row for each."""
 
@@ -163,6 +195,7 @@ class Settings(_Frozen):
     acme_ca_file: File | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     operations_names: Names = ()
+    api_tokens_file: File | None = None
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()
@@ -179,11 +212,13 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
     export: bool = False
+    images: bool = False
     history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
     history_days: Days = 30
     history_size: Bytes = 200_000_000
     history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
+    policy: tuple[PolicySettings, ...] = ()
     default: Label | None = None
 
     def as_json(self) -> str:

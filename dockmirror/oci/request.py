@@ -118,6 +118,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
     :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
     """
 
@@ -130,6 +131,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    revalidate: bool = False
     received: object | None = field(default=None, eq=False, repr=False)
 
     def path_and_query(self) -> str:

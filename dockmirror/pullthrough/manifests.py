@@ -128,7 +128,9 @@ class ManifestCache:
         if not accepts(request.accept, tagged.stored.references.media_type):
             return await self._pass_through(request)
         facts = await self._gateway.facts(request, tagged.stored.digest)
-        facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl)
+        facts = evolve(
+            facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl and not request.revalidate
+        )
         if authorize(facts) is Decision.ALLOW:
             await self._check_complete(request, place, tagged.stored)
             return await self._answer_stored(request, tagged.stored, CacheStatus(age=tagged.age))

@@ -97,10 +97,10 @@ class WriteThrough:
             if dict(result.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
                 await self._generations.tombstones.lift(place, digest, ContentKind.MANIFEST, tombstone)
                 stored_digest = await self._manifests.add(place, sent)
-            tags_set = _tags_set(write, result)
-            await self._record_tags(place, tags_set, stored_digest)
+            reported = tags_set(write, result)
+            await self._record_tags(place, reported, stored_digest)
             is_overlapped = is_overlapped or await self._generations.generation(place) != generation
-            if (tags_set and is_overlapped) or tags_set != set(write.tags):
+            if (reported and is_overlapped) or reported != set(write.tags):
                 await self._generations.record_doubt(place)
         return result
 
@@ -161,7 +161,7 @@ def _content_of(target: Manifest | Blob) -> tuple[Digest, ContentKind]:
     return target.digest, ContentKind.BLOB if isinstance(target, Blob) else ContentKind.MANIFEST
 
 
-def _tags_set(write: Write, result: WriteResult) -> frozenset[Tag]:
+def tags_set(write: Write, result: WriteResult) -> frozenset[Tag]:
     """Return the tags that a manifest has now: the one of its path, and those that the upstream reports.
 
     Source: OCI distribution specification 1.2, ``OCI-Tag``; registries that do not know the parameter

@@ -88,6 +88,7 @@ def _remove(data: Path, file: int) -> None:
     with suppress(FileNotFoundError):
         if os.path.samestat(os.stat(data), os.fstat(file)):
             os.unlink(data)
+            os.utime(data.parent.parent)  # its directory may stay: ``StoreIndex`` looks at this one
 
 
 @frozen

@@ -1,9 +1,10 @@
-"""Images as they lie in a store's directory, for commands; all calls block."""
+"""Images as they lie in a store's directory, for commands, pages and the API; all calls block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -12,6 +13,7 @@ from ..oci.digest import Digest
 from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.reference import Repository, Tag
+from ..system.timestamps import format_timestamp
 from . import content_files, files, layout
 from .content_files import is_stored
 from .eviction import store_files
@@ -88,6 +90,12 @@ class HeldImages:
                 continue
         return dict(sorted(found.items()))
 
+    def list_tag_names(self, repository: Repository) -> list[str]:
+        """Return the names of the repository's tags, some of which may name nothing."""
+        return [
+            path.name for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name)
+        ]
+
     def list_manifests(self, repository: Repository) -> list[Digest]:
         return list(
             store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
@@ -111,16 +119,14 @@ class HeldImages:
         self, repository: Repository, digest: Digest, platform: Platform | None, depth: int
     ) -> StoredImage:
         stored = self._linked(repository, digest, ContentKind.MANIFEST)
-        found = files.read_small_file(self.root / layout.data(digest)) if stored and depth else None
-        if stored is None or found is None or not digest.matches(found.data):
+        found = self.read_manifest(digest) if stored and depth else None
+        if stored is None or found is None:
             return StoredImage(digest, platform=platform)
-        manifest = ManifestDocument.parse(found.data)
-        if manifest is None:
-            return StoredImage(digest, platform=platform)
+        data, manifest = found
         blobs = [each.digest for each in manifest.blobs if each.digest]
         return StoredImage(
             digest,
-            found.data,
+            data,
             manifest,
             stored.used,
             {blob: self._linked(repository, blob, ContentKind.BLOB) for blob in blobs},
@@ -132,6 +138,71 @@ class HeldImages:
             platform,
         )
 
+    def read_manifest(self, digest: Digest) -> tuple[bytes, ManifestDocument] | None:
+        """Return a verified manifest with its parts; None if it is missing, corrupt or of another type."""
+        found = files.read_small_file(self.root / layout.data(digest))
+        manifest = ManifestDocument.parse(found.data) if found and digest.matches(found.data) else None
+        return (found.data, manifest) if found and manifest else None
+
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link = self.root / layout.link(repository, digest, kind)
         return self.stat_content(digest) if content_files.links_to(link, digest) else None
+
+
+@frozen
+class ListedImage:
+    """An image by one of its tags, or by its digest when it has no tag."""
+
+    repository: Repository
+    tag: Tag | None
+    image: StoredImage
+
+    @property
+    def size(self) -> int:
+        """The stored bytes of the image."""
+        return sum(self.image.content_sizes().values())
+
+    @property
+    def is_complete(self) -> bool:
+        """The store holds everything; for an index, all of its images."""
+        return not self.image.find_missing()
+
+    @property
+    def platforms(self) -> dict[str, bool]:
+        """The platforms of an index, with True for those that the store holds completely."""
+        real = (
+            (str(c.platform), not c.find_missing())
+            for c in self.image.children
+            if c.platform and c.platform.is_real
+        )
+        return dict(real)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the image as JSON has it."""
+        return {
+            "repository": str(self.repository),
+            "tag": str(self.tag) if self.tag else None,
+            "digest": str(self.image.digest),
+            "size": self.size,
+            "complete": self.is_complete,
+            "platforms": self.platforms,
+            "used": format_timestamp(self.image.last_used()),
+        }
+
+
+def list_images(images: HeldImages, repository: Repository) -> Iterator[ListedImage]:
+    """Yield each tag, and each manifest that no tag and no index refers to."""
+    named: set[Digest] = set()
+    for tag, tagged in images.list_tags(repository).items():
+        image = images.read_image(repository, tagged.digest)
+        if image.data is None:
+            continue
+        named.update(each.digest for each in image.walk())
+        yield ListedImage(repository, tag, image)
+    others = [
+        images.read_image(repository, each) for each in images.list_manifests(repository) if each not in named
+    ]
+    below = {child.digest for image in others for each in image.children for child in each.walk()}
+    for image in others:
+        if image.data is not None and image.digest not in below:
+            yield ListedImage(repository, None, image)

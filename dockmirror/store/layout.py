@@ -18,6 +18,15 @@
       usage_counter                               the number of stored bytes; locked during a sweep
       pins/<name>                                 a pinned image; modified when it was last refreshed
       pin_refresh.lock                            locked while pins are refreshed
+      warm_ups/<id>                               a request to pull an image, and its outcome
+      warm_ups.lock                               locked by the process that pulls
+      tag_history/docker/library/busybox/_tags/latest
+                                                  the digests that a tag of an upstream has named over time
+      tag_history.lock                            locked while one of them is written
+      tag_poll.lock                               locked while tags are polled
+      tag_polls/<hour>                            in a bucket: made by the mirror that polls in that hour
+      tag_holds/<name>                            a manifest that a tag is served as; modified at its last use
+      admission_generation                        a number that changes with each new rule or recall
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -52,11 +61,19 @@ TEMPORARY = _OURS / "tmp"
 USAGE_COUNTER = _OURS / "usage_counter"
 PINS = _OURS / "pins"
 PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
+WARM_UPS = _OURS / "warm_ups"
+WARM_UPS_LOCK = _OURS / "warm_ups.lock"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
 LAST_USED = _OURS / "last_used"
 EXPIRY_RUNS = _OURS / "expiry"
+TAG_HISTORIES = _OURS / "tag_history"
+TAG_HISTORY_LOCK = _OURS / "tag_history.lock"
+TAG_POLL_LOCK = _OURS / "tag_poll.lock"
+TAG_POLLS = _OURS / "tag_polls"
+TAG_HOLDS = _OURS / "tag_holds"
+ADMISSION_GENERATION = _OURS / "admission_generation"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")
@@ -64,6 +81,7 @@ TAGS_DIRECTORY = PurePosixPath("_manifests/tags")
 TAG_LINK = PurePosixPath("current/link")
 TAG_HISTORY = PurePosixPath("index")
 SIZE = ".size"
+TAGS_OF_HISTORY = "_tags"
 
 _LINKS = {ContentKind.BLOB: LAYERS, ContentKind.MANIFEST: REVISIONS}
 _MAX_NAME = 200
@@ -108,12 +126,25 @@ def growing_size(registry: str, digest: Digest) -> PurePosixPath:
     return part.with_name(part.name + SIZE)
 
 
+def tag_sightings(upstream: str, repository: Repository, tag: Tag) -> PurePosixPath:
+    """Return the path of the history of an upstream's tag."""
+    return TAG_HISTORIES / upstream / repository.name / TAGS_OF_HISTORY / tag.name
+
+
+def tag_hold(name: str) -> PurePosixPath:
+    return TAG_HOLDS / _escape(name)
+
+
 def document(name: str) -> PurePosixPath:
     return DOCUMENTS / _escape(name)
 
 
 def pin(name: str) -> PurePosixPath:
     return PINS / _escape(name)
+
+
+def warm_up(identifier: str) -> PurePosixPath:
+    return WARM_UPS / _escape(identifier)
 
 
 def _escape(name: str) -> str:

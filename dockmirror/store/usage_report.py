@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,15 +16,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..concurrency.caching import SingleFlight, TTLCache
-from ..oci.digest import Digest
 from ..status.status_values import RegistryUsage, Usage
 from . import files, layout
-from .eviction import store_files
+from .store_index import StoreIndex
 from .threads import RunInThread
 
 MIN_INTERVAL = 1.0
 """Seconds for which a measurement is fresh, at least."""
-COST_FACTOR = 50
+COST_FACTOR = 10
 """A measurement is fresh for this many times its own duration, at least."""
 MAX_WAIT = 2.0
 """Seconds that a caller waits; then the previous measurement is returned, with its age."""
@@ -45,6 +43,7 @@ class UsageReport:
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
         self._root = root
+        self._index = StoreIndex(root)
         self._clock = clock
         self._in_thread = in_thread
         self._latest: Usage | None = None
@@ -68,7 +67,7 @@ class UsageReport:
 
     async def _measure(self) -> None:
         self._measuring = True
-        measure = partial(_measure_unless_fresh, self._root, self._clock.seconds(), self._check)
+        measure = partial(_measure_unless_fresh, self._root, self._index, self._clock.seconds(), self._check)
         interval = MIN_INTERVAL
         try:
             self._latest = await self._in_thread(measure) or self._latest
@@ -85,7 +84,9 @@ class UsageReport:
             raise MeasurementStopped
 
 
-def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> Usage | None:
+def _measure_unless_fresh(
+    root: Path, index: StoreIndex, now: float, check: Callable[[], None]
+) -> Usage | None:
     """Return a fresh measurement; None while another process measures."""
     file = files.lock(root / layout.USAGE_REPORT)
     if file is None:
@@ -96,7 +97,7 @@ def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> 
             lifetime = max(MIN_INTERVAL, COST_FACTOR * previous.took)
             if 0 <= now - previous.measured < lifetime:
                 return previous
-        usage = measure_usage(root, now, check)
+        usage = measure_usage(index, now, check)
         with suppress(OSError):  # on a full disk each process measures for itself
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)
@@ -105,33 +106,15 @@ def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> 
         os.close(file)
 
 
-def measure_usage(root: Path, now: float, check: Callable[[], None] = lambda: None) -> Usage:
-    """Measure by scanning the store; ``check`` is called often and may raise to stop."""
+def measure_usage(index: StoreIndex, now: float, check: Callable[[], None] = lambda: None) -> Usage:
+    """Bring the index up to date, and sum it up; ``check`` is called often and may raise to stop."""
     started = time.monotonic()
-    sizes: dict[Digest, int] = {}
-    other_bytes = sum(
-        file.size for _, file in (*store_files.iter_documents(root), *store_files.iter_downloads(root))
+    held = index.snapshot(check)
+    registries = (
+        RegistryUsage(name, each.bytes, each.shared, each.contents) for name, each in held.by_registry.items()
     )
-    for digest, file in store_files.iter_contents(root):
-        check()
-        sizes[digest] = file.size
-    linked: dict[str, set[Digest]] = {}
-    for repository in store_files.iter_repositories(root):
-        check()
-        registry = repository.relative_to(root / layout.REPOSITORIES).parts[0]
-        linked.setdefault(registry, set()).update(store_files.iter_repository_contents(repository))
-    stored = {name: contents & sizes.keys() for name, contents in linked.items()}
-    counts = Counter(digest for contents in stored.values() for digest in contents)
-    registries = (_registry_usage(name, each, sizes, counts) for name, each in stored.items() if each)
     ordered = sorted(registries, key=lambda each: (-each.bytes, each.registry))
-    return Usage(now, time.monotonic() - started, tuple(ordered), sum(sizes.values()) + other_bytes)
-
-
-def _registry_usage(
-    name: str, contents: set[Digest], sizes: dict[Digest, int], counts: Counter[Digest]
-) -> RegistryUsage:
-    shared = sum(sizes[each] for each in contents if counts[each] > 1)
-    return RegistryUsage(name, sum(sizes[each] for each in contents), shared, len(contents))
+    return Usage(now, time.monotonic() - started, tuple(ordered), held.held_bytes)
 
 
 def _parse_usage(text: bytes) -> Usage | None:

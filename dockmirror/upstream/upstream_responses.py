@@ -173,7 +173,8 @@ def make_answer(request: RegistryRequest, response: IResponse, body: IBody) -> A
         body = NoBody(body.descriptor)
     status = 304 if is_unmodified or response.code == 304 else 206 if response.code == 206 else 200
     headers = tuple((name, value) for name in _FORWARDED_HEADERS if (value := first(response.headers, name)))
-    return Answer(body, status, headers=headers, upstream_status=response.code)
+    date = first(response.headers, "Date")
+    return Answer(body, status, headers=headers, upstream_status=response.code, date=date)
 
 
 def read_digest(response: IResponse) -> Digest | None:

@@ -54,7 +54,7 @@ class AuthFilter(RequestFilter):
 
     def check(self, request: ServerRequest) -> IResource | None:
         """:raises Unauthorized: with a Bearer challenge for registry clients, and Basic for browsers."""
-        passwords = _PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
+        passwords = PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
         if request.is_token_request:
             return TokenResource(_UserTokenService(passwords, self._tokens))
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
@@ -111,7 +111,7 @@ class _PasswordCheck(Resource):
         return IResource(getChildForRequest(child, request))
 
 
-class _PasswordVerifier:
+class PasswordVerifier:
     """Verifies the passwords that one client network sends, and raises errors that clients understand.
 
     :param running: comparisons in progress; the same password sent again meanwhile shares the result.
@@ -166,7 +166,7 @@ class _PasswordVerifier:
 class _UserTokenService:
     """The token service for users; a token grants no scopes, since each request is checked anyway."""
 
-    def __init__(self, passwords: _PasswordVerifier, tokens: UserTokens) -> None:
+    def __init__(self, passwords: PasswordVerifier, tokens: UserTokens) -> None:
         self._passwords = passwords
         self._tokens = tokens
 

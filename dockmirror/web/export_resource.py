@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from twisted.web.resource import Resource
 
@@ -16,11 +15,9 @@ from ..http.server_request import ServerRequest, parse_query, parse_range
 from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository
+from ..oci.reference import Repository
+from .image_actions import ParseImage
 from .respond import respond
-
-ParseImage = Callable[[str], tuple[Repository, Reference]]
-"""Parses an image's name, or raises ValueError."""
 
 
 class ExportResource(Resource):

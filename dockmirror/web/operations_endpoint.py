@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -42,6 +42,7 @@ class OperationsResource(Resource):
     Health answers to any host name, since it says no more than a refusal would.
 
     :param names: returns the host names, besides addresses, by which metrics and status may be requested.
+    :param images: the API and the pages of images, by the first segment of their path.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class OperationsResource(Resource):
         overview: StatusOverview,
         names: Callable[[], Collection[str]],
         clock: IReactorTime,
+        images: Mapping[str, IResource] | None = None,
     ) -> None:
         super().__init__()
+        for segment, resource in (images or {}).items():
+            self.putChild(segment.encode(), NamedHostOnly(resource, names))
         self.putChild(b"metrics", NamedHostOnly(_DeferredResource(telemetry.metrics, _send_metrics), names))
         self.putChild(b"healthz", HealthResource())
         self.putChild(b"readyz", _DeferredResource(telemetry.state, _send_readiness))

@@ -11,6 +11,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import content_files, layout
+from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.usage_report import measure_usage
 
 from ..archive.packing import manifest
@@ -56,7 +57,9 @@ def test_shared_contents_count_once_in_the_total(shop: Shop) -> None:
         RegistryUsage(name, each["size"], each["shared"], each["contents"])
         for name, each in usage["registries"].items()
     ]
-    assert set(usages) == set(measure_usage(shop.root, 0.0).registries), "the status page tells another"
+    assert set(usages) == set(measure_usage(StoreIndex(shop.root), 0.0).registries), (
+        "the status page tells another"
+    )
     lines = shop.run("usage").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("budget (cache_size)") for line in lines)

@@ -60,6 +60,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         ["e"],
         ((), ("a", "b.example"), ("c", "d.example"), ("e",)),
     ),
+    "api_tokens_file": (f'"{__file__}"', __file__, __file__, (None, HERE, HERE, HERE)),
     "networks": (
         '["10.0.0.0/8", "fd00::/8"]',
         "private 192.0.2.1",
@@ -114,6 +115,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "store_days": ("1", "30", "90", (None, 1, 30, 90)),
     "redirect": ("true", "false", "true", (False, True, False, True)),
     "export": ("true", "false", "true", (False, True, False, True)),
+    "images": ("true", "false", "true", (False, True, False, True)),
     "history": ('"/a"', "false", "c", (Path("/state/history"), Path("/a"), None, Path("c"))),
     "history_days": ("1", "30", "90d", (30, 1, 30, 90)),
     "history_size": ('"1MB"', "2MB", "3000000", (200_000_000, 1_000_000, 2_000_000, 3_000_000)),
@@ -150,7 +152,7 @@ def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setting
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert {*KEYS, "access", "upstreams"} == set(Settings.model_fields)
+    assert {*KEYS, "access", "policy", "upstreams"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -276,6 +278,7 @@ WRONG = {
     "store_days": ["0", "0.5", "never"],
     "redirect": ["maybe"],
     "export": ["maybe", ""],
+    "images": ["maybe"],
     "history": [""],
     "history_days": ["0", "0.5", "never"],
     "history_size": ["0", "50%", "all"],

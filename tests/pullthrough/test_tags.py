@@ -42,6 +42,13 @@ def test_a_fresh_tag_is_served(origin: Origin, warm: Mirror, manifest: bytes) ->
     assert origin.take() == []
 
 
+def test_a_fresh_tag_is_confirmed_on_demand(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    newest = moved(origin)
+    assert warm.get(TAG) == manifest
+    assert warm.get(TAG, revalidate=True) == newest
+    assert warm.get(TAG) == newest
+
+
 def test_a_stale_tag_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """It is conditional and accepts all types; then the tag is fresh again."""
     warm.clock.advance(TTL)

@@ -11,6 +11,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import files, layout
+from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.usage_report import (
     COST_FACTOR,
     MAX_WAIT,
@@ -48,13 +49,13 @@ def test_each_registry(store: Stocked) -> None:
     part = store.root / layout.growing("docker.io", shared)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 7)
-    usage = measure_usage(store.root, 0.0)
+    usage = measure_usage(StoreIndex(store.root), 0.0)
     assert usage.registries == (
         RegistryUsage("docker.io", 110, 100, 2),
         RegistryUsage("ghcr.io", 100, 100, 1),
     )
     assert usage.held == 125
-    nothing = measure_usage(store.root / "nothing", 0.0)
+    nothing = measure_usage(StoreIndex(store.root / "nothing"), 0.0)
     assert (nothing.registries, nothing.held) == ((), 0)
 
 
@@ -91,7 +92,7 @@ def test_fresh_measurement_is_reused(store: Stocked) -> None:
 def test_slow_measurement(store: Stocked) -> None:
     """A slow measurement is made less often, and callers wait only a little."""
     store.blob(b"x" * 100)
-    took = {**asdict(measure_usage(store.root, EPOCH)), "took": 10.0}
+    took = {**asdict(measure_usage(StoreIndex(store.root), EPOCH)), "took": 10.0}
     (store.root / layout.USAGE_REPORT).write_text(json.dumps(took))
     store.blob(b"y" * 10)
     store.clock.advance(COST_FACTOR * 10 - 1)

@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve, frozen
 
 from ...interfaces import ContentKind
 from ...oci.digest import Digest
-from ...oci.reference import Repository, Tag
+from ...oci.reference import Reference, Repository, Tag
 from .. import content_files, layout
 from ..content_files import open_file
+from ..held_images import HeldImages
+from ..pins import Pin, iter_pins
 from . import store_files
 from .store_budget import wait_for_usage_counter
 from .store_files import StoredFile, iter_removals, remove_content
@@ -29,6 +32,47 @@ class DeletionPlan:
     repository: Repository
     tags: tuple[Tag, ...]
     contents: tuple[Digest, ...]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the deletion as JSON has it."""
+        return {
+            "repository": str(self.repository),
+            "tags": list(map(str, self.tags)),
+            "contents": list(map(str, self.contents)),
+        }
+
+
+@frozen
+class DeletableImage:
+    """An image to be deleted; without a repository, a digest in every repository that has it."""
+
+    repository: Repository | None
+    reference: Reference
+
+
+def plan_deletions(root: Path, image: DeletableImage) -> list[DeletionPlan]:
+    """Plan to delete an image by the current state of the store; an empty list if it is not held."""
+    repository, reference = image.repository, image.reference
+    if isinstance(reference, Tag):
+        found = [plan_tag_deletion(root, repository, reference)] if repository else []
+    else:
+        repositories = [repository] if repository else HeldImages(root).list_repositories()
+        found = [plan_manifest_deletion(root, each, reference) for each in repositories]
+    return [each for each in found if each]
+
+
+def delete_images(root: Path, images: Iterable[DeletableImage]) -> int:
+    """Delete images, and return the bytes freed; an image may have been deleted with one before it."""
+    with wait_for_usage_counter(root) as usage:
+        freed = sum(delete_image(root, plan) for image in images for plan in plan_deletions(root, image))
+        usage.add(-freed)
+    return freed
+
+
+def find_pinned(root: Path, plans: Iterable[DeletionPlan]) -> list[Pin]:
+    """Return the pins of what would be deleted, which the mirror fetches again."""
+    named = {(each.repository, reference) for each in plans for reference in (*each.tags, *each.contents)}
+    return [pin for pin, _ in iter_pins(root) if (pin.repository, pin.reference) in named]
 
 
 def plan_tag_deletion(root: Path, repository: Repository, tag: Tag) -> DeletionPlan | None:

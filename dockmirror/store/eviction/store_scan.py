@@ -10,7 +10,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
-from .. import files, layout, pins, write_behind
+from .. import files, layout, pins, tag_holds, write_behind
 from ..content_files import is_stored
 from . import store_files
 from .store_budget import Shortfall
@@ -113,7 +113,7 @@ class StoreScan:
         ]
 
     def _select(self, shortfall: Shortfall) -> Iterator[_Candidate]:
-        """Iterate over what is to be evicted, in order; pinned images and what is in use stay.
+        """Iterate over what is to be evicted, in order; pinned and held images, and what is in use, stay.
 
         Contents that are not in the bucket yet come last: the only copy may be here.
         """
@@ -131,7 +131,8 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        pinned = find_descendants(pins.iter_pinned_manifests(self._root), references)
+        kept = (*pins.iter_pinned_manifests(self._root), *tag_holds.iter_held(self._root, self._now))
+        pinned = find_descendants(kept, references)
         for digest, age in lru_order(used, references).items():
             if digest not in pinned:
                 yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))

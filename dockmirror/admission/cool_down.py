@@ -1,0 +1,100 @@
+"""The cool-down: a tag moves to a new digest only when that has been its value for some time.
+
+A digest is admitted once the tag has named it for ``min_age``, unbroken by a sighting of another one; if it
+left earlier, it starts anew.  An admitted digest stays admitted, so a rollback is immediate.  Ages count from
+sighting to sighting: time in which nobody asked the upstream makes nothing older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from attrs import frozen
+
+from ..interfaces import Sighting
+from ..oci.digest import Digest
+from .verdict import SERVE, Refuse, ServeInstead, Subject, Verdict
+
+FirstPull = Literal["serve", "refuse", "registry"]
+_UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+@frozen
+class TagAges:
+    """The sightings of a tag, oldest first, and the rule that they are measured by.
+
+    :ivar min_age: seconds for which a tag must have named a digest.
+    :ivar first_pull: what becomes of a tag that has no admitted digest yet.
+    :ivar excepted: whether an exception of the operator covers the current digest.
+    :ivar withheld: digests that are no replacement, since they were recalled.
+    """
+
+    sightings: Sequence[Sighting]
+    min_age: float
+    first_pull: FirstPull = "serve"
+    excepted: bool = False
+    withheld: frozenset[Digest] = frozenset()
+
+
+def check_age(subject: Subject, ages: TagAges) -> Verdict:
+    """Return which digest a tag is served as."""
+    if subject.digest is not None and ages.excepted:
+        return SERVE
+    served = admitted_digests(ages)
+    if subject.digest is not None and subject.digest in served:
+        return SERVE
+    if not ages.sightings and ages.first_pull == "serve":
+        return SERVE  # an imported image, of which the upstream has never told anything
+    left = format_age(ages.min_age - current_age(ages, subject.digest))
+    if last := next((each for each in reversed(served) if each not in ages.withheld), None):
+        return ServeInstead(
+            last,
+            f"{subject.digest or 'an unknown digest'} is too new; it is served in {left} if it stays",
+            "ages",
+        )
+    return Refuse(
+        f"{subject} is too new for the cool-down of {format_age(ages.min_age)}: no version of it has been"
+        f" admitted yet; try again in {left}, use an older version, or ask the operator for an exception",
+        "ages",
+    )
+
+
+def admitted_digests(ages: TagAges) -> list[Digest]:
+    """Return the digests that were admitted, each as often as it was served, the last one at the end."""
+    admitted: set[Digest] = set()
+    served: list[Digest] = []
+    for sighting in ages.sightings:
+        is_baseline = sighting.is_baseline and ages.first_pull == "serve"
+        if is_baseline or sighting.last - sighting.first >= ages.min_age:
+            admitted.add(sighting.digest)
+        if sighting.digest in admitted:
+            served.append(sighting.digest)
+    return served
+
+
+def is_frozen(ages: TagAges) -> bool:
+    """Return whether the tag was moved so often that nothing new has been admitted for ``min_age``."""
+    admitted, left = set(admitted_digests(ages)), None
+    moves = 0
+    for sighting in ages.sightings:
+        if sighting.digest in admitted:
+            left, moves = sighting.last, 0
+        else:
+            moves += 1
+    return left is not None and moves > 1 and ages.sightings[-1].last - left >= ages.min_age
+
+
+def current_age(ages: TagAges, digest: Digest | None) -> float:
+    """Return the seconds for which the tag has named the digest; 0 if that is not its last sighting."""
+    if not ages.sightings or ages.sightings[-1].digest != digest:
+        return 0.0
+    return ages.sightings[-1].last - ages.sightings[-1].first
+
+
+def format_age(seconds: float) -> str:
+    """Format a duration in its largest unit, rounded up."""
+    for unit, name in _UNITS:
+        if seconds >= unit or unit == 60.0:
+            return f"{int(-(-max(seconds, 1.0) // unit))} {name}"
+    raise AssertionError("unreachable")

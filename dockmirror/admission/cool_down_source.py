@@ -1,0 +1,143 @@
+"""The facts of the cool-down: what tags have named, exceptions, and the registry's own times of push."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..concurrency.caching import TTLCache
+from ..config.settings import PolicySettings
+from ..interfaces import ITagHistory
+from ..oci.digest import Digest
+from ..oci.manifest import ManifestDocument
+from ..oci.reference import Repository, Tag
+from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
+from .fact_source import IFactSource
+from .policies import Policies
+from .push_times import IPushTimes
+from .verdict import ServeInstead, Subject
+
+HOLD_INTERVAL = 3600.0
+"""Seconds after which it is recorded again that a manifest is in use."""
+REPORT_INTERVAL = 86_400.0
+"""Seconds after which a frozen tag, or the use of an exception, is reported again."""
+_MOST = 10_000
+_log = Logger()
+
+
+@frozen
+class CoolDownContext:
+    """Everything that the facts of the cool-down come from.
+
+    :ivar push_times: None if the registry tells none.
+    :ivar hold: keeps the manifest that a tag is served as from eviction.
+    :ivar audit: records the use of an exception.
+    """
+
+    history: ITagHistory
+    policies: Policies
+    push_times: IPushTimes | None
+    hold: Callable[[Repository, Tag, Digest], Awaitable[None]]
+    audit: Callable[[dict[str, str]], None]
+    clock: IReactorTime
+
+
+@implementer(IFactSource)
+class CoolDownSource:
+    """Gathers the ages of a tag's digests."""
+
+    fact = "ages"
+    setting = "min_age"
+    is_about_tags = True
+    needs_manifest = False
+
+    def __init__(self, context: CoolDownContext) -> None:
+        self._context = context
+        self._held: TTLCache[tuple[Repository, Tag], Digest] = TTLCache(context.clock, _MOST)
+        self._reported: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
+
+    async def gather(
+        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+    ) -> TagAges | None:
+        if policy is None or not isinstance(subject.reference, Tag):
+            return None
+        ages = await self.ages(subject, policy)
+        try:
+            now = self._context.clock.seconds()
+            await self._context.history.record_pull(
+                subject.upstream, subject.repository, subject.reference, now
+            )
+            await self._keep_admitted(subject, ages)
+        except OSError as error:  # which admits nothing more
+            _log.error("{tag}: cannot record its use: {error}", tag=str(subject), error=str(error))
+        return ages
+
+    async def keep_current(self, subject: Subject) -> None:
+        """Keep what is served in place of the digest that a tag was seen with last, as ``gather`` does."""
+        policy = self._context.policies.find(subject, self.setting)
+        if policy is not None and isinstance(subject.reference, Tag):
+            history = self._context.history
+            sightings = await history.sightings(subject.upstream, subject.repository, subject.reference)
+            subject = evolve(subject, digest=sightings[-1].digest if sightings else None)
+            await self._keep_admitted(subject, await self.ages(subject, policy))
+
+    async def ages(self, subject: Subject, policy: PolicySettings) -> TagAges:
+        """Return the ages of a tag's digests.
+
+        :raises OSError: when the history cannot be read; ``RegistryError`` when the registry's time of push
+            is needed and it does not answer.
+        """
+        assert isinstance(subject.reference, Tag)
+        assert policy.min_age is not None
+        key = subject.upstream, subject.repository, subject.reference
+        history = self._context.history
+        exception = self._find_exception(subject, policy)
+        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull, exception)
+        push_times, digest = self._context.push_times, subject.digest
+        if policy.first_pull != "registry" or push_times is None or digest is None or admitted_digests(ages):
+            return ages
+        pushed = await push_times.pushed(subject.repository, subject.reference, digest)
+        if pushed is None:
+            return ages
+        await history.record_push(*key, digest, pushed)
+        return evolve(ages, sightings=await history.sightings(*key))
+
+    async def _keep_admitted(self, subject: Subject, ages: TagAges) -> None:
+        """Hold the manifest that is served in place of the current one, and report a tag that is frozen."""
+        verdict, tag = check_age(subject, ages), subject.reference
+        if not isinstance(verdict, ServeInstead) or not isinstance(tag, Tag):
+            return
+        if self._held.get((subject.repository, tag)) != verdict.digest:
+            await self._context.hold(subject.repository, tag, verdict.digest)
+            self._held.put((subject.repository, tag), verdict.digest, HOLD_INTERVAL)
+        if is_frozen(ages) and self._is_unreported(evolve(subject, digest=verdict.digest)):
+            _log.warn(
+                "{tag} is frozen at {digest}: it moves more often than every {age}",
+                tag=str(subject), digest=str(verdict.digest), age=format_age(ages.min_age),
+            )  # fmt: skip
+
+    def _find_exception(self, subject: Subject, policy: PolicySettings) -> bool:
+        context = self._context
+        exception = context.policies.find_exception(subject, policy, context.clock.seconds())
+        if exception is not None and self._is_unreported(subject):
+            context.audit(
+                {
+                    "event": "exception",
+                    "image": f"{context.policies.registry}/{subject}",
+                    "digest": str(subject.digest),
+                    "exception": exception.image,
+                    "until": exception.until.isoformat(),
+                    "reason": exception.reason,
+                }
+            )
+        return exception is not None
+
+    def _is_unreported(self, subject: Subject) -> bool:
+        if self._reported.get(subject):
+            return False
+        self._reported.put(subject, True, REPORT_INTERVAL)
+        return True

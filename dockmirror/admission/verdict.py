@@ -1,0 +1,69 @@
+"""The values of a decision: its subject, its outcome, and a fact that could not be gathered."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..oci.digest import Digest
+from ..oci.reference import Reference, Repository
+
+
+@frozen
+class Subject:
+    """A manifest that a client requests.
+
+    :ivar upstream: the upstream's name in the settings.
+    :ivar digest: of the manifest that would be served; None if the upstream names none.
+    """
+
+    upstream: str
+    repository: Repository
+    reference: Reference
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
+
+
+@frozen
+class Serve:
+    """The manifest is served."""
+
+
+@frozen
+class ServeInstead:
+    """Another manifest of the repository is served in its place, if that one is admitted itself.
+
+    :ivar why: the reason, as one sentence.
+    :ivar rule: the kind of rule, for metrics.
+    """
+
+    digest: Digest
+    why: str
+    rule: str = ""
+
+
+@frozen
+class Refuse:
+    """Nothing is served.
+
+    :ivar why: one sentence for the client: the rule, the reason, and what to do.
+    :ivar rule: the kind of rule, for metrics.
+    """
+
+    why: str
+    rule: str = ""
+
+
+Verdict = Serve | ServeInstead | Refuse
+SERVE = Serve()
+
+
+@frozen
+class MissingFact:
+    """A fact that could not be gathered, so the rule cannot be checked.
+
+    :ivar why: the reason, as part of a sentence.
+    """
+
+    why: str

@@ -1,0 +1,159 @@
+"""Admission in the stack of an upstream: the policies, the sources of facts, and what is held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ..admission.admission_registry import AdmissionContext
+from ..admission.cool_down_source import CoolDownContext, CoolDownSource
+from ..admission.fact_source import FactGatherer, IFactSource
+from ..admission.policies import Policies
+from ..admission.push_times import HUB_API, HubPushTimes
+from ..admission.tag_polling import SHORTEST, PolledUpstream, TagPolling
+from ..config.settings import Settings
+from ..oci.digest import Digest
+from ..oci.reference import Repository, Tag
+from ..pullthrough.grants import PUBLIC_STALE_TTL
+from ..pullthrough.manifest_store import ManifestStore
+from ..pullthrough.upstream_gateway import UpstreamGateway
+from ..store import files, layout, tag_holds
+from ..upstream.agents import make_http_client
+from ..upstream.upstream_client import UpstreamClient
+from .cache import CacheParts
+from .naming import registry_names
+from .upstream_stack import UpstreamContext
+
+
+@frozen
+class Admission:
+    """The parts that decide about the images of one upstream.
+
+    :ivar polled: what the upstream's tags are polled by.
+    """
+
+    context: AdmissionContext
+    polled: PolledUpstream
+
+
+def make_admission(
+    upstream: UpstreamContext,
+    settings: Settings,
+    cache: CacheParts,
+    gateway: UpstreamGateway,
+    audit: Callable[[dict[str, str]], None],
+) -> Admission:
+    """Return everything that decides which manifests of an upstream are served.
+
+    :param audit: writes an event to the audit log.
+    """
+    name, clock = upstream.name, upstream.clock
+    registry = registry_names(upstream.settings)[0]
+    policies = Policies.of(registry, settings.policy)
+    held = _HeldManifests(registry, cache, clock)
+    cool_down = CoolDownSource(
+        CoolDownContext(
+            cache.tag_history,
+            policies,
+            _make_push_times(upstream, registry) if _goes_by_registry(settings) else None,
+            held.hold,
+            audit,
+            clock,
+        )
+    )
+
+    def count(rule: str, outcome: str) -> None:
+        upstream.metrics.admissions.labels(name, rule, outcome).inc()
+
+    async def is_public(repository: Repository) -> bool:
+        return await gateway.public.age(repository) < PUBLIC_STALE_TTL
+
+    sources: Sequence[IFactSource] = (cool_down,)
+    context = AdmissionContext(
+        name,
+        FactGatherer(sources, policies, clock),
+        lambda: cache.generation.number,
+        held.is_whole,
+        held.read,
+        count,
+        clock,
+    )
+    return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
+
+
+class _HeldManifests:
+    """The manifests of one registry that are held, by the names of its repositories."""
+
+    def __init__(self, registry: str, cache: CacheParts, clock: IReactorTime) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._clock = clock
+        self._manifests = ManifestStore(cache.contents)
+
+    async def is_whole(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether an image is held with everything that a client requests after it."""
+        place = self._place(repository)
+        stored = await self._manifests.get(place, digest)
+        return stored is not None and await self._manifests.is_complete(place, stored)
+
+    async def read(self, repository: Repository, digest: Digest) -> bytes | None:
+        """Return a manifest, or None if it is not held."""
+        stored = await self._manifests.get(self._place(repository), digest)
+        return stored.data if stored else None
+
+    async def hold(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """Keep the manifest that a tag is served as from eviction."""
+        place, now = self._place(repository), self._clock.seconds()
+        await self._cache.in_thread(partial(tag_holds.hold, self._cache.root, place, tag, digest, now))
+
+    def _place(self, repository: Repository) -> Repository:
+        return Repository(f"{self._registry}/{repository}")
+
+
+def _goes_by_registry(settings: Settings) -> bool:
+    return any(policy.first_pull == "registry" for policy in settings.policy)
+
+
+def _make_push_times(upstream: UpstreamContext, registry: str) -> HubPushTimes | None:
+    if registry != "docker.io":
+        return None
+    api = upstream.settings.model_copy(update={"urls": (HUB_API,)})
+    agent = upstream.agent_for(api, lambda host, address: None)
+    client = UpstreamClient(make_http_client(agent), upstream.clock, upstream.name, HUB_API)
+    return HubPushTimes(client, upstream.clock)
+
+
+def make_tag_polling(
+    root: Path, cache: CacheParts, polled: dict[str, PolledUpstream], clock: IReactorTime
+) -> TagPolling:
+    """Return the service that polls tags, in one process of one machine."""
+
+    async def claim() -> Callable[[], None] | None:
+        """With a bucket, the first mirror that asks has the turn of the hour."""
+        lock = await cache.in_thread(lambda: files.lock(root / layout.TAG_POLL_LOCK))
+        if lock is None:
+            return None
+        try:
+            if cache.bucket is None or await _claim_turn(cache, clock):
+                return partial(os.close, lock)
+        except OSError:  # logged by the bucket
+            pass
+        os.close(lock)
+        return None
+
+    return TagPolling(lambda: polled, cache.tag_history, claim, clock)
+
+
+async def _claim_turn(cache: CacheParts, clock: IReactorTime) -> bool:
+    assert cache.bucket is not None
+    bucket, turn = cache.bucket.bucket, int(clock.seconds() // SHORTEST)
+    if not await bucket.put_new(layout.TAG_POLLS / str(turn), b""):
+        return False
+    polls = await bucket.list(layout.TAG_POLLS)
+    await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{turn}")])
+    return True

@@ -1,0 +1,126 @@
+"""The API and the pages of images at the operations endpoint, built from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from ..config.settings import Settings, setting_errors
+from ..http.server_request import ServerRequest
+from ..oci.reference import Reference, Repository
+from ..store.threads import run_in_pool
+from ..system.posix import AppendOnlyFile
+from ..system.shared_table import SharedDigests
+from ..web.shared_tables import SharedTables
+from .budget import has_cache
+from .endpoints import listening_ports
+from .history import open_history
+from .naming import parse_image_name, registry_names
+
+if TYPE_CHECKING:
+    from ..users import ApiTokens
+
+_BODY_LIMIT = 64 * 1024
+_log = Logger()
+
+
+def operations_body_limit(request: ServerRequest) -> int:
+    """Return how many bytes of a request's body are collected."""
+    return _BODY_LIMIT if request.path.startswith((b"/api/", b"/images/")) else 0
+
+
+class Operations:
+    """Builds the resources that need the cache; without one there are none.
+
+    :param memory: counts failed logins, and remembers tokens that were verified.
+    :raises ConfigurationError: when the file of tokens is missing or malformed.
+    """
+
+    def __init__(self, settings: Settings, memory: SharedTables, reactor: Any) -> None:
+        self._memory = memory
+        self._reactor = reactor
+        self._in_thread = run_in_pool(reactor, reactor.getThreadPool())
+        self._root = settings.cache if has_cache(settings) else None
+        self._history = open_history(settings, reactor)
+        self._tokens = self._load_tokens(settings)
+
+    def _load_tokens(self, settings: Settings) -> ApiTokens | None:
+        if settings.api_tokens_file is None:
+            return None
+        from ..users import ApiTokens
+
+        verified = SharedDigests(self._memory.verified_passwords, self._reactor.seconds)
+        with setting_errors("api_tokens_file"):
+            return ApiTokens(settings.api_tokens_file, self._in_thread, verified)
+
+    def resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
+        """Return the resources by the first segment of their path.
+
+        :param settings: returns the settings in force.
+        """
+        if self._root is None:
+            return {}
+        from ..store.store_index import StoreIndex
+        from ..store.tag_history import LocalTagHistory
+        from ..web.api.api_resource import ApiResource
+        from ..web.api.token_auth import TokenAuth
+        from ..web.failed_logins import FailedLogins
+        from ..web.image_actions import ImageActions
+        from ..web.images.catalog import Catalog
+        from ..web.images.images_resource import ImagesContext, ImagesResource
+        from ..web.images.operator_pages import OperatorPages
+        from ..web.images.pull_figures import PullFigures
+        from ..web.images.visibility import OperatorViewer
+
+        def parse(image: str) -> tuple[Repository, Reference]:
+            name = parse_image_name(image, settings())
+            return name.repository, name.reference
+
+        def audit(line: str) -> None:
+            _write_audit_line(settings(), line)
+
+        auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
+        reader = self._history.reader if self._history else None
+        actions = ImageActions(self._root, parse, self._in_thread, self._reactor, audit)
+        index = StoreIndex(self._root)
+        operator = OperatorPages(actions, auth, self._reactor, self._in_thread)
+        context = ImagesContext(
+            Catalog(index),
+            PullFigures(reader),
+            LocalTagHistory(self._root, self._reactor, self._in_thread),
+            self._in_thread,
+            self._reactor,
+            lambda _: OperatorViewer(lambda registry: _upstreams_of(settings(), registry)),
+            lambda _, image: f"{_own_host(settings())}/{image}",
+        )
+        return {
+            "images": ImagesResource(context, operator),
+            "api": ApiResource(auth, actions, index, reader, self._in_thread),
+        }
+
+
+def _upstreams_of(settings: Settings, registry: str) -> list[str]:
+    return [name for name, each in settings.upstreams.items() if registry_names(each)[0] == registry]
+
+
+def _own_host(settings: Settings) -> str:
+    """Return the host by which clients pull from the mirror's own host."""
+    port = next(listening_ports(settings), None)
+    return port.netloc(settings.domain) if port else settings.domain
+
+
+def _write_audit_line(settings: Settings, line: str) -> None:
+    """Append a line to the audit log, or without one to the mirror's log; called in a thread."""
+    if settings.access.audit is None:
+        _log.info("audit: {line}", line=line)
+        return
+    try:
+        file = AppendOnlyFile(settings.access.audit)
+    except OSError as error:
+        _log.error("access.audit: {error}; not written: {line}", error=error.strerror, line=line)
+        return
+    file.write(line)
+    file.close()

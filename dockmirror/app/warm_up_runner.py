@@ -1,0 +1,82 @@
+"""Runs the warm-ups that were requested through the API and the pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from attrs import asdict, evolve
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ..concurrency.periodic_task import PeriodicTask
+from ..interfaces import IRegistry
+from ..oci.errors import RegistryError
+from ..pull import HeldCheck, Pull, PulledImage, Wanted, explain_missing
+from ..store import warm_ups
+from ..store.threads import RunInThread
+from ..store.warm_ups import State, WarmUp
+
+POLL = 2.0
+"""Seconds between two looks for new warm-ups."""
+_JOBS = 4
+_log = Logger()
+
+
+class WarmUpRunner(PeriodicTask):
+    """Pulls requested images through the mirror's own registries; one process does it for all.
+
+    A warm-up that a stop interrupts is run again after the next start.
+
+    :param registry: returns the registry of the mirror's own host, which a reload replaces.
+    """
+
+    def __init__(
+        self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
+    ) -> None:
+        super().__init__(self._check, POLL, clock, "cannot run the warm-ups")
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+        self._registry = registry
+
+    async def _check(self) -> None:
+        try:
+            await self._run_waiting()
+        except OSError as error:
+            _log.warn("cannot run the warm-ups: {error}", error=error)
+
+    async def _run_waiting(self) -> None:
+        if not await self._in_thread(partial(warm_ups.has_waiting, self._root)):
+            return
+        lock = await self._in_thread(partial(warm_ups.lock_warm_ups, self._root))
+        if lock is None:
+            return
+        try:
+            for each in await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self._root))):
+                if not each.is_finished:
+                    await self._run(each)
+        finally:
+            os.close(lock)
+
+    async def _run(self, warm_up: WarmUp) -> None:
+        await self._write(warm_up, "running")
+        wanted = Wanted(
+            warm_up.repository, warm_up.reference, warm_up.platforms, warm_up.referrers, warm_up.refresh
+        )
+        pulled = PulledImage()
+        try:
+            parts = await Pull(self._registry(), _JOBS).image(wanted, pulled)
+            missing = await HeldCheck(self._registry(), self._clock, _JOBS).missing(parts)
+            error = explain_missing(missing) or ""
+        except RegistryError as refused:
+            error = str(refused)
+        ended = evolve(warm_up, error=error, **asdict(pulled))
+        await self._write(ended, "failed" if error else "done")
+        _log.info("warm-up of {image}: {result}", image=warm_up.image, result=error or "done")
+
+    async def _write(self, warm_up: WarmUp, state: State) -> None:
+        changed = evolve(warm_up, state=state, changed=self._clock.seconds())
+        await self._in_thread(partial(warm_ups.write_warm_up, self._root, changed))

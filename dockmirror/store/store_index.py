@@ -1,0 +1,232 @@
+"""An index of what a store holds, kept in memory and brought up to date by what has changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from attrs import define, frozen
+
+from ..oci.digest import Digest
+from . import layout
+from .eviction import store_files
+
+T = TypeVar("T")
+_SETTLING = 2.0
+"""Seconds after a directory's last change in which another change might not show in its times."""
+
+
+@frozen
+class HeldBytes:
+    """The bytes that a registry or a repository holds.
+
+    :ivar shared: bytes that others hold, too.
+    :ivar contents: the number of blobs and manifests.
+    """
+
+    bytes: int
+    shared: int
+    contents: int
+
+
+@frozen
+class RepositoryContents:
+    """The contents that a repository links to; a link whose bytes are gone counts for nothing."""
+
+    manifests: frozenset[Digest]
+    blobs: frozenset[Digest]
+
+    @property
+    def all(self) -> frozenset[Digest]:
+        return self.manifests | self.blobs
+
+
+@frozen
+class StoreSnapshot:
+    """The contents of a store and of its repositories at one time.
+
+    :ivar sizes: the bytes of each content, by the directories in which they lie: algorithm and prefix.
+    :ivar repositories: by name, which begins with the registry.
+    :ivar other_bytes: those of documents and of downloads.
+    """
+
+    sizes: Mapping[tuple[str, str], Mapping[Digest, int]]
+    repositories: Mapping[str, RepositoryContents]
+    other_bytes: int
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Return the bytes of a content; None if it is not held."""
+        return self.sizes.get((digest.algorithm, digest.hex[:2]), {}).get(digest)
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """All bytes of the store."""
+        return sum(sum(part.values()) for part in self.sizes.values()) + self.other_bytes
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The repositories that hold something, sorted."""
+        return sorted(self.by_repository)
+
+    @cached_property
+    def names_by_registry(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            found.setdefault(name.partition("/")[0], []).append(name)
+        return found
+
+    @cached_property
+    def by_repository(self) -> Mapping[str, HeldBytes]:
+        return self._sum_up({name: each.all for name, each in self.repositories.items()})
+
+    @cached_property
+    def by_registry(self) -> Mapping[str, HeldBytes]:
+        contents: dict[str, set[Digest]] = {}
+        for name, each in self.repositories.items():
+            contents.setdefault(name.partition("/")[0], set()).update(each.all)
+        return self._sum_up(contents)
+
+    def _sum_up(self, contents: Mapping[str, frozenset[Digest] | set[Digest]]) -> Mapping[str, HeldBytes]:
+        """Return the bytes of each name that holds any."""
+        counts = Counter(digest for each in contents.values() for digest in each)
+        sums = {name: self._count(each, counts) for name, each in contents.items()}
+        return {name: each for name, each in sums.items() if each.contents}
+
+    def _count(self, contents: frozenset[Digest] | set[Digest], counts: Counter[Digest]) -> HeldBytes:
+        sizes = {digest: size for digest in contents if (size := self.size_of(digest)) is not None}
+        shared = sum(size for digest, size in sizes.items() if counts[digest] > 1)
+        return HeldBytes(sum(sizes.values()), shared, len(sizes))
+
+
+@define
+class _Listing:
+    """The content of a directory, and the version of the directory; None if it may have changed since."""
+
+    version: tuple[int, int, int] | None
+    value: Any
+
+
+class StoreIndex:
+    """Follows a store's directory, whichever process or program changes it.
+
+    A file's appearance or removal changes the modification time of its directory, so only directories with
+    another time are listed again: a store of a thousand repositories takes some milliseconds.  A time is not
+    trusted until it is two seconds old, because a second change could bear the same one.
+
+    :param now: returns the time of the file system.
+    """
+
+    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
+        self.root = root
+        self._now = now
+        self._listings: dict[str, _Listing] = {}
+        self._seen: set[str] = set()
+        self._lock = Lock()
+        self._has_changed = True
+        self._snapshot = StoreSnapshot({}, {}, 0)
+
+    def snapshot(self, check: Callable[[], None] = lambda: None) -> StoreSnapshot:
+        """Return what the store holds now; blocks.
+
+        :param check: called often; it may raise an exception to stop.
+        """
+        with self._lock:
+            self._seen = set()
+            sizes = dict(self._list_sizes(check))
+            repositories = dict(self._list_repositories(check))
+            other = (
+                sum(self._read(str(self.root / layout.DOCUMENTS), _read_files, ())) + self._count_downloads()
+            )
+            for path in self._listings.keys() - self._seen:
+                del self._listings[path]
+                self._has_changed = True
+            if self._has_changed or other != self._snapshot.other_bytes:
+                self._snapshot = StoreSnapshot(sizes, repositories, other)
+                self._has_changed = False
+            return self._snapshot
+
+    def _list_sizes(
+        self, check: Callable[[], None]
+    ) -> Iterator[tuple[tuple[str, str], Mapping[Digest, int]]]:
+        top = str(self.root / layout.BLOBS)
+        for algorithm in self._names(top):
+            for prefix in self._names(f"{top}/{algorithm}"):
+                check()
+                yield (algorithm, prefix), self._read(f"{top}/{algorithm}/{prefix}", _read_sizes, {})
+
+    def _list_repositories(self, check: Callable[[], None]) -> Iterator[tuple[str, RepositoryContents]]:
+        top = str(self.root / layout.REPOSITORIES)
+        queue = [""]
+        while queue:
+            check()
+            name = queue.pop()
+            names = self._names(f"{top}/{name}" if name else top)
+            queue += [f"{name}/{each}" if name else each for each in names if not each.startswith("_")]
+            if name and any(each.startswith("_") for each in names):
+                manifests = self._links(f"{top}/{name}/{layout.REVISIONS}")
+                yield name, RepositoryContents(manifests, self._links(f"{top}/{name}/{layout.LAYERS}"))
+
+    def _links(self, directory: str) -> frozenset[Digest]:
+        parts = [
+            self._read(f"{directory}/{each}", _read_links, frozenset()) for each in self._names(directory)
+        ]
+        return parts[0] if len(parts) == 1 else frozenset[Digest]().union(*parts)
+
+    def _count_downloads(self) -> int:
+        return sum(file.size for _, file in store_files.iter_downloads(self.root))
+
+    def _names(self, directory: str) -> list[str]:
+        return self._read(directory, lambda path: (sorted(os.listdir(path)), True), [])
+
+    def _read(self, path: str, read: Callable[[str], tuple[T, bool]], default: Any) -> T:
+        """Return what ``read`` makes of a directory, which is called only if that may have changed.
+
+        :param read: returns the value, and whether it is certain not to change without the directory.
+        """
+        began = self._now()
+        try:
+            status = os.stat(path)
+            version = (status.st_ino, status.st_mtime_ns, status.st_nlink)
+            known = self._listings.get(path)
+            self._seen.add(path)
+            if known is not None and known.version == version:
+                return known.value  # type: ignore[no-any-return]  # what this ``read`` made
+            value, is_certain = read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._seen.discard(path)
+            return default  # type: ignore[no-any-return]
+        is_settled = is_certain and began - status.st_mtime >= _SETTLING
+        if known is None or known.value != value:
+            self._has_changed = True
+        self._listings[path] = _Listing(version if is_settled else None, value)
+        return value
+
+
+def _read_sizes(directory: str) -> tuple[Mapping[Digest, int], bool]:
+    """Return the size of each content; not certain while one has a directory, but no bytes yet."""
+    algorithm = os.path.basename(os.path.dirname(directory))
+    names = os.listdir(directory)
+    found = ((name, store_files.stat_file(f"{directory}/{name}/data")) for name in names)
+    sizes = {
+        digest: stored.size
+        for name, stored in found
+        if stored and (digest := layout.parse_digest(algorithm, name))
+    }
+    return sizes, len(sizes) == len(names)
+
+
+def _read_links(directory: str) -> tuple[frozenset[Digest], bool]:
+    algorithm = os.path.basename(directory)
+    parsed = (layout.parse_digest(algorithm, name) for name in os.listdir(directory))
+    return frozenset(filter(None, parsed)), True
+
+
+def _read_files(directory: str) -> tuple[tuple[int, ...], bool]:
+    with os.scandir(directory) as entries:
+        return tuple(entry.stat().st_size for entry in entries if entry.is_file()), True

@@ -1,0 +1,158 @@
+"""Requests to pull images into the cache, a file for each; all calls block."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+from attrs import evolve, frozen
+
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError, TooManyRequests
+from ..oci.manifest import Platform
+from ..oci.reference import Reference, Repository, parse_reference
+from ..system.timestamps import format_timestamp
+from . import files, layout
+
+MAX_WARM_UPS = 1000
+"""Warm-ups that are remembered at a time."""
+KEEP_FINISHED = 24 * 3600.0
+"""Seconds for which a finished one is remembered."""
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@frozen
+class WarmUp:
+    """A request to pull an image into the cache.
+
+    :ivar refresh: True to ask the upstream first what the tag names, however fresh the cache's copy is.
+    :ivar created: when it was requested, in seconds since the epoch; ``changed``, when it last changed.
+    :ivar error: says why it failed.
+    :ivar held: of a finished pull, the blobs that the cache had already; ``fetched``, the others.
+    :ivar bytes: the size of those that were fetched.
+    """
+
+    id: str
+    repository: Repository
+    reference: Reference
+    created: float
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    refresh: bool = False
+    changed: float = 0.0
+    state: State = "waiting"
+    error: str = ""
+    manifests: int = 0
+    held: int = 0
+    fetched: int = 0
+    bytes: int = 0
+
+    @property
+    def image(self) -> str:
+        return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in ("done", "failed")
+
+    def fields(self) -> dict[str, Any]:
+        """Return the warm-up as JSON has it."""
+        return {
+            "id": self.id,
+            "image": self.image,
+            "platforms": list(map(str, self.platforms)),
+            "referrers": self.referrers,
+            "refresh": self.refresh,
+            "created": format_timestamp(self.created),
+            "state": self.state,
+            "manifests": self.manifests,
+            "held": self.held,
+            "fetched": self.fetched,
+            "bytes": self.bytes,
+            "error": self.error or None,
+        }
+
+
+def add_warm_up(root: Path, warm_up: WarmUp) -> WarmUp:
+    """Request a pull, which a running mirror begins within seconds; return it with its identifier.
+
+    :raises TooManyRequests: while too many are remembered.
+    :raises OSError: when it cannot be written.
+    """
+    _delete_old(root, warm_up.created)
+    if sum(1 for _ in iter_warm_ups(root)) >= MAX_WARM_UPS:
+        raise TooManyRequests(
+            f"{MAX_WARM_UPS} warm-ups wait or have ended in the last day; try again later", retry_after="60"
+        )
+    added = evolve(warm_up, id=token_hex(8), changed=warm_up.created)
+    write_warm_up(root, added)
+    return added
+
+
+def write_warm_up(root: Path, warm_up: WarmUp) -> None:
+    """:raises OSError: when it cannot be written."""
+    fields = {
+        **warm_up.fields(),
+        "repository": str(warm_up.repository),
+        "reference": str(warm_up.reference),
+        "created": warm_up.created,
+        "changed": warm_up.changed,
+    }
+    path = root / layout.warm_up(warm_up.id)
+    files.replace_file(path, json.dumps(fields).encode(), root / layout.TEMPORARY, warm_up.changed)
+
+
+def read_warm_up(root: Path, identifier: str) -> WarmUp | None:
+    """Return a warm-up; None if there is none of that identifier, or its file is malformed."""
+    found = files.read_small_file(root / layout.warm_up(identifier))
+    return _parse(found.data) if found else None
+
+
+def iter_warm_ups(root: Path) -> Iterator[WarmUp]:
+    """Iterate over all warm-ups, the oldest first."""
+    names: list[str] = []
+    with suppress(FileNotFoundError):
+        names = os.listdir(root / layout.WARM_UPS)
+    read = (read_warm_up(root, name) for name in names)
+    yield from sorted((each for each in read if each), key=lambda each: (each.created, each.id))
+
+
+def has_waiting(root: Path) -> bool:
+    """Return whether a warm-up is to be run, or was interrupted."""
+    return any(not each.is_finished for each in iter_warm_ups(root))
+
+
+def lock_warm_ups(root: Path) -> int | None:
+    """Lock running until the returned file is closed; None if another process has the lock."""
+    return files.lock(root / layout.WARM_UPS_LOCK)
+
+
+def _delete_old(root: Path, now: float) -> None:
+    for each in iter_warm_ups(root):
+        if each.is_finished and not 0 <= now - each.changed < KEEP_FINISHED:
+            files.remove(root / layout.warm_up(each.id))
+
+
+def _parse(data: bytes) -> WarmUp | None:
+    try:
+        fields = json.loads(data)
+        return WarmUp(
+            fields["id"],
+            Repository.parse(fields["repository"]),
+            parse_reference(fields["reference"]),
+            fields["created"],
+            tuple(map(Platform.parse, fields["platforms"])),
+            fields["referrers"],
+            fields["refresh"],
+            fields["changed"],
+            fields["state"],
+            fields["error"] or "",
+            *(fields[name] for name in ("manifests", "held", "fetched", "bytes")),
+        )
+    except (ValueError, KeyError, TypeError, RegistryError):
+        return None

@@ -1,0 +1,287 @@
+"""``/api/v1/``: images, history, pins, removals and warm-ups as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from attrs import asdict, frozen
+from pydantic import BaseModel, ValidationError
+from twisted.web.resource import Resource
+
+from ...headers import first
+from ...history.pulls import HistoryError, HistoryReader, PullFilter
+from ...http.server_request import ServerRequest, parse_query
+from ...oci.errors import NameUnknown, RegistryError, Unavailable, Unsupported
+from ...oci.manifest import Platform
+from ...oci.request import decode_segments
+from ...store.held_images import HeldImages, list_images
+from ...store.store_index import StoreIndex
+from ...store.threads import RunInThread
+from ...system.timestamps import format_timestamp
+from ..image_actions import Actor, ImageActions
+from ..pages.page import JSON, send
+from ..respond import refuse, render_coroutine
+from .models import (
+    HistoryQuery,
+    ImageQuery,
+    ImagesPage,
+    ImagesQuery,
+    NewPin,
+    NewRefresh,
+    NewRemoval,
+    NewWarmUp,
+    PinFields,
+    PinsPage,
+    PullsPage,
+    RemovalFields,
+    UsagePage,
+    WarmUpFields,
+    WarmUpsPage,
+)
+from .openapi import BASE, Description, make_document
+from .token_auth import TokenAuth
+
+M = TypeVar("M", bound=BaseModel)
+BODY_LIMIT = 64 * 1024
+"""Bytes of a request's body."""
+
+
+@frozen
+class Call:
+    """A request to the API.
+
+    :ivar actor: the client that changes something; None for a read.
+    :ivar given: the query or the body.
+    """
+
+    given: Any = None
+    parameter: str = ""
+    actor: Actor | None = None
+
+    @property
+    def author(self) -> Actor:
+        assert self.actor is not None, "the route needs a token"
+        return self.actor
+
+
+@frozen
+class _Route:
+    """An operation, and the method that answers it with the fields of its model."""
+
+    description: Description
+    answer: Callable[[Call], Coroutine[Any, Any, Mapping[str, Any] | None]]
+
+
+class ApiResource(Resource):
+    """Answers requests below the base path.
+
+    :param index: of the cache's directory.
+    :param history: None if no history is kept.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        auth: TokenAuth,
+        actions: ImageActions,
+        index: StoreIndex,
+        history: HistoryReader | None,
+        in_thread: RunInThread,
+    ) -> None:
+        super().__init__()
+        self._auth = auth
+        self._actions = actions
+        self._images = HeldImages(index.root)
+        self._index = index
+        self._history = history
+        self._in_thread = in_thread
+        self._routes = self._list_routes()
+        self._document = make_document([each.description for each in self._routes])
+
+    def render(self, request: ServerRequest) -> int:
+        return render_coroutine(request, self._render(request))
+
+    async def _render(self, request: ServerRequest) -> None:
+        try:
+            await self._answer(request)
+        except RegistryError as error:
+            refuse(request, error)
+
+    async def _answer(self, request: ServerRequest) -> None:
+        version, path = decode_segments(request.path)[2:3], decode_segments(request.path)[3:]
+        if version != ["v1"]:
+            raise Unsupported(f"not found; the API is at {BASE}/", status=404)
+        if path == ["openapi.json"]:
+            send(json.dumps(self._document).encode(), request, JSON)
+            return
+        matching = {
+            each.description.method: each for each in self._routes if _matches(each.description, path)
+        }
+        method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
+        if not matching:
+            raise Unsupported(f"not found; {BASE}/openapi.json describes the API", status=404)
+        if method not in matching:
+            await self._refuse_method(request, matching)
+            return
+        route = matching[method]
+        answer = await route.answer(await self._call(request, route.description, path))
+        request.setResponseCode(route.description.status)
+        if answer is None:
+            request.finish()
+            return
+        model = route.description.returned
+        assert model is not None, "a route that answers has a model"
+        send(model.model_validate(answer).model_dump_json().encode(), request, JSON)
+
+    async def _refuse_method(self, request: ServerRequest, matching: Mapping[str, _Route]) -> None:
+        error = Unsupported(f"expected {' or '.join(matching)}")
+        request.setHeader("Allow", ", ".join([*matching, *(["HEAD"] if "GET" in matching else [])]))
+        request.refuse(error)
+
+    async def _call(self, request: ServerRequest, description: Description, path: list[str]) -> Call:
+        if description.scope:
+            actor: Actor | None = await self._auth.actor(request, description.scope)
+        else:
+            await self._auth.authorize_read(request)
+            actor = None
+        return Call(_parse_given(request, description), path[-1], actor)
+
+    def _list_routes(self) -> tuple[_Route, ...]:
+        get, post = partial(Description, "GET"), partial(Description, "POST", scope="write")
+        delete = partial(Description, "DELETE", scope="write")
+        return (
+            _Route(get("/images", "The images held", ImagesPage, query=ImagesQuery), self._list),
+            _Route(get("/usage", "The bytes held now", UsagePage), self._usage),
+            _Route(get("/history", "Pulls, newest first", PullsPage, query=HistoryQuery), self._pulls),
+            _Route(get("/pins", "All pins", PinsPage), self._pins),
+            _Route(post("/pins", "Keep an image", PinFields, 201, body=NewPin), self._pin),
+            _Route(delete("/pins", "Let an image be evicted", None, 204, query=ImageQuery), self._unpin),
+            _Route(post("/removals", "Delete an image", RemovalFields, body=NewRemoval), self._remove),
+            _Route(get("/warm-ups", "Warm-ups of the last day", WarmUpsPage), self._warm_ups),
+            _Route(get("/warm-ups/{id}", "One warm-up", WarmUpFields), self._warm_up),
+            _Route(post("/warm-ups", "Pull an image", WarmUpFields, 202, body=NewWarmUp), self._warm),
+            _Route(post("/refreshes", "Pull a tag anew", WarmUpFields, 202, body=NewRefresh), self._refresh),
+        )  # fmt: skip
+
+    async def _list(self, call: Call) -> Mapping[str, Any]:
+        query: ImagesQuery = call.given
+
+        def listed() -> Mapping[str, Any]:
+            found: list[dict[str, Any]] = []
+            for repository in self._images.list_repositories():
+                if repository.name <= query.after or not fnmatchcase(repository.name, query.name):
+                    continue
+                if len(found) >= query.limit:
+                    return {"images": found, "next": found[-1]["repository"]}
+                found += [each.fields() for each in list_images(self._images, repository)]
+            return {"images": found, "next": None}
+
+        return await self._in_thread(listed)
+
+    async def _usage(self, _: Call) -> Mapping[str, Any]:
+        held = await self._in_thread(self._index.snapshot)
+        return {
+            "bytes": held.held_bytes,
+            "registries": [{"name": name, **asdict(each)} for name, each in held.by_registry.items()],
+            "repositories": [{"name": name, **asdict(each)} for name, each in held.by_repository.items()],
+        }
+
+    async def _pulls(self, call: Call) -> Mapping[str, Any]:
+        if self._history is None:
+            raise NameUnknown("the mirror keeps no history: 'history' is false", status=404)
+        query: HistoryQuery = call.given
+        conditions = query.model_dump(exclude={"limit", "after"})
+        wanted = PullFilter(**conditions)
+        read = partial(self._history.pulls, wanted, query.limit, query.after)
+        try:
+            return {"pulls": [asdict(each) for each in await self._in_thread(read)]}
+        except HistoryError as error:
+            raise Unavailable(str(error), status=503) from None
+
+    async def _pins(self, _: Call) -> Mapping[str, Any]:
+        return {"pins": [_pin_fields(pin, refreshed) for pin, refreshed in await self._actions.pins()]}
+
+    async def _pin(self, call: Call) -> Mapping[str, Any]:
+        new: NewPin = call.given
+        return _pin_fields(await self._actions.pin(call.author, new.image, _platforms(new.platforms)), 0.0)
+
+    async def _unpin(self, call: Call) -> None:
+        await self._actions.unpin(call.author, call.given.image)
+
+    async def _remove(self, call: Call) -> Mapping[str, Any]:
+        new: NewRemoval = call.given
+        if new.dry_run:
+            return (await self._actions.plan_removal(new.image)).fields()
+        return (await self._actions.remove(call.author, new.image)).fields()
+
+    async def _warm_ups(self, _: Call) -> Mapping[str, Any]:
+        return {"warm_ups": [each.fields() for each in await self._actions.warm_ups()]}
+
+    async def _warm_up(self, call: Call) -> Mapping[str, Any]:
+        return (await self._actions.warm_up(call.parameter)).fields()
+
+    async def _warm(self, call: Call) -> Mapping[str, Any]:
+        new: NewWarmUp = call.given
+        platforms = _platforms(new.platforms)
+        return (await self._actions.warm(call.author, new.image, platforms, new.referrers)).fields()
+
+    async def _refresh(self, call: Call) -> Mapping[str, Any]:
+        new: NewRefresh = call.given
+        platforms = _platforms(new.platforms)
+        return (await self._actions.warm(call.author, new.image, platforms, refresh=True)).fields()
+
+
+def _matches(description: Description, path: list[str]) -> bool:
+    parts = description.path.split("/")[1:]
+    pairs = zip(parts, path, strict=False)
+    return len(parts) == len(path) and all(
+        part == given or (part[0] == "{" and given) for part, given in pairs
+    )
+
+
+def _parse_given(request: ServerRequest, description: Description) -> BaseModel | None:
+    query, body = description.query, description.body
+    if query is not None:
+        pairs = _unique_query(request)
+        return _parse(lambda: query.model_validate(pairs))
+    if body is None:
+        return None
+    kind = (first(request.requestHeaders, "Content-Type") or "").partition(";")[0].strip().lower()
+    if kind != JSON:  # no page of another site can send this type without asking first
+        raise Unsupported("expected 'Content-Type: application/json'", status=415)
+    assert request.content is not None, "the site collects bodies"
+    data = request.content.read()
+    return _parse(lambda: body.model_validate_json(data))
+
+
+def _unique_query(request: ServerRequest) -> Mapping[str, str]:
+    pairs = parse_query(request)
+    if len(dict(pairs)) < len(pairs):
+        raise RegistryError("a parameter is given more than once", status=400)
+    return dict(pairs)
+
+
+def _parse(validate: Callable[[], M]) -> M:
+    try:
+        return validate()
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors())
+        raise RegistryError("; ".join(islice(problems, 5)), status=400) from None
+
+
+def _platforms(names: tuple[str, ...]) -> tuple[Platform, ...]:
+    return tuple(map(Platform.parse, names))
+
+
+def _pin_fields(pin: Any, refreshed: float) -> Mapping[str, Any]:
+    return {
+        "image": str(pin),
+        "platforms": list(map(str, pin.platforms)),
+        "refreshed": format_timestamp(refreshed) if refreshed else None,
+    }

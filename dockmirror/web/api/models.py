@@ -1,0 +1,228 @@
+"""The values that the API takes and returns; ``openapi.py`` describes them by their JSON schemas."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+_COMPONENT = "[a-z0-9]+([._-][a-z0-9]+)*"
+_IMAGE = (
+    f"^{_COMPONENT}((:[0-9]{{1,5}})?/{_COMPONENT})?(/{_COMPONENT})*"
+    "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
+)
+Image = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=250, pattern=_IMAGE),
+    Field(description="An image, such as docker.io/library/nginx:1.27 or ghcr.io/o/r@sha256:…"),
+]
+PlatformName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,50}/[A-Za-z0-9_.-]{1,50}(/[A-Za-z0-9_.-]{1,50})?$"),
+    Field(description="Such as linux/amd64"),
+]
+Platforms = Annotated[tuple[PlatformName, ...], Field(max_length=50)]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Text = Annotated[str, StringConstraints(max_length=500)]
+
+
+class _Given(BaseModel):
+    """Input of a client: unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Returned(BaseModel):
+    """Output of the API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImagesQuery(_Given):
+    """The repositories of which images are listed."""
+
+    name: Text = Field("*", description="A glob over the repository's name, which begins with the registry")
+    limit: Limit = 100
+    after: Text = Field("", description="The repository after which the list begins")
+
+
+class HistoryQuery(_Given):
+    """The pulls that are listed."""
+
+    image: Text = Field("", description="A glob over registry/repository or registry/repository:tag")
+    digest: Text = ""
+    client: Text = Field("", description="An address or a network")
+    user: Text = ""
+    since: float = Field(0.0, ge=0, le=1e11, description="Seconds since the epoch")
+    until: float = Field(1e11, ge=0, le=1e11, description="Seconds since the epoch")
+    outcome: Literal["", "running", "served", "failed"] = ""
+    limit: Limit = 100
+    after: int = Field(0, ge=0, le=2**63 - 1, description="The number of the last pull of the previous page")
+
+
+class ImageQuery(_Given):
+    """The image that an action is for."""
+
+    image: Image
+
+
+class NewPin(_Given):
+    """An image to keep."""
+
+    image: Image
+    platforms: Platforms = ()
+
+
+class NewRemoval(_Given):
+    """An image to delete; a digest alone is deleted from every repository."""
+
+    image: Image
+    dry_run: bool = Field(False, description="Only report what would be deleted")
+
+
+class NewWarmUp(_Given):
+    """An image to pull into the cache."""
+
+    image: Image
+    platforms: Platforms = ()
+    referrers: bool = Field(False, description="Pull signatures, SBOMs and attestations, too")
+
+
+class NewRefresh(_Given):
+    """A tag of which the upstream is asked what it names now, and which is then pulled."""
+
+    image: Image
+    platforms: Platforms = ()
+
+
+class ImageFields(_Returned):
+    """A tag, or a manifest that has none."""
+
+    repository: str
+    tag: str | None
+    digest: str
+    size: int = Field(description="The bytes of it that are held")
+    complete: bool = Field(description="Whether all of it is held, for all of its platforms")
+    platforms: dict[str, bool] = Field(description="The platforms of an index, and whether each is complete")
+    used: str = Field(description="When it was last used (ISO 8601)")
+
+
+class ImagesPage(_Returned):
+    """A page of images."""
+
+    images: list[ImageFields]
+    next: str | None = Field(description="The value of 'after' for the next page, if there is one")
+
+
+class PullFields(_Returned):
+    """An image that a client pulled, or is pulling."""
+
+    number: int
+    began: float
+    seconds: float
+    client: str
+    user: str
+    host: str
+    registry: str
+    repository: str
+    reference: str
+    digest: str
+    platform: str
+    layers: int
+    cached_layers: int
+    cached_bytes: int
+    upstream_bytes: int
+    saved_requests: int
+    saved_pulls: int
+    outcome: Literal["running", "served", "failed"]
+    reason: str
+
+
+class PullsPage(_Returned):
+    """A page of pulls, newest first."""
+
+    pulls: list[PullFields]
+
+
+class PinFields(_Returned):
+    """A pinned image."""
+
+    image: str
+    platforms: list[str] = Field(description="The platforms that are refreshed; all if empty")
+    refreshed: str | None = Field(description="When it was last pulled again (ISO 8601)")
+
+
+class PinsPage(_Returned):
+    """All pins."""
+
+    pins: list[PinFields]
+
+
+class DeletionFields(_Returned):
+    """A deletion from a repository, done or planned."""
+
+    repository: str
+    tags: list[str]
+    contents: list[str]
+
+
+class RemovalFields(_Returned):
+    """The outcome of a removal."""
+
+    deleted: list[DeletionFields]
+    pinned: list[str] = Field(description="Pins because of which some of it is fetched again")
+    freed: int = Field(description="The bytes freed; 0 for a dry run")
+
+
+class WarmUpFields(_Returned):
+    """A pull into the cache, and how far it is."""
+
+    id: str
+    image: str
+    platforms: list[str]
+    referrers: bool
+    refresh: bool
+    created: str
+    state: Literal["waiting", "running", "done", "failed"]
+    manifests: int
+    held: int = Field(description="Blobs that the cache had already")
+    fetched: int
+    bytes: int
+    error: str | None
+
+
+class WarmUpsPage(_Returned):
+    """The warm-ups of the last day, the oldest first."""
+
+    warm_ups: list[WarmUpFields]
+
+
+class UsageFields(_Returned):
+    """The bytes that a registry, or a repository, holds."""
+
+    name: str
+    bytes: int
+    shared: int = Field(description="The bytes of these that others of the list hold, too")
+    contents: int
+
+
+class UsagePage(_Returned):
+    """The bytes that the cache holds now."""
+
+    bytes: int
+    registries: list[UsageFields]
+    repositories: list[UsageFields]
+
+
+class ErrorFields(_Returned):
+    """An error."""
+
+    code: str
+    message: str
+    detail: None
+
+
+class ErrorsBody(_Returned):
+    """Why a request was refused, in the format of the distribution specification."""
+
+    errors: list[ErrorFields]

@@ -1,0 +1,80 @@
+"""Authentication of the operations endpoint: a token for each write, and none for reading."""
+
+from __future__ import annotations
+
+from ...concurrency.caching import SingleFlight
+from ...headers import first
+from ...http.server_request import ServerRequest
+from ...oci.challenge import Challenge
+from ...oci.errors import Denied, Unauthorized
+from ...system.networks import Network, client_network, parse_address
+from ...users import ApiTokens
+from ..auth import PasswordVerifier
+from ..failed_logins import FailedLogins
+from ..image_actions import Actor
+
+_CHALLENGE = (Challenge("Basic", {"realm": "dockmirror operations"}),)
+ANONYMOUS = ""
+
+
+class TokenAuth:
+    """Checks the token of a request: ``Basic NAME:SECRET``, or ``Bearer NAME.SECRET``.
+
+    :param tokens: None if the settings name no file of tokens; then nothing can be written.
+    :param failed_logins: limits wrong tokens.
+    """
+
+    def __init__(self, tokens: ApiTokens | None, failed_logins: FailedLogins) -> None:
+        self._tokens = tokens
+        self._failed_logins = failed_logins
+        self._running: SingleFlight[tuple[Network | None, bytes, bytes], str] = SingleFlight()
+
+    async def actor(self, request: ServerRequest, scope: str) -> Actor:
+        """Return who makes a request that may change something.
+
+        :raises Denied: for another site's request, which a browser sends with the user's own token.
+        """
+        if first(request.requestHeaders, "Sec-Fetch-Site") in ("cross-site", "same-site"):
+            raise Denied("a page of another site may not change anything here")
+        name = await self.require(request, scope)
+        return Actor(name, str(getattr(request.getClientAddress(), "host", None) or "unix"))
+
+    async def authorize_read(self, request: ServerRequest) -> str:
+        """Return the name of the token, or ``ANONYMOUS``; a token that is sent must be valid.
+
+        :raises Unauthorized: for a wrong token.
+        """
+        if self._tokens is None or first(request.requestHeaders, "Authorization") is None:
+            return ANONYMOUS
+        return await self.require(request, "read")
+
+    async def require(self, request: ServerRequest, scope: str) -> str:
+        """Return the name of a token that has the scope.
+
+        :raises Denied: when there are no tokens, or this one lacks the scope.
+        :raises Unauthorized: when there is none, or it is wrong.
+        """
+        if self._tokens is None:
+            raise Denied("this needs a token, and 'api_tokens_file' is not set")
+        name = await self._verify(self._tokens, request)
+        if not self._tokens.has_scope(name, scope):
+            raise Denied(f"the token {name} has not the scope '{scope}'")
+        return name
+
+    async def _verify(self, tokens: ApiTokens, request: ServerRequest) -> str:
+        scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
+        verifier = PasswordVerifier(tokens, self._failed_logins, self._running, _network(request))
+        try:
+            if scheme.lower() == "basic":
+                return await verifier.verify_basic(value)
+            if scheme.lower() == "bearer":
+                name, _, secret = value.strip().partition(".")
+                return await verifier.verify(name.encode(), secret.encode())
+        except Unauthorized:
+            raise Unauthorized("unknown token", challenges=_CHALLENGE) from None
+        raise Unauthorized("a token of 'api_tokens_file' is required", challenges=_CHALLENGE)
+
+
+def _network(request: ServerRequest) -> Network | None:
+    host = getattr(request.getClientAddress(), "host", None)  # a UNIX socket has none
+    return None if host is None else client_network(parse_address(host))

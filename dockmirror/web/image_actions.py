@@ -1,0 +1,248 @@
+"""The work behind the API and the operators' pages: pins, removals, warm-ups, verification and export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ..archive.archive_plan import ArchivePlan, plan_archive
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid, ManifestUnknown, RegistryError, Unavailable
+from ..oci.manifest import Platform
+from ..oci.reference import Reference, Repository
+from ..store import pins, warm_ups
+from ..store.eviction.removal import (
+    CorruptFile,
+    DeletableImage,
+    DeletionPlan,
+    delete_images,
+    find_corrupt,
+    find_pinned,
+    plan_deletions,
+)
+from ..store.held_images import HeldImages
+from ..store.packed_images import ImageNotHeld, find_digest, pack_image
+from ..store.pins import Pin
+from ..store.threads import RunInThread, shield
+from ..store.warm_ups import WarmUp
+from ..system.timestamps import format_timestamp
+
+T = TypeVar("T")
+ParseImage = Callable[[str], tuple[Repository, Reference]]
+"""Parses an image's name, or raises ValueError."""
+
+
+@frozen
+class Actor:
+    """The token and the address of a client that changes something."""
+
+    token: str
+    client: str
+
+
+@frozen
+class Removal:
+    """A deletion, done or planned.
+
+    :ivar pinned: pins because of which the mirror fetches some of it again.
+    """
+
+    plans: Sequence[DeletionPlan]
+    pinned: Sequence[Pin]
+    freed: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """Return the removal as JSON has it."""
+        return {
+            "deleted": [each.fields() for each in self.plans],
+            "pinned": list(map(str, self.pinned)),
+            "freed": self.freed,
+        }
+
+
+@frozen
+class Verification:
+    """The outcome of a check of an image's contents against their digests."""
+
+    contents: int
+    bytes: int
+    corrupt: Sequence[CorruptFile]
+
+
+class ImageActions:
+    """Runs actions on the cache's images in threads, and records each one that changes something.
+
+    An action continues when its client leaves.
+
+    :param audit: writes a line of the audit log.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        parse_image: ParseImage,
+        in_thread: RunInThread,
+        clock: IReactorTime,
+        audit: Callable[[str], None],
+    ) -> None:
+        self.root = root
+        self._parse_image = parse_image
+        self._in_thread = in_thread
+        self._clock = clock
+        self._audit = audit
+
+    def parse(self, image: str) -> tuple[Repository, Reference]:
+        """:raises RegistryError: with status 400 for a text that names no image."""
+        try:
+            return self._parse_image(image)
+        except ValueError as error:
+            raise RegistryError(
+                f"{error}; expected a name such as docker.io/library/nginx:1.27", status=400
+            ) from None
+
+    async def pins(self) -> Sequence[tuple[Pin, float]]:
+        """Return the pins, each with the time of its last refresh, or 0."""
+        return await self._in_thread(lambda: list(pins.iter_pins(self.root)))
+
+    async def pin(self, actor: Actor, image: str, platforms: Sequence[Platform] = ()) -> Pin:
+        """Pin an image."""
+        pin = Pin(*self.parse(image), tuple(platforms))
+        await self._act(actor, "pin", str(pin), lambda: pins.add_pin(self.root, pin))
+        return pin
+
+    async def unpin(self, actor: Actor, image: str) -> None:
+        """:raises ManifestUnknown: when the image is not pinned."""
+        pin = Pin(*self.parse(image))
+
+        def unpin() -> None:
+            if not pins.remove_pin(self.root, pin):
+                raise ManifestUnknown(f"{pin} is not pinned")
+
+        await self._act(actor, "unpin", str(pin), unpin)
+
+    async def plan_removal(self, image: str) -> Removal:
+        """Return what would be deleted.
+
+        :raises ManifestUnknown: when the cache does not hold the image.
+        """
+        return await self._in_thread(partial(self._plan_removal, image, self._parse_deletable(image)))
+
+    async def remove(self, actor: Actor, image: str) -> Removal:
+        """Delete an image as ``dockmirror rm`` does.
+
+        :raises ManifestUnknown: when the cache does not hold it.
+        """
+        deletable = self._parse_deletable(image)
+
+        def remove() -> Removal:
+            planned = self._plan_removal(image, deletable)
+            return Removal(planned.plans, planned.pinned, delete_images(self.root, [deletable]))
+
+        return await self._act(actor, "remove", image, remove)
+
+    def _parse_deletable(self, image: str) -> DeletableImage:
+        try:
+            return DeletableImage(None, Digest.parse(image))
+        except DigestInvalid:
+            return DeletableImage(*self.parse(image))
+
+    def _plan_removal(self, image: str, deletable: DeletableImage) -> Removal:
+        plans = plan_deletions(self.root, deletable)
+        if not plans:
+            raise ManifestUnknown(f"{image} is not in the cache")
+        return Removal(plans, find_pinned(self.root, plans))
+
+    async def warm(
+        self,
+        actor: Actor,
+        image: str,
+        platforms: Sequence[Platform] = (),
+        referrers: bool = False,
+        refresh: bool = False,
+    ) -> WarmUp:
+        """Have the mirror pull an image into its cache.
+
+        :param refresh: True to ask the upstream first what the tag names.
+        """
+        repository, reference = self.parse(image)
+        now = self._clock.seconds()
+        wanted = WarmUp("", repository, reference, now, tuple(platforms), referrers, refresh)
+        action = "refresh" if refresh else "warm"
+        return await self._act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
+
+    async def warm_ups(self) -> Sequence[WarmUp]:
+        """Return the warm-ups of the last day, the oldest first."""
+        return await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self.root)))
+
+    async def warm_up(self, identifier: str) -> WarmUp:
+        """:raises ManifestUnknown: when there is none of that identifier."""
+        found = await self._in_thread(partial(warm_ups.read_warm_up, self.root, identifier))
+        if found is None:
+            raise ManifestUnknown(f"there is no warm-up {identifier}")
+        return found
+
+    async def verify(self, actor: Actor, image: str) -> Verification:
+        """Check the contents of an image that are held against their digests.
+
+        :raises ManifestUnknown: when the cache does not hold it.
+        """
+        repository, reference = self.parse(image)
+
+        def verify() -> Verification:
+            images = HeldImages(self.root)
+            digest = find_digest(images, repository, reference)
+            held = images.read_image(repository, digest) if digest else None
+            if held is None or held.data is None:
+                raise ManifestUnknown(f"{image} is not in the cache, or its manifest is corrupt")
+            sizes = held.content_sizes()
+            corrupt = find_corrupt(self.root, list(sizes), lambda _: None)
+            return Verification(len(sizes), sum(sizes.values()), corrupt)
+
+        return await self._act(actor, "verify", image, verify)
+
+    async def export(self, actor: Actor, image: str, platform: Platform | None) -> ArchivePlan:
+        """Return the plan of an image's archive.
+
+        :raises ManifestUnknown: when the cache does not hold it completely.
+        """
+        repository, reference = self.parse(image)
+
+        def plan() -> ArchivePlan:
+            try:
+                packed = pack_image(HeldImages(self.root), image, repository, reference, platform)
+            except ImageNotHeld as error:
+                raise ManifestUnknown(str(error)) from None
+            return plan_archive([packed])
+
+        return await self._act(actor, "export", image, plan)
+
+    async def _act(self, actor: Actor, action: str, image: str, work: Callable[[], T]) -> T:
+        """Do the work and write the line of the audit log in one thread call, which nothing interrupts."""
+
+        def run() -> T:
+            result = "failed"
+            try:
+                done = work()
+                result = "done"
+                return done
+            except RegistryError as error:
+                result = str(error)
+                raise
+            except OSError as error:
+                result = error.strerror or "failed"
+                raise Unavailable(f"the cache cannot be changed: {result}", status=503) from error
+            finally:
+                self._audit(_audit_line(actor, action, image, result, self._clock.seconds()))
+
+        return await shield(self._in_thread(run), late=lambda _: None)
+
+
+def _audit_line(actor: Actor, action: str, image: str, result: str, now: float) -> str:
+    fields = {"time": format_timestamp(now), "client": actor.client, "token": actor.token}
+    return json.dumps({**fields, "action": action, "image": image, "result": result})

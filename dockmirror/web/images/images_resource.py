@@ -1,0 +1,257 @@
+"""``/images/``: what the mirror holds, for clients of its own host and for operators.
+
+``/images/?q=nginx`` lists repositories, ``/images/docker.io/library/nginx`` is a repository, and the same
+with ``:TAG`` or ``@DIGEST`` an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
+from twisted.web.template import Tag as Html
+
+from ...concurrency.caching import TTLCache
+from ...http.server_request import ServerRequest, parse_query
+from ...interfaces import ITagHistory, Sighting
+from ...oci.digest import Digest
+from ...oci.errors import NameUnknown, RegistryError, Unsupported
+from ...oci.reference import Reference, Repository, Tag, parse_reference
+from ...oci.request import decode_segments
+from ...store.store_index import StoreSnapshot
+from ...store.threads import RunInThread
+from ..pages.page import Language, send_document
+from ..respond import refuse, render_coroutine
+from .blocks import POLICY, image_path, words_for
+from .catalog import Catalog, HeldDetails
+from .details import DetailsView, render_details
+from .listing import (
+    PAGE_SIZE,
+    TAGS_SIZE,
+    IndexView,
+    RepositoryRow,
+    RepositoryView,
+    render_index,
+    render_repository,
+)
+from .operator_pages import OperatorPages
+from .pull_figures import PullFigure, PullFigures
+from .visibility import Viewer
+
+SNAPSHOT_TTL = 1.0
+"""Seconds for which pages are made from the same view of the store."""
+_MAX_SHARING = 20
+
+
+@frozen
+class ImagesContext:
+    """The parts that the pages are made from.
+
+    :ivar find_viewer: returns what the client of a request may see.
+    :ivar find_pull: returns the name by which the client pulls an image, given the store's name of it.
+    """
+
+    catalog: Catalog
+    figures: PullFigures
+    tag_history: ITagHistory
+    in_thread: RunInThread
+    clock: IReactorTime
+    find_viewer: Callable[[ServerRequest], Viewer]
+    find_pull: Callable[[ServerRequest, str], str]
+
+
+class ImagesResource(Resource):
+    """Sends the pages.
+
+    :param operator: confirms and runs the actions of operators; None on the mirror's own host.
+    """
+
+    isLeaf = True
+
+    def __init__(self, context: ImagesContext, operator: OperatorPages | None = None) -> None:
+        super().__init__()
+        self._context = context
+        self._operator = operator
+        self._snapshots: TTLCache[None, StoreSnapshot] = TTLCache(context.clock, 1)
+
+    def render(self, request: ServerRequest) -> int:
+        return render_coroutine(request, self._render(request))
+
+    async def _render(self, request: ServerRequest) -> None:
+        try:
+            await self._answer(request)
+        except RegistryError as error:
+            refuse(request, error)
+
+    async def _answer(self, request: ServerRequest) -> None:
+        say, query = words_for(request), dict(parse_query(request))
+        path = "/".join(decode_segments(request.path)[2:])
+        request.setHeader("Vary", "Accept-Language")
+        if request.path == b"/images":
+            request.setResponseCode(301)
+            request.setHeader("Location", "/images/")
+            request.finish()
+        elif request.method == b"POST" and self._operator is not None and not path:
+            await self._act(request, self._operator, say)
+        elif request.method not in (b"GET", b"HEAD"):
+            raise Unsupported()
+        elif "action" in query and self._operator is not None:
+            image = query.get("image") or path
+            target = image_path(path) if not path else f"/images/{path}"
+            document = await self._operator.confirmation(request, query["action"], image, target, say)
+            send_document(document, request, POLICY)
+        else:
+            send_document(await self._page(request, path, query, say), request, POLICY)
+
+    async def _page(self, request: ServerRequest, path: str, query: Mapping[str, str], say: Language) -> Html:
+        viewer = self._context.find_viewer(request)
+        held = await self._snapshot()
+        if not path:
+            return render_index(await self._index(viewer, held, query), say)
+        name, reference = _parse_path(path)
+        sources = await viewer.sources(name) if name in held.repositories else ()
+        if not sources:
+            raise _unknown()
+        if reference is None:
+            view = await self._repository(viewer, held, name, sources, query.get("after", ""))
+            return render_repository(view, say)
+        return render_details(await self._details(request, viewer, held, name, reference), say)
+
+    async def _snapshot(self) -> StoreSnapshot:
+        known = self._snapshots.get(None)
+        if known is None:
+            known = await self._context.in_thread(self._context.catalog.snapshot)
+            self._snapshots.put(None, known, SNAPSHOT_TTL)
+        return known
+
+    async def _index(self, viewer: Viewer, held: StoreSnapshot, query: Mapping[str, str]) -> IndexView:
+        text, after = query.get("q", "").strip().lower(), query.get("after", "")
+        found: list[str] = []
+        for name in held.names:
+            if name > after and text in name and await viewer.sources(name):
+                found.append(name)
+                if len(found) > PAGE_SIZE:
+                    break
+        shown = found[:PAGE_SIZE]
+        is_operator = self._operator is not None
+        registries: list[tuple[str, int | None]] = []
+        for registry, names in held.names_by_registry.items():
+            if await _sees_any(viewer, names):
+                registries.append((registry, held.by_registry[registry].bytes if is_operator else None))
+        rows = await self._context.in_thread(partial(self._rows, held, shown))
+        return IndexView(text, registries, rows, shown[-1] if len(found) > PAGE_SIZE else "", is_operator)
+
+    def _rows(self, held: StoreSnapshot, names: Sequence[str]) -> Sequence[RepositoryRow]:
+        figures = self._context.figures.of_repositories()
+        return [
+            RepositoryRow(
+                name,
+                self._context.catalog.count_tags(name),
+                held.by_repository[name].bytes,
+                None if figures is None else figures.get(name, PullFigure()),
+            )
+            for name in names
+        ]
+
+    async def _repository(
+        self, viewer: Viewer, held: StoreSnapshot, name: str, sources: Sequence[str], after: str
+    ) -> RepositoryView:
+        read = partial(self._context.catalog.repository, held, name, after, TAGS_SIZE)
+        found = await self._context.in_thread(read)
+        page = [each for each in found.page if await viewer.may_see_image(name, each.listed.tag, each.digest)]
+        untagged = [each for each in found.untagged if await viewer.may_see_image(name, None, each.digest)]
+        since: dict[str, float] = {}
+        for each in page:
+            if each.listed.tag is not None:
+                sightings = await self._sightings(sources, name, each.listed.tag)
+                since[each.listed.tag.name] = next(
+                    (s.first for s in sightings if s.digest == each.digest), 0.0
+                )
+        figures = await self._context.in_thread(partial(self._context.figures.of_tags, name))
+        return RepositoryView(found.with_images(page, untagged), figures, since, after)
+
+    async def _details(
+        self, request: ServerRequest, viewer: Viewer, held: StoreSnapshot, name: str, reference: Reference
+    ) -> DetailsView:
+        tag = reference if isinstance(reference, Tag) else None
+        details = await self._context.in_thread(partial(self._context.catalog.details, held, name, reference))
+        if details is None or not await viewer.may_see_image(name, tag, details.tag.digest):
+            raise _unknown()
+        image = f"{name}{':' if tag else '@'}{reference}"
+        sightings = await self._sightings(await viewer.sources(name), name, tag) if tag else []
+        repository = Repository(name)
+        return DetailsView(
+            name,
+            details,
+            self._context.find_pull(request, image),
+            await self._context.in_thread(partial(self._context.figures.of_image, image)),
+            [each for each in sightings if await viewer.may_see_image(name, tag, each.digest)],
+            await _visible_sharing(viewer, details),
+            self._operator is not None,
+            self._operator is not None and await self._operator.is_pinned(repository, reference),
+        )
+
+    async def _sightings(self, sources: Sequence[str], name: str, tag: Tag) -> list[Sighting]:
+        """Return the digests that the viewer's upstreams have named, newest first."""
+        repository = Repository(name.partition("/")[2])
+        found: list[Sighting] = []
+        for upstream in filter(None, sources):
+            try:
+                found += await self._context.tag_history.sightings(upstream, repository, tag)
+            except OSError:  # the history of a tag is malformed, or cannot be read
+                continue
+        return sorted(found, key=lambda each: -each.first)
+
+    async def _act(self, request: ServerRequest, operator: OperatorPages, say: Language) -> None:
+        action, image, outcome = await operator.run(request, say)
+        if outcome.archive is not None:
+            await operator.send_archive(request, image, outcome.archive)
+            return
+        self._snapshots.drop(None)
+        send_document(operator.outcome_page(action, image, outcome, say), request, POLICY)
+
+
+async def _sees_any(viewer: Viewer, names: Sequence[str]) -> bool:
+    for name in names:
+        if await viewer.sources(name):
+            return True
+    return False
+
+
+async def _visible_sharing(viewer: Viewer, details: HeldDetails) -> Mapping[Digest, Sequence[str]]:
+    """Return which of the repositories that have a layer, too, the viewer may see."""
+    found: dict[Digest, Sequence[str]] = {}
+    known: dict[str, bool] = {}
+    for layer in (layer for each in details.platforms for layer in each.layers):
+        seen: list[str] = []
+        for name in layer.sharing:
+            if name not in known:
+                known[name] = bool(await viewer.sources(name))
+            if known[name]:
+                seen.append(name)
+            if len(seen) == _MAX_SHARING:
+                break
+        found[layer.digest] = seen
+    return found
+
+
+def _parse_path(path: str) -> tuple[str, Reference | None]:
+    """Parse the part of a path after ``/images/``.
+
+    :raises NameUnknown: as for an image that is not held.
+    """
+    named, _, digest = path.partition("@")
+    name, _, tag = named.partition(":")
+    try:
+        reference = parse_reference(digest or tag) if digest or tag else None
+        return Repository.parse(name).name, reference
+    except RegistryError:
+        raise _unknown() from None
+
+
+def _unknown() -> NameUnknown:
+    """Return the same error for what is not held, and for what the client may not see."""
+    return NameUnknown("the mirror holds no such image, or not for you", status=404)

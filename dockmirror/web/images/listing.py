@@ -1,0 +1,183 @@
+"""The page of all repositories, and the page of one repository with its tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
+
+from attrs import frozen
+from twisted.web.template import Tag, tags
+
+from ..pages.page import Language
+from .blocks import NONE, Content, Crumb, badge, digest_code, image_path, moment, page, rows, size
+from .catalog import HeldRepository, HeldTag
+from .pull_figures import PullFigure
+
+PAGE_SIZE = 100
+"""Repositories on a page."""
+TAGS_SIZE = 20
+"""Tags on a page."""
+
+
+@frozen
+class RepositoryRow:
+    """A repository in the list; ``figure`` is None without a history."""
+
+    name: str
+    tags: int
+    bytes: int
+    figure: PullFigure | None
+
+
+@frozen
+class IndexView:
+    """The list of repositories, or a part of it.
+
+    :ivar registries: registries that hold something, with their bytes; None where these are not shown.
+    :ivar next: the name after which the next page begins; empty on the last one.
+    """
+
+    query: str
+    registries: Sequence[tuple[str, int | None]]
+    repositories: Sequence[RepositoryRow]
+    next: str
+    is_operator: bool
+
+
+def render_index(view: IndexView, say: Language) -> Tag:
+    search = tags.form(
+        tags.div(
+            tags.label(say("search"), for_="q"),
+            tags.input(type="search", id="q", name="q", value=view.query, maxlength="255"),
+        ),
+        tags.button(say("search.do"), class_="act"),
+        method="get", action="/images/", class_="search", role="search",
+    )  # fmt: skip
+    registries = tags.p(
+        say("registries"), " ",
+        (_registry_link(name, held) for name, held in view.registries),
+    )  # fmt: skip
+    more = f"/images/?{urlencode({'q': view.query, 'after': view.next})}"
+    return page(
+        say, say("images"), (),
+        tags.p(say("images.operator" if view.is_operator else "images.public"), class_="note"),
+        search,
+        registries if view.registries else "",
+        _repositories(view, say),
+        tags.p(tags.a(say("more"), href=more)) if view.next else "",
+        _fetch_form(say) if view.is_operator else "",
+    )  # fmt: skip
+
+
+def _registry_link(name: str, held: int | None) -> Content:
+    return [
+        tags.a(name, href=f"/images/?{urlencode({'q': f'{name}/'})}"),
+        f" {size(held)}" if held else "",
+        "  ",
+    ]
+
+
+def _repositories(view: IndexView, say: Language) -> Content:
+    if not view.repositories:
+        return tags.p(say("nothing.found" if view.query else "nothing.held"), class_="none")
+    names = [say("repository"), say("tags"), say("size"), say("pulls"), say("pulled")]
+    cells = (
+        [
+            tags.a(each.name, href=image_path(each.name)),
+            str(each.tags),
+            size(each.bytes),
+            str(each.figure.pulls) if each.figure else NONE,
+            moment(each.figure.last if each.figure else 0.0, say),
+        ]
+        for each in view.repositories
+    )
+    return rows(names, cells, say("repositories"))
+
+
+def _fetch_form(say: Language) -> Tag:
+    return tags.form(
+        tags.input(type="hidden", name="action", value="warm"),
+        tags.div(
+            tags.label(say("fetch.image"), for_="image"),
+            tags.input(type="text", id="image", name="image", required="", maxlength="500"),
+        ),
+        tags.button(say("action.warm"), class_="act"),
+        method="get", action="/images/", class_="search",
+    )  # fmt: skip
+
+
+@frozen
+class RepositoryView:
+    """A repository; ``figures`` are those of its tags, None without a history.
+
+    :ivar since: when the upstream named the digest of each tag first, as far as it is known.
+    :ivar after: the tag after which the page begins.
+    """
+
+    held: HeldRepository
+    figures: Mapping[str, PullFigure] | None
+    since: Mapping[str, float]
+    after: str
+
+
+def render_repository(view: RepositoryView, say: Language) -> Tag:
+    name, held = view.held.name, view.held
+    more = f"{image_path(name)}?{urlencode({'after': held.next})}"
+    count = say("repository.count", tags=len(held.tags), size=size(held.bytes))
+    return page(
+        say, name, [Crumb(say("images"), "/images/")],
+        tags.p(count, class_="note"),
+        _tag_table(say("tags"), held.page, view, say) if held.page else "",
+        tags.p(tags.a(say("more"), href=more)) if held.next else "",
+        [tags.section(tags.h2(say("untagged")), _tag_table(say("untagged"), held.untagged, view, say))]
+        if held.untagged else "",
+    )  # fmt: skip
+
+
+def _tag_table(caption: str, images: Sequence[HeldTag], view: RepositoryView, say: Language) -> Tag:
+    return rows(_columns(say), (_tag_cells(each, view, say) for each in images), caption)
+
+
+def _columns(say: Language) -> list[str]:
+    return [
+        say("tag"),
+        say("digest"),
+        say("since"),
+        say("platforms"),
+        say("size"),
+        say("beside"),
+        say("pulled"),
+    ]
+
+
+def _tag_cells(each: HeldTag, view: RepositoryView, say: Language) -> list[Content]:
+    listed = each.listed
+    reference = listed.tag or listed.image.digest
+    figure = (view.figures or {}).get(str(reference), PullFigure())
+    label: Content = str(listed.tag) if listed.tag else digest_code(listed.image.digest)
+    return [
+        tags.a(label, href=image_path(view.held.name, reference)),
+        digest_code(listed.image.digest),
+        moment(view.since.get(str(reference), 0.0), say),
+        platform_badges(each, say),
+        size(listed.size),
+        artifact_badges(each, say),
+        [moment(figure.last, say), f" ({figure.pulls})" if figure.pulls else ""],
+    ]
+
+
+def platform_badges(each: HeldTag, say: Language) -> Content:
+    """Return the platforms of an image, complete or not; of one without an index, whether it is complete."""
+    platforms = each.listed.platforms
+    if not platforms:
+        complete = each.listed.is_complete
+        return badge(say("complete" if complete else "incomplete"), complete)
+    ordered = sorted(platforms.items(), key=lambda item: (not item[1], item[0]))
+    found = [badge(name if held else say("platform.incomplete", name=name), held) for name, held in ordered]
+    hidden = len(found) - 4
+    return [*found[:4], say("and.more", count=hidden) if hidden > 0 else ""]
+
+
+def artifact_badges(each: HeldTag, say: Language) -> Content:
+    """Return the kinds of artifacts that are held for an image."""
+    return [badge(say(f"artifact.{kind}"), True) for kind in sorted(each.artifacts)] or NONE

@@ -1,0 +1,72 @@
+"""Figures of the history for the pages: how often an image was pulled, and when last; all calls block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ...history.pulls import HistoryError, HistoryReader, PullFilter
+
+_RECENT = 500
+"""The pulls among which the last ones of several images are looked for."""
+_log = Logger()
+
+
+@frozen
+class PullFigure:
+    """The number of pulls that the history has, and when the last one began, or 0 if that is not known."""
+
+    pulls: int = 0
+    last: float = 0.0
+
+
+class PullFigures:
+    """Reads figures from the history.
+
+    :param history: None if no history is kept; then there are no figures.
+    """
+
+    def __init__(self, history: HistoryReader | None) -> None:
+        self._history = history
+
+    def of_repositories(self) -> Mapping[str, PullFigure] | None:
+        """Return the figures of repositories; None if there is no history."""
+        if self._history is None:
+            return None
+        try:
+            sums = {each.key: each.pulls for each in self._history.sums("repository", PullFilter())}
+            recent = self._history.pulls(PullFilter(), _RECENT)
+        except HistoryError as error:
+            _log.warn("the pages show no pulls: {error}", error=str(error))
+            return None
+        last = {f"{each.registry}/{each.repository}": each.began for each in reversed(recent)}
+        return {name: PullFigure(sums.get(name, 0), last.get(name, 0.0)) for name in {*sums, *last}}
+
+    def of_tags(self, name: str) -> Mapping[str, PullFigure] | None:
+        """Return the figures of a repository's tags and digests, as far as recent pulls show them."""
+        if self._history is None:
+            return None
+        figures: dict[str, PullFigure] = {}
+        try:
+            for pull in self._history.pulls(PullFilter(image=name), _RECENT):
+                known = figures.get(pull.reference, PullFigure())
+                figures[pull.reference] = PullFigure(known.pulls + 1, max(known.last, pull.began))
+        except HistoryError as error:
+            _log.warn("the pages show no pulls: {error}", error=str(error))
+            return None
+        return figures
+
+    def of_image(self, image: str) -> PullFigure | None:
+        """Return the figure of one image: a repository with a tag."""
+        if self._history is None:
+            return None
+        wanted = PullFilter(image=image)
+        try:
+            pulls = sum(each.pulls for each in self._history.sums("repository", wanted))
+            last = self._history.pulls(wanted, 1)
+        except HistoryError as error:
+            _log.warn("the pages show no pulls: {error}", error=str(error))
+            return None
+        return PullFigure(pulls, last[0].began if last else 0.0)

@@ -1,0 +1,92 @@
+"""Warm-ups that were requested through the API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+
+from dockmirror.app.warm_up_runner import POLL, WarmUpRunner
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import TooManyRequests
+from dockmirror.oci.reference import Reference
+from dockmirror.pull import HELD_PAUSES
+from dockmirror.store import layout, warm_ups
+from dockmirror.store.warm_ups import KEEP_FINISHED, MAX_WARM_UPS, WarmUp
+
+from ..shelf import AMD, LATEST, PLACE, Shelf
+from ..store.threads import inline
+
+EPOCH = 1_700_000_000.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands long after the epoch."""
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+def wanted(reference: Reference = LATEST, at: float = EPOCH) -> WarmUp:
+    return WarmUp("", PLACE, reference, at, (AMD,), refresh=True)
+
+
+def run(root: Path, clock: Clock, shelf: Shelf) -> None:
+    """Run what waits, in a process that starts and stops."""
+    service = WarmUpRunner(root, clock, inline, lambda: shelf)
+    service.startService()
+    clock.pump([POLL, *HELD_PAUSES])
+    service.stopService()
+
+
+def test_a_warm_up_pulls_what_was_wanted(tmp_path: Path, clock: Clock) -> None:
+    """Also one that was interrupted; a finished one is not run again."""
+    shelf = Shelf()
+    added = warm_ups.add_warm_up(tmp_path, wanted())
+    warm_ups.write_warm_up(tmp_path, evolve(added, state="running"))
+    run(tmp_path, clock, shelf)
+    assert shelf.fetched() == sorted(["amd", "base", "a"])
+    (done,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (done.id, done.state, done.error) == (added.id, "done", "")
+    assert (done.manifests, done.fetched, done.held) == (2, 3, 0)
+    asked = len(shelf.asked)
+    run(tmp_path, clock, shelf)
+    assert len(shelf.asked) == asked
+
+
+def test_a_failed_warm_up_says_why(tmp_path: Path, clock: Clock) -> None:
+    """The others are run nevertheless."""
+    references: list[Reference] = [Digest.of(b"gone"), LATEST]
+    for at, reference in enumerate(references):
+        warm_ups.add_warm_up(tmp_path, wanted(reference, EPOCH + at))
+    run(tmp_path, clock, Shelf())
+    failed, done = warm_ups.iter_warm_ups(tmp_path)
+    assert (failed.state, failed.error, done.state) == ("failed", "manifest unknown to registry", "done")
+
+
+def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf()
+    warm_ups.add_warm_up(tmp_path, wanted())
+    held = warm_ups.lock_warm_ups(tmp_path)
+    assert held is not None
+    run(tmp_path, clock, shelf)
+    assert shelf.asked == []
+    os.close(held)
+    run(tmp_path, clock, shelf)
+    assert shelf.asked
+
+
+def test_warm_ups_are_bounded_in_number_and_time(tmp_path: Path) -> None:
+    """Malformed files are ignored."""
+    added = warm_ups.add_warm_up(tmp_path, wanted())
+    for number in range(MAX_WARM_UPS - 1):
+        warm_ups.write_warm_up(tmp_path, evolve(added, id=f"{number:016}", state="done"))
+    with pytest.raises(TooManyRequests):
+        warm_ups.add_warm_up(tmp_path, wanted())
+    later = warm_ups.add_warm_up(tmp_path, wanted(at=EPOCH + KEEP_FINISHED))
+    (tmp_path / layout.warm_up("broken")).write_bytes(b"{}")
+    assert [each.id for each in warm_ups.iter_warm_ups(tmp_path)] == [added.id, later.id]
