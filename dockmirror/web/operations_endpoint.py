@@ -90,7 +90,9 @@ class _DeferredResource(Resource, Generic[T]):
         return render_coroutine(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> None:
-        self._send(await self._fetch(), request)
+        value = await self._fetch()
+        if not request.is_cut_off:  # calls to workers return what they have when they are cancelled
+            self._send(value, request)
 
 
 def _send_metrics(exposition: bytes, request: ServerRequest) -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.integration
 _ROOT = Path(__file__).parents[2]
 LAYER = 32_000_000
 ABSENT = (
+    "admissions",
     "bucket_",
     "certificate",
     "failures",

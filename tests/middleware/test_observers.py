@@ -9,7 +9,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import json_body
-from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream
+from dockmirror.interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import RequestObserver, TokenObserver, UpstreamObserver, label
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
@@ -53,8 +53,7 @@ class Counters:
         self.metrics = Metrics(CollectorRegistry())
 
     def observer(self, result: CacheResult | None = None) -> RequestObserver:
-        registry = FixedRegistry(result)
-        return RequestObserver(registry, "docker", self.metrics)
+        return RequestObserver(FixedRegistry(result), "docker", self.metrics)
 
     def tokens(self, result: CacheResult) -> TokenObserver:
         return TokenObserver(FixedRegistry(result), "docker", self.metrics)
@@ -96,7 +95,9 @@ def test_cache_results_are_counted(counters: Counters) -> None:
 def test_bytes_from_the_cache_are_counted(counters: Counters, result: CacheResult, counted: int) -> None:
     """Held bytes count when they are delivered; a body that is discarded does not."""
     observer = counters.observer(result)
-    now(observer.fetch(asked(MANIFEST))).body.discard()
+    body = now(observer.fetch(asked(MANIFEST))).body
+    verifyObject(IBody, body)
+    body.discard()
     assert counters.held_bytes() == 0
     assert bytes_of(now(observer.fetch(asked(MANIFEST))).body) == b"{}"
     assert counters.held_bytes() == counted

@@ -118,7 +118,7 @@ class Endpoint:
             ReadinessCheck(self._front.site, self.clock, ()),
             lambda: read_worker_state(settings, self._front.watched.upstreams, None, {}),
         )
-        overview = StatusOverview(telemetry, None, "1", NOW, self.clock)
+        overview = StatusOverview(telemetry, None, "1.2.3", 0.0, self.clock)
         resource = OperationsResource(
             telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api, "images": images}
         )

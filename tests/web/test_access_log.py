@@ -24,7 +24,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.web.access_log import AccessLog
 from dockmirror.web.respond import respond
-from tests.fake_registry import basic, digest
+from tests.fake_registry import MANIFEST, basic, digest
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import LAYER, PASSWORD, USER, Internet
@@ -98,6 +98,25 @@ def test_what_the_upstream_said(internet: Internet, path: str, status: int, upst
     house.get(K8S, path)
     line = json.loads(house.lines[0])
     assert (line["status"], line["upstream"]) == (status, upstream)
+
+
+def test_the_requests_of_a_pull_have_one_number(internet: Internet) -> None:
+    """Another client's pull has another one, and what is no pull has none."""
+    layer = {"mediaType": "a/b", "digest": digest(LAYER), "size": len(LAYER)}
+    fields = {"schemaVersion": 2, "mediaType": MANIFEST, "config": layer, "layers": [layer]}
+    manifest = json.dumps(fields).encode()
+    given = (("Content-Type", MANIFEST), ("Docker-Content-Digest", digest(manifest)))
+    internet.reply(HOST, "/v2/a/manifests/1", Reply(200, manifest, given))
+    internet.reply(HOST, f"/v2/a/blobs/{digest(LAYER)}", Reply(200, LAYER))
+    house = House(internet, log_format="json")
+    house.clock.advance(1_000_000)
+    for peer in ("192.168.1.1", "192.168.1.2"):
+        for path in ("/v2/", "/v2/a/manifests/1", f"/v2/a/blobs/{digest(LAYER)}"):
+            assert house.connect(peer).ask("GET", K8S, path).answer.status == 200
+    numbers = [json.loads(line)["pull"] for line in house.lines]
+    first, second = numbers[1], numbers[4]
+    assert numbers == [None, first, first, None, second, second]
+    assert first != second
 
 
 def test_how_long_it_took_and_how_much_was_sent(internet: Internet) -> None:

@@ -7,19 +7,22 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
+from dockmirror.status.status_values import WorkerState
 from dockmirror.web.operations_endpoint import OperationsResource
 from dockmirror.web.readiness import STORE_TIMEOUT, ReadinessCheck, StoreCheck
 from dockmirror.web.status.overview import StatusOverview
 from tests.house import Answer, Connection, House
 from tests.internet import Internet
 from tests.scraped import parsed
+from tests.stacks import logged
 
 ADDRESS = "127.0.0.1:9464"
 
@@ -78,6 +81,29 @@ def test_metrics_of_the_mirror_have_the_format_of_prometheus(endpoint: Endpoint)
     assert (answer.status, answer["Content-Type"]) == (200, CONTENT_TYPE_LATEST)
     samples = parsed(answer.body.decode())
     assert samples["dockmirror_requests_total", ("ping", "k8s.mirror.example", "200")] == 1
+
+
+class PatientTelemetry(ProcessTelemetry):
+    """Metrics of workers that do not answer, of which there are none when the scrape is over."""
+
+    async def metrics(self) -> bytes:
+        with suppress(CancelledError):
+            await Deferred[None]()
+        return b""
+
+
+def test_a_scrape_that_is_given_up_is_no_failure() -> None:
+    house = House(Internet())
+    telemetry = PatientTelemetry(house.metrics, ReadinessCheck(house.site, house.clock), _never)
+    overview = StatusOverview(telemetry, None, "1.2.3", 0.0, house.clock)
+    house.site = HttpSite(OperationsResource(telemetry, overview, list, house.clock), house.clock)
+    with logged() as messages:
+        house.connect().ask("GET", ADDRESS, "/metrics").leave()
+    assert messages == []
+
+
+async def _never() -> WorkerState:
+    raise AssertionError
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ def render_mirror(status: Status, say: Language) -> Tag:
     rows = (
         tags.tr(tags.th(say(f"status.{name}"), scope="row"), tags.td(value)) for name, value in facts.items()
     )
-    links = (tags.li(tags.a(say(f"status.link.{name}"), href=url)) for name, url in _LINKS.items())
+    held = {"images": "images"} if status.worker_state.cache else {}
+    links = (
+        tags.li(tags.a(say(f"status.link.{name}"), href=url)) for name, url in {**held, **_LINKS}.items()
+    )
     part = section("mirror", say("status.mirror"))
     part(tags.div(tags.table(tags.tbody([*rows]), class_="facts"), class_="wide"))
     if status.worker_state.certificates:
