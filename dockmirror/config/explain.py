@@ -11,7 +11,7 @@ from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
 from .field_types import suggest
-from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
+from .settings import AccessSettings, ConfigurationError, PolicySettings, Settings, UpstreamSettings
 
 _WORDS = {
     "string_type": "expected a text in quotes",
@@ -141,6 +141,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "": ("above the first table", Settings),
     "access": ("in [access]", AccessSettings),
     "upstreams": ("in an upstream's table", UpstreamSettings),
+    "policy": ("in a [[policy]] table", PolicySettings),
 }
 """The place and the keys of each table, by its name."""
 
