@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +22,8 @@ from .rounds import in_turn
 from .table import Row, at_least
 
 _OPEN, _COOLED = "no policy", "a cool-down"
-_POLICY = """
+_TTL = "tag_ttl = 10\n"
+_POLICY = f"""{_TTL}
 [[policy]]
 images = "docker.io/**"
 min_age = "7d"
@@ -39,12 +42,14 @@ def rows(rounds: int) -> Iterator[Row]:
         upstream = stack.enter_context(distribution.registry(directory))
         url = upstream.url.partition("/v2/")[0]
         mirrors = {
-            _OPEN: stack.enter_context(mirror(url)),
+            _OPEN: stack.enter_context(mirror(url, own=_TTL)),
             _COOLED: stack.enter_context(mirror(url, own=_POLICY)),
         }
         push_image(upstream, [repository(NAME)], 40, 1024, directory / "first")
         yield _row("admitted", rounds, mirrors)
         push_image(upstream, [repository(NAME)], 41, 1024, directory / "second")
+        while not _is_replaced(mirrors[_COOLED]):
+            time.sleep(1)
         yield _row("replaced", rounds, mirrors)
 
 
@@ -52,6 +57,15 @@ def _row(case: str, rounds: int, mirrors: dict[str, Mirror]) -> Row:
     rates = in_turn(rounds, {name: partial(_rate, each) for name, each in mirrors.items()})
     what = f"manifest by tag, {case}"
     return Row(what, "requests/s of a processor", rates[_COOLED], _OPEN, rates[_OPEN], at_least(0.9))
+
+
+def _is_replaced(running: Mirror) -> bool:
+    """Return whether the mirror has noticed that the tag has moved."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+    connection.request("HEAD", _PATH)
+    response = connection.getresponse()
+    connection.close()
+    return response.headers["Dockmirror-Newer-Digest"] is not None
 
 
 def _rate(running: Mirror, _: int) -> float:

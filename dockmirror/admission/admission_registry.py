@@ -89,10 +89,10 @@ class AdmissionRegistry:
     def __init__(self, registry: IRegistry, context: AdmissionContext) -> None:
         self._registry = registry
         self._context = context
-        self._replaced: TTLCache[tuple[int, Subject], tuple[Digest | None, ServeInstead]] = TTLCache(
+        self._replaced: TTLCache[tuple[int, Subject], tuple[Subject, ServeInstead]] = TTLCache(
             context.clock, _MOST
         )
-        self._obtainable: TTLCache[tuple[Repository, Digest], bool] = TTLCache(context.clock, _MOST)
+        self._obtainable: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
         self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -104,9 +104,9 @@ class AdmissionRegistry:
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
         subject = Subject(self._context.upstream, target.repository, target.reference)
         if (kept := self._replaced.get((self._context.generation(), subject))) is not None:
-            newer, instead = kept
-            self._report(subject, _Decision(instead))
-            return await self._serve_instead(request, evolve(subject, digest=newer), instead)
+            moved, instead = kept
+            self._report(moved, _Decision(instead))
+            return await self._serve_instead(request, moved, instead)
         try:
             answer = await self._registry.fetch(request)
         except RegistryError as error:
@@ -126,7 +126,7 @@ class AdmissionRegistry:
                 answer.body.discard()
                 if answer.cache is not None and answer.cache.result is CacheResult.HIT:
                     key = self._context.generation(), evolve(subject, digest=None)
-                    self._replaced.put(key, (subject.digest, instead), REPLACEMENT_TTL)
+                    self._replaced.put(key, (subject, instead), REPLACEMENT_TTL)
                 return await self._serve_instead(request, subject, instead)
             case Refuse() as refusal:
                 answer.body.discard()
@@ -151,12 +151,11 @@ class AdmissionRegistry:
 
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
         """
-        assert isinstance(request.target, Manifest)
-        target = evolve(request.target, reference=instead.digest)
-        replacement = evolve(subject, digest=instead.digest)
+        replacement = Subject(subject.upstream, subject.repository, subject.reference, instead.digest)
+        request = evolve(request, target=Manifest(subject.repository, instead.digest))
         try:
-            await self._check_obtainable(evolve(request, target=target), instead.digest)
-            answer = await self._registry.fetch(evolve(request, target=target))
+            await self._check_obtainable(request, replacement)
+            answer = await self._registry.fetch(request)
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):
                 raise
@@ -172,21 +171,19 @@ class AdmissionRegistry:
         if isinstance(decision.verdict, Refuse):
             answer.body.discard()
             raise Denied(decision.verdict.why)
-        cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
-        return _with_warning(evolve(answer, cache=cache), instead, subject.digest)
+        return _with_warning(answer, instead, subject.digest)
 
-    async def _check_obtainable(self, request: RegistryRequest, digest: Digest) -> None:
+    async def _check_obtainable(self, request: RegistryRequest, replacement: Subject) -> None:
         """Check that an image is held whole, or that the upstream gives it, or that it was so a moment ago.
 
         :raises RegistryError: the upstream's refusal.
         """
-        assert isinstance(request.target, Manifest)
-        repository = request.target.repository
-        if self._obtainable.get((repository, digest)):
+        if self._obtainable.get(replacement):
             return
-        if not await self._context.is_whole(repository, digest):
+        digest = replacement.digest
+        if digest is None or not await self._context.is_whole(replacement.repository, digest):
             await self._context.is_given(request)
-        self._obtainable.put((repository, digest), True, DECISION_TTL)
+        self._obtainable.put(replacement, True, DECISION_TTL)
 
     async def _decide(
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
@@ -242,6 +239,9 @@ def _with_warning(
         return answer
     why = verdict.why.replace("\\", "/").replace('"', "'")  # it may have words of others in it
     fields = [("Warning", f'299 - "{why}"')]
+    cache = answer.cache
+    if isinstance(verdict, ServeInstead) and cache is not None and cache.immutable:
+        cache = evolve(cache, immutable=False)  # by its digest it would be kept for good
     if newer is not None:
         fields.append(("Dockmirror-Newer-Digest", str(newer)))
-    return evolve(answer, headers=(*answer.headers, *fields))
+    return evolve(answer, cache=cache, headers=(*answer.headers, *fields))

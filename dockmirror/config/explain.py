@@ -11,7 +11,14 @@ from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
 from .field_types import suggest
-from .settings import AccessSettings, ConfigurationError, GateSettings, Settings, UpstreamSettings
+from .settings import (
+    AccessSettings,
+    ConfigurationError,
+    GateSettings,
+    PolicySettings,
+    Settings,
+    UpstreamSettings,
+)
 
 _WORDS = {
     "string_type": "expected a text in quotes",
@@ -142,6 +149,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "access": ("in [access]", AccessSettings),
     "gate": ("in [gate]", GateSettings),
     "upstreams": ("in an upstream's table", UpstreamSettings),
+    "policy": ("in a [[policy]] table", PolicySettings),
 }
 """The place and the keys of each table, by its name."""
 
