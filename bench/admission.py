@@ -15,7 +15,7 @@ from .images import push_image
 from .peers import distribution
 from .peers.mirror import NAME
 from .peers.peer import repository
-from .requests import REQUESTS, Case, measure
+from .requests import Case, measure
 from .rounds import in_turn
 from .table import Row, at_least
 
@@ -25,6 +25,7 @@ _POLICY = """
 images = "docker.io/**"
 min_age = "7d"
 """
+_REQUESTS = 300
 _PATH = f"/v2/docker.io/{repository(NAME)}/manifests/latest"
 
 
@@ -54,7 +55,7 @@ def _row(case: str, rounds: int, mirrors: dict[str, Mirror]) -> Row:
 
 
 def _rate(running: Mirror, _: int) -> float:
-    return 1 / measure(running, Case("manifest", "GET", _PATH, {}), REQUESTS)
+    return 1 / measure(running, Case("manifest", "GET", _PATH, {}), _REQUESTS)
 
 
 if __name__ == "__main__":

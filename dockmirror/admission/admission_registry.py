@@ -76,6 +76,9 @@ class _Decision:
     warning: Refuse | ServeInstead | None = None
 
 
+_SERVED = _Decision(SERVE)
+
+
 @implementer(IRegistry)
 class AdmissionRegistry:
     """Serves a manifest, another one in its place, or refuses.
@@ -189,22 +192,28 @@ class AdmissionRegistry:
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
     ) -> _Decision:
         """Return the decision about a subject, made anew or kept from a moment ago."""
-        gatherer = self._context.gatherer
-        applicable = gatherer.applicable(subject, is_replacement)
-        if not applicable:
-            return _Decision(SERVE)
         key = self._context.generation(), subject, is_replacement
         decision = self._decisions.get(key)
         if decision is None:
-            reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
-            facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
-            verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
-            warning = everything if everything != verdict and not isinstance(everything, Serve) else None
-            decision = _Decision(verdict, warning)
-            if not isinstance(verdict, Refuse):
+            decision = await self._make_decision(request, subject, answer, is_replacement)
+            if not isinstance(decision.verdict, Refuse):
                 self._decisions.put(key, decision, DECISION_TTL)
-        self._report(subject, decision)
+        if decision != _SERVED:
+            self._report(subject, decision)
         return decision
+
+    async def _make_decision(
+        self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool
+    ) -> _Decision:
+        gatherer = self._context.gatherer
+        applicable = gatherer.applicable(subject, is_replacement)
+        if not applicable:
+            return _SERVED
+        reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
+        facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
+        verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
+        warning = everything if everything != verdict and not isinstance(everything, Serve) else None
+        return _Decision(verdict, warning)
 
     async def _load(self, subject: Subject, answer: Answer | None) -> ManifestDocument | None:
         if answer is not None and isinstance(answer.body, BytesBody):

@@ -14,6 +14,7 @@ from ..config.settings import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument
+from ..oci.media import parse_references
 from ..oci.reference import Repository, Tag
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import IFactSource
@@ -35,6 +36,7 @@ class CoolDownContext:
 
     :ivar push_times: None if the registry tells none.
     :ivar hold: keeps the manifest that a tag is served as from eviction.
+    :ivar read_manifest: returns a held manifest, or None.
     :ivar audit: records the use of an exception.
     :ivar withheld: returns the digests that are no replacement, since they were recalled.
     """
@@ -43,6 +45,7 @@ class CoolDownContext:
     policies: Policies
     push_times: IPushTimes | None
     hold: Callable[[Repository, Tag, Digest], Awaitable[None]]
+    read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     audit: Callable[[dict[str, str]], None]
     clock: IReactorTime
     withheld: Callable[[], Collection[Digest]] = tuple
@@ -106,7 +109,8 @@ class CoolDownSource:
             if pushed is not None:
                 await history.record_push(*key, digest, pushed)
                 ages = evolve(ages, sightings=await history.sightings(*key))
-        return evolve(ages, excepted=self._is_excepted(subject, policy, ages))
+        follows = await self._is_listed(subject, ages)
+        return evolve(ages, excepted=follows or self._is_excepted(subject, policy, ages))
 
     async def _keep_admitted(self, subject: Subject, ages: TagAges) -> None:
         """Hold the manifest that is served in place of the current one, and report a tag that is frozen."""
@@ -121,6 +125,16 @@ class CoolDownSource:
                 "{tag} is frozen at {digest}: it moves more often than every {age}",
                 tag=str(subject), digest=str(verdict.digest), age=format_age(ages.min_age),
             )  # fmt: skip
+
+    async def _is_listed(self, subject: Subject, ages: TagAges) -> bool:
+        """Return whether the last admitted index lists a digest that the tag was never seen to name.
+
+        Registries give it to clients that do not accept indexes.
+        """
+        admitted = admitted_digests(ages)
+        if subject.digest is None or not admitted or check_age(subject, ages) == SERVE:
+            return False
+        return is_listed(subject.digest, await self._context.read_manifest(subject.repository, admitted[-1]))
 
     def _is_excepted(self, subject: Subject, policy: PolicySettings, ages: TagAges) -> bool:
         """Return whether an exception lets the digest be served which the cool-down withholds."""
@@ -139,3 +153,9 @@ class CoolDownSource:
             return False
         self._reported.put(subject, True, REPORT_INTERVAL)
         return True
+
+
+def is_listed(digest: Digest, index: bytes | None) -> bool:
+    """Return whether an index lists a manifest."""
+    references = parse_references(index) if index is not None else None
+    return references is not None and digest in references.manifests

@@ -11,10 +11,9 @@ from ..config.settings import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument
-from ..oci.media import parse_references
 from ..oci.reference import Repository
 from .cool_down import admitted_digests, check_age
-from .cool_down_source import CoolDownSource
+from .cool_down_source import CoolDownSource, is_listed
 from .fact_source import IFactSource
 from .verdict import SERVE, Subject
 
@@ -65,8 +64,7 @@ class KnownDigestSource:
 
     async def _is_listed(self, subject: Subject, served: set[Digest]) -> bool:
         for digest in served:
-            data = await self._read_manifest(subject.repository, digest)
-            references = parse_references(data) if data is not None else None
-            if references is not None and subject.reference in references.manifests:
+            index = await self._read_manifest(subject.repository, digest)
+            if isinstance(subject.reference, Digest) and is_listed(subject.reference, index):
                 return True
         return False

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -28,12 +29,16 @@ from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway
 from ..store import files, layout, tag_holds
+from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
 from .naming import registry_names
 from .upstream_stack import UpstreamContext
 from .verdict_sources import make_verdict_sources
+
+if TYPE_CHECKING:
+    from ..store.bucket.bucket import Bucket
 
 
 @frozen
@@ -68,6 +73,7 @@ def make_admission(
             policies,
             _make_push_times(upstream, registry) if _goes_by_registry(settings) else None,
             held.hold,
+            held.read,
             audit,
             clock,
             lambda: cache.recalls.current().by_digest,
@@ -157,28 +163,42 @@ def make_tag_polling(
     root: Path, cache: CacheParts, polled: dict[str, PolledUpstream], clock: IReactorTime
 ) -> TagPolling:
     """Return the service that polls tags, in one process of one machine."""
+    bucket = cache.bucket.bucket if cache.bucket else None
+    turns = PollTurns(root, cache.in_thread, bucket, clock)
+    return TagPolling(lambda: polled, cache.tag_history, turns.claim, clock)
 
-    async def claim() -> Callable[[], None] | None:
-        """With a bucket, the first mirror that asks has the turn of the hour."""
-        lock = await cache.in_thread(lambda: files.lock(root / layout.TAG_POLL_LOCK))
+
+class PollTurns:
+    """Gives one process at a time the turn to poll; of the mirrors of a bucket, one in an hour.
+
+    :param root: the cache directory.
+    """
+
+    def __init__(
+        self, root: Path, in_thread: RunInThread, bucket: Bucket | None, clock: IReactorTime
+    ) -> None:
+        self._lock = root / layout.TAG_POLL_LOCK
+        self._in_thread = in_thread
+        self._bucket = bucket
+        self._clock = clock
+
+    async def claim(self) -> Callable[[], None] | None:
+        """Return a function that ends the turn, or None if another process has it."""
+        lock = await self._in_thread(lambda: files.lock(self._lock))
         if lock is None:
             return None
         try:
-            if cache.bucket is None or await _claim_turn(cache, clock):
+            if self._bucket is None or await self._claim_hour(self._bucket):
                 return partial(os.close, lock)
         except OSError:  # logged by the bucket
             pass
         os.close(lock)
         return None
 
-    return TagPolling(lambda: polled, cache.tag_history, claim, clock)
-
-
-async def _claim_turn(cache: CacheParts, clock: IReactorTime) -> bool:
-    assert cache.bucket is not None
-    bucket, turn = cache.bucket.bucket, int(clock.seconds() // SHORTEST)
-    if not await bucket.put_new(layout.TAG_POLLS / str(turn), b""):
-        return False
-    polls = await bucket.list(layout.TAG_POLLS)
-    await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{turn}")])
-    return True
+    async def _claim_hour(self, bucket: Bucket) -> bool:
+        hour = int(self._clock.seconds() // SHORTEST)
+        if not await bucket.put_new(layout.TAG_POLLS / str(hour), b""):
+            return False
+        polls = await bucket.list(layout.TAG_POLLS)
+        await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{hour}")])
+        return True

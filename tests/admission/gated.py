@@ -120,9 +120,6 @@ class Gated(Mirror):
         self.counts: list[tuple[str, str]] = []
         self.generation = 0
         self.policies = Policies.of("docker.io", settings)
-        self.source = CoolDownSource(
-            CoolDownContext(self.history, self.policies, push_times, self._hold, self.audit.append, clock)
-        )
         manifests = ManifestStore(self.contents)
 
         async def is_whole(name: Repository, digest: Digest) -> bool:
@@ -133,6 +130,11 @@ class Gated(Mirror):
             stored = await manifests.get(repository(str(name)), digest)
             return stored.data if stored else None
 
+        self.source = CoolDownSource(
+            CoolDownContext(
+                self.history, self.policies, push_times, self._hold, read, self.audit.append, clock
+            )
+        )
         known = KnownDigestSource(self.source, self.history, read)
         gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
         context = AdmissionContext(

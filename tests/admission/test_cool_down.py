@@ -12,9 +12,9 @@ from dockmirror.admission.push_times import IPushTimes
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, ManifestUnknown, Unreachable
+from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unreachable
 from dockmirror.oci.header_fields import format_etag
-from dockmirror.oci.media import OCI_INDEX
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 
 from ..pullthrough.mirrors import NAME, header
@@ -155,6 +155,20 @@ def test_only_digests_that_are_known() -> None:
     assert gated.served() == first
     with pytest.raises(Denied, match="is not known"):
         gated.get(f"{path}/{Digest.of(second)}")
+
+
+def test_clients_that_accept_no_index(gated: Gated) -> None:
+    """They are served the manifest that their registry gives them, if an admitted index lists it."""
+    child, young = image(gated, "child"), image(gated, "young")
+    shelf = gated.registry_behind.shelf(NAME)
+    narrow = (OCI_MANIFEST,)
+    shelf.put(index(child), OCI_INDEX, "multi")
+    assert gated.served("multi") == index(child)
+    shelf.tags["multi"] = Digest.of(child)  # what the registry gives them, while the tag is fresh here
+    assert gated.served("multi", accept=narrow) == child
+    shelf.tags["multi"] = Digest.of(young)
+    with pytest.raises(RegistryError):
+        gated.get(f"{NAME}/manifests/multi", accept=narrow)
 
 
 def test_head_and_get_agree(gated: Gated) -> None:
