@@ -46,7 +46,7 @@ _REASON_LENGTH = 300
 class Question:
     """Everything that the policy server is told about a manifest.
 
-    :ivar indexes: the digests of indexes that list it, if it was requested by digest.
+    :ivar indexes: the digests of indexes that list it.
     :ivar labels: of the image's configuration; none for an index, which has no configuration.
     :ivar size: bytes of the configuration and all layers; None for an index, or if one is not stated.
     """

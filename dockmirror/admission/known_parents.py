@@ -57,8 +57,8 @@ class KnownParents:
         self.recorded.put((subject.repository, digest), True, _RECORDED)
 
     async def find(self, subject: Subject) -> list[Parent]:
-        """Return the indexes that list the subject; none if it was requested by a tag."""
-        if subject.digest is None or subject.reference != subject.digest:
+        """Return the indexes that list the subject; a client that accepts none is given it by a tag, too."""
+        if subject.digest is None:
             return []
         return await self._read(self._name(subject.repository, subject.digest))
 
