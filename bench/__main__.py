@@ -9,6 +9,7 @@ from pathlib import Path
 from . import (
     cold,
     first,
+    history,
     image,
     manifests,
     objects,
@@ -33,6 +34,7 @@ CASES = (
     together,
     manifests,
     requests,
+    history,
     image,
     segments,
     slow,

@@ -58,6 +58,8 @@ def mirror(url: str, *options: str, own: str = "", **upstream: str | int) -> Ite
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in upstream.items())
+        if "history =" not in own:
+            own += f'\nhistory = "{directory}/history"'
         text = _SETTINGS.format(url=url, port=port, directory=directory, own=own, upstream=lines)
         settings.write_text(text)
         twistd = str(Path(sys.executable).with_name("twistd"))

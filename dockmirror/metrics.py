@@ -90,6 +90,9 @@ class Metrics:
             "dockmirror_event_loop_lag_seconds", "Delay of a timer of one second.", buckets=_LAG,
             registry=registry,
         )  # fmt: skip
+        self.disk_failing = Gauge(
+            "dockmirror_disk_failing", "1 if the disk of the cache cannot be written.", registry=registry
+        )
 
     def expose_connections(self, counts: ConnectionCounts) -> None:
         """Expose the numbers of connections and requests, read at each scrape."""

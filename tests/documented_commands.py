@@ -16,6 +16,7 @@ _CLIENTS = "integration/test_clients.py"
 _PULLS = "integration/test_pull.py"
 _LINES = "test_docs_of_clients.py::test_addresses"
 _IMAGES = "cli/test_image_commands.py"
+_HISTORY = "cli/test_history_commands.py"
 _PINS = f"{_IMAGES}::test_an_image_is_pinned_until_it_is_unpinned"
 _INSTALLED = "test_packaging.py::test_installed"
 _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
@@ -32,7 +33,7 @@ RUN = {
     r"docker load -i nginx.tar": f"{_ARCHIVES}::test_loads",
     r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
     r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
-    r"(curl -fsSLo setup.sh \S+/setup/docker; )?sh setup.sh( --apply| --undo)?": f"{_CLIENTS}::test_setup_script",  # noqa: E501
+    r"(curl -fsSLo setup.sh \S+; )?sh setup.sh( --apply| --undo)?": f"{_CLIENTS}::test_setup_script",
     r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
     r"curl -s \S+/client/(gitlab|desktop|kaniko|buildkit|k3s)\S*( > \S+)?": _LINES,
     r"curl (-s )?(http://)?[0-9.]+:(8080|9464)/(healthz)?": "integration/test_page.py::test_without_script",
@@ -47,7 +48,10 @@ RUN = {
     r"\S*dockmirror client (docker|podman) --mirror \S+( --write)?": f"{_CLIENTS}::test_dockerd",
     r"\S*dockmirror( -c \S+)? ls( --json uv)?": f"{_ARCHIVES}::test_listed",
     r"\S*dockmirror( -c \S+)? usage": f"{_IMAGES}::test_shared_contents_count_once_in_the_total",
+    r"dockmirror history .*": f"{_HISTORY}::test_an_image_is_found_by_its_short_name",
+    r"dockmirror report .*": f"{_HISTORY}::test_a_report_has_a_table_for_each_key",
     r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror top( --once)?": "cli/test_top_command.py::test_it_looks_until_the_user_interrupts",
     r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
     r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",

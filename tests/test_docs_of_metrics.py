@@ -35,7 +35,7 @@ def test_metrics() -> None:
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
     rows = table("docs/reference/metrics.md", "metric")
     assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(
-        [*told, ("dockmirror_workers", "gauge")]
+        [*told, ("dockmirror_workers", "gauge"), ("dockmirror_workers_exited_total", "counter")]
     )
     kept = (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase))
     labels = {code(name): re.findall(r"`(\w+)`", cell) for name, _, cell, _ in rows}
@@ -47,7 +47,7 @@ def test_metrics() -> None:
 def test_dashboard() -> None:
     """Every query of the dashboard asks for metrics that there are, and for labels that they have."""
     labels = {
-        code(row[0]): set(re.findall(r"`(\w+)`", row[2]))
+        code(row[0]): {"instance", *re.findall(r"`(\w+)`", row[2])}
         for row in table("docs/reference/metrics.md", "metric")
     }
     kinds = {code(name): kind for name, kind, *_ in table("docs/reference/metrics.md", "metric")}
@@ -57,22 +57,25 @@ def test_dashboard() -> None:
     for target in targets:
         (name,) = re.findall(r"dockmirror_\w+", target["expr"])
         metric = name.removesuffix("_bucket")
+        assert '{instance=~"$instance"' in target["expr"]
         assert (name != metric) == (kinds[metric] == "histogram")
         used = re.findall(r"by \(([\w, ]+)\)", target["expr"]) + re.findall(r"[{,](\w+)=", target["expr"])
         asked = {label for each in used for label in each.split(", ")} - ({"le"} if name != metric else set())
         assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
         shown.add(metric)
     assert set(kinds) - shown == {
-        "dockmirror_admissions_total",
-        "dockmirror_bucket_failing",
-        "dockmirror_bucket_requests_total",
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
-        "dockmirror_certificate_not_after_seconds",
-        "dockmirror_turned_away_total",
-        "dockmirror_uploads_waiting",
-        "dockmirror_workers",
     }
+
+
+def test_alerts() -> None:
+    """The table of alerts is that of the file, whose rules ask for metrics that there are."""
+    rules = text("docs/examples/alerts.yml")
+    alerts = [code(row[0]) for row in table("docs/reference/metrics.md", "alert")]
+    assert alerts == re.findall(r"- alert: (\w+)", rules)
+    metrics = {code(row[0]) for row in table("docs/reference/metrics.md", "metric")}
+    assert {each.removesuffix("_bucket") for each in re.findall(r"dockmirror_\w+", rules)} <= metrics
 
 
 class Shared:

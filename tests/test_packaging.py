@@ -104,7 +104,12 @@ def test_wheel(names: set[str]) -> None:
         for kind in ("json", "css", "js") for path in (ROOT / "dockmirror/web").rglob(f"*.{kind}")
     }  # fmt: skip
     assert len(pages) >= 6
-    assert names == modules | pages | {"dockmirror/py.typed", "twisted/plugins/dockmirror_plugin.py"}
+    others = {
+        "dockmirror/py.typed",
+        "dockmirror/client_config/setup.sh",
+        "twisted/plugins/dockmirror_plugin.py",
+    }
+    assert names == modules | pages | others
 
 
 def test_source_distribution(built: Path) -> None:
@@ -195,7 +200,11 @@ def started(directory: Path, port: int, environment: Path, program: str, *argume
         [str(environment / program), *arguments],
         log=directory / "mirror.log",
         ready=lambda: answer(port) is not None,
-        environment={**CLEAN_ENVIRONMENT, "CACHE_DIRECTORY": str(directory / "cache")},
+        environment={
+            **CLEAN_ENVIRONMENT,
+            "CACHE_DIRECTORY": str(directory / "cache"),
+            "STATE_DIRECTORY": str(directory / "state"),
+        },
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
+from ..system.log_context import current_pull
 from ..system.posix import write_line
 from ..system.timestamps import format_timestamp
 
@@ -20,7 +21,8 @@ _PREFIXES = {LogLevel.warn: "warning: ", LogLevel.error: "error: ", LogLevel.cri
 class MessageLog:
     """Writes the mirror's messages, and the warnings and errors of its libraries.
 
-    What Twisted says about its factories and ports is left out.
+    What Twisted says about its factories and ports is left out.  A message that belongs to a pull bears the
+    pull's number, as the lines of the access log do.
 
     :param write: writes a line, given without its line break.
     """
@@ -34,7 +36,9 @@ class MessageLog:
         if level < LogLevel.info or not (is_own or level > LogLevel.info):
             return
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
-        self._write(f"{format_timestamp(event['log_time'])} {_PREFIXES.get(level, '')}{text.rstrip()}")
+        pull = event.get("pull") or current_pull.get()
+        prefix = _PREFIXES.get(level, "") + (f"pull {pull}: " if pull else "")
+        self._write(f"{format_timestamp(event['log_time'])} {prefix}{text.rstrip()}")
 
 
 def print_line(line: str) -> None:

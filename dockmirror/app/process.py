@@ -160,7 +160,9 @@ class ServingProcess:
             self.site,
             reactor,
             cache,
-            lambda: read_worker_state(self._builder.settings, telemetry.upstreams, cache),
+            lambda: read_worker_state(
+                self._builder.settings, telemetry.upstreams, cache, self._certificate_ends()
+            ),
         )
         self.service = OrderedMultiService()
         services: list[Service] = [

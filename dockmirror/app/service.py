@@ -32,6 +32,7 @@ from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerCommand, WorkerPool
 from .budget import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
+from .history import open_history
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import make_message_log
 from .naming import operations_host_names
@@ -39,7 +40,7 @@ from .operations import Operations, operations_body_limit
 from .process import OrderedMultiService, ServingProcess
 from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
-from .telemetry import PoolTelemetry
+from .telemetry import PoolTelemetry, find_version
 
 if TYPE_CHECKING:
     from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
@@ -222,17 +223,22 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
 def _make_operations_listener(
     settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
 ) -> Service:
+    started = reactor.seconds()
     operations = Operations(settings, server.memory, reactor)
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
+        from ..web.status.history_summary import HistorySource
         from ..web.status.overview import StatusOverview
 
-        overview = StatusOverview(server.telemetry, server.memory, reactor)
+        history = open_history(settings, reactor)
+        source = HistorySource(history.reader, history.in_thread, reactor) if history else None
+        overview = StatusOverview(server.telemetry, source, find_version("dockmirror"), started, reactor)
         return OperationsResource(
             server.telemetry,
             overview,
             lambda: operations_host_names(reload.settings),
+            reactor,
             operations.resources(lambda: reload.settings),
         )
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
@@ -158,7 +157,6 @@ class SiteBuilder:
         logs: list[Log] = [
             AccessLog(settings.log_format, clock, self._write_line),
             make_request_counter(settings, telemetry.metrics),
-            telemetry.recent,
         ]
         if telemetry.pulls is not None:
             logs.append(telemetry.pulls.end)
@@ -260,7 +258,10 @@ class _LatePages:
         from ..web.pages.resources import PageContext, PageFactory
 
         settings, context = self._settings, self._context
-        finder = PullFinder(None, "full", maybeDeferred)
+        finder = PullFinder()
+        if context.history is not None:
+            reader, in_thread = context.history.reader, context.history.in_thread
+            finder = PullFinder(reader, settings.history_addresses, in_thread)
         find_setup = partial(setup_address, settings)
         return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
 

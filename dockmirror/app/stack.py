@@ -155,9 +155,7 @@ def build_stack(
         return AnonymousOnly(below, names[0], settings.host(name))
 
     def observe(below: IRegistry) -> IRegistry:
-        return RequestObserver(
-            below, name, names[0], telemetry.metrics, telemetry.popular, _lookup_recorder(context)
-        )
+        return RequestObserver(below, name, telemetry.metrics)
 
     def record(below: IRegistry) -> IRegistry:
         assert telemetry.pulls is not None
@@ -197,12 +195,6 @@ def build_stack(
         None if base.writes is None else _wrap(writes, base.writes),
         public=base.public,
     )
-
-
-def _lookup_recorder(context: StackContext) -> Callable[[bool], None]:
-    """Return a function that records each lookup in the cache, and how much it holds."""
-    series, cache = context.telemetry.series, context.cache
-    return lambda is_hit: series.record_lookup(is_hit, cache.eviction.size if cache else 0)
 
 
 def _when(condition: object, layer: T) -> list[T]:

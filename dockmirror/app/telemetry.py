@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.settings import Settings
@@ -19,10 +19,16 @@ from ..history.recorder import PullRecorder
 from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
-from ..status.cache_series import CacheSeries, PullCounts
-from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
-from ..web.readiness import ReadinessCheck, ReadinessState
-from ..web.recent_requests import RecentRequests, RequestCounter
+from ..status.status_values import (
+    CacheUsage,
+    CertificateStatus,
+    UpstreamHealthTable,
+    UpstreamStatus,
+    WorkerState,
+    merge_states,
+)
+from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
+from ..web.request_counter import RequestCounter
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
@@ -36,9 +42,6 @@ class Telemetry:
 
     metrics: Metrics
     upstreams: UpstreamHealthTable
-    series: CacheSeries
-    popular: PullCounts
-    recent: RecentRequests
     pulls: PullRecorder | None
 
     @classmethod
@@ -49,9 +52,6 @@ class Telemetry:
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
-            CacheSeries(clock, memory.series),
-            PullCounts(memory.pull_counts),
-            RecentRequests(clock, memory.recent),
             None if addresses is None else PullRecorder(PullTable(memory.pulls), clock, addresses),
         )
 
@@ -65,6 +65,8 @@ class ProcessTelemetry:
     _read_state: Callable[[], Coroutine[Any, Any, WorkerState]]
 
     async def metrics(self) -> bytes:
+        disk = await describe_store(self._readiness.checks[:1], self._readiness.clock)
+        self._metrics.disk_failing.set(disk not in ("writable", "none"))
         return generate_latest(self._metrics.registry)
 
     async def state(self) -> ReadinessState:
@@ -89,7 +91,7 @@ def make_process_telemetry(
         if cache.bucket is not None:
             metrics.expose_bucket(cache.bucket)
     metrics.expose_build(
-        version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
+        version=find_version("dockmirror"), twisted=find_version("twisted"), python=platform.python_version()
     )
     return ProcessTelemetry(
         metrics, ReadinessCheck(site, clock, cache.store_checks if cache else ()), read_state
@@ -97,19 +99,29 @@ def make_process_telemetry(
 
 
 async def read_worker_state(
-    settings: Settings, upstreams: UpstreamHealthTable, cache: CacheParts | None
+    settings: Settings,
+    upstreams: UpstreamHealthTable,
+    cache: CacheParts | None,
+    expiry_times: Mapping[str, float],
 ) -> WorkerState:
-    """Return the state of the upstreams and of the cache.
+    """Return the state of the upstreams, of the cache and of the certificates.
 
     The cache's size was measured together with the usage of each registry, so that both agree.
+
+    :param expiry_times: of the certificates, by their files.
     """
     known = tuple(_upstream_status(name, settings, upstreams) for name in settings.upstreams)
+    certificates = tuple(CertificateStatus(file, expires) for file, expires in expiry_times.items())
     if cache is None:
-        return WorkerState(known)
+        return WorkerState(known, certificates=certificates)
     usage = await cache.usage()
     held = cache.eviction.size if usage is None else usage.held
     return WorkerState(
-        known, tuple(cache.active_downloads()), CacheUsage(held, cache.eviction.limit), usage=usage
+        known,
+        tuple(cache.active_downloads()),
+        CacheUsage(held, cache.eviction.limit),
+        usage=usage,
+        certificates=certificates,
     )
 
 
@@ -127,7 +139,8 @@ def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter
     return RequestCounter({**virtual, **own}, settings.domain, metrics)
 
 
-def _version(package: str) -> str:
+def find_version(package: str) -> str:
+    """Return the version of an installed package, or ``unknown``."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from its sources
@@ -155,13 +168,16 @@ class PoolTelemetry:
         self._pool = pool
         self._last_metrics: dict[int, str] = {}
         self._exited: list[Metric] = []
+        self._exits = 0
 
     async def metrics(self) -> bytes:
         answers = await self._call("metrics")
         self._last_metrics.update(answers)
         families = merge_metrics([format_metrics(self._exited).decode(), *answers.values()])
         workers = GaugeMetricFamily("dockmirror_workers", "Processes that serve.", len(answers))
-        return format_metrics([*families, workers])
+        exits = CounterMetricFamily("dockmirror_workers_exited", "Workers that exited by themselves.")
+        exits.add_metric([], self._exits)
+        return format_metrics([*families, workers, exits])
 
     async def state(self) -> ReadinessState:
         """Return ready if any worker is, with the worst state among those."""
@@ -178,6 +194,7 @@ class PoolTelemetry:
         return merge_states([WorkerState.from_json(each) for each in (await self._call("state")).values()])
 
     def _keep_counters(self, worker: int) -> None:
+        self._exits += not self._pool.is_stopping
         if worker in self._last_metrics:
             last = self._last_metrics.pop(worker)
             self._exited = select_cumulative(merge_metrics([format_metrics(self._exited).decode(), last]))

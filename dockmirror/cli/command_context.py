@@ -75,11 +75,15 @@ def open_store(settings: Settings) -> Path:
 
     :raises click.ClickException: when there is no store.
     """
-    root = find_store(settings)
-    status = root.stat()
+    return become_owner(find_store(settings))
+
+
+def become_owner(directory: Path) -> Path:
+    """Drop root's rights for those of a directory's owner, and return the directory as a path to use."""
+    status = directory.stat()
     if os.geteuid() != 0 or status.st_uid == 0:
-        return root
-    os.chdir(root)  # its owner may lack access to a parent: systemd keeps it below a directory of root's
+        return directory
+    os.chdir(directory)  # its owner may lack access to a parent: systemd keeps it below a directory of root's
     os.setgroups([])
     os.setgid(status.st_gid)
     os.setuid(status.st_uid)

@@ -169,21 +169,25 @@ _TIMEOUT = 10.0
 @json_option
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
-    """Show the status of this machine's running mirror: downloads, registries, cache and popular images.
+    """Show the status of this machine's running mirror: this week, transfers, registries, cache and clients.
 
     The mirror is asked at the endpoint in the setting "operations".
 
     Exit status: 0; 1 when no mirror answers, or its status is off.
     """
-    url = _status_url(context.settings)
-    text = _fetch(url, "application/json" if as_json else "text/plain")
+    url = status_url(context.settings)
+    text = fetch_status(url, "application/json" if as_json else "text/plain")
     if as_json:
         print_json(json.loads(text))
     else:
         click.echo(text, nl=False)
 
 
-def _status_url(settings: Settings) -> str:
+def status_url(settings: Settings) -> str:
+    """Return the address of the status page.
+
+    :raises click.ClickException: when the endpoint cannot be connected to.
+    """
     endpoint = operations_endpoint(settings)
     port = parse_port(endpoint)
     if port is None:
@@ -192,7 +196,11 @@ def _status_url(settings: Settings) -> str:
     return f"{port.scheme}://{port.local_host}:{port.number}/status"
 
 
-def _fetch(url: str, media_type: str) -> str:
+def fetch_status(url: str, media_type: str) -> str:
+    """Return the status in a form.
+
+    :raises click.ClickException: when no mirror answers.
+    """
     request = Request(url, headers={"Accept": media_type})  # noqa: S310
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as response:

@@ -34,14 +34,15 @@ fetch() {
   if has curl; then curl -fsS -m 20 "$1"; else wget -q -T 20 -O - "$1"; fi
 }
 
-# edit_json add|remove|keep: the lists of $work/ours in the JSON on standard input, whose rest stays.
+# edit_json add|remove|empty|keep: the lists of $work/ours in the JSON on standard input, whose rest stays;
+# "empty" leaves a list without them.
 edit_json() {
   if has jq; then
     jq --slurpfile ours "$work/ours" --arg how "$1" '
       if $how == "keep" then . else reduce ($ours[0] | to_entries[]) as $each (.;
         ((.[$each.key] // []) - $each.value) as $others
         | if $how == "add" then .[$each.key] = $each.value + $others
-          elif $others == [] then del(.[$each.key])
+          elif $how == "remove" and $others == [] then del(.[$each.key])
           else .[$each.key] = $others end) end'
   elif has python3; then
     python3 -c '
@@ -53,7 +54,7 @@ for key, values in ours.items() if how != "keep" else ():
         sys.exit(f"expected a list as {key}")
     others = [each for each in present if each not in values]
     result[key] = values + others if how == "add" else others
-    if not result[key]:
+    if how == "remove" and not others:
         del result[key]
 print(json.dumps(result, indent=2, ensure_ascii=False))' "$1" "$work/ours"
   else
@@ -110,7 +111,6 @@ put() {
   if [ -e "$file" ]; then cp -p "$file" "$file.new"; fi
   cat "$work/next" >"$file.new"
   mv -f "$file.new" "$file"
-  say "$file: written"
 }
 
 apply() {
@@ -128,10 +128,11 @@ apply() {
       cp -p "$root$path" "$root$path.before-dockmirror"
     fi
     put "$path"
+    say "$root$path: written"
   done
   [ -n "$changes" ] || say "All files are in place already."
   if [ -z "$root" ]; then
-    [ -z "$changes" ] || reload
+    if [ -n "$changes" ]; then reload || fail "$client could not be reloaded; is it running?"; fi
     verify
   fi
 }
@@ -142,12 +143,13 @@ undo() {
     file=$root$path
     [ -e "$file" ] || continue
     content "$path" >"$work/ours"
-    if cmp -s "$file" "$work/ours" || { [ "$client" != docker ] && is_ours "$file"; }; then
-      rm "$file" || fail "run this as root"
+    [ -w "$file" ] || fail "$file: cannot be written; run this as root"
+    if [ "$client" = docker ]; then
+      undo_docker "$path"
+    elif is_ours "$file"; then
+      rm "$file"
       say "$file: removed"
       if [ "$client" = containerd ]; then rmdir "$(dirname "$file")" 2>/dev/null || :; fi
-    elif [ "$client" = docker ]; then
-      undo_json "$path"
     else
       say "$file: was not written by dockmirror, and stays"
       continue
@@ -155,7 +157,7 @@ undo() {
     changes=yes
   done
   [ -n "$changes" ] || say "There is nothing to take back."
-  [ -n "$root" ] || [ -z "$changes" ] || reload
+  [ -n "$root" ] || [ -z "$changes" ] || [ "$client" = docker ] || reload
 }
 
 # The files that an earlier run wrote for registries that the mirror has no more.
@@ -165,26 +167,52 @@ marked() {
   fi
 }
 
-undo_json() {
+undo_docker() {
   before=$root$1.before-dockmirror
-  if [ -e "$before" ] && edit_json add <"$before" 2>/dev/null | cmp -s - "$root$1"; then
-    mv -f "$before" "$root$1" || fail "run this as root"
-    say "$root$1: is again as it was"
-  else
-    edit_json remove <"$root$1" >"$work/next" || fail "$root$1: remove the lines that name $mirror yourself"
-    put "$1"
+  if cmp -s "$root$1" "$work/ours"; then
+    printf '{"registry-mirrors": [], "insecure-registries": []}\n' >"$work/next"
+    forget_mirror "$1"
+    rm "$root$1"
+    say "$root$1: removed"
+    return 0
   fi
+  edit_json keep <"$root$1" >"$work/kept" || fail "$root$1: remove the lines that name $mirror yourself"
+  edit_json remove <"$root$1" >"$work/final"
+  if cmp -s "$work/kept" "$work/final"; then
+    say "$root$1: does not name $mirror, and stays"
+    return 0
+  fi
+  if [ -e "$before" ] && edit_json add <"$before" 2>/dev/null | cmp -s - "$work/kept"; then
+    cp -p "$before" "$work/final"
+  fi
+  edit_json empty <"$root$1" >"$work/next"
+  forget_mirror "$1"
+  cp "$work/final" "$work/next"
+  put "$1"
+  rm -f "$before"
+  say "$root$1: is again as it was without the mirror"
+}
+
+# dockerd forgets mirrors at a reload only if its file has a list without them; no list at all changes nothing.
+forget_mirror() {
+  if [ -n "$root" ]; then return 0; fi
+  put "$1"
+  reload || { say "docker could not be reloaded; is it running?"; return 0; }
+  tries=10
+  while has docker && uses_mirror && [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    sleep 1
+  done
 }
 
 reload() {
   case $client in
     docker)
-      if has systemctl; then systemctl reload docker; else kill -HUP "$(cat /var/run/docker.pid)"; fi ||
-        fail "docker could not be reloaded; is it running?"
+      if has systemctl; then systemctl reload docker; else kill -HUP "$(cat /var/run/docker.pid)"; fi || return 1
       say "docker: reloaded; no container was stopped. 'docker build' follows after its next restart."
       ;;
     podman)
-      if has systemctl && systemctl -q is-active crio; then systemctl reload crio; fi
+      if has systemctl && systemctl -q is-active crio 2>/dev/null; then systemctl reload crio; fi
       ;;
     k3s)
       say "k3s reads this file only when it starts: systemctl restart k3s (k3s-agent on agents). Pods go on."
@@ -237,16 +265,16 @@ test_pull() {
     say "The mirror is set up. Pull an image that is not here yet, and look at $mirror/"
     return 0
   fi
-  newest=$(fetch "$mirror/pulls?newest" 2>/dev/null) || newest=unknown
+  latest=$(fetch "$mirror/pulls?latest" 2>/dev/null) || latest=unknown
   use_client pull >/dev/null ||
     fail "the mirror is set up, but $image could not be pulled; to take it back: sh $0 --undo"
   use_client remove >/dev/null 2>&1 || :
-  if [ "$newest" = unknown ]; then
+  if [ "$latest" = unknown ]; then
     say "It works: $image was pulled. The mirror keeps no history that could show the pull."
     return 0
   fi
   tries=10
-  while [ "$(fetch "$mirror/pulls?newest")" = "$newest" ]; do
+  while [ "$(fetch "$mirror/pulls?latest")" = "$latest" ]; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "$image was pulled, but not through the mirror; its page says why: $mirror/"
     sleep 1

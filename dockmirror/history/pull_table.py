@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
 from ..oci.manifest import ManifestDocument
-from ..system.shared_table import SharedTable, hash_key
+from ..system.shared_table import hash_key
 from .tracker import Member
 
 _MEMBERS = 8
 _MEMBER = Struct("<QQd")
 """Number of the pull, hash of the tag or the manifest, time of the pull's last byte."""
-_CLIENT = Struct("<Q" + "QQd" * _MEMBERS)
+_LAST = Struct("<d")
+_HEAD = Struct("<QQ")
+"""Key, and a count of the members that were ever added."""
+_CLIENT = Struct(_HEAD.format + "QQd" * _MEMBERS)
 _CLIENT_SIZE = 8192 * _CLIENT.size
 _NAMED = Struct("<QB23s")
 """Key of a manifest and a content that it names, whether that is a layer, and its platform."""
 _NAMED_SIZE = 65_536 * _NAMED.size
 PULL_TABLE_SIZE = _CLIENT_SIZE + _NAMED_SIZE
 """Bytes of memory for 8192 clients' repositories and 65,536 named contents; pages are used as needed."""
+_CANDIDATES = 8
+_KEY = Struct("<Q")
 _MASK = 2**64 - 1
 
 
@@ -29,6 +34,25 @@ class Named(NamedTuple):
 
     is_layer: bool
     platform: str
+
+
+class ClientRecord(NamedTuple):
+    """The running pulls of a client from a repository, at their place in the memory.
+
+    :ivar additions: how many members were ever added.
+    """
+
+    key: int
+    offset: int
+    additions: int
+    members: tuple[Member, ...]
+
+    def positions(self, number: int) -> tuple[int, ...]:
+        """Return the offsets of a pull's members."""
+        first = self.offset + _HEAD.size
+        return tuple(
+            first + place * _MEMBER.size for place, each in enumerate(self.members) if each.number == number
+        )
 
 
 @lru_cache(maxsize=16_384)
@@ -45,48 +69,82 @@ class PullTable:
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._memory = memory[:_CLIENT_SIZE]
-        self._clients = SharedTable(self._memory, _CLIENT, lambda record: max(record[3::3]))
-        self._named = SharedTable(memory[_CLIENT_SIZE:], _NAMED, lambda _: 0)
+        self._clients = memory[:_CLIENT_SIZE]
+        self._named = memory[_CLIENT_SIZE:]
 
-    def members(self, client: int) -> list[Member]:
-        """Return the running pulls of a client from a repository.
+    def find(self, key: int) -> ClientRecord:
+        """Return the record of a client's pulls from a repository, which has no members if it is new.
 
-        :param client: the hash of the client, its user and the repository.
+        :param key: the hash of the client, its user and the repository.
         """
-        record = self._clients.find(client)[1]
-        if record is None:
-            return []
-        return [Member(*record[at : at + 3]) for at in range(1, 3 * _MEMBERS, 3) if record[at]]
+        offset, is_found = _find(self._clients, key, _CLIENT.size)
+        if not is_found:
+            return ClientRecord(key, offset, 0, ())
+        _, count, *fields = _CLIENT.unpack_from(self._clients, offset)
+        return ClientRecord(key, offset, count, tuple(map(Member, fields[::3], fields[1::3], fields[2::3])))
 
-    def touch(self, client: int, number: int, now: float, name: int | None = None) -> None:
-        """Note that bytes were sent in a pull, and that it has a manifest or a tag of that name."""
-        offset, record = self._clients.find(client)
-        if record is None:
-            record = (client, *(0, 0, 0.0) * _MEMBERS)
-            self._clients.put(offset, *record)
-        is_known = name is None
-        for position in range(_MEMBERS):
-            if record[1 + 3 * position] == number:
-                is_known = is_known or record[2 + 3 * position] == name
-                self._write(offset, position, Member(number, record[2 + 3 * position], now))
-        if name is not None and not is_known:
-            oldest = min(range(_MEMBERS), key=lambda position: record[3 + 3 * position])
-            self._write(offset, oldest, Member(number, name, now))
+    def is_current(self, record: ClientRecord) -> bool:
+        """Return whether no process has added a member since the record was read."""
+        return _HEAD.unpack_from(self._clients, record.offset) == (record.key, record.additions)
 
-    def _write(self, offset: int, position: int, member: Member) -> None:
-        _MEMBER.pack_into(self._memory, offset + 8 + position * _MEMBER.size, *member)
+    def touch(self, positions: Iterable[int], record: ClientRecord, now: float) -> None:
+        """Note that bytes were sent in a pull whose members have these positions."""
+        if _KEY.unpack_from(self._clients, record.offset)[0] == record.key:
+            for position in positions:
+                _LAST.pack_into(self._clients, position + 16, now)
+
+    def add(self, record: ClientRecord, number: int, name: int, now: float) -> ClientRecord:
+        """Add a manifest or a tag to a pull, in place of the oldest member; return the record after that."""
+        members = list(record.members or (Member(0, 0, 0.0),) * _MEMBERS)
+        known = (place for place, each in enumerate(members) if each[:2] == (number, name))
+        place = next(known, -1)
+        if place >= 0:
+            self.touch(record.positions(number), record, now)
+            return record
+        place = min(range(_MEMBERS), key=lambda each: members[each].last)
+        members[place] = Member(number, name, now)
+        count = record.additions + 1
+        if record.members:
+            _MEMBER.pack_into(
+                self._clients, record.offset + _HEAD.size + place * _MEMBER.size, *members[place]
+            )
+            _HEAD.pack_into(self._clients, record.offset, record.key, count)
+        else:
+            fields = (field for each in members for field in each)
+            _CLIENT.pack_into(self._clients, record.offset, record.key, count, *fields)
+        return ClientRecord(record.key, record.offset, count, tuple(members))
 
     def named(self, manifest: int, content: int) -> Named | None:
         """Return what a manifest says of a content; None if it does not name it."""
-        record = self._named.find(_pair(manifest, content))[1]
-        return None if record is None else Named(bool(record[1]), record[2].rstrip(b"\0").decode())
+        offset, is_found = _find(self._named, _pair(manifest, content), _NAMED.size)
+        if not is_found:
+            return None
+        _, is_layer, platform = _NAMED.unpack_from(self._named, offset)
+        return Named(bool(is_layer), platform.rstrip(b"\0").decode())
 
     def add_named(self, manifest: int, named: Mapping[int, Named]) -> None:
         for content, each in named.items():
             key = _pair(manifest, content)
+            offset = _find(self._named, key, _NAMED.size)[0]
             platform = each.platform.encode("ascii", "replace")[:23]
-            self._named.put(self._named.find(key)[0], key, each.is_layer, platform)
+            _NAMED.pack_into(self._named, offset, key, each.is_layer, platform)
+
+
+def _find(memory: memoryview, key: int, size: int) -> tuple[int, bool]:
+    """Return the offset of a key and True, or the offset where to put it.
+
+    If all of its places are taken, it takes one of them that the key decides: these tables are much larger
+    than the number of pulls that run at once.
+    """
+    count = len(memory) // size
+    for step in range(_CANDIDATES):
+        offset = (key + step) % count * size
+        (found,) = _KEY.unpack_from(memory, offset)
+        if found == key:
+            return offset, True
+        if not found:
+            return offset, False
+    return (key + (key >> 32) % _CANDIDATES) % count * size, False
 
 
 def _pair(manifest: int, content: int) -> int:

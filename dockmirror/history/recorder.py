@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody
@@ -18,7 +18,7 @@ from ..oci.digest import Digest
 from ..oci.reference import Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..system.networks import normalize_host
-from .pull_table import Named, PullTable, hash_text, read_names
+from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,
     JOIN_SECONDS,
@@ -38,18 +38,21 @@ _RECENT_SECONDS = 5.0
 _NAMES_SECONDS = 300.0
 """Seconds after which the names in a manifest are put into the table again: others may have evicted them."""
 _MAX_MEMORY = 8192
+_Key = tuple[int | None, str | None, str, str, str]
+"""A client's address and user, the registry, the repository, and the tag or digest."""
 _MANIFEST_LIMIT = 4 * 1024 * 1024
 _REASON_LENGTH = 300
 _UNNAMED = Named(False, "")
 _CLIENT_LEFT = "the client closed the connection before the end"
 
 
-@define
+@define(eq=False)
 class PartReport:
     """The requests for a manifest or blob of a pull since the last report.
 
     :ivar number: of the pull; 0 for a blob without one, which counts in sums only.
     :ivar is_first: whether the pull begins with it.
+    :ivar state: None if it was not requested with a GET.
     :ivar gets: requests other than HEADs; a pull without any is none.
     """
 
@@ -75,39 +78,55 @@ class PartReport:
 
 
 @define(eq=False)
-class _Part:
-    """A running request for a manifest or blob."""
+class _Content:
+    """A manifest or blob that a client requests in a pull, as this process has last seen it.
+
+    :ivar record: the client's pulls in the table.
+    :ivar positions: those of the pull there.
+    :ivar touched: when the pull's time there was last set.
+    :ivar digest: of the manifest that was last answered.
+    :ivar report: what is not yet reported.
+    """
 
     number: int
     name: int
-    key: int
     client: ClientAddress
     registry: str
-    target: Blob | Manifest
-    head: bool
-    started: float
-    is_first: bool = False
-    is_new: bool = False
-    is_recent: bool = False
-    is_cached: bool = False
-    is_answered: bool = False
-    is_counted: bool = False
-    named: Named = _UNNAMED
+    target: Manifest | Blob
+    record: ClientRecord
+    positions: tuple[int, ...]
+    is_first: bool
+    named: Named
+    touched: float
     digest: str = ""
-    reported_bytes: int = 0
-    reported: float = 0.0
+    report: PartReport | None = None
 
     @property
     def reference(self) -> str:
         return str(self.target.reference if isinstance(self.target, Manifest) else self.target.digest)
 
 
-@frozen
-class _Recent:
-    """A pull that this process has seen lately."""
+@define(eq=False)
+class _Part:
+    """A running request for a manifest or blob.
 
-    number: int
-    touched: float
+    :ivar is_new: whether it begins its pull.
+    :ivar is_recent: whether the table knows all of it already.
+    :ivar reported: time of the last report of its bytes.
+    """
+
+    request: ServerRequest
+    content: _Content
+    head: bool
+    reported: float
+    is_new: bool
+    is_recent: bool
+    is_manifest: bool
+    is_cached: bool = False
+    is_answered: bool = False
+    is_counted: bool = False
+    digest: str = ""
+    reported_bytes: int = 0
 
 
 def _take_nothing(_: Sequence[PartReport]) -> None:
@@ -118,85 +137,97 @@ def _take_nothing(_: Sequence[PartReport]) -> None:
 class PullRecorder:
     """Assigns the requests of clients to pulls, and reports them once per second.
 
+    :ivar process: tells the processes of a mirror apart.
     :ivar take: receives the reports.
     """
 
     _table: PullTable
     _clock: IReactorTime
     _detail: AddressDetail = "full"
+    process: int = field(factory=os.getpid)
     take: Callable[[Sequence[PartReport]], None] = _take_nothing
-    _running: dict[ServerRequest, _Part] = field(factory=dict)
-    _reports: dict[tuple[int, int], PartReport] = field(factory=dict)
-    _recent: dict[tuple[int, int], _Recent] = field(factory=dict)
-    _named: dict[int, float] = field(factory=dict)
+    _running: dict[int, _Part] = field(factory=dict)
+    _reports: list[PartReport] = field(factory=list)
+    _reported: list[_Content] = field(factory=list)
+    _recent: dict[_Key, _Content] = field(factory=dict)
+    _named: dict[str, float] = field(factory=dict)
     _count: count[int] = field(factory=count)
 
     def begin(self, request: ServerRequest, registry: str, read: RegistryRequest) -> None:
         """Assign a client's request to a pull, before the registry is asked."""
-        target, client, now = read.target, request.admitted_client, self._clock.seconds()
+        target, client = read.target, request.admitted_client
         if client is None or not isinstance(target, Blob | Manifest):
             return
+        now = self._clock.seconds()
+        is_manifest = isinstance(target, Manifest)
+        reference = target.reference if isinstance(target, Manifest) else target.digest
+        text = reference.name if isinstance(reference, Tag) else reference.hex
+        address = client.address
+        key = (int(address) if address else None, client.user, registry, target.repository.name, text)
+        content = self._recent.get(key)
+        is_recent = (
+            content is not None
+            and 0 <= now - content.touched < _RECENT_SECONDS
+            and self._table.is_current(content.record)
+            and (not is_manifest or now - began(content.number) < REPEAT_SECONDS)
+        )
+        is_new = False
+        if content is None or not is_recent:
+            content, is_new = self._join(client, registry, target, now)
+            if content.number:
+                _bound(self._recent)
+                self._recent[key] = content
+        if content.number:
+            request.pull_id = str(content.number)
+        self._running[id(request)] = _Part(request, content, read.head, now, is_new, is_recent, is_manifest)
+
+    def _join(
+        self, client: ClientAddress, registry: str, target: Manifest | Blob, now: float
+    ) -> tuple[_Content, bool]:
+        """Find the pull that a request joins, and return whether it begins a new one."""
         is_manifest = isinstance(target, Manifest)
         name = hash_text(str(target.reference if isinstance(target, Manifest) else target.digest))
-        key = hash_text(f"{client.address} {client.user} {registry}/{target.repository.name}")
-        part = _Part(0, name, key, client, registry, target, read.head, now, reported=now)
-        recent = self._recent.get((key, name))
-        if (
-            recent is not None
-            and 0 <= now - recent.touched < _RECENT_SECONDS
-            and now - began(recent.number) < REPEAT_SECONDS
-        ):
-            part.number, part.is_first, part.is_recent = recent.number, is_manifest, True
-        else:
-            self._join(part, now, is_manifest)
-        if part.number:
-            request.pull_id = str(part.number)
-        self._running[request] = part
-
-    def _join(self, part: _Part, now: float, is_manifest: bool) -> None:
-        members = self._table.members(part.key)
+        record = self._table.find(hash_text(f"{client.address} {client.user} {registry}/{target.repository}"))
+        named = _UNNAMED
 
         def is_named_by(manifest: int) -> bool:
-            named = self._table.named(manifest, part.name)
-            if named is not None:
-                part.named = named
-            return named is not None
+            nonlocal named
+            found = self._table.named(manifest, name)
+            named = found or named
+            return found is not None
 
-        number = find_pull(members, part.name, is_named_by, now) if members else None
-        if number is not None:
-            part.number = number
-            part.is_first = any(each.name == part.name for each in members if each.number == number)
-        elif is_manifest:
-            part.number = make_number(now, os.getpid(), next(self._count))
-            part.is_first = part.is_new = True
+        number = find_pull(record.members, name, is_named_by, now)
+        is_first = is_manifest and (number is None or (number, name) in {each[:2] for each in record.members})
+        is_new = number is None and is_manifest
+        if is_new:
+            number = make_number(now, self.process, next(self._count))
+        positions = record.positions(number) if number else ()
+        content = _Content(
+            number or 0, name, client, registry, target, record, positions, is_first, named, 0.0
+        )
+        return content, is_new
 
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
         """Note the registry's answer, and return it.
 
         :param is_limited: whether the upstream limits pulls.
         """
-        part = self._running.get(request)
+        part = self._running.get(id(request))
         if part is None:
             return answer
         part.is_answered = True
-        result, descriptor = answer.cache.result if answer.cache else None, answer.body.descriptor
+        content, result = part.content, answer.cache.result if answer.cache else None
         part.is_cached = result in CACHED
-        report = self._report(part)
         if result is not None:
+            report = content.report or self._report(content)
             report.saved_requests += result.is_hit
-            if not part.head and isinstance(part.target, Manifest):
-                report.saved_pulls += saves_pull(result, descriptor.media_type, is_limited)
-        if not isinstance(part.target, Manifest):
+            if part.is_manifest and not part.head:
+                report.saved_pulls += saves_pull(result, answer.body.descriptor.media_type, is_limited)
+        if not part.is_manifest or answer.status in (301, 307):
             return answer
-        if descriptor.digest is not None:
-            part.digest = str(descriptor.digest)
-        if part.is_recent or answer.status in (301, 307):
-            return answer
-        now = self._clock.seconds()
-        if part.is_new or not part.head:
-            self._touch(part, now, part.name)
-            if isinstance(part.target.reference, Tag) and part.digest:
-                self._table.touch(part.key, part.number, now, hash_text(part.digest))
+        digest = answer.body.descriptor.digest
+        if digest is not None:
+            self._add_manifest(part, str(digest))
         if part.head or answer.status != 200:
             return answer
         if isinstance(answer.body, BytesBody):
@@ -206,55 +237,87 @@ class PullRecorder:
             answer, body=Tee(answer.body, _MANIFEST_LIMIT, lambda data: self._add_names(part, data))
         )
 
+    def _add_manifest(self, part: _Part, digest: str) -> None:
+        """Let a manifest belong to its pull; a HEAD does not prolong the pull that it joins."""
+        content, part.digest = part.content, digest
+        if part.is_recent and content.digest == digest:
+            return
+        content.digest, name, number = digest, hash_text(digest), content.number
+        last = [each.last for each in content.record.members if each.number == number]
+        if part.head and last:
+            if (number, name) not in {each[:2] for each in content.record.members}:
+                self._add(content, name, max(last))
+            return
+        content.touched = self._clock.seconds()
+        for each in dict.fromkeys((content.name, name)):
+            self._add(content, each, content.touched)
+
+    def _add(self, content: _Content, name: int, last: float) -> None:
+        """Add a name to the content's pull in the table, where others may have changed it meanwhile."""
+        record = content.record
+        if not self._table.is_current(record):
+            record = self._table.find(record.key)
+        content.record = self._table.add(record, content.number, name, last)
+        content.positions = content.record.positions(content.number)
+
     def _add_names(self, part: _Part, data: bytes) -> None:
         """Let the contents that a manifest names join its pull."""
-        part.digest = part.digest or str(Digest.of(data))
-        manifest, now = hash_text(part.digest), self._clock.seconds()
-        if now - self._named.get(manifest, 0.0) >= _NAMES_SECONDS:
+        if not part.digest:
+            self._add_manifest(part, str(Digest.of(data)))
+        if part.reported - self._named.get(part.digest, 0.0) >= _NAMES_SECONDS:
             _bound(self._named)
-            self._named[manifest] = now
-            self._table.add_named(manifest, read_names(data))
+            self._named[part.digest] = part.reported
+            self._table.add_named(hash_text(part.digest), read_names(data))
 
     def end(self, request: ServerRequest) -> None:
         """Report a request that has ended; call once for each."""
-        part = self._running.pop(request, None)
+        part = self._running.pop(id(request), None)
         if part is None:
             return
-        now = self._clock.seconds()
-        if is_ignored(request.code, part.reference) and not request.is_cut_off:
+        content, now = part.content, self._clock.seconds()
+        if request.code >= 400 and is_ignored(request.code, content.reference) and not request.is_cut_off:
             if part.is_counted:
-                self._report(part).gets -= 1
+                self._report(content).gets -= 1
             if part.is_new:
-                self._table.touch(part.key, part.number, now, part.name)
+                self._add(content, content.name, now)
             return
-        report = self._progress(part, request, now)
+        report = self._progress(part, now)
         if part.head:
             return
         reason = ""
         if request.code >= 400 or request.is_cut_off:
             reason = " ".join((request.reason or _CLIENT_LEFT).split())[:_REASON_LENGTH]
-        report.state = _later(report.state, PartState(now, part.named.is_layer, part.is_cached, reason))
-        if part.number and not part.is_recent:
-            self._touch(part, now, part.name if isinstance(part.target, Manifest) else None)
+        report.state = PartState(now, content.named.is_layer, part.is_cached, reason)
+        if part.is_recent or not content.number:
+            return
+        is_known, content.touched = content.touched > 0, now
+        if part.is_manifest and not is_known:
+            self._add(content, content.name, now)
+        else:
+            self._table.touch(content.positions, content.record, now)
 
     def flush(self) -> None:
         """Report what has happened since the last call, running transfers included."""
         now = self._clock.seconds()
-        for request, part in self._running.items():
-            if not part.head and part.number:
-                report = self._progress(part, request, now)
+        for part in self._running.values():
+            content = part.content
+            if not part.head and content.number:
+                report = self._progress(part, now)
                 if report.state is None and part.is_answered:
-                    report.state = PartState(now, part.named.is_layer, part.is_cached)
-                self._table.touch(part.key, part.number, now)
+                    report.state = PartState(now, content.named.is_layer, part.is_cached)
+                self._table.touch(content.positions, content.record, now)
         if self._reports:
-            reports, self._reports = self._reports, {}
-            self.take(list(reports.values()))
+            for reported in self._reported:
+                reported.report = None
+            reports, self._reports, self._reported = self._reports, [], []
+            self.take(reports)
 
-    def _progress(self, part: _Part, request: ServerRequest, now: float) -> PartReport:
+    def _progress(self, part: _Part, now: float) -> PartReport:
         """Report the bytes that were sent since the last report."""
-        report = self._report(part)
-        report.last = max(report.last, now)
-        if part.digest and part.is_first:
+        content, request = part.content, part.request
+        report = content.report or self._report(content)
+        report.last = now
+        if part.digest and content.is_first:
             report.digest = part.digest
         if part.head:
             return report
@@ -270,29 +333,21 @@ class PullRecorder:
         part.reported = now
         return report
 
-    def _report(self, part: _Part) -> PartReport:
-        key = (part.number, part.name) if part.number else (part.key, 0)
-        report = self._reports.get(key)
-        if report is None:
-            report = self._reports[key] = PartReport(
-                part.number, part.name, stored_client(part.client.address, self._detail),
-                part.client.user or "", normalize_host(part.client.host), part.registry,
-                part.target.repository.name, part.reference, part.is_first, platform=part.named.platform,
+    def _report(self, content: _Content) -> PartReport:
+        """Return the report of a content, which is begun if there is none."""
+        if content.report is None:
+            client = content.client
+            content.report = PartReport(
+                content.number, content.name, stored_client(client.address, self._detail), client.user or "",
+                normalize_host(client.host), content.registry, content.target.repository.name,
+                content.reference, content.is_first, platform=content.named.platform,
             )  # fmt: skip
-        return report
-
-    def _touch(self, part: _Part, now: float, name: int | None) -> None:
-        self._table.touch(part.key, part.number, now, name)
-        if name is not None:
-            _bound(self._recent)
-            self._recent[part.key, name] = _Recent(part.number, now)
+            self._reports.append(content.report)
+            self._reported.append(content)
+        return content.report
 
 
-def _later(state: PartState | None, later: PartState) -> PartState:
-    return later if state is None else state.then(later)
-
-
-def _bound(memory: dict[int, float] | dict[tuple[int, int], _Recent]) -> None:
+def _bound(memory: dict[str, float] | dict[_Key, _Content]) -> None:
     """Forget everything when there is too much: it is found in the table again."""
     if len(memory) >= _MAX_MEMORY:
         memory.clear()

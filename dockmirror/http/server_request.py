@@ -31,6 +31,7 @@ from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.ranges import Range
 from ..oci.scope import Scope
 from ..oci.token import MARKER
+from ..system.log_context import current_pull
 from .access import ClientAddress
 from .request_body import RequestBody
 
@@ -56,7 +57,6 @@ class ServerRequest(TwistedRequest):
     :ivar body_limit: how many bytes of body may still be collected.
     :ivar body: a streamed body, which its resource may read until the response begins.
     :ivar is_cut_off: whether the response ended incomplete: the client left, or it was aborted.
-    :ivar pull_id: the number of the pull that the request belongs to; empty if it belongs to none.
     """
 
     transport: ITCPTransport
@@ -72,7 +72,7 @@ class ServerRequest(TwistedRequest):
     body_limit = 0
     body: RequestBody | None = None
     is_cut_off = False
-    pull_id = ""
+    _pull_id = ""
     _log = Logger()
 
     def __init__(self, channel: Any, queued: object = False) -> None:
@@ -91,6 +91,17 @@ class ServerRequest(TwistedRequest):
         """Set the request line, which is known before the body."""
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.partition(b"?")[0]
+
+    @property
+    def pull_id(self) -> str:
+        """The number of the pull that the request belongs to; empty if it belongs to none."""
+        return self._pull_id
+
+    @pull_id.setter
+    def pull_id(self, number: str) -> None:
+        """Set the number, which messages of the coroutine that answers the request bear from now on."""
+        self._pull_id = number
+        current_pull.set(number)
 
     @property
     def is_token_request(self) -> bool:
@@ -161,7 +172,7 @@ class ServerRequest(TwistedRequest):
     def processingFailed(self, reason: Failure) -> Failure:
         """Respond with a bare internal error; cut off a response that has begun."""
         request = (self.method + b" " + self.path).decode("ascii")
-        self._log.failure("{request} failed", failure=reason, request=request)
+        self._log.failure("{request} failed", failure=reason, request=request, pull=self.pull_id)
         if self.finished or self.is_cut_off:
             return reason
         if self.startedWriting:

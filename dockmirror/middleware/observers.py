@@ -18,15 +18,12 @@ from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWr
 from ..metrics import Metrics
 from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
-from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
+from ..oci.request import Blob, Manifest, Ping, RegistryRequest
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
-from ..status.cache_series import PullCounts
 from ..status.status_values import AddressHealth
 
 _HELD = {CacheResult.HIT, CacheResult.CONFIRMED, CacheResult.STALE}
-_HITS = _HELD | {CacheResult.JOINED}
-"""Results for which no upstream had to send the content for this request."""
 
 
 @implementer(IBody)
@@ -51,45 +48,21 @@ class RequestObserver:
     """Counts for each request what the cache did, and what the client was sent.
 
     :param upstream: the upstream's name in the settings, which the metrics bear.
-    :param name: the registry's name, which the counts of pulls bear.
-    :param looked_up: called after each lookup of a blob or a manifest with whether it was a hit.
     """
 
-    def __init__(
-        self,
-        registry: IRegistry,
-        upstream: str,
-        name: str,
-        metrics: Metrics,
-        pulls: PullCounts,
-        looked_up: Callable[[bool], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, registry: IRegistry, upstream: str, metrics: Metrics) -> None:
         self._registry = registry
-        self._name = name
         self._results: Callable[[str, str], Any] = partial(metrics.results.labels, upstream)
         self._held_bytes = metrics.held_bytes.labels(upstream)
-        self._pulls = pulls
-        self._looked_up = looked_up
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         answer = await self._registry.fetch(request)
         result = answer.cache.result if answer.cache else None
         if result is not None:
             self._results(type(request.target).__name__.lower(), label(result)).inc()
-            if isinstance(request.target, Blob | Manifest):
-                self._looked_up(result in _HITS)
-        if request.head or answer.status not in (200, 206):
+        if request.head or answer.status not in (200, 206) or result not in _HELD:
             return answer
-        return evolve(answer, body=_ObservedBody(answer.body, partial(self._delivered, request, result)))
-
-    def _delivered(self, request: RegistryRequest, result: CacheResult | None, size: int) -> None:
-        if result in _HELD:
-            self._held_bytes.inc(size)
-        repository = repository_of(request.target)
-        if repository is not None:
-            self._pulls.record_pull(
-                f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size
-            )
+        return evolve(answer, body=_ObservedBody(answer.body, self._held_bytes.inc))
 
 
 @implementer(IRegistry)

@@ -133,6 +133,17 @@ class Usage:
 
 
 @frozen
+class CertificateStatus:
+    """A certificate in use.
+
+    :ivar expires: in seconds since the epoch; 0 if there is none yet.
+    """
+
+    file: str
+    expires: float
+
+
+@frozen
 class WorkerState:
     """The state of one worker, or of several merged.
 
@@ -144,6 +155,7 @@ class WorkerState:
     cache: CacheUsage | None = None
     processes: int = 1
     usage: Usage | None = None
+    certificates: tuple[CertificateStatus, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -160,6 +172,7 @@ class WorkerState:
             CacheUsage(**fields["cache"]) if fields["cache"] else None,
             fields["processes"],
             Usage.from_json(fields["usage"]) if fields["usage"] else None,
+            tuple(CertificateStatus(**each) for each in fields["certificates"]),
         )
 
 
@@ -244,6 +257,7 @@ def merge_states(states: Sequence[WorkerState]) -> WorkerState:
         latest.cache if latest else None,
         sum(one.processes for one in states),
         latest.usage if latest else None,
+        tuple({each.file: each for one in states for each in one.certificates}.values()),
     )
 
 

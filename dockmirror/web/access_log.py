@@ -16,6 +16,7 @@ from ..system.timestamps import format_timestamp
 
 Write = Callable[[str], None]
 _REASON_LENGTH = 300
+_AUDITED = ("time", "client", "host", "method", "path", "status", "bytes", "pull")
 
 
 class AccessLog:
@@ -47,7 +48,7 @@ class AuditLog:
     def __call__(self, request: ServerRequest) -> None:
         """Log a finished request; call once for each."""
         fields = _fields(request, self._clock.seconds())
-        named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
+        named = {key: fields[key] for key in _AUDITED}
         user = request.admitted_client.user if request.admitted_client else None
         self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off}))
 
@@ -65,6 +66,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "bytes": request.sentLength,
         "seconds": round(now - request.started, 3),
         "upstream": request.upstream_status,
+        "pull": request.pull_id or None,
         "cut_off": request.is_cut_off,
         "reason": find_reason(request),
     }

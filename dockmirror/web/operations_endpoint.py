@@ -7,21 +7,26 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 
 from ..headers import first, lines
 from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
 from ..system.networks import is_address, normalize_host
+from .events import EventStream
 from .filter import HealthResource, RefusalResource
 from .pages.page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
 from .respond import refuse, render_coroutine
 from .status.overview import Status, StatusOverview, StatusSource
+from .status.status_events import StatusEvents
 from .status.status_page import ASSETS, render_status
 from .status.status_text import render_status_json, render_status_text
 
 T = TypeVar("T")
+_MOST_VIEWERS = 16
+"""Open status pages: each is rendered once a second."""
 
 
 class WorkerTelemetry(StatusSource, Protocol):
@@ -45,6 +50,7 @@ class OperationsResource(Resource):
         telemetry: WorkerTelemetry,
         overview: StatusOverview,
         names: Callable[[], Collection[str]],
+        clock: IReactorTime,
         images: Mapping[str, IResource] | None = None,
     ) -> None:
         super().__init__()
@@ -59,6 +65,8 @@ class OperationsResource(Resource):
             (b"status.json", send_status_json),
         ):
             self.putChild(path, NamedHostOnly(_DeferredResource(overview.status, send_status), names))
+        events = EventStream(StatusEvents(overview).subscribe, clock, _MOST_VIEWERS)
+        self.putChild(b"events", NamedHostOnly(events, names))
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         return RefusalResource(

@@ -46,7 +46,7 @@ class StoreCheck:
 class ReadinessCheck:
     """Checks readiness on each call.
 
-    :ivar checks: of the store; empty without a store.
+    :ivar checks: of the store, the first that of its disk; empty without a store.
     """
 
     site: HttpSite
@@ -55,19 +55,21 @@ class ReadinessCheck:
 
     async def state(self) -> ReadinessState:
         """Return the current state; a mirror whose store fails still relays, so it is degraded but ready."""
-        store = await self._store()
+        store = await describe_store(self.checks, self.clock)
         if self.site.connections.draining:
             return ReadinessState(False, "stopping", store)
         if not self.site.numPorts:
             return ReadinessState(False, "not listening", store)
         return ReadinessState(True, "ready" if store in ("writable", "none") else "degraded", store)
 
-    async def _store(self) -> str:
-        for check in self.checks:
-            try:
-                await Deferred.fromCoroutine(check.run()).addTimeout(STORE_TIMEOUT, self.clock)
-            except TookTooLong:
-                return f"{check.failing}: no answer within {STORE_TIMEOUT:g} s"
-            except OSError as error:
-                return f"{check.failing}: {error.strerror or error}"
-        return "writable" if self.checks else "none"
+
+async def describe_store(checks: Sequence[StoreCheck], clock: IReactorTime) -> str:
+    """Return ``writable``, ``none`` without checks, or a description of the first failure."""
+    for check in checks:
+        try:
+            await Deferred.fromCoroutine(check.run()).addTimeout(STORE_TIMEOUT, clock)
+        except TookTooLong:
+            return f"{check.failing}: no answer within {STORE_TIMEOUT:g} s"
+        except OSError as error:
+            return f"{check.failing}: {error.strerror or error}"
+    return "writable" if checks else "none"

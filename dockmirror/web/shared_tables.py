@@ -7,17 +7,12 @@ import os
 from itertools import accumulate
 
 from ..history.pull_table import PULL_TABLE_SIZE
-from ..status import cache_series
-from ..status.cache_series import PULL_COUNTS_SIZE
 from ..system import shared_table
-from . import rate_limiter, recent_requests
+from . import rate_limiter
 from .failed_logins import FAILED_LOGINS_SIZE
 
 _PARTS = (
     rate_limiter.COUNTERS_SIZE,
-    recent_requests.RECENT_REQUESTS_SIZE,
-    cache_series.SERIES_SIZE,
-    PULL_COUNTS_SIZE,
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
@@ -29,9 +24,6 @@ class SharedTables:
     """A mapping divided into one table for each purpose.
 
     :ivar rate_counters: for ``RateCounters``.
-    :ivar recent: for ``RecentRequests``.
-    :ivar series: for ``CacheSeries``.
-    :ivar pull_counts: for ``PullCounts``.
     :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
@@ -42,9 +34,6 @@ class SharedTables:
         ends = accumulate(_PARTS)
         (
             self.rate_counters,
-            self.recent,
-            self.series,
-            self.pull_counts,
             self.pulls,
             self.failed_logins,
             self.verified_passwords,

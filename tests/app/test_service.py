@@ -54,6 +54,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("DOCKMIRROR_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKMIRROR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOCKMIRROR_HISTORY", str(tmp_path / "history"))
 
 
 def parse_options(*arguments: str) -> Settings:

@@ -61,6 +61,7 @@ def test_a_stopping_pool_is_not_ready() -> None:
 
 
 def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
+    """Workers that were stopped do not count as exited by themselves."""
     text = (
         "# TYPE dockmirror_a_total counter\ndockmirror_a_total 2\n# TYPE dockmirror_connections gauge\n"
         "dockmirror_connections 1\n"
@@ -72,20 +73,26 @@ def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
         samples = parsed(now(telemetry.metrics()).decode())
         return tuple(
             samples.get((name, ()), 0.0)
-            for name in ("dockmirror_a_total", "dockmirror_connections", "dockmirror_workers")
+            for name in (
+                "dockmirror_a_total",
+                "dockmirror_connections",
+                "dockmirror_workers",
+                "dockmirror_workers_exited_total",
+            )
         )
 
-    assert totals() == (4, 2, 2)
+    assert totals() == (4, 2, 2, 0)
     del pool.answers[0]
     pool.on_exit(0)
-    assert totals() == (4, 1, 1)
+    assert totals() == (4, 1, 1, 1)
     pool.on_exit(7)
     pool.answers[2] = text
-    assert totals() == (6, 2, 2)
+    assert totals() == (6, 2, 2, 2)
+    pool.is_stopping = True
     for number in (1, 2):
         del pool.answers[number]
         pool.on_exit(number)
-    assert totals() == (6, 0, 0)
+    assert totals() == (6, 0, 0, 2)
 
 
 def test_states_are_merged_and_empty_if_a_worker_fails() -> None:

@@ -167,9 +167,9 @@ def test_old_pulls_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:
 def test_the_size_is_bounded(tmp_path: Path) -> None:
     """The oldest pulls go first, then sums of the oldest days."""
     kept = KeptHistory(tmp_path, HistoryBounds(size=400_000))
-    for hundred in range(60):
+    for batch in range(6):
         kept.write(
-            *(report(number_at(6000 - 100 * hundred - each), reference=f"{each:0100}") for each in range(100))
+            *(report(number_at(6000 - 1000 * batch - each), reference=f"{each:0100}") for each in range(1000))
         )
     kept.clock.advance(300)
     kept.write()

@@ -132,7 +132,17 @@ def test_setup_script(mirror: Mirror, token_registry: Registry, make_machine: Ma
     assert daemon_json.read_text() == '{"debug":  true}'
 
 
-@pytest.mark.parametrize("way", ["page", "command"])
+WAYS = ["page", "command", "script"] if LONG else ["page", "command"]
+
+
+def set_up(machine: Machine, mirror: Mirror, registry: Registry, client: str) -> None:
+    """Have the mirror's script set up a client, and test it."""
+    registry.push("library/hello-world", index("hello"), "latest")
+    succeeded(curl(machine, "-fLo", "setup.sh", f"{mirror.url}/setup/{client}"))
+    assert "was pulled through the mirror" in succeeded(machine.run("sh", "setup.sh", "--apply"))
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_containerd(mirror: Mirror, token_registry: Registry, containerd: Containerd, way: str) -> None:
     """containerd goes by the files of its directory."""
     pushed = index(f"told containerd {way}")
@@ -142,12 +152,15 @@ def test_containerd(mirror: Mirror, token_registry: Registry, containerd: Contai
     else:
         for file in (containerd.machine.etc / "containerd").rglob("hosts.toml"):
             file.unlink()
-        command(containerd.machine, mirror, "containerd")
+        if way == "script":
+            set_up(containerd.machine, mirror, token_registry, "containerd")
+        else:
+            command(containerd.machine, mirror, "containerd")
         hosts = "/etc/containerd/certs.d"
     ctr_pulls(containerd, f"docker.io/library/told-containerd:{way}", pushed, f"--hosts-dir={hosts}")
 
 
-@pytest.mark.parametrize("way", ["page", "command"])
+@pytest.mark.parametrize("way", WAYS)
 def test_podman_and_buildah(
     mirror: Mirror, token_registry: Registry, podman_machine: Machine, way: str
 ) -> None:
@@ -157,6 +170,8 @@ def test_podman_and_buildah(
     if way == "page":
         path = "/etc/containers/registries.conf.d/50-dockmirror.conf"
         put(podman_machine, path, fetched(podman_machine, mirror, "podman"))
+    elif way == "script":
+        set_up(podman_machine, mirror, token_registry, "podman")
     else:
         command(podman_machine, mirror, "podman")
     for pull in (podman_pulls, buildah_pulls):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import MakeChain
-from .parts.browser import browser
+from .parts.browser import browser, find_obstacles
 from .parts.chain import Chain
+from .parts.command import dockmirror
 from .parts.images import image
 from .parts.process import free_port, wait_until
 from .parts.programs import require
@@ -66,12 +68,12 @@ def lightness(chromium: Chrome) -> int:
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: str) -> None:
     """The page loads without a message on the console, in the browser's language and colour scheme."""
-    pushed = image("seen")
+    spoken = str(run(chromium, "return navigator.language")).partition("-")[0]
+    pushed = image(f"seen {width} {spoken}")
     chain.registry.push("library/seen", pushed, "latest")
     fetched(chain.mirror, "library/seen", pushed.layers[0].digest)
     window(chromium, width, scheme)
     chromium.get(f"http://127.0.0.1:{port}/")
-    spoken = str(run(chromium, "return navigator.language")).partition("-")[0]
     assert chromium.find_element(By.TAG_NAME, "html").get_attribute("lang") == spoken
     assert chromium.find_element(By.TAG_NAME, "h1").text == f"127.0.0.1:{port}"
     assert "docker.io" in chromium.find_element(By.ID, "upstream-docker").text
@@ -80,18 +82,49 @@ def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: st
     assert (lightness(chromium) > 600) if scheme == "light" else (lightness(chromium) < 150)
 
 
+def test_everybody_can_use_it(chain: Chain, port: int) -> None:
+    """axe finds nothing to object to by day and by night; a bar shows its values under the pointer."""
+    require("chromium", "chromedriver")
+    pushed = image("pulled on the page")
+    chain.registry.push("library/told", pushed, "1")
+    client = chain.mirror.client()
+    client.manifest("docker.io/library/told", "1")
+    for blob in pushed.blobs:
+        assert client.blob("docker.io/library/told", blob.digest).status == 200
+    with browser("en") as chromium:
+        find = partial(chromium.find_element, By.CSS_SELECTOR)
+        for width, scheme, language in ((390, "dark", "en"), (1280, "light", "zh")):
+            window(chromium, width, scheme)
+            chromium.get(f"http://127.0.0.1:{port}/?lang={language}")
+            WebDriverWait(chromium, 30).until(lambda _: "library/told" in find("#images").text)
+            assert "127.0.0.1" in find("#clients").text
+            for each in chromium.find_elements(By.TAG_NAME, "summary"):
+                each.click()
+            assert find_obstacles(chromium) == []
+            bar = find("#hours g:last-of-type")
+            ActionChains(chromium).scroll_to_element(bar).move_to_element(bar).perform()
+            title = bar.find_element(By.TAG_NAME, "title").get_property("textContent")
+            assert find("#hours output").text == title
+            cells = chromium.find_elements(By.CSS_SELECTOR, "#hours tbody tr:first-child td")
+            assert int(cells[0].text) > 0
+            assert run(chromium, "return document.documentElement.scrollWidth") <= width
+        assert chromium.get_log("browser") == []
+
+
 def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
-    """The bar of a blob that is on its way grows while one looks, and the blob is gone when it is there."""
+    """The bar of a blob grows while it is on its way; ``dockmirror top`` has it too."""
     spoken = run(chromium, "return navigator.language")
     pushed = image(f"slow {spoken}", layers=(LARGE,))
     chain.registry.push(REPOSITORY, pushed, "latest")
     blob = pushed.layers[0]
-    with ThreadPoolExecutor(1) as pool, chain.blobs.valve.narrow(2_000_000):
+    with ThreadPoolExecutor(1) as pool, chain.blobs.valve.narrow(300_000):
         pull = pool.submit(fetched, chain.mirror, REPOSITORY, blob.digest)
         wait_until(lambda: json.loads(told(port, "/status.json"))["fetches"] != [], "it is on its way")
         chromium.get(f"http://127.0.0.1:{port}/status")
         assert REPOSITORY in chromium.find_element(By.ID, "fetches").text
         assert of_the_bar(chromium, "max") == len(blob.data)
+        printed = dockmirror(chain.mirror, "top").stdout
+        assert f"docker.io/{REPOSITORY}" in printed.partition("Downloads")[2]
         first = of_the_bar(chromium, "value")
         WebDriverWait(chromium, 30).until(lambda _: of_the_bar(chromium, "value") > first)
         chain.blobs.valve.open()
@@ -102,20 +135,12 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
 
 
 def test_no_answer(chain: Chain, port: int, chromium: Chrome) -> None:
-    """A note is shown while the mirror does not answer."""
+    """A note is shown while the mirror does not answer; the page goes on when it does again."""
     chromium.get(f"http://127.0.0.1:{port}/")
     stale = chromium.find_element(By.ID, "stale")
     assert not stale.is_displayed()
-    chromium.execute_cdp_cmd("Network.enable", {})
-    network: dict[str, Any] = {
-        "offline": True,
-        "latency": 0,
-        "downloadThroughput": -1,
-        "uploadThroughput": -1,
-    }
-    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", network)
-    WebDriverWait(chromium, 30).until(lambda _: stale.is_displayed())
-    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", {**network, "offline": False})
+    with chain.mirror.killed():
+        WebDriverWait(chromium, 30).until(lambda _: stale.is_displayed())
     WebDriverWait(chromium, 30).until(lambda _: not stale.is_displayed())
     chromium.get_log("browser")  # in which it says so, too
 

@@ -121,15 +121,20 @@ def test_pull(shared: Several, open_registry: Registry, skopeo_machine: Machine)
     assert '"ready"' in shared.told("/readyz")
 
 
-def test_page(shared: Several) -> None:
-    """The page lists the requests of all workers."""
+def test_page(shared: Several, open_registry: Registry) -> None:
+    """The page of each worker lists the pulls of all."""
+    tags = [f"number{number}" for number in range(12)]
+    open_registry.push("workers/listed", image("listed"), *tags)
+    for tag in tags:
+        shared.client("open").manifest("workers/listed", tag)
     client = shared.client()
-    for number in range(12):
-        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
+
+    def lists_all() -> bool:
+        page = client.bare("GET", "/pulls", None, {}).body.decode()
+        return all(f"workers/listed:{tag} " in page for tag in tags)
+
     for _ in range(6):
-        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
-        paths = [each["path"] for each in page["requests"]]
-        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
+        wait_until(lists_all, "the pulls are in the history")
 
 
 def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:

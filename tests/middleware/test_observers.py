@@ -9,7 +9,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import json_body
-from dockmirror.interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream
+from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import RequestObserver, TokenObserver, UpstreamObserver, label
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
@@ -25,7 +25,6 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
-from dockmirror.status.cache_series import PULL_COUNTS_SIZE, PullCounts, RepositoryPulls
 from dockmirror.status.status_values import AddressStatus, UpstreamHealth
 from tests.scraped import scraped
 from tests.stacks import asked, bytes_of, now
@@ -52,12 +51,10 @@ class FixedRegistry:
 class Counters:
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.pulls = PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE)))
-        self.hits: list[bool] = []
 
     def observer(self, result: CacheResult | None = None) -> RequestObserver:
         registry = FixedRegistry(result)
-        return RequestObserver(registry, "docker", "r.io", self.metrics, self.pulls, self.hits.append)
+        return RequestObserver(registry, "docker", self.metrics)
 
     def tokens(self, result: CacheResult) -> TokenObserver:
         return TokenObserver(FixedRegistry(result), "docker", self.metrics)
@@ -90,7 +87,6 @@ def test_cache_results_are_counted(counters: Counters) -> None:
         ("manifest", "miss", "docker"): 1,
         ("token", "bypass", "docker"): 1,
     }
-    assert counters.hits == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -112,18 +108,6 @@ def test_labels_of_results() -> None:
     """Each result is counted under a label of its own, but that a miss is one whether it is stored or not."""
     labels = [label(result) for result in CacheResult]
     assert labels == ["hit", "redirected", "miss", "miss", "joined", "confirmed", "stale", "bypass"]
-
-
-def test_pulls_are_counted_by_repository(counters: Counters) -> None:
-    """Manifests and bytes count once they were sent whole; a HEAD and a list do not."""
-    observer = counters.observer()
-    for path in (MANIFEST, BLOB, "/v2/_catalog"):
-        body = now(observer.fetch(asked(path))).body
-        verifyObject(IBody, body)
-        assert bytes_of(body) == b"{}"
-    assert bytes_of(now(observer.fetch(asked(MANIFEST, head=True))).body) == b"{}"
-    now(observer.fetch(asked(MANIFEST))).body.discard()
-    assert counters.pulls.list_most(9) == [RepositoryPulls("r.io/a/b", 1, 4)]
 
 
 class ObservedAddress:

@@ -110,11 +110,11 @@ class Endpoint:
         telemetry = ProcessTelemetry(
             self._front.metrics,
             ReadinessCheck(self._front.site, self.clock, ()),
-            lambda: read_worker_state(settings, self._front.watched.upstreams, None),
+            lambda: read_worker_state(settings, self._front.watched.upstreams, None, {}),
         )
-        overview = StatusOverview(telemetry, memory, self.clock)
+        overview = StatusOverview(telemetry, None, "1.0", 0.0, self.clock)
         resource = OperationsResource(
-            telemetry, overview, lambda: ["mirror.example"], {"api": api, "images": images}
+            telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api, "images": images}
         )
         self._front.site = HttpSite(resource, self.clock, body_limit=operations_body_limit)
 

@@ -6,11 +6,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal, cast
 
 import bcrypt
 import pytest
-from twisted.logger import capturedLogs, formatEvent
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.logger import ILogObserver, Logger, capturedLogs, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from zope.interface import implementer
 
+from dockmirror.app.message_log import MessageLog
+from dockmirror.http.server_request import ServerRequest
+from dockmirror.interfaces import Answer, IBody
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.errors import Unavailable
+from dockmirror.web.access_log import AccessLog
+from dockmirror.web.respond import respond
 from tests.fake_registry import basic, digest
 from tests.fakes import Reply
 from tests.house import House
@@ -28,27 +41,30 @@ def internet() -> Internet:
 
 
 def test_as_text(internet: Internet) -> None:
-    """Time, client, host, method, path, status, bytes, seconds, and what the upstream said."""
+    """Time, client, host, method, path, status, bytes, seconds, what the upstream said, and the pull."""
     house = House(internet)
     answer = house.get(f"{K8S}:8080", "/v2/team/image/manifests/1?x=y")
-    assert house.lines == [
+    ((line, _, pull),) = [each.rpartition(" ") for each in house.lines]
+    assert line == (
         f"{TIME} 192.168.1.1 {K8S}:8080 GET /v2/team/image/manifests/1 200 {len(answer.body)} 0.0 200"
-    ]
+    )
+    assert pull.isdecimal()
 
 
 def test_what_is_not_known_is_a_dash(internet: Internet) -> None:
-    """Here what an upstream said that was not asked."""
+    """Here what an upstream said that was not asked, and the pull that a page is no part of."""
     house = House(internet)
     house.get(K8S, "/")
-    assert house.lines[0].endswith(" 0.0 -")
+    assert house.lines[0].endswith(" 0.0 - -")
 
 
 def test_as_json(internet: Internet) -> None:
     """The same fields, by name."""
     house = House(internet, log_format="json")
     answer = house.get(K8S, "/v2/team/image/manifests/nope")
-    (line,) = house.lines
-    assert json.loads(line) == {
+    fields = json.loads(house.lines[0])
+    assert fields.pop("pull").isdecimal()
+    assert fields == {
         "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
         "path": "/v2/team/image/manifests/nope", "status": 404, "bytes": len(answer.body),
         "seconds": 0.0, "upstream": 404, "cut_off": False,
@@ -108,7 +124,65 @@ def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
     assert client.aborted
     client.leave()
     reason = f"the upstream's content is not {digest(LAYER)}"
-    assert house.lines == [f'{TIME} 192.168.1.1 {K8S} GET {path} 200 100000 0.0 200 cut off "{reason}"']
+    assert house.lines == [f'{TIME} 192.168.1.1 {K8S} GET {path} 200 100000 0.0 200 - cut off "{reason}"']
+
+
+@implementer(IBody)
+class BrokenBody:
+    """A body that breaks off when the Deferred fires."""
+
+    def __init__(self, breaks: Deferred[None]) -> None:
+        self.descriptor = Descriptor("a/b", None, 100)
+        self._breaks = breaks
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(b"part")
+        return self._breaks
+
+    def discard(self) -> None:
+        raise AssertionError("it is delivered")
+
+
+class Pulls(Resource):
+    """Answers each path as a part of the pull with that number, and breaks off."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaks: list[Deferred[None]] = []
+
+    def render_GET(self, request: ServerRequest) -> int:
+        return respond(request, self._answer(request))
+
+    async def _answer(self, request: ServerRequest) -> Answer:
+        request.pull_id = request.path.decode().strip("/")
+        self.breaks.append(Deferred())
+        return Answer(BrokenBody(self.breaks[-1]))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_every_line_of_a_pull_has_its_number(internet: Internet, form: Literal["text", "json"]) -> None:
+    """So have the mirror's messages about it, although other pulls run at the same time."""
+    house, pulls, lines = House(internet), Pulls(), list[str]()
+    house.site.serve(pulls, AccessLog(form, house.clock, lines.append))
+    messages = cast(ILogObserver, MessageLog(lines.append))
+    globalLogPublisher.addObserver(messages)
+    try:
+        clients = [house.connect().ask("GET", K8S, f"/{number}") for number in (7, 8)]
+        for each in reversed(pulls.breaks):
+            each.errback(Failure(Unavailable("it broke off")))
+        Logger("dockmirror.tests").info("of no pull")
+    finally:
+        globalLogPublisher.removeObserver(messages)
+    for client in clients:
+        client.leave()
+    told = [line.partition(" ")[2] for line in lines[:3]]
+    assert told == [*(f"warning: pull {n}: /{n}: cut off: it broke off" for n in (8, 7)), "of no pull"]
+    if form == "json":
+        assert [json.loads(line)["pull"] for line in lines[3:]] == ["7", "8"]
+    else:
+        assert [line.split(" cut off")[0].split()[-1] for line in lines[3:]] == ["7", "8"]
 
 
 @pytest.mark.parametrize("peer", ["8.8.8.8", "::ffff:8.8.8.8"])
@@ -139,13 +213,13 @@ def test_the_client_behind_a_believed_proxy(internet: Internet) -> None:
     "request_line",
     [b"nonsense", b'GET /%20%0a" HTTP/1.0', b"GET /a HTTP/1.0", b"G\xffT / HTTP/1.1", b"GET / HTTP/9.9"],
 )
-def test_a_request_makes_one_line_of_nine_words(internet: Internet, request_line: bytes) -> None:
+def test_a_request_makes_one_line_of_ten_words(internet: Internet, request_line: bytes) -> None:
     """Whatever is in it, and whatever is missing; the reason of a refusal follows in quotes."""
     house = House(internet)
     house.connect().channel.dataReceived(request_line + b"\r\n\r\n")
     (line,) = house.lines
     words = line[: line.rindex(' "')].split(" ")
-    assert len(words) == 9
+    assert len(words) == 10
     assert all(words)
     assert line.isprintable()
 
@@ -155,8 +229,8 @@ def test_the_reason_of_a_failure_follows_in_quotes(internet: Internet) -> None:
     internet.reply(HOST, "/v2/a/tags/list", Reply(500))
     house = House(internet)
     answer = house.get(K8S, "/v2/a/tags/list")
-    assert house.lines[0].endswith(f' 502 "{answer.message}"') or house.lines[0].endswith(
-        f' 500 "{answer.message}"'
+    assert house.lines[0].endswith(f' 502 - "{answer.message}"') or house.lines[0].endswith(
+        f' 500 - "{answer.message}"'
     )
 
 
@@ -205,7 +279,7 @@ def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
     token, refused = map(json.loads, file.read_text().splitlines())
     assert token == {
         "time": "1970-01-01T00:00:00.000+00:00", "client": "10.0.0.7", "host": DOCKER, "method": "GET",
-        "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "user": None, "whole": True,
+        "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "pull": None, "user": None, "whole": True,
     }  # fmt: skip
     assert (refused["client"], refused["status"]) == ("203.0.113.1", 403)
     assert refused["host"] == "unknown.example"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -34,12 +35,12 @@ class Endpoint:
         telemetry = ProcessTelemetry(
             self.house.metrics,
             ReadinessCheck(self.house.site, self.house.clock, checks),
-            lambda: read_worker_state(settings, upstreams, None),
+            lambda: read_worker_state(settings, upstreams, None, {"a.pem": 864_000.0}),
         )
-        overview = StatusOverview(telemetry, self.house.memory, self.house.clock)
+        overview = StatusOverview(telemetry, None, "1.2.3", 0.0, self.house.clock)
         self._front = House(Internet())
         self._front.site = HttpSite(
-            OperationsResource(telemetry, overview, lambda: self.names), self.house.clock
+            OperationsResource(telemetry, overview, lambda: self.names, self.house.clock), self.house.clock
         )
 
     def connect(self) -> Connection:
@@ -80,17 +81,23 @@ def test_metrics_of_the_mirror_have_the_format_of_prometheus(endpoint: Endpoint)
 
 
 @pytest.mark.parametrize(
-    ("checks", "status", "store"),
+    ("checks", "status", "store", "disk_failing"),
     [
-        ([], "ready", "none"),
-        ([WORKING], "ready", "writable"),
-        ([FULL, SILENT], "degraded", "the disk cannot be written: No space left on device"),
-        ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s"),
+        ([], "ready", "none", 0),
+        ([WORKING], "ready", "writable", 0),
+        ([FULL, SILENT], "degraded", "the disk cannot be written: No space left on device", 1),
+        ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s", 0),
     ],
 )
-def test_a_failing_store_is_named_as_degraded(checks: Sequence[StoreCheck], status: str, store: str) -> None:
-    answer = Endpoint(checks).get("/readyz")
+def test_a_failing_store_is_named_as_degraded(
+    checks: Sequence[StoreCheck], status: str, store: str, disk_failing: int
+) -> None:
+    """The disk has a metric as well; the bucket has one of its own."""
+    endpoint = Endpoint(checks)
+    answer = endpoint.get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": status, "store": store})
+    samples = parsed(endpoint.get("/metrics").body.decode())
+    assert samples["dockmirror_disk_failing", ()] == disk_failing
 
 
 def test_a_store_check_times_out_or_is_cancelled_with_its_client() -> None:
@@ -129,7 +136,8 @@ def test_the_status_lists_every_registry_and_its_last_results(endpoint: Endpoint
     docker = endpoint.get("/status.json").json["registries"][0]
     assert (docker["name"], docker["registry"], docker["state"]) == ("docker", "docker.io", "reachable")
     assert docker["addresses"][0]["answered"] == "1970-01-01T00:01:40.000+00:00"
-    assert (status["cache"], status["fetches"], status["popular"]) == (None, [], [])
+    assert (status["cache"], status["fetches"], status["history"]) == (None, [], None)
+    assert status["certificates"] == [{"file": "a.pem", "expires": "1970-01-11T00:00:00.000+00:00"}]
 
 
 @pytest.mark.parametrize("host", [ADDRESS, "[::1]:9464", "mirror.example", "MIRROR.example.:1"])
@@ -139,7 +147,7 @@ def test_the_status_is_served_by_the_mirrors_names_and_by_addresses(endpoint: En
     assert fields == (200, "application/json", "no-store")
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/status.json", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/status", "/status.json", "/metrics", "/events"])
 @pytest.mark.parametrize("host", ["rebound.example:9464", "mirror.example.evil", "", "127.0.0.1.evil"])
 def test_another_name_gets_only_health_and_readiness(endpoint: Endpoint, host: str, path: str) -> None:
     """A web page from elsewhere may have that name; probes use any name."""
@@ -171,6 +179,29 @@ def test_browsers_get_a_page_terminals_text_and_programs_json(endpoint: Endpoint
     assert text["Content-Type"] == "text/plain; charset=utf-8"
     assert text.body.decode().startswith("127.0.0.1")
     assert endpoint.get(path, ADDRESS, "Accept: application/json").json["store"] == "none"
+
+
+def test_events_bring_the_parts_of_the_page_that_changed(endpoint: Endpoint) -> None:
+    """The first one brings all of them, in the page's language; an empty one says that nothing changed."""
+    viewer = endpoint.connect().ask("GET", ADDRESS, "/events?lang=zh")
+
+    def events() -> list[dict[str, str]]:
+        lines = viewer.transport.value().decode().splitlines()
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+    first = events()[0]
+    assert list(first) == [
+        "header", "#fetches", "#traffic", "#registries", "#cache", "#clients", "#images", "#mirror",
+    ]  # fmt: skip
+    assert first["#cache"].startswith('<section id="cache"><h2>缓存</h2>')
+    endpoint.house.get("docker.mirror.example", "/v2/library/nginx/manifests/latest")
+    endpoint.house.pass_time(1)
+    assert len(events()) == 2
+    assert set(events()[1]) == {"#registries", "#mirror"}
+    endpoint.house.pass_time(*[1.0] * 125)
+    assert {} in events()
+    viewer.leave()
+    assert endpoint.get("/events?" + "a=b&" * 60).status == 400
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/status.json", "/healthz"])

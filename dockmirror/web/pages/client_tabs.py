@@ -64,7 +64,8 @@ def _client(client: ClientConfig, mirror: MirrorAddress, setup: MirrorAddress | 
     part = tags.div(id=client.name)
     by_hand = _by_hand(client, mirror, say)
     if setup and client.name in SETUP_CLIENTS:
-        part(tags.p(inline_code(say("setup"))), snippet_figure(_script(client, setup), say))
+        words = "setup.restart" if "restart" in client.after else "setup"
+        part(tags.p(inline_code(say(words))), snippet_figure(_script(client, setup), say))
         part(tags.details(tags.summary(say("clients.by_hand")), by_hand))
     else:
         part(by_hand)

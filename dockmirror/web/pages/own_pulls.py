@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 from attrs import evolve, field, frozen
+from twisted.internet.defer import maybeDeferred
 from twisted.web.template import Tag, tags
 
 from ...client_config.snippet import HUB
 from ...config.notation import format_size
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter
+from ...history.tracker import AddressDetail
 from ...http.access import ClientAddress
 from ...store.threads import RunInThread
 from ...system.timestamps import format_timestamp
@@ -23,7 +24,6 @@ SHOWN = 5
 PATIENCE = 60.0
 """Seconds without a pull after which a test says what is most often wrong."""
 _TEST_HOURS = 12
-AddressDetail = Literal["full", "network", "none"]
 
 
 @frozen
@@ -45,9 +45,9 @@ class PullFinder:
     :ivar addresses: the part of clients' addresses that the history keeps.
     """
 
-    reader: HistoryReader | None
-    addresses: AddressDetail
-    in_thread: RunInThread
+    reader: HistoryReader | None = None
+    addresses: AddressDetail = "full"
+    in_thread: RunInThread = maybeDeferred
 
     async def find(self, client: ClientAddress, since: float = 0.0, limit: int = SHOWN) -> ClientPulls:
         """Return a client's pulls that began since then."""

@@ -144,7 +144,7 @@ class _HomePage(Resource):
 
 
 class _PullList(Resource):
-    """``/pulls``: the client's own pulls as text; with ``?newest`` only the number of the last one."""
+    """``/pulls``: the client's own pulls as text; with ``?latest`` only the time of their last byte."""
 
     def __init__(self, context: PageContext, events: EventStream) -> None:
         super().__init__()
@@ -166,9 +166,9 @@ class _PullList(Resource):
         if view.pulls.unknown:
             refuse(request, Unsupported(LANGUAGES[ENGLISH](view.pulls.unknown), status=404))
             return
-        newest = max((each.number for each in view.pulls.pulls), default=0)
-        wants_number = "newest" in dict(parse_query(request))
-        lines = [str(newest)] if wants_number else list_pulls(view, say)
+        latest = max((each.began + each.seconds for each in view.pulls.pulls), default=0.0)
+        wants_time = "latest" in dict(parse_query(request))
+        lines = [f"{latest:.3f}"] if wants_time else list_pulls(view, say)
         send("".join(f"{line}\n" for line in lines).encode(), request)
 
 

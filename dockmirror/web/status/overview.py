@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ...status.cache_series import CacheSeries, PullCounts, RepositoryPulls, SeriesSlot
 from ...status.status_values import WorkerState
 from ..readiness import ReadinessState
-from ..shared_tables import SharedTables
+from .history_summary import HistorySource, HistorySummary
 
-_MOST = 20
 _STATE_TTL = 10.0
-"""Seconds for which the result of a store check is reused: the page is reloaded every second."""
+"""Seconds for which the result of a store check is reused: the page is refreshed every second."""
 
 
 @frozen
@@ -23,15 +20,16 @@ class Status:
     """Everything that the status page shows.
 
     :ivar now: in seconds since the epoch.
-    :ivar slots: cache figures of the last hours.
-    :ivar popular: the repositories that are pulled most.
+    :ivar history: None if the mirror keeps no history.
+    :ivar started: when the mirror started.
     """
 
     now: float
     state: ReadinessState
     worker_state: WorkerState
-    slots: Sequence[SeriesSlot]
-    popular: Sequence[RepositoryPulls]
+    history: HistorySummary | None
+    version: str
+    started: float
 
 
 class StatusSource(Protocol):
@@ -43,22 +41,31 @@ class StatusSource(Protocol):
 
 
 class StatusOverview:
-    """Collects the status from the processes and from shared memory.
+    """Collects the status from the processes and from the history."""
 
-    :param memory: shared by all processes.
-    """
-
-    def __init__(self, source: StatusSource, tables: SharedTables, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        source: StatusSource,
+        history: HistorySource | None,
+        version: str,
+        started: float,
+        clock: IReactorTime,
+    ) -> None:
         self._source = source
-        self._series = CacheSeries(clock, tables.series)
-        self._popular = PullCounts(tables.pull_counts)
+        self._history = history
+        self._version = version
         self._clock = clock
+        self._started = started
         self._state: tuple[float, ReadinessState] | None = None
 
     async def status(self) -> Status:
-        state, workers = await self._readiness(), await self._source.worker_state()
         return Status(
-            self._clock.seconds(), state, workers, self._series.slots(), self._popular.list_most(_MOST)
+            self._clock.seconds(),
+            await self._readiness(),
+            await self._source.worker_state(),
+            await self._history.summary() if self._history else None,
+            self._version,
+            self._started,
         )
 
     async def _readiness(self) -> ReadinessState:

@@ -1,6 +1,8 @@
 "use strict";
 (function () {
   var stale = document.getElementById("stale");
+  var source = null;
+  var watch = 0;
 
   // What is there becomes what has come, and is not replaced by it: what is selected or focused stays so.
   function become(old, fresh) {
@@ -13,7 +15,7 @@
       return;
     }
     Array.from(old.attributes).forEach(function (each) {
-      if (!fresh.hasAttribute(each.name)) { old.removeAttribute(each.name); }
+      if (each.name !== "open") { if (!fresh.hasAttribute(each.name)) { old.removeAttribute(each.name); } }
     });
     Array.from(fresh.attributes).forEach(function (each) {
       if (old.getAttribute(each.name) !== each.value) { old.setAttribute(each.name, each.value); }
@@ -26,33 +28,45 @@
     before.slice(after.length).forEach(function (node) { node.remove(); });
   }
 
-  function show(text) {
-    var fresh = new DOMParser().parseFromString(text, "text/html");
-    ["header", "main"].forEach(function (name) {
-      become(document.querySelector(name), fresh.querySelector(name));
+  // An event has the parts of the page that have changed, by their selectors.
+  function show(event) {
+    var parts = JSON.parse(event.data);
+    Object.keys(parts).forEach(function (selector) {
+      var fresh = new DOMParser().parseFromString(parts[selector], "text/html");
+      become(document.querySelector(selector), fresh.body.firstElementChild);
     });
+    stale.hidden = true;
+    expect();
   }
 
-  function read(response) {
-    if (!response.ok) { throw new Error(response.status); }
-    return response.text();
+  // An event comes every few seconds, an empty one if nothing has changed.
+  function expect() {
+    clearTimeout(watch);
+    watch = setTimeout(lose, 12000);
   }
 
-  // While something is on its way each second, else now and then; not while nobody looks.
-  function wait() {
-    setTimeout(look, document.querySelector("#fetches progress") ? 1000 : 5000);
+  function lose() {
+    stale.hidden = false;
+    follow();
   }
 
-  function look() {
-    if (document.hidden) {
-      document.addEventListener("visibilitychange", look, { once: true });
-      return;
-    }
-    fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" }).then(read).then(show).then(
-      function () { stale.hidden = true; },
-      function () { stale.hidden = false; }
-    ).then(wait);
+  // Nothing is sent while nobody looks.
+  function follow() {
+    if (source) { source.close(); }
+    source = null;
+    clearTimeout(watch);
+    if (document.hidden) { return; }
+    source = new EventSource("events" + location.search);
+    source.onmessage = show;
+    source.onerror = function () { stale.hidden = false; };
+    expect();
   }
 
-  wait();
+  // The values of a bar, which it has as its title, are shown at once below the chart.
+  document.addEventListener("pointerover", function (event) {
+    var bar = event.target.closest("g");
+    if (bar) { bar.closest("figure").querySelector("output").textContent = bar.querySelector("title").textContent; }
+  });
+  document.addEventListener("visibilitychange", follow);
+  follow();
 })();

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from twisted.web.template import Tag, tags
 
-from ...config.notation import format_size
 from ...status.status_values import DownloadStatus, UpstreamStatus
 from ..pages.page import (
     PAGE,
     Language,
     PageAssets,
-    format_age,
-    inline_code,
     read_asset,
     render_page,
     section,
     table,
 )
 from .cache_section import render_cache
+from .history_section import render_running, render_sums, render_traffic
+from .mirror_section import render_mirror
 from .overview import Status
 from .status_text import (
     describe_failure,
     describe_last_request,
     describe_progress,
     describe_quota,
+    describe_week,
     display_names,
     sort_by_state,
 )
@@ -34,7 +34,6 @@ from .status_text import (
 ASSETS = PageAssets(
     PAGE.style + read_asset(__package__, "status.css"), read_asset(__package__, "status.js"), may_connect=True
 )
-_PARTS = ("fetches", "registries", "cache", "usage", "popular")
 
 
 def render_status(status: Status, host: str, say: Language) -> Tag:
@@ -42,42 +41,59 @@ def render_status(status: Status, host: str, say: Language) -> Tag:
 
     :param host: the host name by which the page was requested.
     """
-    main = Tag("main")(
-        _fetches(status, say),
-        _registries(status, say),
-        render_cache(status, say),
-        _usage(status, say),
-        _popular(status, say),
-    )
+    parts = render_parts(status, host, say)
+    header = parts.pop("header")
     stale = tags.p(say("status.stale"), id="stale", role="status", hidden="")
     return render_page(
-        f"{host}: {say('status')}", say, _header(status, host, say), _contents(say), main, stale, look=ASSETS
-    )
+        f"{host}: {say('status')}", say, header, _contents(say), Tag("main")(*parts.values()), stale,
+        look=ASSETS,
+    )  # fmt: skip
+
+
+def render_parts(status: Status, host: str, say: Language) -> dict[str, Tag]:
+    """Return the parts of the page that change, by their CSS selectors."""
+    return {
+        "header": _header(status, host, say),
+        "#fetches": _fetches(status, say),
+        "#traffic": render_traffic(status, say),
+        "#registries": _registries(status, say),
+        "#cache": render_cache(status, say),
+        "#clients": render_sums("clients", status, say),
+        "#images": render_sums("images", status, say),
+        "#mirror": render_mirror(status, say),
+    }
 
 
 def _header(status: Status, host: str, say: Language) -> Tag:
     state = status.state
     lead = say(f"status.{state.status.replace(' ', '_')}", store=state.store)
-    several = status.worker_state.processes if status.worker_state.processes > 1 else None
+    week = describe_week(status.history, say)
     return tags.header(
         tags.p(say("status"), class_="what"),
         tags.h1(host),
         tags.p(lead, class_="lead" if state.status == "ready" else "lead bad"),
-        tags.p(say("status.processes", count=several), class_="note") if several else "",
+        tags.p(week, class_="lead week") if week else "",
     )
 
 
+_SECTIONS = ("fetches", "traffic", "registries", "cache", "clients", "images", "mirror")
+
+
 def _contents(say: Language) -> Tag:
-    items = (tags.li(tags.a(say(f"status.{name}"), href=f"#{name}")) for name in _PARTS)
+    items = (tags.li(tags.a(say(f"status.{name}"), href=f"#{name}")) for name in _SECTIONS)
     return tags.nav(tags.ul(*items), **{"aria-label": say("contents")})
 
 
 def _fetches(status: Status, say: Language) -> Tag:
     part = section("fetches", say("status.fetches"))
     fetches = status.worker_state.fetches
-    if not fetches:
-        return part(tags.p(say("status.no_fetches"), class_="none"))
-    return part(tags.ol([_fetch(each, say) for each in fetches], class_="fetches"))
+    pulls = status.history.running if status.history else ()
+    if pulls:
+        part(tags.h3(say("status.running")), render_running(pulls, status.now, say))
+    if fetches:
+        items = (_fetch(each, say) for each in fetches)
+        part(tags.h3(say("status.downloads")), tags.ol([*items], class_="fetches"))
+    return part if pulls or fetches else part(tags.p(say("status.no_fetches"), class_="none"))
 
 
 def _fetch(fetch: DownloadStatus, say: Language) -> Tag:
@@ -126,41 +142,3 @@ def _failures(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[T
         if why := describe_failure(address, now, say):
             where = [tags.code(address.url), " "] if upstream.addresses[1:] else []
             yield tags.p(where, why, class_="why bad" if address.fails else "why")
-
-
-def _popular(status: Status, say: Language) -> Tag:
-    part = section("popular", say("status.popular"))
-    if not status.popular:
-        return part(tags.p(say("status.no_popular"), class_="none"))
-    part(tags.p(inline_code(say("status.popular.what"))))
-    names = ("repository", "manifests", "bytes")
-    columns = [say(f"status.column.{name}") for name in names]
-    rows = (
-        _row(each.repository, (str(each.manifests), format_size(each.bytes)), columns)
-        for each in status.popular
-    )
-    return part(table(columns, rows, "numbers"))
-
-
-def _usage(status: Status, say: Language) -> Tag:
-    part = section("usage", say("status.usage"))
-    usage = status.worker_state.usage
-    if usage is None:
-        return part(
-            tags.p(say("status.no_usage" if status.worker_state.cache else "status.no_cache"), class_="none")
-        )
-    part(tags.p(say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured)))))
-    if not usage.registries:
-        return part(tags.p(say("status.nothing"), class_="none"))
-    columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
-    rows = (
-        _row(each.registry, (format_size(each.bytes), format_size(each.shared), str(each.contents)), columns)
-        for each in usage.registries
-    )
-    return part(table(columns, rows, "numbers"))
-
-
-def _row(name: str, numbers: Sequence[str], columns: Sequence[str]) -> Tag:
-    """Return a row of numbers, each labelled for narrow screens without a table head."""
-    cells = (tags.td(each, **{"data-of": of}) for each, of in zip(numbers, columns[1:], strict=True))
-    return tags.tr(tags.th(tags.code(name), scope="row"), [*cells])

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict
 
+from ...client_config.snippet import HUB
 from ...config.notation import format_size
-from ...status.cache_series import PERIOD
-from ...status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
+from ...history.pulls import Pull, PullSums
+from ...status.status_values import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
 from ...system.timestamps import format_timestamp
+from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
+from .history_summary import HistorySummary
 from .overview import Status
 
-_TIMES = {"answered", "begins", "failed", "measured", "rests", "time", "told"}
+_TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "started", "time", "told"}
 """The fields of the JSON that hold times."""
+_WEEK = 7 * 86_400
 _ORDER = ("failing", "resting", "reachable", "unasked")
 
 
@@ -76,6 +81,61 @@ def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
             yield say("status.to_go", age=format_age((fetch.size - fetch.held) / fetch.pace))
 
 
+def describe_running(pull: Pull, now: float, say: Language) -> str:
+    """Say for whom a pull is, what it got so far, and since when."""
+    sizes = {"cached": format_size(pull.cached_bytes), "fetched": format_size(pull.upstream_bytes)}
+    parts = [pull.client, say("status.got", **sizes), format_age(max(0.0, now - pull.began))]
+    return " · ".join(filter(None, parts))
+
+
+def describe_week(history: HistorySummary | None, say: Language) -> str:
+    """Say in a sentence what was served this week and what that saved; empty without a history."""
+    if history is None or history.error:
+        return ""
+    total = history.total
+    if not total.pulls:
+        return say("status.week.none")
+    parts = [
+        say("status.week.served", size=format_size(total.cached_bytes + total.upstream_bytes)),
+        say("status.week.fetched", size=format_size(total.upstream_bytes)),
+    ]
+    for each in history.week:
+        if each.saved_pulls:
+            registry = "Docker Hub" if each.key == HUB else each.key
+            parts.append(say("status.week.pulls", count=f"{each.saved_pulls:,}", registry=registry))
+    if total.saved_seconds >= 1:
+        parts.append(say("status.week.waiting", time=format_waiting(total.saved_seconds)))
+    return say("status.week", parts=say("status.comma").join(parts))
+
+
+def format_waiting(seconds: float) -> str:
+    """Format a sum of durations."""
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else format_age(seconds)
+
+
+def format_uptime(seconds: float) -> str:
+    """Format the time since the start; from two days on in days."""
+    return f"{seconds // 86_400:.0f} d" if seconds >= 2 * 86_400 else format_age(max(0.0, seconds))
+
+
+SUM_COLUMNS = ("pulls", "failed", "sent", "share")
+
+
+def format_sums(sums: PullSums) -> list[str]:
+    """Return the cells of a client or an image; see ``SUM_COLUMNS``."""
+    sent = sums.cached_bytes + sums.upstream_bytes
+    share = format_percent(sums.cached_bytes, sent)
+    return [f"{sums.pulls:,}", f"{sums.failed:,}", format_size(sent), share]
+
+
+def describe_expiry(certificate: CertificateStatus, now: float, say: Language) -> str:
+    """Say when a certificate expires."""
+    if not certificate.expires:
+        return say("status.no_certificate")
+    date = datetime.fromtimestamp(certificate.expires, UTC).strftime("%Y-%m-%d")
+    return say("status.expires", date=date, count=int((certificate.expires - now) // 86_400))
+
+
 def format_percent(part: int, whole: int) -> str:
     """Format a share; a dash if the whole is zero."""
     return f"{100 * part / whole:.0f} %" if whole else "—"
@@ -91,23 +151,48 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
     :param host: the host name by which it was requested.
     """
     lead = say(f"status.{status.state.status.replace(' ', '_')}", store=status.state.store)
+    week = describe_week(status.history, say)
     parts = [
-        [f"{host}: {say('status')}", lead],
+        [f"{host}: {say('status')}", lead, *([week] if week else [])],
         [say("status.fetches"), *_fetches(status, say)],
+        [say("status.traffic"), *_traffic(status, say)],
         [say("status.registries"), *_registries(status, say)],
         [say("status.cache"), *_cache(status, say)],
         [say("status.usage"), *_usage(status, say)],
-        [say("status.popular"), *_popular(status, say)],
+        [say("status.clients"), *_sums("clients", status, say)],
+        [say("status.images"), *_sums("images", status, say)],
+        [say("status.mirror"), *_mirror(status, say)],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
 def _fetches(status: Status, say: Language) -> list[str]:
+    pulls = [
+        [name_image(each), describe_running(each, status.now, say)]
+        for each in (status.history.running if status.history else ())
+    ]
     rows = [
         [", ".join(each.repositories) or each.registry, each.digest, describe_progress(each, say)]
         for each in status.worker_state.fetches
     ]
-    return align_columns(rows) or [f"    {say('status.no_fetches')}"]
+    return [*align_columns(pulls), *align_columns(rows)] or [f"    {say('status.no_fetches')}"]
+
+
+def _traffic(status: Status, say: Language) -> list[str]:
+    """Return the days of the last week, of which the page has a chart."""
+    if status.history is None or status.history.error:
+        return [_no_history(status.history, say)]
+    rows = [
+        [each.key[:10], *format_sums(each)]
+        for each in status.history.days
+        if datetime.fromisoformat(each.key).replace(tzinfo=UTC).timestamp() > status.now - _WEEK
+    ]
+    head = [say(f"status.column.{name}") for name in ("time", *SUM_COLUMNS)]
+    return align_columns([head, *rows]) if rows else [f"    {say('status.no_pulls')}"]
+
+
+def _no_history(history: HistorySummary | None, say: Language) -> str:
+    return f"    {history.error if history else say('status.no_history')}"
 
 
 def _registries(status: Status, say: Language) -> Iterator[str]:
@@ -139,9 +224,6 @@ def _cache(status: Status, say: Language) -> Iterator[str]:
         yield f"    {say('status.no_cache')}"
         return
     yield f"    {say('status.of', held=format_size(cache.bytes), size=format_size(cache.limit))}"
-    if requests := sum(each.asked for each in status.slots):
-        share = format_percent(sum(each.hits for each in status.slots), requests)
-        yield f"    {say('status.ratio.told', share=share)}"
 
 
 def _usage(status: Status, say: Language) -> list[str]:
@@ -154,10 +236,23 @@ def _usage(status: Status, say: Language) -> list[str]:
     return [f"    {measured}", *(align_columns([head, *rows]) if rows else [f"    {say('status.nothing')}"])]
 
 
-def _popular(status: Status, say: Language) -> list[str]:
-    rows = [[each.repository, str(each.manifests), format_size(each.bytes)] for each in status.popular]
-    head = [say(f"status.column.{name}") for name in ("repository", "manifests", "bytes")]
-    return align_columns([head, *rows]) if rows else [f"    {say('status.no_popular')}"]
+def _sums(name: str, status: Status, say: Language) -> list[str]:
+    if status.history is None or status.history.error:
+        return [_no_history(status.history, say)]
+    sums: Sequence[PullSums] = status.history.clients if name == "clients" else status.history.images
+    rows = [[each.key or say("status.unnamed"), *format_sums(each)] for each in sums]
+    head = [say(f"status.column.{each}") for each in (name, *SUM_COLUMNS)]
+    return align_columns([head, *rows]) if rows else [f"    {say('status.no_pulls')}"]
+
+
+def _mirror(status: Status, say: Language) -> list[str]:
+    rows = [
+        [say("status.version"), status.version],
+        [say("status.uptime"), format_uptime(status.now - status.started)],
+        [say("status.processes"), str(status.worker_state.processes)],
+        *([each.file, describe_expiry(each, status.now, say)] for each in status.worker_state.certificates),
+    ]
+    return align_columns(rows)
 
 
 def render_status_json(status: Status) -> str:
@@ -167,19 +262,26 @@ def render_status_json(status: Status) -> str:
             "time": status.now,
             "status": status.state.status,
             "store": status.state.store,
+            "version": status.version,
+            "started": status.started,
             "processes": state.processes,
+            "certificates": [asdict(each) for each in state.certificates],
             "registries": [_registry(each, status.now) for each in state.upstreams],
             "fetches": [asdict(each) for each in state.fetches],
             "cache": asdict(state.cache) if state.cache else None,
             "usage": asdict(state.usage) if state.usage else None,
-            "hours": {"seconds": PERIOD, "slots": [asdict(each) for each in status.slots]},
-            "popular": [asdict(each) for each in status.popular],
         }
     )
-    return json.dumps(fields, indent=2)
+    return json.dumps({**fields, "history": _history(status.history)}, indent=2)
 
 
-def _format_times(value: object, key: str = "") -> object:
+def _history(history: HistorySummary | None) -> dict[str, Any] | None:
+    if history is None:
+        return None
+    return {**asdict(history), "running": _format_times([asdict(each) for each in history.running])}
+
+
+def _format_times(value: Any, key: str = "") -> Any:
     """Return nested fields with the times among them as text."""
     if isinstance(value, dict):
         return {name: _format_times(each, name) for name, each in value.items()}

@@ -12,19 +12,21 @@ from .plain import PlainClient
 from .process import Process, free_port
 
 _CONFIGURATION = """
-global: {{ scrape_interval: 500ms, scrape_timeout: 500ms }}
+global: {{ scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }}
+rule_files: ["{rules}"]
 scrape_configs:
-  - job_name: mirror
+  - job_name: dockmirror
     static_configs: [{{ targets: ["127.0.0.1:{port}"] }}]
 """
 
 
 class Prometheus(Process):
-    """Scrapes that port twice a second."""
+    """Scrapes that port and evaluates these rules twice a second."""
 
-    def __init__(self, directory: Path, machine: Machine, port: int) -> None:
+    def __init__(self, directory: Path, machine: Machine, port: int, rules: str = "") -> None:
         configuration, own = directory / "prometheus.yml", free_port()
-        configuration.write_text(_CONFIGURATION.format(port=port))
+        configuration.write_text(_CONFIGURATION.format(port=port, rules=directory / "rules.yml"))
+        (directory / "rules.yml").write_text(rules)
         self._client = PlainClient(f"http://127.0.0.1:{own}")
         super().__init__(
             machine.command(
@@ -43,11 +45,21 @@ class Prometheus(Process):
 
         :raises AssertionError: where it is none.
         """
-        path = f"/api/v1/query?{urlencode({'query': query})}"
+        result: list[Any] = self._data(f"/api/v1/query?{urlencode({'query': query})}")["result"]
+        return result
+
+    def firing(self) -> dict[str, dict[str, str]]:
+        """The annotations of the alerts that fire, by their names."""
+        return {
+            each["labels"]["alertname"]: each["annotations"]
+            for each in self._data("/api/v1/alerts")["alerts"]
+            if each["state"] == "firing"
+        }
+
+    def _data(self, path: str) -> Any:
         answer = json.loads(self._client.bare("GET", path, None, {}).body)
         assert answer["status"] == "success", answer
-        result: list[Any] = answer["data"]["result"]
-        return result
+        return answer["data"]
 
     def _answers(self) -> bool:
         try:

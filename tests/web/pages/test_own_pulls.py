@@ -15,11 +15,11 @@ from twisted.web.resource import Resource
 
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums
+from dockmirror.history.tracker import AddressDetail
 from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
 from dockmirror.web.pages.own_pulls import (
     PATIENCE,
-    AddressDetail,
     PullFinder,
     describe_age,
     describe_pull,
@@ -240,6 +240,7 @@ def test_an_open_page_is_told_what_changes() -> None:
     assert ["nginx" in event["pulls"] for event in events] == [False, True, True]
 
 
-def test_a_script_learns_the_number_of_the_newest_pull() -> None:
-    assert Pages(Shelf()).get("/pulls?newest").body == b"0\n"
-    assert Pages(Shelf(NGINX)).get("/pulls?newest").body == b"7\n"
+def test_a_script_learns_when_the_last_byte_was_pulled() -> None:
+    """A pull that is repeated within a minute is the same one, with another end."""
+    assert Pages(Shelf()).get("/pulls?latest").body == b"0.000\n"
+    assert Pages(Shelf(evolve(NGINX, began=5), NGINX)).get("/pulls?latest").body == b"6.230\n"

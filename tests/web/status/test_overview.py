@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.task import Clock
 
+from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.shared_tables import SharedTables
+from dockmirror.web.status.history_summary import HistorySource, HistorySummary, add_sums
 from dockmirror.web.status.overview import StatusOverview
 from tests.stacks import now
+from tests.store.threads import inline
+
+DAY = 86_400
 
 
 class CountedSource:
@@ -26,15 +32,68 @@ class CountedSource:
         return WorkerState(cache=CacheUsage(self.worker_states, 100))
 
 
+class CountedHistory:
+    """A history whose sums are the numbers of the calls, or which fails."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float]] = []
+        self.running = 0
+        self.error = ""
+
+    def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:
+        assert filter == PullFilter(outcome="running")
+        self.running += 1
+        return []
+
+    def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
+        if self.error:
+            raise HistoryError(self.error)
+        self.asked.append((by, filter.since))
+        return [PullSums(by, len(self.asked), 0, 1, 2, 0, 0, 0.5, 0.0)]
+
+
 def test_the_check_of_the_store_is_reused_for_ten_seconds() -> None:
     """The state of the workers is always new."""
     clock = Clock()
-    overview = StatusOverview(CountedSource(), SharedTables.create(), clock)
+    overview = StatusOverview(CountedSource(), None, "1.2", 0.0, clock)
     for second in range(10):
         status = now(overview.status())
         assert (status.now, status.worker_state.cache) == (second, CacheUsage(second + 1, 100))
-        assert status.state.store == "1"
+        assert (status.state.store, status.history, status.version, status.started) == ("1", None, "1.2", 0)
         clock.advance(1)
     assert now(overview.status()).state.store == "2"
     clock.rightNow = 3.0
     assert now(overview.status()).state.store == "3"
+
+
+def test_sums_are_reused_for_ten_seconds_and_running_pulls_are_read_each_time() -> None:
+    """The names are those of a week, the charts those of a day and of half a year."""
+    clock, history = Clock(), CountedHistory()
+    clock.advance(1000 * DAY)
+    source = HistorySource(history, inline, clock)
+    first = now(source.summary())
+    assert first.total == add_sums("", first.week)
+    assert [(by, 1000 - since / DAY) for by, since in history.asked] == [
+        ("registry", 7), ("client", 7), ("repository", 7), ("hour", 1), ("day", 182),
+    ]  # fmt: skip
+    clock.advance(9)
+    assert now(source.summary()) == first
+    assert (len(history.asked), history.running) == (5, 2)
+    clock.advance(1)
+    now(source.summary())
+    assert len(history.asked) == 10
+
+
+def test_a_history_that_fails_is_read_again() -> None:
+    clock, history = Clock(), CountedHistory()
+    source = HistorySource(history, inline, clock)
+    history.error = "it is broken"
+    assert now(source.summary()) == HistorySummary(error="it is broken")
+    history.error = ""
+    assert now(source.summary()).error == ""
+
+
+def test_sums_are_added_column_by_column() -> None:
+    one = PullSums("a", 1, 2, 3, 4, 5, 6, 7.0, 8.0)
+    assert add_sums("b", [one, one]) == PullSums("b", 2, 4, 6, 8, 10, 12, 14.0, 16.0)
+    assert add_sums("b", []) == PullSums("b", 0, 0, 0, 0, 0, 0, 0.0, 0.0)

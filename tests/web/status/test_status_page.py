@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from twisted.web.template import Tag, flattenString
+from attrs import evolve
+from twisted.web.template import flattenString
 
-from dockmirror.status.cache_series import RepositoryPulls, SeriesSlot
+from dockmirror.history.pulls import Pull, PullSums
 from dockmirror.status.status_values import (
     AddressStatus,
     CacheUsage,
+    CertificateStatus,
     DownloadStatus,
     Quota,
     RegistryUsage,
@@ -25,14 +28,7 @@ from dockmirror.status.status_values import (
 )
 from dockmirror.web.pages.page import LANGUAGES, Language
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.cache_section import (
-    Bar,
-    count_hours,
-    draw_hit_ratios,
-    draw_sizes,
-    draw_volumes,
-    group_slots,
-)
+from dockmirror.web.status.history_summary import HistorySummary
 from dockmirror.web.status.overview import Status
 from dockmirror.web.status.status_page import render_status
 from dockmirror.web.status.status_text import (
@@ -40,8 +36,10 @@ from dockmirror.web.status.status_text import (
     describe_last_request,
     describe_progress,
     describe_quota,
+    describe_week,
     display_names,
     format_percent,
+    format_uptime,
     render_status_json,
     render_status_text,
     sort_by_state,
@@ -63,15 +61,27 @@ DOWNLOADS = (
 )
 
 
+PULL = Pull(
+    7, 8.0, 2.0, "10.0.0.1", "", "m", "docker.io", "library/nginx", "1.27", DIGEST, "linux/amd64",
+    7, 5, 48_000_000, 3_000_000, 8, 1, "running", "",
+)  # fmt: skip
+DAY = PullSums("1970-01-01", 12, 1, 900, 100, 40, 3, 60.0, 90.0)
+HISTORY = HistorySummary(
+    week=[evolve(DAY, key="docker.io"), evolve(DAY, key="quay.io", saved_pulls=0)],
+    clients=[evolve(DAY, key="10.0.0.1"), evolve(DAY, key="")],
+    images=[evolve(DAY, key="docker.io/library/nginx")],
+    hours=[evolve(DAY, key="1970-01-01T00:00Z")],
+    days=[DAY],
+    running=[PULL],
+)
+
+
 def make_status(
-    state: WorkerState,
-    status: str = "ready",
-    slots: tuple[SeriesSlot, ...] = (),
-    popular: tuple[RepositoryPulls, ...] = (),
+    state: WorkerState, status: str = "ready", history: HistorySummary | None = HISTORY
 ) -> Status:
-    """Return the status ten seconds after the epoch."""
+    """Return the status ten seconds after the epoch, of a mirror that started four seconds before."""
     readiness = ReadinessState(True, status, "the disk cannot be written: full")
-    return Status(10.0, readiness, state, slots, popular)
+    return Status(10.0, readiness, state, history, "1.2.3", 6.0)
 
 
 def page(status: Status, code: str = "en") -> ElementTree.Element:
@@ -88,11 +98,17 @@ def text(root: ElementTree.Element, section: str = "") -> str:
 
 def test_a_download_has_a_progress_bar_if_its_size_is_known() -> None:
     """It names its repositories."""
-    root = page(make_status(WorkerState(fetches=DOWNLOADS)))
+    root = page(make_status(WorkerState(fetches=DOWNLOADS), history=None))
     first, second = root.iter("progress")
     assert (first.get("value"), first.get("max"), second.get("value")) == ("50", "200", None)
-    assert text(root, "fetches").split(" · ")[0] == "Downloadsdocker.io/a/b +1 sha256:abababab50 B of 200 B"
+    shown = text(root, "fetches").removeprefix("Under wayDownloads from registries")
+    assert shown.split(" · ")[0] == "docker.io/a/b +1 sha256:abababab50 B of 200 B"
     assert len({each.get("id") for each in root.iter("li") if each.get("id")}) == 2
+
+
+def test_running_pulls_name_client_image_and_what_it_got() -> None:
+    shown = text(page(make_status(WorkerState())), "fetches")
+    assert shown.endswith("nginx:1.2710.0.0.1 · 48.0 MB from the cache, 3.0 MB from the registry · 2 s")
 
 
 def test_registries_show_state_quota_and_failures() -> None:
@@ -104,61 +120,116 @@ def test_registries_show_state_quota_and_failures() -> None:
     assert section.endswith("No pulls so far from: new.io.")
 
 
-def test_the_cache_section_shows_size_and_hit_ratio() -> None:
-    slots = tuple(SeriesSlot(300 * n, 4, 3, 50) for n in range(144))
-    root = page(make_status(WorkerState(cache=CacheUsage(50, 100)), slots=slots))
-    section = text(root, "cache")
-    for part in ("used50 B of 100 B", "75 % in the last hour", "75 % in 12 hours"):
+def test_the_cache_section_shows_size_and_what_it_saved() -> None:
+    section = text(page(make_status(WorkerState(cache=CacheUsage(50, 100)))), "cache")
+    for part in ("used50 B of 100 B", "from the cache90 % this week", "waiting saved3 min this week"):
         assert part in section
-    assert [len(list(svg)) for svg in root.iter("svg")] == [96, 48, 48]
 
 
 def test_disk_usage_is_listed_with_its_age_or_being_measured() -> None:
     def section(used: int, usage: Usage | None) -> str:
-        return text(page(make_status(WorkerState(cache=CacheUsage(used, 100), usage=usage))), "usage")
+        return text(page(make_status(WorkerState(cache=CacheUsage(used, 100), usage=usage))), "cache")
 
     listed = section(50, Usage(4.0, 0.1, (RegistryUsage("docker.io", 5_000_000, 1_000, 7),), 50))
     assert ", measured 6 s ago." in listed
     assert listed.endswith("docker.io5.0 MB1.0 kB7")
     assert section(0, Usage(4.0, 0.1, (), 0)).endswith("The cache is empty.")
-    assert section(50, None) == "Disk usageBeing measured."
+    assert section(50, None).endswith("Disk usageBeing measured.")
 
 
-def test_popular_repositories_are_listed_with_the_bytes_sent() -> None:
-    popular = (RepositoryPulls("docker.io/a", 3, 5_000_000),)
-    root = page(make_status(WorkerState(), popular=popular))
-    assert text(root, "popular").endswith("docker.io/a35.0 MB")
+def test_the_week_is_told_in_a_sentence() -> None:
+    """Without pulls it says so, and without a history nothing."""
+    sentence = "This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting."
+    assert describe_week(HISTORY, ENGLISH) == sentence
+    assert sentence in text(page(make_status(WorkerState())))
+    long = HistorySummary(week=[evolve(DAY, key="x.io", saved_pulls=1204, saved_seconds=11_160.0)])
+    assert describe_week(long, ENGLISH).endswith(", 1,204 of x.io's pulls saved, 3.1 h of waiting.")
+    assert describe_week(HistorySummary(), ENGLISH) == "No pulls this week."
+    assert describe_week(None, ENGLISH) == describe_week(HistorySummary(error="no"), ENGLISH) == ""
+
+
+def test_clients_and_images_are_listed_with_what_they_pulled() -> None:
+    """A history without addresses has one client, without a name."""
+    root = page(make_status(WorkerState()))
+    assert text(root, "clients").endswith("10.0.0.11211.0 kB90 %without a name1211.0 kB90 %")
+    assert text(root, "images").endswith("docker.io/library/nginx1211.0 kB90 %")
+
+
+def test_the_mirror_section_has_version_certificates_and_links() -> None:
+    """A certificate that expires within a week is marked."""
+    days = 86_400.0
+    certificates = tuple(CertificateStatus(f"{count}.pem", count * days) for count in (0, 3, 9))
+    root = page(make_status(WorkerState(certificates=certificates, processes=4)))
+    shown = text(root, "mirror")
+    assert "version1.2.3running for4 sprocesses4" in shown
+    assert "0.pemnot issued yet3.pem1970-01-04, in 2 days9.pem1970-01-10, in 8 days" in shown
+    assert [each.text for each in root.iter("td") if each.get("class") == "bad"] == [
+        "not issued yet", "1970-01-04, in 2 days",
+    ]  # fmt: skip
+    links = [each.get("href", "") for each in root.iter("a")]
+    assert {"metrics", "status.json"} <= set(links)
+    assert sum(link.endswith(("monitor.md", "grafana.json", "alerts.yml")) for link in links) == 3
+    assert (format_uptime(172_799), format_uptime(12 * days)) == ("48 h", "12 d")
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_every_section_has_a_sentence_for_no_data(code: str) -> None:
     say = LANGUAGES[code]
     for state in ("ready", "degraded", "stopping", "not listening"):
-        root = page(make_status(WorkerState(), state), code)
+        root = page(make_status(WorkerState(), state, None), code)
         assert root.get("lang") == code
         assert ("the disk cannot be written: full" in text(root)) == (state == "degraded")
         assert not list(root.iter("svg"))
-    written = render_status_text(make_status(WorkerState(cache=CacheUsage(0, 1))), "m", say)
-    assert written.count("\n\n") == 5
+        assert text(root).count(say("status.no_history").replace("`", "")) == 3
+    empty = text(page(make_status(WorkerState(), history=HistorySummary()), code))
+    assert empty.count(say("status.no_pulls")) == 5
+    written = render_status_text(
+        make_status(WorkerState(cache=CacheUsage(0, 1)), history=HistorySummary()), "m", say
+    )
+    assert written.count("\n\n") == 8
     assert say("status.no_fetches") in written
-    assert say("status.no_popular") in written
+    assert written.count(say("status.no_pulls")) == 3
     assert "—" not in written
+
+
+def test_a_history_that_cannot_be_read_says_why() -> None:
+    status = make_status(WorkerState(), history=HistorySummary(error="the disk is <gone>"))
+    assert text(page(status)).count("the disk is <gone>") == 3
+    assert render_status_text(status, "m", ENGLISH).count("    the disk is <gone>") == 3
+
+
+def test_the_page_has_less_than_150_kilobytes() -> None:
+    """Also with as much in it as there can be."""
+    begin = datetime(1970, 1, 1, tzinfo=UTC) - timedelta(days=182)
+    days = [evolve(DAY, key=f"{begin + timedelta(days=day):%Y-%m-%d}") for day in range(183)]
+    hours = [evolve(DAY, key=f"1970-01-01T{hour:02}:00Z") for hour in range(24)]
+    names = [evolve(DAY, key=f"registry.example.com/{'long/' * 20}{number}") for number in range(10)]
+    upstreams = tuple(evolve(TWO, name=f"upstream{number}") for number in range(40))
+    history = HistorySummary(names, names, names, hours, days, [PULL] * 30)
+    status = make_status(WorkerState(upstreams, DOWNLOADS * 20, CacheUsage(1, 2)), history=history)
+    body = Outcome(flattenString(None, render_status(status, "m:9464", LANGUAGES["zh"]))).get()
+    assert 60_000 < len(body) < 150_000
 
 
 def test_the_text_has_aligned_columns_and_failures_below_their_registry() -> None:
     usage = Usage(4.0, 1.0, (RegistryUsage("docker.io", 3000, 0, 4),), 3000)
+    certificates = (CertificateStatus("a.pem", 864_000.0),)
     status = make_status(
-        WorkerState((DOCKER, TWO), DOWNLOADS, CacheUsage(1500, 3000), usage=usage),
-        slots=(SeriesSlot(0, 4, 3, 1500),),
-        popular=(RepositoryPulls("docker.io/a/b", 12, 2_000_000),),
+        WorkerState((DOCKER, TWO), DOWNLOADS, CacheUsage(1500, 3000), 2, usage, certificates)
     )
     expected = f"""\
 m:9464: Mirror status
 Healthy; caching.
+This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting.
 
-Downloads
+Under way
+    nginx:1.27  10.0.0.1 · 48.0 MB from the cache, 3.0 MB from the registry · 2 s
     docker.io/a/b, docker.io/c/d  {DIGEST}  50 B of 200 B · 5 B/s · 30 s left
     two.io                        {DIGEST}  7 B
+
+Traffic
+    time        pulls  failed  sent    from the cache
+    1970-01-01  12     1       1.0 kB  90 %
 
 Registries
     docker.io  reachable  last request 2 s ago  7 of 100 pulls left, 5 s ago
@@ -167,16 +238,26 @@ Registries
 
 Cache
     1.5 kB of 3.0 kB
-    75 % of the blobs and manifests came from the cache.
 
 Disk usage
     {ENGLISH("status.usage.what", age="6 s")}
     registry   used    items
     docker.io  3.0 kB  4
 
-Most pulled
-    repository     manifests  sent
-    docker.io/a/b  12         2.0 MB
+Clients this week
+    client          pulls  failed  sent    from the cache
+    10.0.0.1        12     1       1.0 kB  90 %
+    without a name  12     1       1.0 kB  90 %
+
+Images this week
+    image                    pulls  failed  sent    from the cache
+    docker.io/library/nginx  12     1       1.0 kB  90 %
+
+This mirror
+    version      1.2.3
+    running for  4 s
+    processes    2
+    a.pem        1970-01-11, in 9 days
 """
     assert render_status_text(status, "m:9464", ENGLISH) == expected
     without = render_status_text(make_status(WorkerState(), "degraded"), "m", ENGLISH)
@@ -184,7 +265,8 @@ Most pulled
 
 
 def test_times_in_json_are_written_as_in_the_log() -> None:
-    fields = json.loads(render_status_json(make_status(WorkerState((TWO, DOCKER)))))
+    state = WorkerState((TWO, DOCKER), certificates=(CertificateStatus("a.pem", 3.0),))
+    fields = json.loads(render_status_json(make_status(state)))
     assert fields["time"] == "1970-01-01T00:00:10.000+00:00"
     second = fields["registries"][0]["addresses"][1]
     assert (second["answered"], second["failed"]) == (
@@ -193,40 +275,11 @@ def test_times_in_json_are_written_as_in_the_log() -> None:
     assert fields["registries"][0]["rests"] is None
     assert fields["registries"][1]["quota"]["told"] == "1970-01-01T00:00:05.000+00:00"
     assert fields["registries"][1]["quota"]["limit"] == 100
-
-
-def shapes(svg: Tag) -> list[tuple[Any, ...]]:
-    """Return kind, position, top and height of each shape."""
-    names = ("x", "y", "height")
-    rects = [each.attributes for each in svg.children if isinstance(each, Tag)]
-    return [(rect["class"], *(float(str(rect[name])) // 1 for name in names)) for rect in rects]
-
-
-def test_a_bar_combines_three_slots_and_the_last_ends_now() -> None:
-    """The cache size stays until another one is known."""
-    slots = [
-        SeriesSlot(0, 1, 1), SeriesSlot(300, 4, 2, 50), SeriesSlot(600, 1, 0), SeriesSlot(900),
-        SeriesSlot(1200), SeriesSlot(1500), SeriesSlot(1800, 5, 5, 70),
-    ]  # fmt: skip
-    assert group_slots(slots) == [Bar(0, 1, 1, None), Bar(300, 5, 2, 50), Bar(1200, 5, 5, 70)]
-    assert group_slots(slots[:3]) == [Bar(0, 6, 3, 50)]
-    assert group_slots([]) == []
-    assert count_hours([SeriesSlot(0)] * 144) == 12
-
-
-def test_bars_show_hits_below_misses_and_volumes_relative_to_the_peak() -> None:
-    """A bar without requests is empty."""
-    bars = [Bar(0, 4, 3, None), Bar(1, 0, 0, None), Bar(2, 2, 2, None)]
-    ratios = [("hit", 0, 25, 75), ("miss", 0, 0, 25), ("hit", 2, 0, 100)]
-    assert shapes(draw_hit_ratios(bars, "label")) == ratios
-    assert shapes(draw_volumes(bars, "label")) == [("asked", 0, 0, 100), ("asked", 2, 50, 50)]
-    assert shapes(draw_volumes([], "label")) == []
-
-
-@pytest.mark.parametrize(("limit", "height"), [(100, 25.0), (0, 100.0), (10, 100.0)])
-def test_sizes_are_relative_to_the_limit_unless_they_exceed_it(limit: int, height: float) -> None:
-    drawn = shapes(draw_sizes([Bar(0, 0, 0, None), Bar(1, 0, 0, 25)], limit, "label"))
-    assert drawn == [("held", 1, 100.0 - height, height)]
+    assert (fields["version"], fields["started"]) == ("1.2.3", "1970-01-01T00:00:06.000+00:00")
+    assert fields["certificates"] == [{"file": "a.pem", "expires": "1970-01-01T00:00:03.000+00:00"}]
+    assert fields["history"]["running"][0]["began"] == "1970-01-01T00:00:08.000+00:00"
+    assert (fields["history"]["days"][0]["cached_bytes"], fields["history"]["days"][0]["failed"]) == (900, 1)
+    assert json.loads(render_status_json(make_status(state, history=None)))["history"] is None
 
 
 def upstream(

@@ -1,0 +1,287 @@
+"""``dockmirror history`` and ``report``: what was pulled, by whom, and what the cache saved."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+import click
+from attrs import asdict, evolve, fields
+
+from ..app.naming import parse_image_name
+from ..config.notation import format_size, parse_duration
+from ..config.settings import Settings
+from ..history.database import FILE_NAME
+from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey
+from ..history.reader import SqliteHistory
+from ..system.timestamps import format_timestamp
+from .arguments import json_option
+from .command_context import Context, become_owner
+from .output import print_json, print_note, print_table
+
+_DAY = 86_400.0
+_POLL = 1.0
+_LONGEST_PULL = 3600.0
+"""Seconds for which ``--follow`` waits for the end of a pull."""
+_MOST = 10_000
+_SECTIONS: Sequence[SumKey] = ("registry", "repository", "client")
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A date, a date with a time, or a duration before now; the value is in seconds since the epoch."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            return time.time() - parse_duration(value)
+        except ValueError:
+            pass
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            self.fail("expected an age such as 2h or 7d, or a time such as 2026-11-30T14:00", param, context)
+
+
+class _Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number of whole days, such as ``30d``."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        try:
+            days = parse_duration(f"{value}d" if str(value).isdecimal() else value) / _DAY
+        except ValueError:
+            days = 0
+        if days < 1 or days % 1:
+            self.fail("expected a number of days, such as 30d", param, context)
+        return int(days)
+
+
+@click.command("history", short_help="Show what was pulled, by whom, and from where it came.")
+@click.argument("image", default="")
+@click.option("--digest", default="", help="Only pulls of the manifest with this digest.")
+@click.option("--client", default="", help="Only pulls of this address, or of clients in this network.")
+@click.option("--user", default="", help="Only pulls of this user.")
+@click.option("--since", type=_Moment(), default=None, help="Only later pulls: 2h, 7d, 2026-11-30T14:00.")
+@click.option("--until", type=_Moment(), default=None, help="Only earlier pulls.")
+@click.option("--outcome", type=click.Choice(["running", "served", "failed"]), help="Only such pulls.")
+@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True,
+              help="The number of pulls to show at most.")  # fmt: skip
+@click.option("-f", "--follow", is_flag=True, help="Go on, and print each pull when it has ended.")
+@json_option
+@click.pass_obj
+def history(
+    context: Context,
+    /,
+    image: str,
+    limit: int,
+    follow: bool,
+    as_json: bool,
+    until: float | None,
+    **given: Any,
+) -> None:
+    """Show the last pulls, or those of an image: a name, with or without a tag, or a pattern such as
+    'ghcr.io/team/*'.
+
+    Exit status: 0, or 1 when there is no history.
+    """
+    settings = context.settings
+    conditions = {key: value for key, value in given.items() if value}
+    if until is not None:
+        conditions["until"] = until
+    filter = PullFilter(image=complete_pattern(image, settings), **conditions)
+    reader = open_reader(settings)
+    with _errors():
+        pulls = reader.pulls(filter, limit)[::-1]
+        if follow:
+            for pull in chain(pulls, _follow(reader, filter, pulls)):
+                _print_line(pull, as_json)
+        elif as_json:
+            print_json([asdict(each) for each in pulls])
+        elif pulls:
+            columns = ("time", "client", "image", "size", "layers", "cached", "seconds", "outcome")
+            print_table(columns, map(_cells, pulls), right=("size", "layers", "cached", "seconds"))
+        else:
+            print_note("no such pull")
+
+
+def complete_pattern(text: str, settings: Settings) -> str:
+    """Return the pattern of an image as the history names it; a pattern with wildcards is complete.
+
+    :raises click.UsageError: when it is no name of an image.
+    """
+    if not text or any(letter in text for letter in "*?["):
+        return text
+    if "@" in text:
+        raise click.UsageError("expected a name without a digest; --digest finds digests")
+    try:
+        name = parse_image_name(text, settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    has_tag = ":" in text.rpartition("/")[2]
+    return str(name) if has_tag else str(name.repository)
+
+
+def open_reader(settings: Settings) -> HistoryReader:
+    """Return the reader of the history, after dropping root's rights for those of its owner.
+
+    :raises click.ClickException: when there is no history.
+    """
+    if settings.history is None:
+        raise click.ClickException("the mirror keeps no history: 'history' is false")
+    directory = settings.history
+    try:
+        exists = (directory / FILE_NAME).exists()
+    except PermissionError:
+        raise click.ClickException(
+            f"permission denied: only its owner may read the history in {directory}; run the command as that"
+            " user"
+        ) from None
+    if not exists:
+        raise click.ClickException(f"there is no history in {directory}: the mirror begins it when it starts")
+    return SqliteHistory(become_owner(directory) / FILE_NAME, time.time)
+
+
+def _follow(reader: HistoryReader, filter: PullFilter, shown: Sequence[Pull]) -> Iterator[Pull]:
+    """Yield each pull when it has ended, and again if its outcome changes."""
+    began = time.time()
+    outcomes = {each.number: each.outcome for each in shown}
+    recent = evolve(filter, since=max(filter.since, began - _LONGEST_PULL))
+    while True:
+        time.sleep(_POLL)
+        yield from newly_ended(reader.pulls(recent, _MOST)[::-1], outcomes, began)
+
+
+def newly_ended(pulls: Sequence[Pull], outcomes: dict[int, Outcome], began: float) -> list[Pull]:
+    """Return the pulls that have ended since, or whose outcome has changed.
+
+    :param outcomes: the outcomes that were shown, by the numbers of the pulls; it is brought up to date.
+    :param began: pulls that ended before then and were not shown are left out.
+    """
+    found = [
+        each
+        for each in pulls
+        if each.outcome != "running"
+        and outcomes.get(each.number) != each.outcome
+        and (each.number in outcomes or each.began + each.seconds >= began)
+    ]
+    outcomes.update({each.number: each.outcome for each in found})
+    return found
+
+
+def _print_line(pull: Pull, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(pull)))
+    else:
+        click.echo("  ".join(cell for cell in _cells(pull) if cell))
+    sys.stdout.flush()
+
+
+def _cells(pull: Pull) -> tuple[str, ...]:
+    separator = "@" if ":" in pull.reference else ":"
+    client = f"{pull.user}@{pull.client}" if pull.user and pull.client else pull.user or pull.client
+    return (
+        format_timestamp(pull.began),
+        client,
+        f"{pull.registry}/{pull.repository}{separator}{pull.reference}",
+        format_size(pull.cached_bytes + pull.upstream_bytes),
+        str(pull.layers),
+        str(pull.cached_layers),
+        f"{pull.seconds:.1f}",
+        f"{pull.outcome}: {pull.reason}" if pull.reason else pull.outcome,
+    )
+
+
+@click.command("report", short_help="Sum up what was served, fetched and saved.")
+@click.option("--last", "days", type=_Days(), default="30d", show_default=True,
+              help="The number of days, today included; days end at midnight UTC.")  # fmt: skip
+@click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day"]),
+              multiple=True, help="Sums by this only; repeatable.  [default: all but day]")  # fmt: skip
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@json_option
+@click.pass_obj
+def report(context: Context, days: int, sections: tuple[SumKey, ...], as_csv: bool, as_json: bool) -> None:
+    """Sum up the last days: what was served, what of it was fetched from upstreams, and what the cache saved
+    in bytes, requests, limited pulls and time.  The saved time is an estimate, by the upstreams' speed.
+
+    Exit status: 0, or 1 when there is no history.
+    """
+    reader = open_reader(context.settings)
+    since = (time.time() // _DAY - days + 1) * _DAY
+    with _errors():
+        keys: Sequence[SumKey] = ("day", *(sections or _SECTIONS))
+        found = {by: reader.sums(by, PullFilter(since=since), _MOST) for by in keys}
+    total = _add(found["day"])
+    if "day" not in sections:
+        del found["day"]
+    if as_json:
+        rows = {by: [_fields(each) for each in sums] for by, sums in found.items()}
+        print_json({"since": format_timestamp(since), "total": _fields(total), **rows})
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(("by", *_fields(total)))
+        writer.writerows((by, *_fields(each).values()) for by, sums in found.items() for each in sums)
+    else:
+        _print_report(since, total, found)
+
+
+def _add(sums: Sequence[PullSums]) -> PullSums:
+    names = [each.name for each in fields(PullSums)][1:]
+    amounts: Any = {name: sum(getattr(each, name) for each in sums) for name in names}
+    return PullSums("total", **amounts)
+
+
+def _fields(sums: PullSums) -> dict[str, Any]:
+    served = sums.cached_bytes + sums.upstream_bytes
+    return {
+        "key": sums.key, "pulls": sums.pulls, "failed": sums.failed, "served_bytes": served,
+        "fetched_bytes": sums.upstream_bytes, "saved_bytes": sums.cached_bytes,
+        "saved_requests": sums.saved_requests, "saved_pulls": sums.saved_pulls,
+        "seconds": round(sums.seconds, 1), "saved_seconds": round(sums.saved_seconds, 1),
+    }  # fmt: skip
+
+
+def _print_report(since: float, total: PullSums, found: Mapping[SumKey, Sequence[PullSums]]) -> None:
+    day = datetime.fromtimestamp(since, UTC).date()
+    served = format_size(total.cached_bytes + total.upstream_bytes)
+    click.echo(
+        f"Since {day} (UTC): {total.pulls:,} pulls, {total.failed:,} failed; {served} served,"
+        f" {format_size(total.upstream_bytes)} fetched, {format_size(total.cached_bytes)} saved;"
+        f" {total.saved_pulls:,} limited pulls and about {_hours(total.saved_seconds)} of waiting saved"
+    )
+    columns = ("pulls", "failed", "served", "fetched", "saved", "limited pulls saved", "time saved")
+    for by, sums in found.items():
+        if sums:
+            click.echo()
+            print_table((by, *columns), map(_report_cells, sums), right=columns)
+
+
+def _report_cells(sums: PullSums) -> tuple[str, ...]:
+    sizes = (sums.cached_bytes + sums.upstream_bytes, sums.upstream_bytes, sums.cached_bytes)
+    return (
+        sums.key or "(unknown)", str(sums.pulls), str(sums.failed), *map(format_size, sizes),
+        str(sums.saved_pulls), _hours(sums.saved_seconds),
+    )  # fmt: skip
+
+
+def _hours(seconds: float) -> str:
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except HistoryError as error:
+        raise click.ClickException(str(error)) from None

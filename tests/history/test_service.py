@@ -1,0 +1,56 @@
+"""The thread that writes the history, beside the reactor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+
+from dockmirror.history.database import FILE_NAME
+from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
+from dockmirror.history.pulls import PullFilter
+from dockmirror.history.reader import SqliteHistory
+from dockmirror.history.recorder import PullRecorder
+from dockmirror.history.service import HistoryService
+
+from ..stacks import logged
+from .kept import NOW, number_at, report
+
+
+def make_service(directory: Path) -> tuple[PullRecorder, HistoryService]:
+    clock = Clock()
+    clock.advance(NOW)
+    recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
+    return recorder, HistoryService(recorder, directory, HistoryBounds(), clock)
+
+
+def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
+    """The directory is made when the service starts, and the last reports are written when it stops."""
+    recorder, service = make_service(tmp_path / "state" / "history")
+    assert not (tmp_path / "state").exists()
+    service.startService()
+    recorder.take([report(number_at(2))])
+    service.stopService()
+    reader = SqliteHistory(tmp_path / "state" / "history" / FILE_NAME, lambda: NOW)
+    assert [each.number for each in reader.pulls(PullFilter())] == [number_at(2)]
+
+
+def test_a_directory_that_cannot_be_used_costs_the_history_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    _, service = make_service(tmp_path / "file" / "history")
+    with logged() as lines:
+        service.startService()
+        service.stopService()
+    assert len(lines) == 1
+    assert "the mirror keeps no history" in lines[0]
+
+
+def test_reports_are_lost_when_the_thread_falls_behind(tmp_path: Path) -> None:
+    """One line says so; nothing waits."""
+    recorder, _ = make_service(tmp_path)
+    with logged() as lines:
+        for count in range(40):
+            recorder.take([report(number_at(count + 1))])
+    assert len(lines) == 1
+    assert "written too slowly" in lines[0]
