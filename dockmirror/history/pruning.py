@@ -11,7 +11,8 @@ from .tracker import first_number
 
 SUMS_DAYS = 400
 """Days for which sums are kept."""
-_PERIOD = 60.0
+PERIOD = 60.0
+"""Seconds after which the bounds are looked at again."""
 _DAY = 86_400
 _PART_SECONDS = 180.0
 """Seconds after which a quiet pull can have no more requests."""
@@ -36,7 +37,7 @@ def prune(connection: sqlite3.Connection, bounds: HistoryBounds, now: float) -> 
     """
     with transaction(connection):
         (before,) = connection.execute("SELECT time FROM pruned").fetchone()
-        if abs(now - before) < _PERIOD:
+        if abs(now - before) < PERIOD:
             return
         connection.execute("UPDATE pruned SET time = ?", (now,))
         _delete_finished(connection, now)

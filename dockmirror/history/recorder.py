@@ -228,7 +228,7 @@ class PullRecorder:
         digest = answer.body.descriptor.digest
         if digest is not None:
             self._add_manifest(part, str(digest))
-        if part.head or answer.status != 200:
+        if part.head or answer.status != 200 or self._knows_names(part):
             return answer
         if isinstance(answer.body, BytesBody):
             self._add_names(part, answer.body.data)
@@ -260,11 +260,14 @@ class PullRecorder:
         content.record = self._table.add(record, content.number, name, last)
         content.positions = content.record.positions(content.number)
 
+    def _knows_names(self, part: _Part) -> bool:
+        return part.reported - self._named.get(part.digest, 0.0) < _NAMES_SECONDS
+
     def _add_names(self, part: _Part, data: bytes) -> None:
         """Let the contents that a manifest names join its pull."""
         if not part.digest:
             self._add_manifest(part, str(Digest.of(data)))
-        if part.reported - self._named.get(part.digest, 0.0) >= _NAMES_SECONDS:
+        if not self._knows_names(part):
             _bound(self._named)
             self._named[part.digest] = part.reported
             self._table.add_named(hash_text(part.digest), read_names(data))

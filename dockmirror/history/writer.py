@@ -12,7 +12,7 @@ from attrs import astuple, evolve, fields, frozen
 from twisted.logger import Logger
 
 from .database import BUSY_SECONDS, Sums, Word, is_broken, is_locked, open_for_writing, set_aside, transaction
-from .pruning import HistoryBounds, prune
+from .pruning import PERIOD, HistoryBounds, prune
 from .recorder import PartReport
 from .tracker import PartState, PartSummary, began, summarize
 
@@ -53,6 +53,7 @@ class HistoryWriter:
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._pruned = 0.0
         self._pending: list[Sequence[PartReport]] = []
         self._is_failing = False
 
@@ -65,7 +66,9 @@ class HistoryWriter:
                 with transaction(connection):
                     _Batch(connection).write(self._pending[0])
                 del self._pending[0]
-            prune(connection, self._bounds, now)
+            if abs(now - self._pruned) >= PERIOD:
+                prune(connection, self._bounds, now)
+                self._pruned = now
             self._is_failing = False
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
