@@ -33,7 +33,7 @@ def make_images_resource(
 
     def make() -> Resource:
         from ..store.store_index import StoreIndex
-        from ..web.images.catalog import Catalog
+        from ..web.images.catalog import ImageCatalog
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.pull_figures import PullFigures
 
@@ -41,7 +41,7 @@ def make_images_resource(
         history = context.history.reader if context.history else None
         return ImagesResource(
             ImagesContext(
-                Catalog(StoreIndex(root)),
+                ImageCatalog(StoreIndex(root)),
                 PullFigures(history),
                 cache.tag_history,
                 cache.in_thread,

@@ -72,7 +72,7 @@ class Operations:
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
         from ..web.image_actions import ImageActions
-        from ..web.images.catalog import Catalog
+        from ..web.images.catalog import ImageCatalog
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.operator_pages import OperatorPages
         from ..web.images.pull_figures import PullFigures
@@ -97,7 +97,7 @@ class Operations:
         index = StoreIndex(root)
         operator = OperatorPages(actions, auth, self._reactor, self._in_thread)
         context = ImagesContext(
-            Catalog(index),
+            ImageCatalog(index),
             PullFigures(reader),
             LocalTagHistory(root, self._reactor, self._in_thread),
             self._in_thread,

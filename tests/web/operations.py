@@ -32,7 +32,7 @@ from dockmirror.web.api.api_resource import ApiResource
 from dockmirror.web.api.token_auth import TokenAuth
 from dockmirror.web.failed_logins import FailedLogins
 from dockmirror.web.image_actions import ImageActions
-from dockmirror.web.images.catalog import Catalog
+from dockmirror.web.images.catalog import ImageCatalog
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
 from dockmirror.web.images.operator_pages import OperatorPages
 from dockmirror.web.images.pull_figures import PullFigures
@@ -103,7 +103,7 @@ class Endpoint:
         api = ApiResource(self.auth, actions, index, history, inline)
         self.tag_history = LocalTagHistory(self.root, self.clock, inline)
         context = ImagesContext(
-            Catalog(index),
+            ImageCatalog(index),
             PullFigures(history),
             self.tag_history,
             inline,

@@ -87,7 +87,7 @@ class HeldDetails:
     platforms: Sequence[HeldPlatform]
 
 
-class Catalog:
+class ImageCatalog:
     """Reads images from a store's index, and their manifests from the disk."""
 
     def __init__(self, index: StoreIndex) -> None:

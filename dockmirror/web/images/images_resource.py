@@ -26,7 +26,7 @@ from ...store.threads import RunInThread
 from ..pages.page import Language, send_document
 from ..respond import refuse, render_coroutine
 from .blocks import POLICY, image_path, words_for
-from .catalog import Catalog, HeldDetails
+from .catalog import HeldDetails, ImageCatalog
 from .details import DetailsView, render_details
 from .listing import (
     PAGE_SIZE,
@@ -54,7 +54,7 @@ class ImagesContext:
     :ivar find_pull: returns the name by which the client pulls an image, given the store's name of it.
     """
 
-    catalog: Catalog
+    catalog: ImageCatalog
     figures: PullFigures
     tag_history: ITagHistory
     in_thread: RunInThread

@@ -33,7 +33,7 @@ _WITH_PLATFORMS = ("pin", "warm", "refresh")
 
 
 @frozen
-class Outcome:
+class ActionOutcome:
     """The result of an action: a notice, or an archive that is sent."""
 
     notice: str = ""
@@ -84,7 +84,7 @@ class OperatorPages:
         title = f"{say(f'action.{action}')}: {image}"
         return page(say, title, crumbs, tags.p(say(f"confirm.{action}"), class_="lead"), effects, form)
 
-    async def run(self, request: ServerRequest, say: Language) -> tuple[str, str, Outcome]:
+    async def run(self, request: ServerRequest, say: Language) -> tuple[str, str, ActionOutcome]:
         """Run the action of a confirmed form; return the action, the image and the outcome.
 
         :raises RegistryError: when the form is malformed or forged, or the action is refused.
@@ -104,23 +104,23 @@ class OperatorPages:
 
     async def _run(
         self, actor: Actor, action: str, image: str, platforms: tuple[Platform, ...], say: Language
-    ) -> Outcome:
+    ) -> ActionOutcome:
         if action == "export":
-            return Outcome(archive=await self.actions.export(actor, image, None))
+            return ActionOutcome(archive=await self.actions.export(actor, image, None))
         if action == "verify":
             return _verified(await self.actions.verify(actor, image), say)
         if action == "remove":
             removal = await self.actions.remove(actor, image)
-            return Outcome(say("done.remove", freed=format_size(removal.freed)))
+            return ActionOutcome(say("done.remove", freed=format_size(removal.freed)))
         if action == "pin":
             await self.actions.pin(actor, image, platforms)
         elif action == "unpin":
             await self.actions.unpin(actor, image)
         else:
             await self.actions.warm(actor, image, platforms, refresh=action == "refresh")
-        return Outcome(say(f"done.{action}"))
+        return ActionOutcome(say(f"done.{action}"))
 
-    def outcome_page(self, action: str, image: str, outcome: Outcome, say: Language) -> Tag:
+    def outcome_page(self, action: str, image: str, outcome: ActionOutcome, say: Language) -> Tag:
         """Return the page that follows an action."""
         path = "/images/" if action == "remove" else self._path(image)
         kind = "notice failed" if outcome.has_failed else "notice"
@@ -192,9 +192,9 @@ def _removal_effects(removal: Removal, say: Language) -> Content:
     return [tags.ul(deletions), pinned]
 
 
-def _verified(found: Verification, say: Language) -> Outcome:
+def _verified(found: Verification, say: Language) -> ActionOutcome:
     if found.corrupt:
         digests = ", ".join(str(each.digest) for each in found.corrupt[:5])
         notice = say("failed.verify", count=len(found.corrupt), all=found.contents, digests=digests)
-        return Outcome(notice, has_failed=True)
-    return Outcome(say("done.verify", count=found.contents, size=format_size(found.bytes)))
+        return ActionOutcome(notice, has_failed=True)
+    return ActionOutcome(say("done.verify", count=found.contents, size=format_size(found.bytes)))

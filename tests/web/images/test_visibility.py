@@ -32,7 +32,7 @@ from dockmirror.store.local_store import LocalDocumentStore
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.web.filter import RequestFilter
-from dockmirror.web.images.catalog import Catalog
+from dockmirror.web.images.catalog import ImageCatalog
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
 from dockmirror.web.images.pull_figures import PullFigures
 from dockmirror.web.images.visibility import ClientViewer, VisibleUpstream
@@ -98,9 +98,14 @@ class Front:
             return ClientViewer(upstreams, is_user=client is not None and client.user is not None)
 
         context = ImagesContext(
-            Catalog(StoreIndex(root)), PullFigures(None), LocalTagHistory(root, self.clock, inline), inline,
-            self.clock,            find_viewer, lambda _, image: f"mirror/{image}",
-        )  # fmt: skip
+            ImageCatalog(StoreIndex(root)),
+            PullFigures(None),
+            LocalTagHistory(root, self.clock, inline),
+            inline,
+            self.clock,
+            find_viewer,
+            lambda _, image: f"mirror/{image}",
+        )
         self._front = House(Internet())
         pages = NetworkFilter(_User(ImagesResource(context)), NetworkAccess())
         self._front.site = HttpSite(pages, self.clock)
