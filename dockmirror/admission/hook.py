@@ -31,7 +31,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Requester
 from ..upstream.upstream_client import ResponseBody, describe_failure
 from .fact_source import IClientFactSource
-from .known_parents import KnownParents
+from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
 from .verdict import HookVerdict, Subject
 

@@ -21,7 +21,7 @@ from ..oci.manifest import ManifestDocument
 from ..oci.reference import Tag
 from ..store.threads import RunInThread
 from .fact_source import IClientFactSource
-from .known_parents import KnownParents
+from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
 from .signatures import (
     BUNDLE,

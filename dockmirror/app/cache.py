@@ -16,10 +16,9 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ..admission.generation import Generation
-from ..admission.recall_enforcement import RecallEnforcement
+from ..admission.recall_exchange import RecalledContentFilter, RecallEnforcement
 from ..admission.recall_files import RecallReader
 from ..admission.recall_filter import RunningDeliveries
-from ..admission.recalled_contents import RecalledContentFilter
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings

@@ -1,16 +1,27 @@
-"""The history as the pages read it."""
+"""The history of pulls: its reader, and the service that writes it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from queue import Full, Queue
+from threading import Thread
 from typing import Any
 
 from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from ..config.settings import Settings
-from ..history.database import FILE_NAME
+from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
+from ..history.history_writer import HistoryWriter
+from ..history.pruning import HistoryBounds
 from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
+from ..history.recorder import PartReport, PullRecorder
 from ..store.threads import RunInThread, run_in_pool
 
 
@@ -28,3 +39,73 @@ def open_history(settings: Settings, reactor: Any) -> History | None:
         return None
     reader = SqliteHistory(settings.history / FILE_NAME, time.time)
     return History(reader, run_in_pool(reactor, reactor.getThreadPool()))
+
+
+FLUSH_PERIOD = 1.0
+_MAX_BATCHES = 30
+_STOP_SECONDS = 5.0
+_log = Logger()
+
+
+class HistoryService(Service):
+    """Hands the reports of a recorder to a writer in a thread.
+
+    If the thread falls behind by half a minute, reports are lost: requests are never slowed down.
+    """
+
+    def __init__(
+        self, recorder: PullRecorder, directory: Path, bounds: HistoryBounds, clock: IReactorTime
+    ) -> None:
+        recorder.take = self._put
+        self._recorder = recorder
+        self._clock = clock
+        self._directory = directory
+        self._bounds = bounds
+        self._batches: Queue[tuple[Sequence[PartReport], float] | None] = Queue(_MAX_BATCHES)
+        self._loop = LoopingCall(recorder.flush)
+        self._loop.clock = clock
+        self._thread = Thread(target=self._write, name="history", daemon=True)
+        self._is_behind = False
+        self._is_on = True
+
+    def startService(self) -> None:
+        super().startService()
+        self._put(())  # creates the file
+        self._thread.start()
+        self._loop.start(FLUSH_PERIOD, now=False)
+
+    def stopService(self) -> None:
+        """Write what is left, for a few seconds at most."""
+        super().stopService()
+        self._loop.stop()
+        self._recorder.flush()
+        try:
+            self._batches.put_nowait(None)
+        except Full:
+            return
+        self._thread.join(_STOP_SECONDS)
+
+    def _put(self, reports: Sequence[PartReport]) -> None:
+        if not self._is_on:
+            return
+        try:
+            self._batches.put_nowait((reports, self._clock.seconds()))
+            self._is_behind = False
+        except Full:
+            if not self._is_behind:
+                self._is_behind = True
+                _log.warn("the history is written too slowly: a part of it is lost")
+
+    def _write(self) -> None:
+        try:
+            writer = HistoryWriter(prepare_directory(self._directory), self._bounds)
+        except UnusableHistory as error:
+            _log.error("the mirror keeps no history: {error}", error=str(error))
+            self._is_on = False
+            return
+        while (batch := self._batches.get()) is not None:
+            try:
+                writer.write(*batch)
+            except Exception:
+                _log.failure("cannot write the history")
+        writer.close()

@@ -77,7 +77,7 @@ class Operations:
         from ..web.images.operator_pages import OperatorPages
         from ..web.images.pull_figures import PullFigures
         from ..web.images.visibility import OperatorViewer
-        from .export_gate import make_export_gate
+        from .local_admission import make_export_gate
 
         def parse(image: str) -> tuple[Repository, Reference]:
             name = parse_image_name(image, settings())

@@ -17,7 +17,6 @@ from twisted.web.iweb import IAgent
 
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.pruning import HistoryBounds
-from ..history.service import HistoryService
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
 from ..system.external_program import run_process
@@ -29,7 +28,7 @@ from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
-from .history import open_history
+from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder

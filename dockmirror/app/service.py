@@ -227,7 +227,7 @@ def _make_operations_listener(
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
-        from ..web.status.history_summary import HistorySource
+        from ..web.status.history_section import HistorySource
         from ..web.status.overview import StatusOverview
 
         history = operations.history

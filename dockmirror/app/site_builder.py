@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
-from ..admission.tag_polling import PolledUpstream
+from ..admission.sightings import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits

@@ -35,8 +35,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
 from ..admission.recall_filter import RecallContext, RecallFilter
-from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
-from ..admission.tag_polling import PolledUpstream
+from ..admission.sightings import (
+    PolledUpstream,
+    PushSightings,
+    SightingRegistry,
+    SightingUpstream,
+    TagRecorder,
+)
 from ..body.line import AdaptiveSegments, FixedSegments, Line
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.notation import AUTOMATIC

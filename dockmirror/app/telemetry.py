@@ -27,8 +27,8 @@ from ..status.status_values import (
     WorkerState,
     merge_states,
 )
+from ..web.access_log import RequestCounter
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
-from ..web.request_counter import RequestCounter
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError

@@ -15,7 +15,7 @@ import click
 from attrs import frozen
 
 from ..app.budget import make_budget
-from ..app.export_gate import check_not_recalled, make_export_gate
+from ..app.local_admission import check_not_recalled, make_export_gate
 from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_plan import ArchiveContentError, ArchivePlan, plan_archive, read_archive

@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from ..admission.cool_down import format_age as format_duration
-from ..admission.policy_report import TagSummary, summarize
+from ..admission.policies import TagSummary, summarize
 from ..admission.recalls import Recalls, explain
 from ..admission.verdict import Refuse, ServeInstead
-from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
-from ..app.local_verdicts import LocalVerdicts
+from ..app.local_admission import LocalAdmission, LocalVerdicts, LockedTag, TagUnderPolicy
 from ..app.naming import ImageName
 from ..oci.digest import Digest
 from ..oci.errors import Denied

@@ -11,13 +11,22 @@ from typing import Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
-from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
+from ..admission.recall_files import (
+    BucketNotReached,
+    NotRecallable,
+    RecallOrder,
+    RecallScope,
+    find_scope,
+    read_recalls,
+    remove_recalled,
+)
 from ..admission.recalls import Recall, fallbacks
 from ..app.naming import registry_names
 from ..config.notation import format_size
 from ..config.settings import Settings
-from ..history.pulls import Pull
+from ..history.database import FILE_NAME
+from ..history.pulls import HistoryError, Pull, PullFilter
+from ..history.reader import SqliteHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Repository, Tag
@@ -28,7 +37,6 @@ from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
 from .main import make_config_option
 from .output import print_json, print_note, print_table
-from .recalled_pulls import find_pulls, find_refused_pulls, pull_fields
 
 _SHOWN = 20
 
@@ -310,3 +318,52 @@ def lift(context: Context, as_json: bool, digest: Digest) -> None:
         click.echo(f"the recall of {digest} is lifted")
     if problem:
         raise click.ClickException(f"{problem}; the running mirror tries again until it can")
+
+
+_MOST = 10_000
+
+
+def find_pulls(settings: Settings, digests: Iterable[Digest]) -> Sequence[Pull] | None:
+    """Return the pulls that began with one of these manifests, newest first.
+
+    :returns: None if there is no history, or it cannot be read, which is said.
+    """
+    found: list[Pull] = []
+    for digest in digests:
+        pulls = _read(settings, PullFilter(digest=str(digest)))
+        if pulls is None:
+            return None
+        found += pulls
+    return sorted(found, key=lambda each: -each.number)
+
+
+def find_refused_pulls(settings: Settings, recalls: Sequence[Recall]) -> Mapping[Digest, Sequence[Pull]]:
+    """Return the pulls that each recall has refused, newest first; empty without a history."""
+    since = min((each.since for each in recalls), default=None)
+    failed = None if since is None else _read(settings, PullFilter(since=since, outcome="failed"))
+    return {
+        each.digest: [pull for pull in failed or () if str(each.digest) in pull.reason] for each in recalls
+    }
+
+
+def pull_fields(pull: Pull) -> dict[str, str]:
+    """Return a pull as JSON has it, and as a row of a table."""
+    separator = "@" if ":" in pull.reference else ":"
+    return {
+        "when": format_timestamp(pull.began),
+        "client": pull.client,
+        "user": pull.user,
+        "image": f"{pull.registry}/{pull.repository}{separator}{pull.reference}",
+        "platform": pull.platform,
+        "outcome": pull.outcome,
+    }
+
+
+def _read(settings: Settings, filter: PullFilter) -> Sequence[Pull] | None:
+    if settings.history is None:
+        return None
+    try:
+        return SqliteHistory(settings.history / FILE_NAME, time.time).pulls(filter, _MOST)
+    except HistoryError as error:
+        print_note(str(error))
+        return None

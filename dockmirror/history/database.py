@@ -12,8 +12,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from ..system.file_systems import MOUNTS, find_network_file_system
-from ..system.posix import chown_to_parent
+from ..system.posix import MOUNTS, chown_to_parent, find_network_file_system
 
 FILE_NAME = "pulls.db"
 _VERSION = 1

@@ -10,8 +10,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from twisted.logger import Logger
 
-from ..system.file_systems import MOUNTS, find_network_file_system
-from ..system.posix import chown_to_parent, explain_unwritable
+from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 from . import layout
 
 _DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.TEMPORARY

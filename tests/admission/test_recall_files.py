@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
+from dockmirror.admission.recall_exchange import PERIOD, RecalledContentFilter, RecallEnforcement
 from dockmirror.admission.recall_files import (
     REREAD_SECONDS,
     RecallReader,
@@ -17,7 +17,6 @@ from dockmirror.admission.recall_files import (
     remove_recalled,
     write_statement,
 )
-from dockmirror.admission.recalled_contents import RecalledContentFilter
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest

@@ -8,9 +8,17 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.admission.push_times import HubPushTimes
-from dockmirror.admission.sightings import PushSightings, TagRecorder, find_sighted_digest, parse_date
-from dockmirror.admission.tag_polling import LIMITED_SECONDS, PolledUpstream, TagPolling, poll_interval
+from dockmirror.admission.cool_down_source import HubPushTimes
+from dockmirror.admission.sightings import (
+    LIMITED_SECONDS,
+    PolledUpstream,
+    PushSightings,
+    TagPolling,
+    TagRecorder,
+    find_sighted_digest,
+    parse_date,
+    poll_interval,
+)
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor

@@ -13,10 +13,10 @@ from attrs import evolve
 from click.testing import Result
 
 from dockmirror.cli.history_commands import newly_ended
+from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Outcome, Pull
 from dockmirror.history.tracker import PartState, make_number
-from dockmirror.history.writer import HistoryWriter
 
 from ..history.kept import report
 from .shop import run

@@ -10,12 +10,12 @@ from attrs import asdict
 from twisted.internet.task import Clock
 
 from dockmirror.history.database import FILE_NAME
+from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PartReport
 from dockmirror.history.tracker import PartState, make_number
-from dockmirror.history.writer import HistoryWriter
 
 NOW = 1_800_000_000.0
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dockmirror.history.database import UnusableHistory, prepare_directory
+from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.history.tracker import PartState
-from dockmirror.history.writer import HistoryWriter
 
 from ..stacks import logged
 from .kept import NOW, KeptHistory, number_at, report

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
+from dockmirror.app.history import HistoryService
 from dockmirror.history.database import FILE_NAME
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
 from dockmirror.history.pulls import PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
-from dockmirror.history.service import HistoryService
 
 from ..stacks import logged
 from .kept import NOW, number_at, report

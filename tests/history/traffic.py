@@ -31,8 +31,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
-from dockmirror.web.access_log import AccessLog
-from dockmirror.web.request_counter import RequestCounter
+from dockmirror.web.access_log import AccessLog, RequestCounter
 from dockmirror.web.site import NetworkFilter, RegistryHost
 
 from ..fake_registry import digest

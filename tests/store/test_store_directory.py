@@ -17,7 +17,7 @@ from dockmirror.store.store_directory import (
     prepare_directory,
     try_writing,
 )
-from dockmirror.system.file_systems import find_file_system
+from dockmirror.system.posix import find_file_system
 
 from ..integration.parts.programs import require
 from ..stacks import logged

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import bcrypt
 from twisted.internet.task import Clock
 
-from dockmirror.app.export_gate import make_export_gate
+from dockmirror.app.local_admission import make_export_gate
 from dockmirror.app.naming import ImageName, parse_image_name
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from dockmirror.web.request_counter import endpoint_name
+from dockmirror.web.access_log import endpoint_name
 from tests.fake_registry import digest
 from tests.house import DOMAIN, House
 from tests.internet import LAYER, Internet

@@ -24,8 +24,7 @@ from ...store.threads import RunInThread
 from ..api.token_auth import TokenAuth
 from ..image_actions import Actor, ImageActions, Removal, Verification
 from ..pages.page import Language
-from .blocks import Content, Crumb, image_path, page
-from .details import ACTIONS
+from .details import ACTIONS, Content, Crumb, image_path, page
 
 _HOUR = 3600.0
 _READING = ("verify", "export")
