@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
 
-from attrs import evolve, frozen
-from zope.interface import implementer
+from attrs import frozen
 
-from ..config.settings import PolicySettings
 from ..oci.descriptor import Descriptor
 from ..oci.manifest import ManifestDocument, Platform
-from .fact_source import IClientFactSource
-from .known_digests import KnownParents
-from .repository_reader import RepositoryReader
-from .verdict import Subject
 
 
 @frozen
@@ -99,44 +92,3 @@ def _media_types(document: ManifestDocument) -> Iterator[str]:
     contents: list[Descriptor] = [*document.blobs, *(each.descriptor for each in document.children)]
     yield document.media_type
     yield from (each.media_type or "" for each in contents)
-
-
-LimitKey = Literal["platforms", "max_size", "media_types", "foreign_layers"]
-LIMIT_KEYS: tuple[LimitKey, ...] = ("platforms", "max_size", "media_types", "foreign_layers")
-
-
-@implementer(IClientFactSource)
-@frozen
-class ImageLimitSource:
-    """Checks one limit; ``reader`` is None until it is bound to a client.
-
-    :ivar fact: the limit, which is the name of the fact and of the policy's key alike.
-    """
-
-    fact: LimitKey
-    parents: KnownParents
-    reader: RepositoryReader | None = None
-    is_about_tags = False
-    needs_manifest = True
-
-    @property
-    def setting(self) -> str:
-        return self.fact
-
-    def bind(self, reader: RepositoryReader) -> ImageLimitSource:
-        return evolve(self, reader=reader)
-
-    async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
-    ) -> ImageVerdict | None:
-        """:raises RegistryError: when the manifest cannot be read."""
-        assert self.reader is not None
-        if subject.digest is None or policy is None:
-            return None
-        manifest = manifest or await self.reader.document(subject.digest)
-        platforms = []
-        if self.fact == "platforms":
-            await self.parents.record(subject, manifest)
-            platforms = [each.platform for each in await self.parents.find(subject) if each.platform]
-        limits = ImageLimits(**{self.fact: getattr(policy, self.fact)})
-        return check_image(limits, manifest, platforms)

@@ -15,16 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import frozen
-from twisted.logger import Logger
-from zope.interface import implementer
 
-from ..config.settings import PolicySettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.manifest import ManifestDocument, Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Repository, Tag
-from ..store.files import Version, file_version
-from .fact_source import IFactSource
 from .verdict import Refuse, Subject
 
 HEADER = (
@@ -125,72 +120,3 @@ def check_listed(subject: Subject, fact: Unlisted) -> Refuse:
         " digest, or ask the operator to add it with 'dockmirror lock'",
         "locked",
     )
-
-
-_log = Logger()
-
-
-class LockReader:
-    """A lock file, read again whenever it has changed; while it is invalid, its last valid state counts."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._version: Version | None = None
-        self._lock: LockFile | None = None
-
-    def current(self) -> LockFile:
-        """:raises OSError: when the file could not be read yet."""
-        version = file_version(self._path)
-        if self._lock is None or version != self._version:
-            self._read(version)
-        assert self._lock is not None
-        return self._lock
-
-    def _read(self, version: Version | None) -> None:
-        try:
-            self._lock = LockFile.parse(self._path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, LockFileInvalid) as error:
-            if self._lock is None:
-                raise OSError(f"{self._path}: {error}") from error
-            _log.error("{path} is left as it was: {error}", path=str(self._path), error=str(error))
-        self._version = version
-
-
-@implementer(IFactSource)
-class LockSource:
-    """Gathers the digest that the lock file of a policy gives a tag.
-
-    :param registry: the registry's name in images, such as docker.io.
-    """
-
-    fact = "locked"
-    setting = "lock"
-    is_about_tags = True
-    needs_manifest = False
-
-    def __init__(self, registry: str) -> None:
-        self._registry = registry
-        self._readers: dict[Path, LockReader] = {}
-
-    async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
-    ) -> Digest | Unlisted | None:
-        if policy is None or policy.lock is None or not isinstance(subject.reference, Tag):
-            return None
-        reader = self._readers.setdefault(policy.lock, LockReader(policy.lock))
-        repository = Repository(f"{self._registry}/{subject.repository}")
-        return find_locked(reader.current(), policy, repository, subject.reference)
-
-
-def find_locked(
-    lock: LockFile, policy: PolicySettings, repository: Repository, tag: Tag
-) -> Digest | Unlisted | None:
-    """Return the digest that the policy's lock file gives a tag, or what becomes of a tag that it lacks.
-
-    :param repository: with its registry in front.
-    """
-    assert policy.lock is not None
-    locked = lock.images.get((repository, tag))
-    if locked is not None:
-        return locked.digest
-    return Unlisted(policy.lock) if policy.unlisted == "refuse" else None

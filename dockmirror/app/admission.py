@@ -15,7 +15,7 @@ from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, HubPushTimes
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.known_digests import KnownDigestSource
-from ..admission.lock_file import LockSource
+from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ..admission.generation import Generation
-from ..admission.recall_exchange import RecalledContentFilter, RecallEnforcement
+from ..admission.recall_enforcement import RecalledContentFilter, RecallEnforcement
 from ..admission.recall_files import RecallReader
 from ..admission.recall_filter import RunningDeliveries
 from ..concurrency.caching import TTLCache

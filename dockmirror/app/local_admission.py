@@ -17,7 +17,8 @@ from zope.interface import implementer
 from ..admission.admit import Facts, admit
 from ..admission.cool_down import TagAges
 from ..admission.fact_source import FactGatherer
-from ..admission.lock_file import LockReader, Unlisted, find_locked
+from ..admission.lock_file import Unlisted
+from ..admission.lock_source import LockReader, find_locked
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import explain

@@ -227,8 +227,7 @@ def _make_operations_listener(
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
-        from ..web.status.history_section import HistorySource
-        from ..web.status.overview import StatusOverview
+        from ..web.status.overview import HistorySource, StatusOverview
 
         history = operations.history
         source = HistorySource(history.reader, history.in_thread, reactor) if history else None

@@ -11,15 +11,8 @@ from typing import Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import (
-    BucketNotReached,
-    NotRecallable,
-    RecallOrder,
-    RecallScope,
-    find_scope,
-    read_recalls,
-    remove_recalled,
-)
+from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
+from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
 from ..admission.recalls import Recall, fallbacks
 from ..app.naming import registry_names
 from ..config.notation import format_size

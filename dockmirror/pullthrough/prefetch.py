@@ -279,7 +279,9 @@ class PrefetchRegistry:
         if not request.head and isinstance(target, Manifest):
             self._record_manifest((target.repository, request.credentials), answer)
         elif not request.head and isinstance(target, Blob):
-            await self._record_blob(request, target, answer)
+            # the answer does not wait for it
+            begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
+            begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
         return answer
 
     def _record_manifest(self, client: _Client, answer: Answer) -> None:

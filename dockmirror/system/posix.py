@@ -1,4 +1,4 @@
-"""Files, file systems and signals: owners, the limit on open files, lines appended to files, and blocked signals."""
+"""Files and signals: owners, open files, types of file systems, lines appended to files, blocked signals."""
 
 from __future__ import annotations
 

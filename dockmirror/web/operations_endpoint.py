@@ -19,8 +19,8 @@ from .filter import HealthResource, RefusalResource
 from .pages.page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
 from .respond import refuse, render_coroutine
-from .status.overview import Status, StatusEvents, StatusOverview, StatusSource
-from .status.status_page import ASSETS, render_status
+from .status.overview import Status, StatusOverview, StatusSource
+from .status.status_page import ASSETS, StatusEvents, render_status
 from .status.status_text import render_status_json, render_status_text
 
 T = TypeVar("T")

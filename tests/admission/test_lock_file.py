@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dockmirror.admission.lock_file import (
-    HEADER,
-    LockedImage,
-    LockFile,
-    LockFileInvalid,
-    LockReader,
-    LockSource,
-)
+from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid
+from dockmirror.admission.lock_source import LockReader, LockSource
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.manifest import Platform

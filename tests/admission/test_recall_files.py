@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recall_exchange import PERIOD, RecalledContentFilter, RecallEnforcement
+from dockmirror.admission.recall_enforcement import PERIOD, RecalledContentFilter, RecallEnforcement
 from dockmirror.admission.recall_files import (
     REREAD_SECONDS,
     RecallReader,

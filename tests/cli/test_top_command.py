@@ -25,7 +25,7 @@ from dockmirror.status.status_values import (
 )
 from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.status import overview
-from dockmirror.web.status.history_section import HistorySummary
+from dockmirror.web.status.overview import HistorySummary
 from dockmirror.web.status.status_text import render_status_json
 from tests.cli.shop import Shop
 

@@ -2,111 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from twisted.web.template import Tag, tags
 
-from ...config.notation import format_size
-from ...http.server_request import ServerRequest
 from ...interfaces import Sighting
 from ...oci.digest import Digest
-from ...system.timestamps import format_timestamp
-from ..pages.page import LANGUAGES, PAGE, Language, PageAssets, language_for, read_asset, render_page
+from ..pages.page import Language
+from .blocks import NONE, Content, Crumb, badge, digest_code, facts, image_path, moment, page, rows, size
 from .catalog import HeldDetails, HeldLayer, HeldPlatform
 from .listing import artifact_badges, platform_badges
 from .pull_figures import PullFigure
-
-Content = Tag | str | list[Any]
-NONE = "-"
-"""Shown in place of a value that is unknown or zero."""
-_WORDS = {
-    code: Language(code, json.loads(files(__package__).joinpath(f"languages/{code}.json").read_text("utf-8")))
-    for code in LANGUAGES
-}
-ASSETS = PageAssets(PAGE.style + read_asset(__package__, "images.css"), "")
-POLICY = ASSETS.policy.replace("form-action 'none'", "form-action 'self'")
-"""The ``Content-Security-Policy``: no script, and forms that lead here."""
-
-
-def words_for(request: ServerRequest) -> Language:
-    """Return the phrases in the client's language.
-
-    :raises RegistryError: when the query cannot be parsed.
-    """
-    return _WORDS[language_for(request).code]
-
-
-@frozen
-class Crumb:
-    """A link to a page above."""
-
-    text: str
-    path: str
-
-
-def page(say: Language, title: str, crumbs: Iterable[Crumb], *content: Content) -> Tag:
-    """Return a document with links to the pages above it."""
-    path = [[tags.a(each.text, href=each.path), " / "] for each in crumbs]
-    above = tags.p(path, class_="crumbs") if path else ""
-    main = Tag("main")(above, tags.h1(title), [*content])
-    return render_page(f"{title} · dockmirror", say, main, look=ASSETS)
-
-
-def image_path(name: str, reference: object = "") -> str:
-    """Return the path of a repository's page, or of an image's."""
-    separator = "@" if isinstance(reference, Digest) else ":"
-    return f"/images/{quote(name)}{separator + quote(str(reference), safe=':') if reference else ''}"
-
-
-def moment(seconds: float, say: Language) -> Content:
-    """Return a time, to the minute."""
-    if not seconds:
-        return NONE
-    written = format_timestamp(seconds)
-    return tags.time(f"{written[:10]} {written[11:16]}", datetime=written)
-
-
-def size(count: int | None) -> str:
-    return NONE if count is None else format_size(count)
-
-
-def digest_code(digest: Digest) -> Tag:
-    """Return a digest, of which the beginning is shown."""
-    return tags.code(f"{digest.algorithm}:{digest.hex[:12]}", title=str(digest))
-
-
-def rows(names: Iterable[str], content: Iterable[Iterable[Content]], caption: str) -> Tag:
-    """Return a table, whose first column names the row; on a phone each cell bears its column's name."""
-    labels = list(names)
-    head = tags.thead(tags.tr(tags.th(name, scope="col") for name in labels))
-    body = tags.tbody(_row(labels, each) for each in content)
-    return tags.div(
-        tags.table(tags.caption(caption, class_="hidden"), head, body),
-        class_="wide", tabindex="0", role="region", **{"aria-label": caption},
-    )  # fmt: skip
-
-
-def _row(labels: list[str], cells: Iterable[Content]) -> Tag:
-    first, *others = cells
-    return tags.tr(
-        tags.th(first, scope="row"),
-        (tags.td(cell, **{"data-label": name}) for name, cell in zip(labels[1:], others, strict=True)),
-    )
-
-
-def facts(pairs: Iterable[tuple[str, Content]]) -> Tag:
-    """Return a list of names and values."""
-    return tags.dl(((tags.dt(name), tags.dd(value)) for name, value in pairs), class_="facts")
-
-
-def badge(text: str, is_good: bool) -> Tag:
-    return tags.span(text, class_="badge" if is_good else "badge lacking")
-
 
 ACTIONS = ("pin", "unpin", "remove", "warm", "refresh", "verify", "export")
 """The actions that operators may take."""

@@ -25,8 +25,9 @@ from ...store.store_index import StoreSnapshot
 from ...store.threads import RunInThread
 from ..pages.page import Language, send_document
 from ..respond import refuse, render_coroutine
+from .blocks import POLICY, image_path, words_for
 from .catalog import HeldDetails, ImageCatalog
-from .details import POLICY, DetailsView, image_path, render_details, words_for
+from .details import DetailsView, render_details
 from .listing import (
     PAGE_SIZE,
     TAGS_SIZE,

@@ -9,8 +9,8 @@ from attrs import frozen
 from twisted.web.template import Tag, tags
 
 from ..pages.page import Language
+from .blocks import NONE, Content, Crumb, badge, digest_code, image_path, moment, page, rows, size
 from .catalog import HeldRepository, HeldTag
-from .details import NONE, Content, Crumb, badge, digest_code, image_path, moment, page, rows, size
 from .pull_figures import PullFigure
 
 PAGE_SIZE = 100

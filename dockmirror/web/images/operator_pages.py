@@ -24,7 +24,8 @@ from ...store.threads import RunInThread
 from ..api.token_auth import TokenAuth
 from ..image_actions import Actor, ImageActions, Removal, Verification
 from ..pages.page import Language
-from .details import ACTIONS, Content, Crumb, image_path, page
+from .blocks import Content, Crumb, image_path, page
+from .details import ACTIONS
 
 _HOUR = 3600.0
 _READING = ("verify", "export")

@@ -12,7 +12,7 @@ from twisted.web.template import Tag, tags
 from ...config.notation import format_size
 from ...history.pulls import PullSums
 from ..pages.page import Language, table
-from .history_section import add_sums
+from .overview import add_sums
 
 Step = Literal["hour", "day", "week"]
 COLUMNS = ("time", "pulls", "failed", "cached", "fetched")

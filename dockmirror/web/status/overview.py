@@ -2,21 +2,92 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import astuple, evolve, frozen
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.template import Tag, flattenString
 
-from ...headers import first
-from ...http.server_request import ServerRequest
+from ...concurrency.caching import SingleFlight
+from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums
 from ...status.status_values import WorkerState
-from ..events import NextEvent
-from ..pages.page import Language, language_for
+from ...store.threads import RunInThread
 from ..readiness import ReadinessState
-from .history_section import HistorySource, HistorySummary
-from .status_page import render_parts
+
+DAY, WEEK = 86_400, 7 * 86_400
+HOURS, DAYS, WEEKS = 24, 30, 26
+"""Bars of the charts."""
+_TTL = 10.0
+"""Seconds for which sums are reused; the running pulls are read anew each time."""
+_MOST_RUNNING = 30
+_MOST_NAMES = 10
+
+
+@frozen
+class HistorySummary:
+    """The figures of the history.
+
+    :ivar week: the sums of the last seven days by registry; ``clients`` and ``images`` are the largest ones.
+    :ivar running: the pulls under way, newest first.
+    :ivar error: a sentence that says why the history cannot be read; empty if it can.
+    """
+
+    week: Sequence[PullSums] = ()
+    clients: Sequence[PullSums] = ()
+    images: Sequence[PullSums] = ()
+    hours: Sequence[PullSums] = ()
+    days: Sequence[PullSums] = ()
+    running: Sequence[Pull] = ()
+    error: str = ""
+
+    @property
+    def total(self) -> PullSums:
+        """The sums of the last seven days."""
+        return add_sums("", self.week)
+
+
+class HistorySource:
+    """Reads the summary in threads; all viewers share what was read."""
+
+    def __init__(self, reader: HistoryReader, in_thread: RunInThread, clock: IReactorTime) -> None:
+        self._reader = reader
+        self._in_thread = in_thread
+        self._clock = clock
+        self._flights: SingleFlight[None, HistorySummary] = SingleFlight()
+        self._sums: tuple[float, HistorySummary] | None = None
+
+    async def summary(self) -> HistorySummary:
+        return await self._flights.get(None, self._read)
+
+    async def _read(self) -> HistorySummary:
+        now = self._clock.seconds()
+        running = PullFilter(outcome="running")
+        try:
+            if self._sums is None or not 0 <= now - self._sums[0] < _TTL:
+                self._sums = now, await self._in_thread(partial(_read_sums, self._reader, now))
+            pulls = await self._in_thread(partial(self._reader.pulls, running, _MOST_RUNNING))
+        except HistoryError as error:
+            return HistorySummary(error=str(error))
+        return evolve(self._sums[1], running=pulls)
+
+
+def _read_sums(reader: HistoryReader, now: float) -> HistorySummary:
+    week = PullFilter(since=now - WEEK)
+    return HistorySummary(
+        reader.sums("registry", week),
+        reader.sums("client", week, _MOST_NAMES),
+        reader.sums("repository", week, _MOST_NAMES),
+        reader.sums("hour", PullFilter(since=now - HOURS * 3600)),
+        reader.sums("day", PullFilter(since=now - WEEKS * WEEK)),
+    )
+
+
+def add_sums(key: str, sums: Iterable[PullSums]) -> PullSums:
+    """Return the total of sums under a new key."""
+    rows = [(0, 0, 0, 0, 0, 0, 0.0, 0.0), *(astuple(each)[1:] for each in sums)]
+    return PullSums(key, *(sum(column) for column in zip(*rows, strict=True)))
+
 
 _STATE_TTL = 10.0
 """Seconds for which the result of a store check is reused: the page is refreshed every second."""
@@ -80,47 +151,3 @@ class StatusOverview:
         if self._state is None or not 0 <= now - self._state[0] < _STATE_TTL:
             self._state = now, await self._source.state()
         return self._state[1]
-
-
-_SILENCE = 4
-"""Looks without a change after which an empty event is sent."""
-
-
-class StatusEvents:
-    """Makes the events of each viewer: a JSON object of HTML by the selectors of the parts."""
-
-    def __init__(self, overview: StatusOverview) -> None:
-        self._overview = overview
-
-    def subscribe(self, request: ServerRequest) -> NextEvent:
-        """Return the function that makes a viewer's next event.
-
-        :raises RegistryError: when the query cannot be parsed.
-        """
-        say, host = language_for(request), first(request.requestHeaders, "Host") or ""
-        return _Viewer(self._overview, host, say).next_event
-
-
-@define
-class _Viewer:
-    """Remembers what a viewer was sent."""
-
-    _overview: StatusOverview
-    _host: str
-    _say: Language
-    _shown: dict[str, str] = field(factory=dict)
-    _unchanged: int = 0
-
-    async def next_event(self) -> str | None:
-        """Return the parts that changed; if none did, sometimes an empty event, which tells the page so."""
-        parts = render_parts(await self._overview.status(), self._host, self._say)
-        rendered = {selector: await _flatten(part) for selector, part in parts.items()}
-        changed = {selector: html for selector, html in rendered.items() if self._shown.get(selector) != html}
-        self._shown = rendered
-        self._unchanged = 0 if changed else self._unchanged + 1
-        return json.dumps(changed) if changed or self._unchanged % _SILENCE == 0 else None
-
-
-async def _flatten(part: Tag) -> str:
-    html: bytes = await flattenString(None, part)
-    return html.decode()

@@ -17,8 +17,7 @@ from ...status.status_values import AddressStatus, CertificateStatus, DownloadSt
 from ...system.timestamps import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
-from .history_section import HistorySummary
-from .overview import Status
+from .overview import HistorySummary, Status
 
 _TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "started", "time", "told"}
 """The fields of the JSON that hold times."""

@@ -15,7 +15,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import content_files
-from dockmirror.web.images import details
+from dockmirror.web.images import blocks
 from tests.archive.packing import described, manifest
 from tests.cli.shop import AMD, BASE, INDEX, NGINX, OTHER, USED
 from tests.stacks import now
@@ -167,7 +167,7 @@ def test_a_page_needs_no_script_and_says_so(endpoint: Endpoint) -> None:
 
 
 def test_phrases_are_the_same_in_all_languages() -> None:
-    english, *others = details._WORDS.values()
+    english, *others = blocks._WORDS.values()
     for other in others:
         assert list(other.words) == list(english.words)
         for key, phrase in other.words.items():

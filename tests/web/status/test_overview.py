@@ -9,8 +9,7 @@ from twisted.internet.task import Clock
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.history_section import HistorySource, HistorySummary, add_sums
-from dockmirror.web.status.overview import StatusOverview
+from dockmirror.web.status.overview import HistorySource, HistorySummary, StatusOverview, add_sums
 from tests.stacks import now
 from tests.store.threads import inline
 

@@ -28,8 +28,7 @@ from dockmirror.status.status_values import (
 )
 from dockmirror.web.pages.page import LANGUAGES, Language
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.history_section import HistorySummary
-from dockmirror.web.status.overview import Status
+from dockmirror.web.status.overview import HistorySummary, Status
 from dockmirror.web.status.status_page import render_status
 from dockmirror.web.status.status_text import (
     describe_failure,

@@ -1,0 +1,167 @@
+"""The sections of the status page: traffic, pulls, clients, images, the cache, and the mirror itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from twisted.web.template import Tag, tags
+
+from ...config.notation import format_size
+from ...history.pulls import Pull, PullSums
+from ..pages.own_pulls import name_image
+from ..pages.page import Language, format_age, inline_code, section, table
+from .charts import Step, make_bars, render_chart
+from .overview import DAYS, HOURS, WEEKS, HistorySummary, Status
+from .status_text import (
+    SUM_COLUMNS,
+    describe_expiry,
+    describe_running,
+    format_percent,
+    format_sums,
+    format_uptime,
+    format_waiting,
+)
+
+_STEPS: Sequence[tuple[Step, int]] = (("hour", HOURS), ("day", DAYS), ("week", WEEKS))
+
+
+def render_traffic(status: Status, say: Language) -> Tag:
+    part = section("traffic", say("status.traffic"))
+    history = _available(part, status.history, say)
+    if history is None:
+        return part
+    legend = (tags.span(say(f"status.{kind}"), class_=f"key {kind}") for kind in ("hit", "miss"))
+    part(tags.p(say("status.utc"), class_="note"), tags.p([*legend]))
+    for step, count in _STEPS:
+        sums = history.hours if step == "hour" else history.days
+        part(render_chart(make_bars(sums, step, count, status.now), step, say))
+    return part
+
+
+def render_running(pulls: Sequence[Pull], now: float, say: Language) -> Tag:
+    """Return the list of the pulls under way."""
+    items = (
+        tags.li(
+            tags.p(tags.code(name_image(each), title=f"{each.registry}/{each.repository} {each.reference}")),
+            tags.p(describe_running(each, now, say), class_="figures"),
+            id=f"pull-{each.number}",
+        )
+        for each in pulls
+    )
+    return tags.ol([*items], class_="fetches")
+
+
+def render_sums(name: str, status: Status, say: Language) -> Tag:
+    """Return the section of the clients or of the images that pulled, or were pulled, most this week."""
+    part = section(name, say(f"status.{name}"))
+    history = _available(part, status.history, say)
+    if history is None:
+        return part
+    sums: Sequence[PullSums] = history.clients if name == "clients" else history.images
+    if not sums:
+        return part(tags.p(say("status.no_pulls"), class_="none"))
+    columns = [say(f"status.column.{each}") for each in (name, *SUM_COLUMNS)]
+    rows = (render_row(each.key or say("status.unnamed"), format_sums(each), columns) for each in sums)
+    return part(table(columns, rows, "numbers"))
+
+
+def _available(part: Tag, history: HistorySummary | None, say: Language) -> HistorySummary | None:
+    """Return the history, or None after saying in the section why there is none."""
+    if history is not None and not history.error:
+        return history
+    part(tags.p(inline_code(history.error if history else say("status.no_history")), class_="none"))
+    return None
+
+
+def render_row(name: str, numbers: Sequence[str], columns: Sequence[str]) -> Tag:
+    """Return a row of numbers, each labelled for narrow screens without a table head."""
+    cells = (tags.td(each, **{"data-of": of}) for each, of in zip(numbers, columns[1:], strict=True))
+    return tags.tr(tags.th(tags.code(name), scope="row"), [*cells])
+
+
+def render_cache(status: Status, say: Language) -> Tag:
+    part = section("cache", say("status.cache"))
+    if status.worker_state.cache is None:
+        return part(tags.p(say("status.no_cache"), class_="none"))
+    return part(tags.dl(*_tiles(status, say), class_="tiles"), *_usage(status, say))
+
+
+def _tiles(status: Status, say: Language) -> Iterator[Tag]:
+    usage = status.worker_state.cache
+    if usage is not None:
+        label = say("status.held")
+        full = tags.progress(value=str(usage.bytes), max=str(max(usage.limit, 1)), **{"aria-label": label})
+        yield _tile(label, format_size(usage.bytes), say("status.limit", size=format_size(usage.limit)), full)
+    if status.history is not None and not status.history.error:
+        total = status.history.total
+        share = format_percent(total.cached_bytes, total.cached_bytes + total.upstream_bytes)
+        yield _tile(say("status.hit"), share, say("status.this_week"))
+        yield _tile(say("status.waiting"), format_waiting(total.saved_seconds), say("status.this_week"))
+
+
+def _tile(name: str, value: str, unit: str, *more: Tag) -> Tag:
+    return tags.div(tags.dt(name), tags.dd(tags.strong(value), " ", unit, *more))
+
+
+def _usage(status: Status, say: Language) -> Iterator[Tag]:
+    usage = status.worker_state.usage
+    yield tags.h3(say("status.usage"))
+    if usage is None:
+        yield tags.p(say("status.no_usage"), class_="none")
+        return
+    yield tags.p(say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured))))
+    if not usage.registries:
+        yield tags.p(say("status.nothing"), class_="none")
+        return
+    columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
+    rows = (
+        render_row(
+            each.registry, (format_size(each.bytes), format_size(each.shared), str(each.contents)), columns
+        )
+        for each in usage.registries
+    )
+    yield table(columns, rows, "numbers")
+
+
+_DOCUMENTS = "https://github.com/dockmirror/dockmirror/blob/main/docs"
+_LINKS = {
+    "documents": f"{_DOCUMENTS}/how-to/monitor.md",
+    "metrics": "metrics",
+    "json": "status.json",
+    "dashboard": f"{_DOCUMENTS}/examples/grafana.json",
+    "alerts": f"{_DOCUMENTS}/examples/alerts.yml",
+}
+
+
+def render_mirror(status: Status, say: Language) -> Tag:
+    facts = {
+        "version": status.version,
+        "uptime": format_uptime(status.now - status.started),
+        "processes": str(status.worker_state.processes),
+    }
+    rows = (
+        tags.tr(tags.th(say(f"status.{name}"), scope="row"), tags.td(value)) for name, value in facts.items()
+    )
+    held = {"images": "images"} if status.worker_state.cache else {}
+    links = (
+        tags.li(tags.a(say(f"status.link.{name}"), href=url)) for name, url in {**held, **_LINKS}.items()
+    )
+    part = section("mirror", say("status.mirror"))
+    part(tags.div(tags.table(tags.tbody([*rows]), class_="facts"), class_="wide"))
+    if status.worker_state.certificates:
+        part(tags.h3(say("status.certificates")), _certificates(status, say))
+    return part(tags.ul([*links], class_="links"))
+
+
+def _certificates(status: Status, say: Language) -> Tag:
+    rows = (
+        tags.tr(
+            tags.th(tags.code(each.file), scope="row"),
+            tags.td(
+                describe_expiry(each, status.now, say),
+                class_="bad" if each.expires - status.now < 7 * 86_400 else "",
+            ),
+        )
+        for each in status.worker_state.certificates
+    )
+    return table((say("status.column.file"), say("status.column.expires")), rows, "facts")
