@@ -64,7 +64,6 @@ def test_dashboard() -> None:
         assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
         shown.add(metric)
     assert set(kinds) - shown == {
-        "dockmirror_admissions_total",
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
         "dockmirror_prefetch_wasted_bytes_total",

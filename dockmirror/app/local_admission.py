@@ -37,7 +37,6 @@ from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .naming import ImageName, registry_names
-from .verdict_sources import make_verdict_sources
 
 
 @frozen
@@ -185,6 +184,8 @@ class LocalVerdicts:
         return verdict if isinstance(verdict, Refuse) else None
 
     async def _gather(self, registry: str, subject: Subject, image: StoredImage) -> Facts:
+        from .verdict_sources import make_verdict_sources  # which imports what asks a network
+
         sources = make_verdict_sources(
             registry, self._settings, self._documents, _at_once, self._clock, _no_network
         )

@@ -280,7 +280,7 @@ def _pull_through(
             clock,
         ),
     )
-    if upstream.prefetch:
+    if cache.bucket is None if upstream.prefetch is None else upstream.prefetch:
         manifests = ManifestStore(cache.contents)
         budget = _prefetch_budget(context, cache)
         cached = PrefetchRegistry(cached, manifests, cache.contents, budget, clock, changes.store_name)

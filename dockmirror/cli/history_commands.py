@@ -78,25 +78,14 @@ class _Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option("-f", "--follow", is_flag=True, help="Go on, and print each pull when it has ended.")
 @json_option
 @click.pass_obj
-def history(
-    context: Context,
-    /,
-    image: str,
-    limit: int,
-    follow: bool,
-    as_json: bool,
-    until: float | None,
-    **given: Any,
-) -> None:
+def history(context: Context, /, image: str, limit: int, follow: bool, as_json: bool, **given: Any) -> None:
     """Show the last pulls, or those of an image: a name, with or without a tag, or a pattern such as
     'ghcr.io/team/*'.
 
     Exit status: 0, or 1 when there is no history.
     """
     settings = context.settings
-    conditions = {key: value for key, value in given.items() if value}
-    if until is not None:
-        conditions["until"] = until
+    conditions = {key: value for key, value in given.items() if value not in (None, "")}
     filter = PullFilter(image=complete_pattern(image, settings), **conditions)
     reader = open_reader(settings)
     with _errors():

@@ -12,7 +12,6 @@ import click
 from attrs import frozen
 
 from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
-from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
 from ..admission.recalls import Recall, fallbacks
 from ..app.naming import registry_names
 from ..config.notation import format_size
@@ -23,7 +22,6 @@ from ..history.reader import SqliteHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Repository, Tag
-from ..store.bucket.blocking_bucket import BucketAddress
 from ..store.tag_history import TagHistoryFiles
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
@@ -115,6 +113,9 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
 
 
 def _order(settings: Settings, root: Path) -> RecallOrder:
+    from ..admission.recall_order import RecallOrder
+    from ..store.bucket.blocking_bucket import BucketAddress
+
     bucket = BucketAddress(settings.store, settings.store_endpoint) if settings.store else None
     return RecallOrder(root, bucket, time.time)
 
@@ -132,6 +133,8 @@ def _fields(statement: Recall) -> dict[str, Any]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    from ..admission.recall_order import NotRecallable
+
     try:
         yield
     except NotRecallable as error:
@@ -155,6 +158,8 @@ def _confirm(digest: Digest, scope: RecallScope, yes: bool, as_json: bool) -> No
 
 def _publish(order: RecallOrder, made: Recall) -> tuple[bool, str]:
     """Put a statement into the bucket; return whether it is there, and the problem if it is not."""
+    from ..admission.recall_order import BucketNotReached
+
     try:
         order.publish(made)
     except BucketNotReached as error:

@@ -120,7 +120,7 @@ class UpstreamSettings(_Frozen):
     timeout: Timeout = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     segments: Segments = AUTOMATIC
-    prefetch: bool = True
+    prefetch: bool | None = None
 
     @property
     def url(self) -> str:

@@ -96,7 +96,7 @@ def test_hostile_writes(mirror: Mirror, taking: Witness, came: Record) -> None:
 def _nothing_came_of(mirror: Mirror, witness: Witness, hostile: Sequence[Hostile]) -> str:
     with touched_by(mirror.pids()) as touched:
         slowest = _all_answered(mirror, hostile)
-    outside = touched.outside(mirror.cache)
+    outside = touched.outside(mirror.cache, mirror.state)
     smuggled = [line for line in witness.asked if CANARY in line]
     wrong = [*smuggled, *witness.faults, *outside]
     assert not wrong, "\n".join(wrong)

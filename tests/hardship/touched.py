@@ -32,10 +32,17 @@ class Touched:
         """The number of different names."""
         return len(self.names)
 
-    def outside(self, directory: Path) -> list[str]:
-        """The names outside of the directory, of programs and of their libraries."""
+    def outside(self, *directories: Path) -> list[str]:
+        """The names outside of these directories, of programs and of their libraries."""
         checkout = Path(__file__).parents[2]
-        homes = (str(directory), sys.prefix, sys.base_prefix, f"{checkout}/dockmirror", "/usr/lib", "/lib")
+        homes = (
+            *map(str, directories),
+            sys.prefix,
+            sys.base_prefix,
+            f"{checkout}/dockmirror",
+            "/usr/lib",
+            "/lib",
+        )
         inside = tuple(f"{home}/" for home in homes)
         return sorted(
             name

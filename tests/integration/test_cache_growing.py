@@ -32,14 +32,14 @@ MEMORY = 256 if LONG else 128
 @pytest.fixture(scope="module")
 def upstream(chains: MakeChain) -> Iterator[Chain]:
     """A mirror for these tests; each has repositories of its own."""
-    with chains(grace=1) as chain:
+    with chains(upstream={"segments": 1}, grace=1) as chain:
         yield chain
 
 
 @pytest.fixture(scope="module")
 def second(upstream: Chain, directory: MakeDirectory, make_machine: MakeMachine) -> Iterator[Mirror]:
     """Another mirror process, on the directory of the first."""
-    upstreams = {"docker": {"url": upstream.front.url, "realms": [upstream.tokens.url]}}
+    upstreams = {"docker": {"url": upstream.front.url, "realms": [upstream.tokens.url], "segments": 1}}
     with Mirror(
         directory("second"), make_machine(), upstreams, cache=str(upstream.mirror.cache), grace=1
     ) as mirror:

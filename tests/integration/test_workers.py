@@ -61,7 +61,7 @@ class Several(Mirror):
 
     def is_whole(self) -> bool:
         """Return True if both workers serve."""
-        return self.counted("dockmirror_workers") == 2
+        return self.counted("dockmirror_workers ") == 2
 
 
 def size(pushed: Image) -> int:

@@ -39,6 +39,7 @@ class Mirror(Process):
         self.directory = directory
         self.directories.append(directory)
         self.configuration = directory / "dockmirror.toml"
+        self.state = directory / "state"
         self._settings: dict[str, Any] = {
             "domain": DOMAIN,
             "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
@@ -54,7 +55,7 @@ class Mirror(Process):
         paths = filter(None, (str(_CHECKOUT), machine.environment.get("PYTHONPATH")))
         environment = {
             **machine.environment,
-            "STATE_DIRECTORY": str(directory / "state"),
+            "STATE_DIRECTORY": str(self.state),
             "PYTHONPATH": ":".join(paths),
         }
         twistd = str(Path(sys.executable).with_name("twistd"))
