@@ -72,7 +72,7 @@ class Wanted:
         )
 
 
-class Pull:
+class ImagePuller:
     """Pulls images through a registry that verifies its contents.
 
     Blobs that the mirror holds, as its ``Cache-Status`` says, are not read again.

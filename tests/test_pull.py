@@ -17,7 +17,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Referrers, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import HELD_PAUSES, HeldCheck, Pull, PulledImage, Wanted
+from dockmirror.pull import HELD_PAUSES, HeldCheck, ImagePuller, PulledImage, Wanted
 
 from .answering import Feed, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
@@ -33,7 +33,7 @@ def shelf() -> Shelf:
 def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> PulledImage:
     """Return the outcome of a pull."""
     counted = PulledImage()
-    now(Pull(shelf).image(Wanted(PLACE, LATEST, platforms, referrers), counted))
+    now(ImagePuller(shelf).image(Wanted(PLACE, LATEST, platforms, referrers), counted))
     return counted
 
 
@@ -50,7 +50,7 @@ def test_all_platforms_are_pulled_once(shelf: Shelf) -> None:
 def test_missing_content_is_checked_again(shelf: Shelf) -> None:
     """A mirror stores a blob a moment after it was sent."""
     clock = Clock()
-    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
+    asked = now(ImagePuller(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     assert len(asked) == 10
     check = HeldCheck(shelf, clock, jobs=3)
     late = str(Blob(PLACE, Digest.of(b"base")))
@@ -66,7 +66,7 @@ def test_missing_content_is_checked_again(shelf: Shelf) -> None:
 def test_missing_content_is_reported(shelf: Shelf) -> None:
     """After some checks: content that was not stored, and content that is gone."""
     clock = Clock()
-    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
+    asked = now(ImagePuller(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     kept = str(Blob(PLACE, Digest.of(b"base")))
     gone = str(Asked(PLACE, Digest.of(FOR_ARM)))
     shelf.held.remove(kept)
@@ -105,7 +105,7 @@ def test_a_failed_blob_fails_the_image(shelf: Shelf) -> None:
     del shelf.contents[missing]
     counted = PulledImage()
     with pytest.raises(BlobUnknown):
-        now(Pull(shelf, jobs=1).image(Wanted(PLACE, LATEST), counted))
+        now(ImagePuller(shelf, jobs=1).image(Wanted(PLACE, LATEST), counted))
     assert counted.fetched == 5
     shelf.put(b"{}")
     with pytest.raises(ManifestInvalid):
@@ -146,7 +146,9 @@ def test_blobs_are_read_a_few_at_a_time(shelf: Shelf) -> None:
         yield took
         del shown[path]
 
-    work = Deferred.fromCoroutine(Pull(shelf, 2, bar).image(Wanted(PLACE, LATEST), counted := PulledImage()))
+    work = Deferred.fromCoroutine(
+        ImagePuller(shelf, 2, bar).image(Wanted(PLACE, LATEST), counted := PulledImage())
+    )
     outcome = watch(work)
     first, second = shown
     feeds[first].send(paths[first])

@@ -24,7 +24,7 @@ from .verdict import SERVE, HookVerdict, MissingFact, Refuse, ServeInstead, Subj
 
 
 @frozen
-class Facts:
+class AdmissionFacts:
     """The facts about a subject, one for each kind of rule; None where no rule applies.
 
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
@@ -49,20 +49,20 @@ class Facts:
     hook: HookVerdict | MissingFact | None = None
     warn_only: frozenset[str] = field(default=frozenset())
 
-    def enforced(self) -> Facts:
+    def enforced(self) -> AdmissionFacts:
         """Return the facts without those whose rule only warns."""
         return evolve(self, **dict.fromkeys(self.warn_only), warn_only=frozenset())
 
 
-FACT_NAMES = tuple(name for name in fields_dict(Facts) if name != "warn_only")
+FACT_NAMES = tuple(name for name in fields_dict(AdmissionFacts) if name != "warn_only")
 
 
-def admit(subject: Subject, facts: Facts) -> Verdict:
+def admit(subject: Subject, facts: AdmissionFacts) -> Verdict:
     """Return what is served to a client that requests the subject."""
     return next((verdict for verdict in _verdicts(subject, facts) if verdict != SERVE), SERVE)
 
 
-def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
+def _verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
     """Yield the verdict of each rule that applies, in order; the first other than SERVE counts."""
     for name in FACT_NAMES:
         fact = getattr(facts, name)
@@ -86,7 +86,7 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
     yield from _image_verdicts(subject, facts)
 
 
-def _image_verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
+def _image_verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
     """Yield the verdicts of the rules about the image itself."""
     if isinstance(facts.signature, SignatureVerdict) and not facts.signature.signer:
         yield Refuse(

@@ -14,7 +14,7 @@ from zope.interface import Attribute, Interface
 from ..config.settings import PolicySettings
 from ..oci.errors import RegistryError
 from ..oci.manifest import ManifestDocument
-from .admit import Facts
+from .admit import AdmissionFacts
 from .policies import Policies
 from .repository_reader import RepositoryReader
 from .verdict import MissingFact, Subject
@@ -82,7 +82,7 @@ class FactGatherer:
         applicable: Sequence[tuple[IFactSource, PolicySettings | None]],
         load_manifest: LoadManifest,
         reader: RepositoryReader,
-    ) -> Facts:
+    ) -> AdmissionFacts:
         """Return the facts of these sources.
 
         :param reader: reads more of the repository as the client.
@@ -99,7 +99,7 @@ class FactGatherer:
         warned = {
             source.fact for source, policy in applicable if policy is not None and policy.mode == "warn"
         }
-        return Facts(**named, warn_only=frozenset(warned))
+        return AdmissionFacts(**named, warn_only=frozenset(warned))
 
     async def _gather(
         self,

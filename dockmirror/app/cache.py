@@ -32,7 +32,7 @@ from ..interfaces import (
     IUploadStaging,
 )
 from ..oci.errors import RegistryError
-from ..pull import Pull, PulledImage, Wanted
+from ..pull import ImagePuller, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
 from ..store import pins
@@ -311,7 +311,7 @@ class PinRefresh(PeriodicTask):
     async def _refresh(self, pin: Pin) -> None:
         wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
         try:
-            await Pull(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
+            await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
         except (RegistryError, OSError) as error:
             _log.warn("cannot refresh the pinned image {image}: {error}", image=str(pin), error=str(error))
             self._failed.put(pin, True, REFRESH_RETRY)

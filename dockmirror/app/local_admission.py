@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from ..admission.admit import Facts, admit
+from ..admission.admit import AdmissionFacts, admit
 from ..admission.cool_down import TagAges
 from ..admission.fact_source import FactGatherer
 from ..admission.lock_file import Unlisted
@@ -63,7 +63,7 @@ class TagUnderPolicy:
 
     def decide(self, digest: Digest | None) -> Verdict:
         """Return what the policy would do if the tag named the digest, whether it is enforced or not."""
-        return admit(evolve(self.subject, digest=digest), Facts(ages=self.ages))
+        return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=self.ages))
 
 
 @frozen
@@ -82,7 +82,7 @@ class LockedTag:
     def decide(self, digest: Digest | None) -> Verdict:
         """Return what the lock file does if the tag names the digest, whether it is enforced or not."""
         subject = Subject("", Repository(self.image.repository.rest), self.image.reference, digest)
-        return admit(subject, Facts(locked=self.fact))
+        return admit(subject, AdmissionFacts(locked=self.fact))
 
 
 class LocalAdmission:
@@ -183,7 +183,7 @@ class LocalVerdicts:
         verdict = admit(subject, facts.enforced())
         return verdict if isinstance(verdict, Refuse) else None
 
-    async def _gather(self, registry: str, subject: Subject, image: StoredImage) -> Facts:
+    async def _gather(self, registry: str, subject: Subject, image: StoredImage) -> AdmissionFacts:
         from .verdict_sources import make_verdict_sources  # which imports what asks a network
 
         sources = make_verdict_sources(

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError
-from ..pull import HeldCheck, Pull, PulledImage, Wanted, explain_missing
+from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..store import warm_ups
 from ..store.threads import RunInThread
 from ..store.warm_ups import State, WarmUp
@@ -68,7 +68,7 @@ class WarmUpRunner(PeriodicTask):
         )
         pulled = PulledImage()
         try:
-            parts = await Pull(self._registry(), _JOBS).image(wanted, pulled)
+            parts = await ImagePuller(self._registry(), _JOBS).image(wanted, pulled)
             missing = await HeldCheck(self._registry(), self._clock, _JOBS).missing(parts)
             error = explain_missing(missing) or ""
         except RegistryError as refused:

@@ -80,7 +80,7 @@ class Diagnosis:
 
 
 @frozen
-class Subject:
+class DiagnosedAddress:
     """An address of an upstream that is to be diagnosed.
 
     :ivar upstream: has that address only.
@@ -112,7 +112,7 @@ async def diagnose_all(
         upstream = settings.upstreams[name]
         for number, single in enumerate(upstream.by_address()):
             account = all_accounts.get(name) if number == 0 or upstream.replicas else None
-            subject = Subject(name, single, account, wanted)
+            subject = DiagnosedAddress(name, single, account, wanted)
             running.append(
                 Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
             )
@@ -120,7 +120,7 @@ async def diagnose_all(
 
 
 async def diagnose(
-    subject: Subject, agent_for: AgentFor, proxies: ProxySettings, clock: IReactorTime
+    subject: DiagnosedAddress, agent_for: AgentFor, proxies: ProxySettings, clock: IReactorTime
 ) -> Diagnosis:
     """Diagnose one address of an upstream."""
     found: dict[str, list[str]] = {}

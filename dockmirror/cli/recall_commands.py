@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import frozen
@@ -28,6 +28,9 @@ from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
 from .main import make_config_option
 from .output import print_json, print_note, print_table
+
+if TYPE_CHECKING:
+    from ..admission.recall_order import RecallOrder
 
 _SHOWN = 20
 

@@ -18,7 +18,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
-from ..pull import HeldCheck, Pull, PulledImage, Wanted, explain_missing
+from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from .arguments import complete_image, json_option, platforms_option
 from .command_context import Context, parse_image, run_with_reactor
 from .output import print_json, print_table, progress_bars
@@ -156,12 +156,12 @@ async def _warm(
     mirror_agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
     registry = connect_to_mirror(mirror, mirror_agent, reactor, credentials)
     with progress_bars("") as bars:
-        pull = Pull(registry, jobs, partial(_progress_bar, bars))
+        pull = ImagePuller(registry, jobs, partial(_progress_bar, bars))
         results = [await _pull(pull, bars, name, image) for name, image in wanted.items()]
     return await _check_held(results, HeldCheck(registry, reactor, jobs))
 
 
-async def _pull(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
+async def _pull(pull: ImagePuller, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
     """Pull one image, with its name above its progress bars."""
     pulled = PulledImage()
     if not bars.disable:

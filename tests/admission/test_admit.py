@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.admission.admit import FACT_NAMES, Facts, admit
+from dockmirror.admission.admit import FACT_NAMES, AdmissionFacts, admit
 from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
 from dockmirror.admission.fact_source import GATHER_TIMEOUT, IFactSource
 from dockmirror.admission.generation import Generation
@@ -48,29 +48,29 @@ YOUNG = ages((OLD, 0, 1), (NEW, 1, 3))
 @pytest.mark.parametrize(
     ("facts", "expected", "rule"),
     [
-        (Facts(), Serve, ""),
-        (Facts(ages=YOUNG), OLD, "ages"),
-        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 8))), Serve, ""),
-        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 7.9))), OLD, "ages"),
-        (Facts(ages=ages((NEW, 0, 0), (OLD, 1, 2), (NEW, 3, 3))), Serve, ""),
-        (Facts(ages=ages((NEW, 0, 0), first_pull="refuse")), Refuse, "ages"),
-        (Facts(ages=ages((NEW, 0, 7), first_pull="registry")), Serve, ""),
-        (Facts(ages=ages(first_pull="registry")), Refuse, "ages"),
-        (Facts(ages=ages()), Serve, ""),
-        (Facts(ages=ages((OLD, 0, 1))), OLD, "ages"),
-        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 3), excepted=True)), Serve, ""),
-        (Facts(ages=ages((OLD, 0, 1), (NEW, 1, 3), withheld=frozenset({OLD}))), Refuse, "ages"),
-        (Facts(ages=MISSING), Refuse, "ages"),
-        (Facts(ages=MISSING, warn_only=frozenset({"ages"})).enforced(), Serve, ""),
-        (Facts(known=False), Refuse, "known"),
-        (Facts(known=True), Serve, ""),
-        (Facts(recall="CVE-1"), Refuse, "recall"),
-        (Facts(recall="CVE-1", ages=YOUNG), OLD, "ages"),
-        (Facts(locked=OLD, ages=ages((NEW, 0, 9))), OLD, "locked"),
-        (Facts(locked=NEW, ages=YOUNG), Serve, ""),
+        (AdmissionFacts(), Serve, ""),
+        (AdmissionFacts(ages=YOUNG), OLD, "ages"),
+        (AdmissionFacts(ages=ages((OLD, 0, 1), (NEW, 1, 8))), Serve, ""),
+        (AdmissionFacts(ages=ages((OLD, 0, 1), (NEW, 1, 7.9))), OLD, "ages"),
+        (AdmissionFacts(ages=ages((NEW, 0, 0), (OLD, 1, 2), (NEW, 3, 3))), Serve, ""),
+        (AdmissionFacts(ages=ages((NEW, 0, 0), first_pull="refuse")), Refuse, "ages"),
+        (AdmissionFacts(ages=ages((NEW, 0, 7), first_pull="registry")), Serve, ""),
+        (AdmissionFacts(ages=ages(first_pull="registry")), Refuse, "ages"),
+        (AdmissionFacts(ages=ages()), Serve, ""),
+        (AdmissionFacts(ages=ages((OLD, 0, 1))), OLD, "ages"),
+        (AdmissionFacts(ages=ages((OLD, 0, 1), (NEW, 1, 3), excepted=True)), Serve, ""),
+        (AdmissionFacts(ages=ages((OLD, 0, 1), (NEW, 1, 3), withheld=frozenset({OLD}))), Refuse, "ages"),
+        (AdmissionFacts(ages=MISSING), Refuse, "ages"),
+        (AdmissionFacts(ages=MISSING, warn_only=frozenset({"ages"})).enforced(), Serve, ""),
+        (AdmissionFacts(known=False), Refuse, "known"),
+        (AdmissionFacts(known=True), Serve, ""),
+        (AdmissionFacts(recall="CVE-1"), Refuse, "recall"),
+        (AdmissionFacts(recall="CVE-1", ages=YOUNG), OLD, "ages"),
+        (AdmissionFacts(locked=OLD, ages=ages((NEW, 0, 9))), OLD, "locked"),
+        (AdmissionFacts(locked=NEW, ages=YOUNG), Serve, ""),
     ],
 )
-def test_verdicts(facts: Facts, expected: Any, rule: str) -> None:
+def test_verdicts(facts: AdmissionFacts, expected: Any, rule: str) -> None:
     """Each fact alone, and which comes first."""
     verdict = admit(SUBJECT, facts)
     if isinstance(expected, Digest):
@@ -92,7 +92,7 @@ def test_properties(runs: list[tuple[Digest, int]], first_pull: str, missing: st
     for digest, days in runs:
         spans.append((digest, now, now + days))
         now += days + 1
-    facts = Facts(ages=ages(*spans, first_pull=first_pull))
+    facts = AdmissionFacts(ages=ages(*spans, first_pull=first_pull))
     changes: dict[str, Any] = {missing: MISSING}
     assert isinstance(admit(SUBJECT, evolve(facts, **changes)), Refuse)
     verdict = admit(SUBJECT, facts)

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.web.iweb import IAgent
 
 from dockmirror.app.naming import parse_image_name
-from dockmirror.cli.diagnostics import Diagnosis, Subject, diagnose
+from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
@@ -59,7 +59,7 @@ def examined(
 
     clock = Clock()
     wanted = [parse_image_name(image, load({}, {})) for image in images]
-    work = Outcome(diagnose(Subject(name, upstream, account, wanted), agent_for, proxies, clock))
+    work = Outcome(diagnose(DiagnosedAddress(name, upstream, account, wanted), agent_for, proxies, clock))
     internet.agent.flush()
     clock.advance(upstream.timeout)
     found: Diagnosis = work.get()
