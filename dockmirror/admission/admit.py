@@ -19,8 +19,16 @@ from ..oci.digest import Digest
 from .cool_down import TagAges, check_age
 from .image_limits import ImageVerdict
 from .lock_file import Unlisted, check_listed
-from .signatures import SignatureVerdict
-from .verdict import SERVE, HookVerdict, MissingFact, Refuse, ServeInstead, Subject, Verdict
+from .verdict import (
+    SERVE,
+    HookVerdict,
+    MissingFact,
+    Refuse,
+    ServeInstead,
+    SignatureVerdict,
+    Subject,
+    Verdict,
+)
 
 
 @frozen

@@ -28,14 +28,13 @@ from .signatures import (
     SIMPLE_SIGNING,
     SignatureInvalid,
     SignatureLayer,
-    SignatureVerdict,
     Signers,
     VerifyBundle,
     is_signature,
     parse_signature_layers,
     verify_layer,
 )
-from .verdict import Subject
+from .verdict import SignatureVerdict, Subject
 
 _LAYER_LIMIT = 1024 * 1024
 _MOST_SIGNATURES = 32

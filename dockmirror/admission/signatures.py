@@ -132,14 +132,6 @@ class Signers:
 
 
 @frozen
-class SignatureVerdict:
-    """The trusted signer of an image, or the reason for which there is none."""
-
-    signer: str = ""
-    problem: str = ""
-
-
-@frozen
 class SignatureLayer:
     """A layer of a manifest that carries a signature or a bundle."""
 

@@ -78,3 +78,11 @@ class HookVerdict:
 
     allow: bool
     reason: str = ""
+
+
+@frozen
+class SignatureVerdict:
+    """The trusted signer of an image, or the reason for which there is none."""
+
+    signer: str = ""
+    problem: str = ""
