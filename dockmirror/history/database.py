@@ -115,7 +115,7 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
     with suppress(FileExistsError, OSError):  # what else is wrong, SQLite will say
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         chown_to_parent(path)
-    connection = sqlite3.connect(path, busy_seconds, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -138,7 +138,7 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """:raises sqlite3.Error: when there is no file, or it cannot be read."""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", BUSY_SECONDS, uri=True, isolation_level=None
+        f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_SECONDS, uri=True, isolation_level=None
     )
 
 
