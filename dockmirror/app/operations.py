@@ -65,10 +65,13 @@ class Operations:
         root = self._root
         if root is None:
             return {}
+        from ..admission.recall_order import RecallOrder
+        from ..store.bucket.blocking_bucket import BucketAddress
         from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
         from ..store.tag_history import LocalTagHistory
         from ..web.api.api_resource import ApiResource
+        from ..web.api.recall_actions import RecallActions
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
         from ..web.image_actions import ImageActions
@@ -91,6 +94,10 @@ class Operations:
                 settings(), root, self._reactor.seconds(), ImageName(repository, reference)
             )
 
+        def order() -> RecallOrder:
+            store, endpoint = settings().store, settings().store_endpoint
+            return RecallOrder(root, BucketAddress(store, endpoint) if store else None, self._reactor.seconds)
+
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self.history.reader if self.history else None
         actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
@@ -107,7 +114,7 @@ class Operations:
         )
         return {
             "images": ImagesResource(context, operator),
-            "api": ApiResource(auth, actions, index, reader, self._in_thread),
+            "api": ApiResource(auth, actions, index, reader, RecallActions(actions, order)),
         }
 
 

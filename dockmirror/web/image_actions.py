@@ -96,7 +96,7 @@ class ImageActions:
     ) -> None:
         self.root = root
         self._parse_image = parse_image
-        self._in_thread = in_thread
+        self.in_thread = in_thread
         self._clock = clock
         self._audit = audit
         self._gate = gate
@@ -112,12 +112,12 @@ class ImageActions:
 
     async def pins(self) -> Sequence[tuple[Pin, float]]:
         """Return the pins, each with the time of its last refresh, or 0."""
-        return await self._in_thread(lambda: list(pins.iter_pins(self.root)))
+        return await self.in_thread(lambda: list(pins.iter_pins(self.root)))
 
     async def pin(self, actor: Actor, image: str, platforms: Sequence[Platform] = ()) -> Pin:
         """Pin an image."""
         pin = Pin(*self.parse(image), tuple(platforms))
-        await self._act(actor, "pin", str(pin), lambda: pins.add_pin(self.root, pin))
+        await self.act(actor, "pin", str(pin), lambda: pins.add_pin(self.root, pin))
         return pin
 
     async def unpin(self, actor: Actor, image: str) -> None:
@@ -128,14 +128,14 @@ class ImageActions:
             if not pins.remove_pin(self.root, pin):
                 raise ManifestUnknown(f"{pin} is not pinned")
 
-        await self._act(actor, "unpin", str(pin), unpin)
+        await self.act(actor, "unpin", str(pin), unpin)
 
     async def plan_removal(self, image: str) -> Removal:
         """Return what would be deleted.
 
         :raises ManifestUnknown: when the cache does not hold the image.
         """
-        return await self._in_thread(partial(self._plan_removal, image, self._parse_deletable(image)))
+        return await self.in_thread(partial(self._plan_removal, image, self._parse_deletable(image)))
 
     async def remove(self, actor: Actor, image: str) -> Removal:
         """Delete an image as ``dockmirror rm`` does.
@@ -148,7 +148,7 @@ class ImageActions:
             planned = self._plan_removal(image, deletable)
             return Removal(planned.plans, planned.pinned, delete_images(self.root, [deletable]))
 
-        return await self._act(actor, "remove", image, remove)
+        return await self.act(actor, "remove", image, remove)
 
     def _parse_deletable(self, image: str) -> DeletableImage:
         try:
@@ -178,15 +178,15 @@ class ImageActions:
         now = self._clock.seconds()
         wanted = WarmUp("", repository, reference, now, tuple(platforms), referrers, refresh)
         action = "refresh" if refresh else "warm"
-        return await self._act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
+        return await self.act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
 
     async def warm_ups(self) -> Sequence[WarmUp]:
         """Return the warm-ups of the last day, the oldest first."""
-        return await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self.root)))
+        return await self.in_thread(lambda: list(warm_ups.iter_warm_ups(self.root)))
 
     async def warm_up(self, identifier: str) -> WarmUp:
         """:raises ManifestUnknown: when there is none of that identifier."""
-        found = await self._in_thread(partial(warm_ups.read_warm_up, self.root, identifier))
+        found = await self.in_thread(partial(warm_ups.read_warm_up, self.root, identifier))
         if found is None:
             raise ManifestUnknown(f"there is no warm-up {identifier}")
         return found
@@ -208,7 +208,7 @@ class ImageActions:
             corrupt = find_corrupt(self.root, list(sizes), lambda _: None)
             return Verification(len(sizes), sum(sizes.values()), corrupt)
 
-        return await self._act(actor, "verify", image, verify)
+        return await self.act(actor, "verify", image, verify)
 
     async def export(self, actor: Actor, image: str, platform: Platform | None) -> ArchivePlan:
         """Return the plan of an image's archive.
@@ -226,9 +226,9 @@ class ImageActions:
                 raise ManifestUnknown(str(error)) from None
             return plan_archive([packed])
 
-        return await self._act(actor, "export", image, plan)
+        return await self.act(actor, "export", image, plan)
 
-    async def _act(self, actor: Actor, action: str, image: str, work: Callable[[], T]) -> T:
+    async def act(self, actor: Actor, action: str, image: str, work: Callable[[], T]) -> T:
         """Do the work and write the line of the audit log in one thread call, which nothing interrupts."""
 
         def run() -> T:
@@ -246,7 +246,7 @@ class ImageActions:
             finally:
                 self._audit(_audit_line(actor, action, image, result, self._clock.seconds()))
 
-        return await shield(self._in_thread(run), late=lambda _: None)
+        return await shield(self.in_thread(run), late=lambda _: None)
 
 
 def _audit_line(actor: Actor, action: str, image: str, result: str, now: float) -> str:

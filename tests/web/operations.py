@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import bcrypt
 from twisted.internet.task import Clock
 
+from dockmirror.admission.recall_order import RecallOrder
 from dockmirror.app.local_admission import make_export_gate
 from dockmirror.app.naming import ImageName, parse_image_name
 from dockmirror.app.operations import operations_body_limit
@@ -29,6 +30,7 @@ from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.shared_table import SharedDigests
 from dockmirror.users import ApiTokens
 from dockmirror.web.api.api_resource import ApiResource
+from dockmirror.web.api.recall_actions import RecallActions
 from dockmirror.web.api.token_auth import TokenAuth
 from dockmirror.web.failed_logins import FailedLogins
 from dockmirror.web.image_actions import ImageActions
@@ -100,7 +102,8 @@ class Endpoint:
 
         actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append, gate)
         index = StoreIndex(self.root)
-        api = ApiResource(self.auth, actions, index, history, inline)
+        recalls = RecallActions(actions, lambda: RecallOrder(self.root, None, self.clock.seconds))
+        api = ApiResource(self.auth, actions, index, history, recalls)
         self.tag_history = LocalTagHistory(self.root, self.clock, inline)
         context = ImagesContext(
             ImageCatalog(index),

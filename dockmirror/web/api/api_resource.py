@@ -1,4 +1,4 @@
-"""``/api/v1/``: images, history, pins, removals and warm-ups as JSON."""
+"""``/api/v1/``: images, history, pins, removals, warm-ups and recalls as JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from attrs import asdict, frozen
 from pydantic import BaseModel, ValidationError
 from twisted.web.resource import Resource
 
+from ...admission.recalls import Recall
 from ...headers import first
 from ...history.pulls import HistoryError, HistoryReader, PullFilter
 from ...http.server_request import ServerRequest, parse_query
+from ...oci.digest import Digest
 from ...oci.errors import NameUnknown, RegistryError, Unavailable, Unsupported
 from ...oci.manifest import Platform
 from ...oci.request import decode_segments
 from ...store.held_images import HeldImages, list_images
 from ...store.store_index import StoreIndex
-from ...store.threads import RunInThread
 from ...system.timestamps import format_timestamp
 from ..image_actions import Actor, ImageActions
 from ..pages.page import JSON, send
@@ -32,18 +33,23 @@ from .models import (
     ImagesPage,
     ImagesQuery,
     NewPin,
+    NewRecall,
     NewRefresh,
     NewRemoval,
     NewWarmUp,
     PinFields,
     PinsPage,
     PullsPage,
+    RecalledFields,
+    RecallQuery,
+    RecallsPage,
     RemovalFields,
     UsagePage,
     WarmUpFields,
     WarmUpsPage,
 )
 from .openapi import BASE, Description, make_document
+from .recall_actions import RecallActions
 from .token_auth import TokenAuth
 
 M = TypeVar("M", bound=BaseModel)
@@ -82,6 +88,7 @@ class ApiResource(Resource):
 
     :param index: of the cache's directory.
     :param history: None if no history is kept.
+    :param recalls: makes and lifts recalls.
     """
 
     isLeaf = True
@@ -92,15 +99,16 @@ class ApiResource(Resource):
         actions: ImageActions,
         index: StoreIndex,
         history: HistoryReader | None,
-        in_thread: RunInThread,
+        recalls: RecallActions,
     ) -> None:
         super().__init__()
+        self._recalls = recalls
         self._auth = auth
         self._actions = actions
         self._images = HeldImages(index.root)
         self._index = index
         self._history = history
-        self._in_thread = in_thread
+        self._in_thread = actions.in_thread
         self._routes = self._list_routes()
         self._document = make_document([each.description for each in self._routes])
 
@@ -166,6 +174,9 @@ class ApiResource(Resource):
             _Route(get("/warm-ups", "Warm-ups of the last day", WarmUpsPage), self._warm_ups),
             _Route(get("/warm-ups/{id}", "One warm-up", WarmUpFields), self._warm_up),
             _Route(post("/warm-ups", "Pull an image", WarmUpFields, 202, body=NewWarmUp), self._warm),
+            _Route(get("/recalls", "The recalls in force", RecallsPage), self._list_recalls),
+            _Route(post("/recalls", "Recall a digest", RecalledFields, 201, body=NewRecall), self._recall),
+            _Route(delete("/recalls", "Lift a recall", None, 204, query=RecallQuery), self._lift),
             _Route(post("/refreshes", "Pull a tag anew", WarmUpFields, 202, body=NewRefresh), self._refresh),
         )  # fmt: skip
 
@@ -231,6 +242,18 @@ class ApiResource(Resource):
         platforms = _platforms(new.platforms)
         return (await self._actions.warm(call.author, new.image, platforms, new.referrers)).fields()
 
+    async def _list_recalls(self, _: Call) -> Mapping[str, Any]:
+        return {"recalls": [_recall_fields(each) for each in await self._recalls.list()]}
+
+    async def _recall(self, call: Call) -> Mapping[str, Any]:
+        new: NewRecall = call.given
+        made = await self._recalls.recall(call.author, Digest.parse(new.digest), new.reason, new.shared)
+        figures = {"images": made.images, "freed": made.freed, "in_bucket": made.in_bucket}
+        return {**_recall_fields(made.recall), **figures}
+
+    async def _lift(self, call: Call) -> None:
+        await self._recalls.lift(call.author, Digest.parse(call.given.digest))
+
     async def _refresh(self, call: Call) -> Mapping[str, Any]:
         new: NewRefresh = call.given
         platforms = _platforms(new.platforms)
@@ -284,4 +307,12 @@ def _pin_fields(pin: Any, refreshed: float) -> Mapping[str, Any]:
         "image": str(pin),
         "platforms": list(map(str, pin.platforms)),
         "refreshed": format_timestamp(refreshed) if refreshed else None,
+    }
+
+
+def _recall_fields(recall: Recall) -> Mapping[str, Any]:
+    return {
+        "digest": str(recall.digest),
+        "reason": recall.reason,
+        "since": format_timestamp(recall.since),
     }

@@ -21,6 +21,9 @@ PlatformName = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,50}/[A-Za-z0-9_.-]{1,50}(/[A-Za-z0-9_.-]{1,50})?$"),
     Field(description="Such as linux/amd64"),
 ]
+DigestText = Annotated[
+    str, StringConstraints(pattern="^sha256:[a-f0-9]{64}$"), Field(description="Such as sha256:…")
+]
 Platforms = Annotated[tuple[PlatformName, ...], Field(max_length=50)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -86,6 +89,22 @@ class NewWarmUp(_Given):
     image: Image
     platforms: Platforms = ()
     referrers: bool = Field(False, description="Pull signatures, SBOMs and attestations, too")
+
+
+class NewRecall(_Given):
+    """A digest to withdraw from service."""
+
+    digest: DigestText
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+        description="Refused clients see it"
+    )
+    shared: bool = Field(False, description="Recall a layer though several images have it")
+
+
+class RecallQuery(_Given):
+    """The recall to lift."""
+
+    digest: DigestText
 
 
 class NewRefresh(_Given):
@@ -195,6 +214,28 @@ class WarmUpsPage(_Returned):
     """The warm-ups of the last day, the oldest first."""
 
     warm_ups: list[WarmUpFields]
+
+
+class RecallFields(_Returned):
+    """A recall in force."""
+
+    digest: str
+    reason: str
+    since: str
+
+
+class RecalledFields(RecallFields):
+    """A recall that was made."""
+
+    images: int = Field(description="How many images it refuses")
+    freed: int = Field(description="The bytes freed")
+    in_bucket: bool = Field(description="False if the mirror has yet to bring it into the bucket")
+
+
+class RecallsPage(_Returned):
+    """The recalls in force, the oldest first."""
+
+    recalls: list[RecallFields]
 
 
 class UsageFields(_Returned):

@@ -15,7 +15,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store.pins import iter_pins
 from dockmirror.store.warm_ups import iter_warm_ups
-from tests.cli.shop import AMD, ARM, INDEX, NGINX
+from tests.cli.shop import AMD, ARM, BASE, INDEX, NGINX
 from tests.web.operations import CI, Endpoint, login
 
 IMAGE = "docker.io/library/nginx:latest"
@@ -123,6 +123,29 @@ def test_a_removal_deletes_what_it_announced(endpoint: Endpoint) -> None:
     everywhere = endpoint.post("/api/v1/removals", {"image": str(Digest.of(AMD))}, CI)
     assert everywhere.json["deleted"][0]["tags"] == ["1.27"]
     assert [action for _, action, _, _ in endpoint.audit()] == ["pin", "remove", "remove", "remove"]
+
+
+def test_a_digest_is_recalled_and_the_recall_lifted(endpoint: Endpoint) -> None:
+    """The bytes are gone, and a layer that several images have needs a word more."""
+    digest = str(Digest.of(INDEX))
+    made = endpoint.post("/api/v1/recalls", {"digest": digest, "reason": "CVE-1"}, CI)
+    fields = ("digest", "reason", "images", "freed", "in_bucket")
+    assert [made.json[key] for key in fields] == [digest, "CVE-1", 1, len(INDEX), True]
+    (listed,) = endpoint.get("/api/v1/recalls").json["recalls"]
+    assert (made.status, listed) == (201, {key: made.json[key] for key in ("digest", "reason", "since")})
+
+    lift = f"/api/v1/recalls?digest={digest}"
+    assert endpoint.ask("DELETE", lift, CI).status == 204
+    assert endpoint.get("/api/v1/recalls").json == {"recalls": []}
+    assert endpoint.ask("DELETE", lift, CI).error == (404, "MANIFEST_UNKNOWN")
+    assert [action for _, action, _, _ in endpoint.audit()] == ["recall", "lift", "lift"]
+
+    shared = {"digest": str(Digest.of(BASE)), "reason": "CVE-2"}
+    refused = endpoint.post("/api/v1/recalls", shared, CI)
+    assert (refused.status, "images" in refused.message) == (400, True)
+    assert endpoint.post("/api/v1/recalls", {**shared, "shared": True}, CI).status == 201
+    empty = {"digest": str(Digest.of(b"")), "reason": "CVE-3"}
+    assert endpoint.post("/api/v1/recalls", empty, CI).status == 400
 
 
 @pytest.mark.parametrize(

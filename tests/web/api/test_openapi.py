@@ -32,9 +32,11 @@ OPERATIONS = [
     ("GET", "/images"), ("GET", "/usage"), ("GET", "/history"), ("GET", "/pins"), ("POST", "/pins"),
     ("DELETE", "/pins"),
     ("POST", "/removals"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("POST", "/warm-ups"),
-    ("POST", "/refreshes"),
+    ("POST", "/refreshes"), ("GET", "/recalls"), ("POST", "/recalls"), ("DELETE", "/recalls"),
 ]  # fmt: skip
-WITHOUT_INPUT = [("GET", "/usage"), ("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}")]
+WITHOUT_INPUT = [
+    ("GET", "/usage"), ("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("GET", "/recalls"),
+]  # fmt: skip
 """Operations of which nothing can break the schema."""
 
 
