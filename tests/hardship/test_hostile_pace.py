@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.images import Image, artifact
-from tests.integration.parts.mirror import Mirror
+from tests.integration.parts.mirror import Mirror, opened_names
 from tests.integration.parts.process import wait_until
 from tests.integration.parts.registry import Registry
 
@@ -173,19 +172,9 @@ def _received(connection: socket.socket) -> int:
 def _connections(mirror: Mirror) -> int:
     """The number of clients' connections that the mirror has open."""
     inodes = {
-        os.readlink(file).removeprefix("socket:[").removesuffix("]")
-        for pid in mirror.pids()
-        for file in _opened(pid)
+        name.removeprefix("socket:[").removesuffix("]") for pid in mirror.pids() for name in opened_names(pid)
     }
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     port = f":{mirror.port:04X}"
     rows = [line.split() for line in lines]
     return sum(1 for row in rows if row[1].endswith(port) and row[3] == "01" and row[9] in inodes)
-
-
-def _opened(pid: int) -> list[str]:
-    return [
-        f"/proc/{pid}/fd/{name}"
-        for name in os.listdir(f"/proc/{pid}/fd")
-        if os.path.lexists(f"/proc/{pid}/fd/{name}")
-    ]

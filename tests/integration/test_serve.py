@@ -235,7 +235,8 @@ def test_make_runs_it_on_another_port(tmp_path: Path) -> None:
     options = f"--operations none --cache {tmp_path}/cache --cache-size 1GB"
     command = ["make", "-C", str(ROOT), "-o", f"{venv}/.run", "run", f"VENV={venv}", f"PORT={port}"]
     url = f"http://127.0.0.1:{port}"
-    environment, log = {**CLEAN_ENVIRONMENT, **BYTECODE}, tmp_path / "make.log"
+    environment = {**CLEAN_ENVIRONMENT, **BYTECODE, "STATE_DIRECTORY": str(tmp_path / "state")}
+    log = tmp_path / "make.log"
     with Process([*command, f"ARGS={options}"], log, lambda: answers(url), environment) as running:
         assert f"page: {url}/" in running.log.read_text()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,7 @@ from tests.long import LONG
 
 from .conftest import MakeChain
 from .parts.images import artifact
-from .parts.mirror import Mirror
+from .parts.mirror import Mirror, opened_names
 
 pytestmark = pytest.mark.integration
 
@@ -24,8 +22,7 @@ REQUESTS = 1000 if LONG else 5 * KEPT
 
 def sockets(mirror: Mirror) -> int:
     """The number of sockets that the mirror has open."""
-    files = Path(f"/proc/{mirror.pid}/fd")
-    return sum(os.readlink(each).startswith("socket:") for each in files.iterdir())
+    return sum(name.startswith("socket:") for name in opened_names(mirror.pid))
 
 
 def test_redirected_blobs(chains: MakeChain) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -131,6 +132,15 @@ def _opened(pid: int) -> list[str]:
     directory = f"/proc/{pid}/fd"
     opened = [f"{directory}/{name}" for name in os.listdir(directory)]
     return [file for file in opened if os.path.exists(file)]
+
+
+def opened_names(pid: int) -> list[str]:
+    """Return what the files and sockets are called that a process has open; one may be closed meanwhile."""
+    names = []
+    for file in _opened(pid):
+        with suppress(FileNotFoundError):
+            names.append(os.readlink(file))
+    return names
 
 
 def _resident(pid: int) -> int:

@@ -28,7 +28,11 @@ class ServedMirror(Process):
             machine.command(COMMAND, "serve", *options),
             log=machine.directory / "serve.log",
             ready=lambda: answers(url) and "try: " in self.log.read_text(),
-            environment={**machine.environment, "CACHE_DIRECTORY": str(self.cache)},
+            environment={
+                **machine.environment,
+                "CACHE_DIRECTORY": str(self.cache),
+                "STATE_DIRECTORY": str(machine.directory / "state"),
+            },
         )
 
 
