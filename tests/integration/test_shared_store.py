@@ -75,7 +75,7 @@ def test_few_requests(sharing: Sharing) -> None:
     for _ in range(3):
         assert client.blob(NAME, digest).body == data
         assert reads(sharing) == {"HEAD": 1, "GET": 1}
-    assert blob_file(two.cache, digest).exists()
+    wait_until(lambda: blob_file(two.cache, digest).exists(), "the blob has its name")
 
     client.manifest("library/another", "latest")
     sharing.front.requests.clear()
