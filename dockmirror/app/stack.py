@@ -69,7 +69,6 @@ from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.list_cache import ListCache
 from ..pullthrough.login_cache import LoginCache
-from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.manifests import ManifestCache
 from ..pullthrough.prefetch import PER_UPSTREAM, PrefetchBudget, PrefetchRegistry
 from ..pullthrough.pull_through import PullThrough
@@ -281,9 +280,8 @@ def _pull_through(
         ),
     )
     if cache.bucket is None if upstream.prefetch is None else upstream.prefetch:
-        manifests = ManifestStore(cache.contents)
         budget = _prefetch_budget(context, cache)
-        cached = PrefetchRegistry(cached, manifests, cache.contents, budget, clock, changes.store_name)
+        cached = PrefetchRegistry(cached, cache.contents, budget, clock, changes.store_name)
 
     admission = make_admission(context, settings, cache, gateway, shared.audit)
     shared.polled[name] = admission.polled

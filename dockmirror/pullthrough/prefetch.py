@@ -22,6 +22,7 @@ from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.ranges import Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, RegistryRequest
+from .error_tolerant_store import ErrorTolerantContentStore
 from .manifest_store import ManifestStore
 
 MAX_IDLE = 30.0
@@ -245,6 +246,11 @@ class _ImagePrefetch:
         self._ended()
 
 
+def _for_prefetch(request: RegistryRequest) -> RegistryRequest:
+    """Return the request for a whole layer, without the client's HTTP request, which ends before it."""
+    return evolve(request, range=None, if_none_match=None, received=None)
+
+
 @implementer(IRegistry)
 class PrefetchRegistry:
     """Fetches the layers behind the first one that a client asks for and that is not held.
@@ -259,14 +265,13 @@ class PrefetchRegistry:
     def __init__(
         self,
         registry: IRegistry,
-        manifests: ManifestStore,
         contents: IContentStore,
         budget: PrefetchBudget,
         clock: IReactorTime,
         store_name: Callable[[Repository], Repository],
     ) -> None:
         self._registry = registry
-        self._manifests = manifests
+        self._manifests = ManifestStore(ErrorTolerantContentStore(contents))
         self._budget = budget
         self._store_name = store_name
         self._parts = _Parts(registry, contents, budget, clock)
@@ -292,8 +297,7 @@ class PrefetchRegistry:
 
     async def _record_blob(self, request: RegistryRequest, target: Blob, answer: Answer) -> None:
         client = target.repository, request.credentials
-        running = self._running.get(client, {})
-        for each in list(running.values()):
+        for each in list(self._running.get(client, {}).values()):
             each.record_request(target.digest)
         is_missing = answer.cache is not None and answer.cache.result in _BEGUN
         is_whole = request.range is None or request.range == Range.starting_at(0)
@@ -301,8 +305,11 @@ class PrefetchRegistry:
             return
         for digest in self._served.get(client) or ():
             layers = await self._layers_behind(self._store_name(target.repository), digest, target.digest)
-            if layers and digest not in running:
-                self._start(client, digest, evolve(request, range=None, if_none_match=None), layers)
+            # a client asks for several layers at once, and another request may have begun it meanwhile
+            if running := self._running.get(client, {}).get(digest):
+                running.record_request(target.digest)
+            elif layers:
+                self._start(client, digest, _for_prefetch(request), layers)
 
     async def _layers_behind(self, place: Repository, manifest: Digest, layer: Digest) -> Sequence[Digest]:
         """Return the image's layers that follow this one."""

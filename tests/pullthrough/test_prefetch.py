@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from zope.interface import implementer
 
+from dockmirror.interfaces import Answer, ContentKind, IRegistry, IStoredContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests
 from dockmirror.oci.media import IMAGE_CONFIGS, OCI_MANIFEST
-from dockmirror.pullthrough.manifest_store import ManifestStore
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import RegistryRequest
+from dockmirror.pullthrough.error_tolerant_store import ErrorTolerantContentStore
 from dockmirror.pullthrough.prefetch import (
     LIMIT_PAUSE,
     MAX_AHEAD,
@@ -28,9 +34,38 @@ from .origin import Origin, repository
 CONFIG, LAYERS = b"configuration", [f"layer {number}".encode() * 100 for number in range(5)]
 
 
+class SlowContents(ErrorTolerantContentStore):
+    """A content store that opens contents once a test says so.
+
+    :ivar opening: fires when contents are opened; fails if they cannot be.
+    """
+
+    opening: Deferred[None] | None = None
+
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        if self.opening is not None:
+            await self.opening
+        return await super().open(repository, digest, kind)
+
+
+@implementer(IRegistry)
+class RequestRecorder:
+    """A registry that records the requests that pass it."""
+
+    def __init__(self, registry: IRegistry) -> None:
+        self.registry = registry
+        self.requests: list[RegistryRequest] = []
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        self.requests.append(request)
+        return await self.registry.fetch(request)
+
+
 class Prefetching:
     """A mirror that prefetches, whose downloads complete when a test says so.
 
+    :ivar contents: where the prefetch reads manifests.
+    :ivar below: records the requests of clients and of the prefetch.
     :ivar counted: bytes that were prefetched, and wasted ones, of each pull.
     :ivar has_space: whether the cache takes more than clients ask for.
     """
@@ -39,13 +74,13 @@ class Prefetching:
         self.mirror = Mirror(origin)
         self.counted: list[tuple[int, int]] = []
         self.has_space = True
-        clock, contents = self.mirror.clock, self.mirror.contents
+        clock, self.contents = self.mirror.clock, SlowContents(self.mirror.contents)
+        self.below = RequestRecorder(self.mirror.registry)
         self.budget = PrefetchBudget(
             clock, 4, lambda: self.has_space, lambda *each: self.counted.append(each), ahead
         )
         self.mirror.registry = PrefetchRegistry(
-            self.mirror.registry, ManifestStore(contents), contents, self.budget, clock,
-            lambda name: repository(str(name)),
+            self.below, self.contents, self.budget, clock, lambda name: repository(str(name))
         )  # fmt: skip
 
     def fetched(self) -> list[str]:
@@ -132,6 +167,45 @@ def test_one_transfer_serves_the_prefetch_and_its_client(origin: Origin) -> None
     assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
     prefetching.mirror.clock.advance(1.0)
     assert prefetching.counted == [(len(LAYERS[1]) + len(LAYERS[2]), 0)]
+
+
+def test_layers_asked_for_at_once_begin_one_prefetch(origin: Origin) -> None:
+    """Docker asks for three layers at once, before the manifest has been read for the first of them."""
+    prefetching, path = Prefetching(origin), begin(origin)
+    mirror = prefetching.mirror
+    mirror.get(path.replace("/blobs/", "/manifests/latest"))
+    mirror.store.downloads.slow = True
+    prefetching.contents.opening = Deferred()
+    for layer in LAYERS[:3]:
+        mirror.ask(f"{path}{Digest.of(layer)}")
+    prefetching.contents.opening.callback(None)
+    assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
+    for layer in LAYERS[3:]:
+        mirror.ask(f"{path}{Digest.of(layer)}")
+    mirror.clock.pump([1.0] * int(MAX_IDLE + 1))
+    assert len(prefetching.counted) == 1
+    assert prefetching.counted[0][1] == 0
+
+
+def test_it_does_not_pass_on_the_http_request_of_its_client(origin: Origin) -> None:
+    """That one may end first, and says nothing about the other layers."""
+    prefetching, path = Prefetching(origin), begin(origin)
+    mirror, received = prefetching.mirror, object()
+    mirror.get(path.replace("/blobs/", "/manifests/latest"))
+    mirror.store.downloads.slow = True
+    mirror.ask(f"{path}{Digest.of(LAYERS[0])}", received=received)
+    assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
+    assert [each.received for each in prefetching.below.requests] == [None, received, *[None] * 4]
+
+
+def test_a_failing_disk_only_ends_the_prefetching(origin: Origin) -> None:
+    prefetching = Prefetching(origin)
+    prefetching.contents.opening = fail(OSError("the disk fails"))
+    with capturedLogs() as events:
+        pull_layer(prefetching, begin(origin), 0)
+    assert prefetching.fetched() == ["0"]
+    assert [each for each in events if "log_failure" in each] == []
+    assert [each["error"] for each in events if "error" in each] == ["the disk fails"]
 
 
 def test_an_idle_client_ends_it(origin: Origin) -> None:
