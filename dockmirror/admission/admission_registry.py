@@ -41,10 +41,6 @@ class Count(Protocol):
         """:param outcome: "refused", "replaced", "would_refuse" or "would_replace"."""
 
 
-async def _hold_nothing(_: Digest, __: int) -> bytes | None:
-    return None
-
-
 @frozen
 class AdmissionContext:
     """Everything that the decisions about one upstream's images need.
@@ -63,9 +59,9 @@ class AdmissionContext:
     is_whole: Callable[[Repository, Digest], Awaitable[bool]]
     is_given: Callable[[RegistryRequest], Awaitable[bool]]
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
+    peek: Callable[[Digest, int], Awaitable[bytes | None]]
     count: Count
     clock: IReactorTime
-    peek: Callable[[Digest, int], Awaitable[bytes | None]] = _hold_nothing
 
 
 @frozen

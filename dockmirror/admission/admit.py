@@ -3,7 +3,7 @@
 1. A fact that is missing refuses.
 2. A tag that the lock file lists is the locked digest; one that it does not list may be refused.
 3. Any other tag is its current digest if that was ever admitted by the cool-down, else the last admitted one.
-4. What is served by then must pass the rules about digests: recalls, signatures, the hook, the image.  A
+4. What is served by then must pass the rules about digests: signatures, the hook, the image.  A
    replacement is a subject of its own, by digest.
 
 A rule without a fact does not apply.
@@ -37,7 +37,6 @@ class AdmissionFacts:
 
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
     :ivar known: whether a tag was served as the digest; see ``known_digests.py``.
-    :ivar recall: the reason for which the digest was recalled.
     :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
     :ivar signature: who has signed the digest, or the reason for which nobody counts.
     :ivar platforms: whether the image is within this limit, and so for the next three.
@@ -47,7 +46,6 @@ class AdmissionFacts:
 
     ages: TagAges | MissingFact | None = None
     known: bool | MissingFact | None = None
-    recall: str | MissingFact | None = None
     locked: Digest | Unlisted | MissingFact | None = None
     signature: SignatureVerdict | MissingFact | None = None
     platforms: ImageVerdict | MissingFact | None = None
@@ -89,8 +87,6 @@ def _verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
             " the operator to allow it",
             "known",
         )
-    if isinstance(facts.recall, str):
-        yield Refuse(f"{subject} was recalled: {facts.recall}; use another version", "recall")
     yield from _image_verdicts(subject, facts)
 
 

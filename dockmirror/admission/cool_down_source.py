@@ -23,12 +23,17 @@ from ..upstream.upstream_client import UpstreamClient
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import IFactSource
 from .policies import Policies
+from .repository_reader import RepositoryReader
 from .verdict import SERVE, ServeInstead, Subject
 
 HOLD_INTERVAL = 3600.0
 """Seconds after which it is recorded again that a manifest is in use."""
 REPORT_INTERVAL = 86_400.0
 """Seconds after which a frozen tag, or the use of an exception, is reported again."""
+HUB_API = "https://hub.docker.com"
+CACHE_SECONDS = 600.0
+"""Seconds after which Docker Hub's API is asked about a tag again."""
+_ANSWER_LIMIT = 1024 * 1024
 _MOST = 10_000
 _log = Logger()
 
@@ -69,9 +74,13 @@ class CoolDownSource:
         self._reported: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
 
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> TagAges | None:
-        if policy is None or not isinstance(subject.reference, Tag):
+        if not isinstance(subject.reference, Tag):
             return None
         ages = await self.ages(subject, policy)
         try:
@@ -164,13 +173,6 @@ def is_listed(digest: Digest, index: bytes | None) -> bool:
     return references is not None and digest in references.manifests
 
 
-HUB_API = "https://hub.docker.com"
-CACHE_SECONDS = 600.0
-"""Seconds after which the API is asked about a tag again."""
-_LIMIT = 1024 * 1024
-_MOST = 10_000
-
-
 class IPushTimes(Interface):
     """A registry's own times of push."""
 
@@ -201,7 +203,7 @@ class HubPushTimes:
         if response.code not in (200, 404):
             self._client.release(response)
             raise Unavailable(f"the API of Docker Hub answered {response.code}")
-        data = await self._client.read(response, _LIMIT)
+        data = await self._client.read(response, _ANSWER_LIMIT)
         return data if response.code == 200 else b"{}"
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from attrs import evolve, frozen
+from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +30,7 @@ from ..oci.media import IMAGE_CONFIGS
 from ..oci.reference import Repository, Tag
 from ..oci.request import Requester
 from ..upstream.upstream_client import ResponseBody, describe_failure
-from .fact_source import IClientFactSource
+from .fact_source import IFactSource
 from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
 from .verdict import HookVerdict, Subject
@@ -223,32 +223,27 @@ async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -
     return {str(name): str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
 
 
-@implementer(IClientFactSource)
+@implementer(IFactSource)
 @frozen
 class HookSource:
-    """Gathers the verdict as the client that requests the image.
-
-    :ivar reader: None until it is bound to a client.
-    """
+    """Gathers the verdict as the client that requests the image."""
 
     cache: HookCache
-    reader: RepositoryReader | None = None
     fact = "hook"
     setting = "hook"
     is_about_tags = False
     needs_manifest = True
 
-    def bind(self, reader: RepositoryReader) -> HookSource:
-        return evolve(self, reader=reader)
-
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> HookVerdict | None:
         """:raises RegistryError: when the policy server gives no verdict."""
-        reader, digest = self.reader, subject.digest
-        assert reader is not None
-        if digest is None or policy is None or not policy.hook:
+        if subject.digest is None or not policy.hook:
             return None
-        manifest = manifest or await reader.document(digest)
+        manifest = manifest or await reader.document(subject.digest)
         await self.cache.parents.record(subject, manifest)
         return await self.cache.verdict(subject, manifest, reader)

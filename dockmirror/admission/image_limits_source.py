@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import evolve, frozen
+from attrs import frozen
 from zope.interface import implementer
 
 from ..config.settings import PolicySettings
 from ..oci.manifest import ManifestDocument
-from .fact_source import IClientFactSource
+from .fact_source import IFactSource
 from .image_limits import ImageLimits, ImageVerdict, check_image
 from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
@@ -19,17 +19,16 @@ LimitKey = Literal["platforms", "max_size", "media_types", "foreign_layers"]
 LIMIT_KEYS: tuple[LimitKey, ...] = ("platforms", "max_size", "media_types", "foreign_layers")
 
 
-@implementer(IClientFactSource)
+@implementer(IFactSource)
 @frozen
 class ImageLimitSource:
-    """Checks one limit; ``reader`` is None until it is bound to a client.
+    """Checks one limit.
 
     :ivar fact: the limit, which is the name of the fact and of the policy's key alike.
     """
 
     fact: LimitKey
     parents: KnownParents
-    reader: RepositoryReader | None = None
     is_about_tags = False
     needs_manifest = True
 
@@ -37,17 +36,17 @@ class ImageLimitSource:
     def setting(self) -> str:
         return self.fact
 
-    def bind(self, reader: RepositoryReader) -> ImageLimitSource:
-        return evolve(self, reader=reader)
-
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> ImageVerdict | None:
         """:raises RegistryError: when the manifest cannot be read."""
-        assert self.reader is not None
-        if subject.digest is None or policy is None:
+        if subject.digest is None:
             return None
-        manifest = manifest or await self.reader.document(subject.digest)
+        manifest = manifest or await reader.document(subject.digest)
         platforms = []
         if self.fact == "platforms":
             await self.parents.record(subject, manifest)

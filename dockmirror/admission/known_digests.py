@@ -18,6 +18,7 @@ from ..oci.reference import Repository
 from .cool_down import admitted_digests, check_age
 from .cool_down_source import CoolDownSource, is_listed
 from .fact_source import IFactSource
+from .repository_reader import RepositoryReader
 from .verdict import SERVE, Subject
 
 
@@ -44,10 +45,14 @@ class KnownDigestSource:
         self._read_manifest = read_manifest
 
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> bool | None:
         """Return whether a digest is known; None for tags, and for policies that allow any digest."""
-        if policy is None or policy.digests == "any" or not isinstance(subject.reference, Digest):
+        if policy.digests == "any" or not isinstance(subject.reference, Digest):
             return None
         served = await self._served(subject, policy)
         return subject.reference in served or await self._is_listed(subject, served)

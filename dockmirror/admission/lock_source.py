@@ -14,6 +14,7 @@ from ..oci.reference import Repository, Tag
 from ..store.files import Version, file_version
 from .fact_source import IFactSource
 from .lock_file import LockFile, LockFileInvalid, Unlisted
+from .repository_reader import RepositoryReader
 from .verdict import Subject
 
 _log = Logger()
@@ -62,13 +63,17 @@ class LockSource:
         self._readers: dict[Path, LockReader] = {}
 
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> Digest | Unlisted | None:
-        if policy is None or policy.lock is None or not isinstance(subject.reference, Tag):
+        if policy.lock is None or not isinstance(subject.reference, Tag):
             return None
-        reader = self._readers.setdefault(policy.lock, LockReader(policy.lock))
+        lock = self._readers.setdefault(policy.lock, LockReader(policy.lock)).current()
         repository = Repository(f"{self._registry}/{subject.repository}")
-        return find_locked(reader.current(), policy, repository, subject.reference)
+        return find_locked(lock, policy, repository, subject.reference)
 
 
 def find_locked(

@@ -1,4 +1,4 @@
-"""Carries recalls out in a store: removes the bytes, and exchanges recalls with other mirrors."""
+"""Carries recalls out in a store: removes the bytes, and keeps them from coming back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..admission import recall_files
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import ContentKind, IContentStore, IStoredContent
 from ..oci.digest import Digest
 from ..oci.reference import Repository
 from ..store import files, layout
 from ..store.threads import RunInThread
+from . import recall_files
 from .recall_files import RecallReader
 from .recalls import Recalls
 

@@ -18,6 +18,10 @@ from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.files import Version, file_version
 from .recalls import Recall, Recalls
 
+REREAD_SECONDS = 1.0
+"""Seconds after a change in which another one may leave the directory's time as it is."""
+_log = Logger()
+
 
 def read_statements(root: Path) -> Mapping[Digest, Recall]:
     """Return the last statement about each digest that was ever recalled."""
@@ -47,17 +51,11 @@ def read_recalls(root: Path) -> Recalls:
     return Recalls.of(read_statements(root).values())
 
 
-REREAD_SECONDS = 1.0
-"""Seconds after a change in which another one may leave the directory's time as it is."""
-
-
 class RecallReader:
     """The recalls in force, read again when any process has changed them: one ``stat`` call tells.
 
     If they cannot be read, the last ones that could be stay in force.
     """
-
-    _log = Logger()
 
     def __init__(self, root: Path, clock: IReactorTime) -> None:
         self._root = root
@@ -81,11 +79,11 @@ class RecallReader:
         try:
             recalls = read_recalls(self._root)
         except OSError as error:
-            self._log.error(
-                "the recalls in {path} cannot be read: {error}", path=self._directory, error=error
+            _log.error(
+                "the recalls in {path} cannot be read: {error}", path=str(self._directory), error=str(error)
             )
             return
-        if recalls != self._recalls:
+        if recalls != self._recalls:  # an equal one stays the same object, by which users see a change
             self._recalls = recalls
 
 

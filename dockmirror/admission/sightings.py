@@ -27,6 +27,17 @@ from .cool_down_source import CoolDownSource
 from .policies import Policies
 from .verdict import Subject
 
+CHECK_INTERVAL = 600.0
+"""Seconds between two searches for tags that are due."""
+PULLED_SECONDS = 30 * 86_400.0
+"""Seconds since its last pull for which a tag is polled."""
+SHORTEST, LONGEST = 3600.0, 12 * 3600.0
+"""Seconds between two polls of a tag, at least and at most."""
+PAUSE = 1.0
+"""Seconds between two requests to the same upstream."""
+LIMITED_SECONDS = 6 * 3600.0
+"""Seconds for which an upstream is not polled after a 429."""
+_POLLS_PER_AGE = 14
 _KINDS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 _log = Logger()
 
@@ -132,20 +143,6 @@ def _parse_digest(text: str | None) -> Digest | None:
         return Digest.parse(text or "")
     except DigestInvalid:
         return None
-
-
-CHECK_INTERVAL = 600.0
-"""Seconds between two searches for tags that are due."""
-PULLED_SECONDS = 30 * 86_400.0
-"""Seconds since its last pull for which a tag is polled."""
-SHORTEST, LONGEST = 3600.0, 12 * 3600.0
-"""Seconds between two polls of a tag, at least and at most."""
-_POLLS_PER_AGE = 14
-PAUSE = 1.0
-"""Seconds between two requests to the same upstream."""
-LIMITED_SECONDS = 6 * 3600.0
-"""Seconds for which an upstream is not polled after a 429."""
-_log = Logger()
 
 
 def poll_interval(min_age: float) -> float:

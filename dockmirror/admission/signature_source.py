@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 
-from attrs import evolve, frozen
+from attrs import frozen
 from zope.interface import implementer
 
 from ..config.settings import PolicySettings, SignedBy
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError
 from ..oci.manifest import ManifestDocument
 from ..oci.reference import Tag
 from ..store.threads import RunInThread
-from .fact_source import IClientFactSource
+from .fact_source import IFactSource
 from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
 from .signatures import (
@@ -65,26 +65,18 @@ class SignatureChecker:
     ) -> SignatureVerdict:
         """Return who has signed a digest, or why no signature counts.
 
-        :raises RegistryError: when a signature could not be read, and none of the others counts.
+        :raises RegistryError: when a signature cannot be read, and none before it counts.
         """
-        problem, failure = "it has no signature", None
-        try:
-            async for layer, data in _read_signatures(digest, reader):
-                try:
-                    verified = await self.in_thread(
-                        lambda layer=layer, data=data: verify_layer(  # type: ignore[misc]
-                            layer, data, digest, signers, self.verify_bundle
-                        )
-                    )
-                except SignatureInvalid as error:
-                    problem = str(error)
-                    continue
-                await self._keep(digest, *verified)
-                return SignatureVerdict(verified[1])
-        except RegistryError as error:
-            failure = error
-        if failure is not None:
-            raise failure
+        problem = "it has no signature"
+        async for layer, data in _read_signatures(digest, reader):
+            verify = partial(verify_layer, layer, data, digest, signers, self.verify_bundle)
+            try:
+                signer_id, name = await self.in_thread(verify)
+            except SignatureInvalid as error:
+                problem = str(error)
+                continue
+            await self._keep(digest, signer_id, name)
+            return SignatureVerdict(name)
         return SignatureVerdict(problem=problem)
 
     async def _keep(self, digest: Digest, signer_id: str, name: str) -> None:
@@ -92,44 +84,44 @@ class SignatureChecker:
         await self.documents.write(_document(digest), json.dumps(kept | {signer_id: name}).encode())
 
 
-@implementer(IClientFactSource)
+@implementer(IFactSource)
 @frozen
 class SignatureSource:
-    """Gathers the fact as the client that requests the image; ``reader`` is None until it is bound to one."""
+    """Gathers the fact as the client that requests the image."""
 
     checker: SignatureChecker
-    reader: RepositoryReader | None = None
     fact = "signature"
     setting = "signed_by"
     is_about_tags = False
     needs_manifest = True
 
-    def bind(self, reader: RepositoryReader) -> SignatureSource:
-        return evolve(self, reader=reader)
-
     async def gather(
-        self, subject: Subject, policy: PolicySettings | None, manifest: ManifestDocument | None
+        self,
+        subject: Subject,
+        policy: PolicySettings,
+        manifest: ManifestDocument | None,
+        reader: RepositoryReader,
     ) -> SignatureVerdict | None:
         """:raises RegistryError: when a signature cannot be read."""
-        assert self.reader is not None
-        if subject.digest is None or policy is None or not policy.signed_by:
+        if subject.digest is None or not policy.signed_by:
             return None
-        manifest = manifest or await self.reader.document(subject.digest)
+        manifest = manifest or await reader.document(subject.digest)
         if manifest is not None and is_signature(manifest):
             return None
-        verdict = await self._find(subject, subject.digest, self.checker.signers[policy.signed_by])
+        candidates = [subject.digest, *(each.digest for each in await self.checker.parents.find(subject))]
+        verdict = await self._find(candidates, self.checker.signers[policy.signed_by], reader)
         if verdict.signer:
             await self.checker.parents.record(subject, manifest)
         return verdict
 
-    async def _find(self, subject: Subject, digest: Digest, signers: Signers) -> SignatureVerdict:
-        assert self.reader is not None
-        parents = await self.checker.parents.find(subject)
-        candidates: Sequence[Digest] = [digest, *(parent.digest for parent in parents)]
+    async def _find(
+        self, candidates: Sequence[Digest], signers: Signers, reader: RepositoryReader
+    ) -> SignatureVerdict:
+        """Return the signer of one of these digests, or the problem of the first."""
         for candidate in candidates:
             if kept := await self.checker.kept_signer(candidate, signers):
                 return SignatureVerdict(kept)
-        found = [await self.checker.find_signer(each, signers, self.reader) for each in candidates]
+        found = [await self.checker.find_signer(each, signers, reader) for each in candidates]
         return next((each for each in found if each.signer), found[0])
 
 

@@ -101,9 +101,9 @@ def make_admission(
         held.is_whole,
         gateway.check,
         held.read,
+        held.peek,
         count,
         clock,
-        held.peek,
     )
     return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
 

@@ -31,7 +31,7 @@ from ..interfaces import (
     ITagStore,
     IUploadStaging,
 )
-from ..oci.errors import RegistryError
+from ..oci.errors import RegistryError, summarize
 from ..pull import ImagePuller, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
@@ -313,7 +313,9 @@ class PinRefresh(PeriodicTask):
         try:
             await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
         except (RegistryError, OSError) as error:
-            _log.warn("cannot refresh the pinned image {image}: {error}", image=str(pin), error=str(error))
+            _log.warn(
+                "cannot refresh the pinned image {image}: {error}", image=str(pin), error=summarize(error)
+            )
             self._failed.put(pin, True, REFRESH_RETRY)
             return
         await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))

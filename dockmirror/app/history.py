@@ -24,6 +24,12 @@ from ..history.reader import SqliteHistory
 from ..history.recorder import PartReport, PullRecorder
 from ..store.threads import RunInThread, run_in_pool
 
+FLUSH_PERIOD = 1.0
+"""Seconds between two writes of what was pulled."""
+_MAX_BATCHES = 30
+_STOP_SECONDS = 5.0
+_log = Logger()
+
 
 @frozen
 class History:
@@ -39,12 +45,6 @@ def open_history(settings: Settings, reactor: Any) -> History | None:
         return None
     reader = SqliteHistory(settings.history / FILE_NAME, time.time)
     return History(reader, run_in_pool(reactor, reactor.getThreadPool()))
-
-
-FLUSH_PERIOD = 1.0
-_MAX_BATCHES = 30
-_STOP_SECONDS = 5.0
-_log = Logger()
 
 
 class HistoryService(Service):

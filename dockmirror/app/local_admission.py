@@ -38,6 +38,8 @@ from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .naming import ImageName, registry_names
 
+T = TypeVar("T")
+
 
 @frozen
 class TagUnderPolicy:
@@ -152,9 +154,6 @@ class LocalAdmission:
         is_excepted = policies.find_exception(current, policy, self._now) is not None
         number = self._settings.policy.index(policy) + 1
         return TagUnderPolicy(image, current, record, policy, number, is_excepted)
-
-
-T = TypeVar("T")
 
 
 class LocalVerdicts:

@@ -9,7 +9,7 @@ From the client down to the upstream:
     PullObserver                         records pulls for the history
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
-    AdmissionRegistry                    serves a manifest, another one in its place, or refuses
+    AdmissionRegistry                    serves a manifest, another one in its place, or refuses (policies)
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PrefetchRegistry                     fetches the layers that a client will ask for next
     RecallFilter                         refuses what was recalled, and cuts it off
@@ -44,7 +44,7 @@ from ..admission.sightings import (
 )
 from ..body.line import AdaptiveSegments, FixedSegments, Line
 from ..concurrency.backoff import RequestCircuitBreaker
-from ..config.notation import AUTOMATIC
+from ..config.notation import AUTOMATIC, MAX_SEGMENTS
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
@@ -120,7 +120,7 @@ class HostRegistries:
 
     :ivar tokens: the token service of the virtual host; the mirror's own host has none.
     :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
-    :ivar admission: decides which manifests are served; None without a cache, which knows what tags named.
+    :ivar admission: decides which manifests are served; None without policies.
     :ivar public: knows which repositories the upstream gives to everybody; None without a cache.
     """
 
@@ -149,7 +149,6 @@ def build_stack(
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
     base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
-    admission = base.admission
 
     def upstream_name(repository: Repository) -> Repository:
         return _upstream_name(upstream, repository)
@@ -181,7 +180,7 @@ def build_stack(
         *_when(telemetry.pulls, record),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
-        *([] if admission is None else [partial(AdmissionRegistry, context=admission)]),
+        *([] if base.admission is None else [partial(AdmissionRegistry, context=base.admission)]),
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
@@ -279,14 +278,15 @@ def _pull_through(
             clock,
         ),
     )
-    if cache.bucket is None if upstream.prefetch is None else upstream.prefetch:
+    if _has_prefetch(upstream, cache):
         budget = _prefetch_budget(context, cache)
         cached = PrefetchRegistry(cached, cache.contents, budget, clock, changes.store_name)
 
     admission = make_admission(context, settings, cache, gateway, shared.audit)
     shared.polled[name] = admission.polled
+    decisions = admission.context if settings.policy else None
     if parts.writes is None:
-        return HostRegistries(cached, cached, tokens, admission=admission.context, public=gateway.public)
+        return HostRegistries(cached, cached, tokens, admission=decisions, public=gateway.public)
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
@@ -295,15 +295,20 @@ def _pull_through(
         cached,
         tokens,
         PushSightings(WriteThrough(pushes, changes, cache.contents, cache.tags, grants), recorder),
-        admission.context,
+        decisions,
         gateway.public,
     )
 
 
 def _line(upstream: UpstreamSettings, clock: IReactorTime) -> Line:
     if upstream.segments == AUTOMATIC:
-        return AdaptiveSegments(clock, upstream.connections)
+        return AdaptiveSegments(clock, upstream.connections, MAX_SEGMENTS)
     return FixedSegments(upstream.segments)
+
+
+def _has_prefetch(upstream: UpstreamSettings, cache: CacheParts) -> bool:
+    """Return what the settings say; unless they do, a mirror with a bucket does not prefetch."""
+    return cache.bucket is None if upstream.prefetch is None else upstream.prefetch
 
 
 def _prefetch_budget(context: UpstreamContext, cache: CacheParts) -> PrefetchBudget:

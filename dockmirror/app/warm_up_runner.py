@@ -72,7 +72,7 @@ class WarmUpRunner(PeriodicTask):
             missing = await HeldCheck(self._registry(), self._clock, _JOBS).missing(parts)
             error = explain_missing(missing) or ""
         except RegistryError as refused:
-            error = str(refused)
+            error = refused.summary
         ended = evolve(warm_up, error=error, **asdict(pulled))
         await self._write(ended, "failed" if error else "done")
         _log.info("warm-up of {image}: {result}", image=warm_up.image, result=error or "done")

@@ -7,7 +7,6 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-MAX_SEGMENTS = 16
 WINDOW = 0.5
 """Seconds over which rates are compared; after each change as many pass unmeasured."""
 MIN_BYTES = 1024 * 1024
@@ -70,10 +69,12 @@ class AdaptiveSegments:
     connections; a line that one connection fills does not.
 
     :param connections: the upstream's limit, of which all blobs together use at most half.
+    :param most: the most connections for one blob.
     """
 
-    def __init__(self, clock: IReactorTime, connections: int) -> None:
+    def __init__(self, clock: IReactorTime, connections: int, most: int) -> None:
         self._clock = clock
+        self._most = most
         self._limit = connections // 2
         self._segments = 1
         self._open = 0
@@ -133,7 +134,7 @@ class AdaptiveSegments:
             self._begin_window(0.0)
 
     def _change(self, segments: int) -> None:
-        self._segments = max(1, min(segments, MAX_SEGMENTS))
+        self._segments = max(1, min(segments, self._most))
         self._begin_window(WINDOW)
 
 

@@ -90,15 +90,16 @@ Share = Annotated[float, PlainValidator(_parse_share), PlainSerializer(_format_s
 
 AUTOMATIC = 0
 """Stands for ``"auto"`` in the place of a number of segments."""
-_MAX_SEGMENTS = 16
+MAX_SEGMENTS = 16
+"""The most connections over which one blob is fetched."""
 
 
 def _parse_segments(value: object) -> int:
     if value == "auto":
         return AUTOMATIC
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_SEGMENTS:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEGMENTS:
         return value
-    raise ValueError(f'expected "auto" or a number from 1 to {_MAX_SEGMENTS}')
+    raise ValueError(f'expected "auto" or a number from 1 to {MAX_SEGMENTS}')
 
 
 Segments = Annotated[

@@ -79,6 +79,11 @@ class RegistryError(Exception):
         return json.dumps({"errors": errors}).encode()
 
 
+def summarize(error: Exception) -> str:
+    """Return an error in the mirror's own words, without those of an upstream."""
+    return error.summary if isinstance(error, RegistryError) else str(error)
+
+
 class BlobUnknown(RegistryError):
     """The registry does not have the blob."""
 

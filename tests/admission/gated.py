@@ -137,7 +137,7 @@ class Gated(Mirror):
         known = KnownDigestSource(self.source, self.history, read)
         gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
         context = AdmissionContext(
-            "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read,
+            "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read, _hold_nothing,
             lambda rule, outcome: self.counts.append((rule, outcome)), clock,
         )  # fmt: skip
         self.registry = AdmissionRegistry(self.registry, context)
@@ -180,3 +180,7 @@ def _at_noon() -> Clock:
     clock = Clock()
     clock.advance(1_700_000_000.0)
     return clock
+
+
+async def _hold_nothing(_: Digest, __: int) -> bytes | None:
+    return None

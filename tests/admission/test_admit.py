@@ -17,7 +17,8 @@ from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
 from dockmirror.admission.fact_source import GATHER_TIMEOUT, IFactSource
 from dockmirror.admission.generation import Generation
 from dockmirror.admission.policies import Policies
-from dockmirror.admission.verdict import SERVE, MissingFact, Refuse, Serve, ServeInstead, Subject
+from dockmirror.admission.repository_reader import RepositoryReader
+from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
 from dockmirror.config.settings import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest
@@ -64,8 +65,8 @@ YOUNG = ages((OLD, 0, 1), (NEW, 1, 3))
         (AdmissionFacts(ages=MISSING, warn_only=frozenset({"ages"})).enforced(), Serve, ""),
         (AdmissionFacts(known=False), Refuse, "known"),
         (AdmissionFacts(known=True), Serve, ""),
-        (AdmissionFacts(recall="CVE-1"), Refuse, "recall"),
-        (AdmissionFacts(recall="CVE-1", ages=YOUNG), OLD, "ages"),
+        (AdmissionFacts(hook=HookVerdict(False, "CVE-1")), Refuse, "hook"),
+        (AdmissionFacts(hook=HookVerdict(False, "CVE-1"), ages=YOUNG), OLD, "ages"),
         (AdmissionFacts(locked=OLD, ages=ages((NEW, 0, 9))), OLD, "locked"),
         (AdmissionFacts(locked=NEW, ages=YOUNG), Serve, ""),
     ],
@@ -163,16 +164,18 @@ def test_the_first_policy_that_sets_a_rule_holds(
 class Source:
     """A source that answers when the test says so."""
 
-    fact = "recall"
+    fact = "hook"
+    setting = "min_age"
     is_about_tags = False
     needs_manifest = True
 
-    def __init__(self, setting: str = "min_age") -> None:
-        self.setting = setting
-        self.waiting: list[Deferred[str | None]] = []
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[HookVerdict | None]] = []
         self.manifests: list[Any] = []
 
-    async def gather(self, subject: Subject, policy: PolicySettings | None, manifest: Any) -> str | None:
+    async def gather(
+        self, subject: Subject, policy: PolicySettings, manifest: Any, reader: RepositoryReader
+    ) -> HookVerdict | None:
         self.manifests.append(manifest)
         self.waiting.append(Deferred())
         return await self.waiting[-1]
@@ -197,13 +200,12 @@ def test_a_fact_that_cannot_be_had_refuses(policy: dict[str, str], served: bool,
     (answer,) = outcome
     assert isinstance(answer, Exception) is not served
     if not served:
-        assert "the rule cannot be checked, recall: " in str(answer)
+        assert "the rule cannot be checked, hook: " in str(answer)
 
 
 def test_decisions_are_kept_until_the_generation_changes() -> None:
-    """A rule that always applies needs no policy."""
-    source = Source(setting="")
-    gated = Gated(sources=[source])
+    source = Source()
+    gated = Gated({"min_age": "0s"}, sources=[source])
     gated.publish("1")
     first = gated.later(f"{NAME}/manifests/latest")
     source.waiting[0].callback(None)
@@ -212,9 +214,9 @@ def test_decisions_are_kept_until_the_generation_changes() -> None:
     assert len(source.waiting) == 1
     gated.generation += 1
     second = gated.later(f"{NAME}/manifests/latest")
-    source.waiting[1].callback("CVE-1")
-    assert "was recalled: CVE-1" in str(second[0])
-    assert gated.counts == [("recall", "refused")]
+    source.waiting[1].callback(HookVerdict(False, "CVE-1"))
+    assert "is refused by the policy server: CVE-1" in str(second[0])
+    assert gated.counts == [("hook", "refused")]
 
 
 def test_generations_differ(tmp_path: Path) -> None:

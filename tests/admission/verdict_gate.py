@@ -58,7 +58,7 @@ class Gated:
         )
         gatherer = FactGatherer(sources, Policies.of("docker.io", settings.policy), self.clock)
         context = AdmissionContext(
-            "docker", gatherer, lambda: 0, _never, _given, _nothing, self._count, self.clock
+            "docker", gatherer, lambda: 0, _never, _given, _nothing, _nothing, self._count, self.clock
         )
         self.registry = AdmissionRegistry(self, context)
 

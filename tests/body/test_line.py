@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.body.line import HOLD, MAX_SEGMENTS, MIN_BYTES, AdaptiveSegments
+from dockmirror.body.line import HOLD, MIN_BYTES, AdaptiveSegments
+from dockmirror.config.notation import MAX_SEGMENTS
 
 MEGABYTE = 1024 * 1024
 TURN = 0.05
@@ -46,7 +47,9 @@ def together(bytes_per_second: float) -> Callable[[int], float]:
 @pytest.mark.parametrize("downloads", [1, 3])
 def test_connections_that_are_slow_one_by_one_are_rewarded(megabytes: int, downloads: int) -> None:
     clock = Clock()
-    numbers = transfer(AdaptiveSegments(clock, 1000), clock, 6, each(megabytes * MEGABYTE), downloads)
+    numbers = transfer(
+        AdaptiveSegments(clock, 1000, MAX_SEGMENTS), clock, 6, each(megabytes * MEGABYTE), downloads
+    )
     assert numbers[-1] == MAX_SEGMENTS
     assert numbers == sorted(numbers)
 
@@ -56,7 +59,7 @@ def test_connections_that_are_slow_one_by_one_are_rewarded(megabytes: int, downl
 def test_a_line_that_is_full_gets_one_connection(megabytes: int, downloads: int) -> None:
     """It is tried again after a while."""
     clock = Clock()
-    line = AdaptiveSegments(clock, 1000)
+    line = AdaptiveSegments(clock, 1000, MAX_SEGMENTS)
     numbers = transfer(line, clock, HOLD, together(megabytes * MEGABYTE), downloads)
     assert numbers[:200].count(2) <= 2 / TURN
     assert set(numbers[100:]) == {1}
@@ -66,14 +69,14 @@ def test_a_line_that_is_full_gets_one_connection(megabytes: int, downloads: int)
 def test_it_stops_where_the_line_is_full() -> None:
     """Four connections fill it."""
     clock = Clock()
-    line = AdaptiveSegments(clock, 1000)
+    line = AdaptiveSegments(clock, 1000, MAX_SEGMENTS)
     numbers = transfer(line, clock, 20, lambda opened: min(opened, 4) * 10 * MEGABYTE)
     assert numbers[-1] == 4
 
 
 def test_little_and_idle_time_say_nothing() -> None:
     clock = Clock()
-    line = AdaptiveSegments(clock, 1000)
+    line = AdaptiveSegments(clock, 1000, MAX_SEGMENTS)
     assert set(transfer(line, clock, 3, lambda _: MIN_BYTES / 4)) == {1}
     for _ in range(20):
         transfer(line, clock, 0.5, each(10 * MEGABYTE))
@@ -83,7 +86,7 @@ def test_little_and_idle_time_say_nothing() -> None:
 
 def test_half_of_the_connections_are_left_to_others() -> None:
     clock = Clock()
-    line = AdaptiveSegments(clock, 16)
+    line = AdaptiveSegments(clock, 16, MAX_SEGMENTS)
     transfer(line, clock, 6, each(10 * MEGABYTE))
     assert line.segments() == 8
     for _ in range(8):

@@ -188,7 +188,7 @@ def test_layers_asked_for_at_once_begin_one_prefetch(origin: Origin) -> None:
 
 
 def test_it_does_not_pass_on_the_http_request_of_its_client(origin: Origin) -> None:
-    """That one may end first, and says nothing about the other layers."""
+    """The client's request may end before the transfers do."""
     prefetching, path = Prefetching(origin), begin(origin)
     mirror, received = prefetching.mirror, object()
     mirror.get(path.replace("/blobs/", "/manifests/latest"))
