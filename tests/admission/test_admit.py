@@ -22,7 +22,7 @@ from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse
 from dockmirror.config.settings import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.errors import ErrorEntry, RegistryError, Unreachable
 from dockmirror.oci.reference import Reference, Repository, parse_reference
 
 from ..pullthrough.mirrors import NAME
@@ -181,6 +181,12 @@ class Source:
         return await self.waiting[-1]
 
 
+def in_upstreams_words(error: RegistryError, words: str) -> RegistryError:
+    """Return the error as it is for a client, which reads what the upstream has said."""
+    error.entries = (ErrorEntry(error.code, words),)
+    return error
+
+
 @pytest.mark.parametrize(
     ("policy", "served"), [({}, False), ({"on_error": "serve"}, True), ({"mode": "warn"}, True)]
 )
@@ -194,13 +200,14 @@ def test_a_fact_that_cannot_be_had_refuses(policy: dict[str, str], served: bool,
     assert outcome == []
     assert source.manifests[0].media_type in manifest.decode()
     if fails:
-        source.waiting[0].errback(Unreachable("it is down"))
+        source.waiting[0].errback(in_upstreams_words(Unreachable("it is down"), "Bearer secret"))
     else:
         gated.clock.advance(GATHER_TIMEOUT)
     (answer,) = outcome
     assert isinstance(answer, Exception) is not served
     if not served:
         assert "the rule cannot be checked, hook: " in str(answer)
+        assert "secret" not in str(answer)
 
 
 def test_decisions_are_kept_until_the_generation_changes() -> None:

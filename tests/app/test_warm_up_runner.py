@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from dockmirror.app.warm_up_runner import POLL, WarmUpRunner
+from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import TooManyRequests
+from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests
 from dockmirror.oci.reference import Reference
+from dockmirror.oci.request import RegistryRequest
 from dockmirror.pull import HELD_PAUSES
 from dockmirror.store import layout, warm_ups
 from dockmirror.store.warm_ups import KEEP_FINISHED, MAX_WARM_UPS, WarmUp
@@ -35,7 +38,7 @@ def wanted(reference: Reference = LATEST, at: float = EPOCH) -> WarmUp:
     return WarmUp("", PLACE, reference, at, (AMD,), refresh=True)
 
 
-def run(root: Path, clock: Clock, shelf: Shelf) -> None:
+def run(root: Path, clock: Clock, shelf: IRegistry) -> None:
     """Run what waits, in a process that starts and stops."""
     service = WarmUpRunner(root, clock, inline, lambda: shelf)
     service.startService()
@@ -66,6 +69,23 @@ def test_a_failed_warm_up_says_why(tmp_path: Path, clock: Clock) -> None:
     run(tmp_path, clock, Shelf())
     failed, done = warm_ups.iter_warm_ups(tmp_path)
     assert (failed.state, failed.error, done.state) == ("failed", "manifest unknown to registry", "done")
+
+
+@implementer(IRegistry)
+class Denying:
+    """A registry that refuses everything, and repeats a secret."""
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        error = Denied("the upstream answered 403")
+        error.entries = (ErrorEntry(error.code, "Bearer secret is no token"),)
+        raise error
+
+
+def test_a_failed_warm_up_does_not_repeat_what_the_upstream_says(tmp_path: Path, clock: Clock) -> None:
+    warm_ups.add_warm_up(tmp_path, wanted())
+    run(tmp_path, clock, Denying())
+    (failed,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (failed.state, failed.error) == ("failed", "the upstream answered 403")
 
 
 def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> None:
