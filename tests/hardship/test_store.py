@@ -132,8 +132,10 @@ def _read_only(mirror: Mirror) -> Iterator[None]:
     """Nothing can be written there, as the mirror sees it."""
     place, enter = str(mirror.cache), ["nsenter", "--mount", "--target", str(mirror.pid)]
     subprocess.run([*enter, "mount", "--bind", place, place], check=True)  # noqa: S603
-    subprocess.run([*enter, "mount", "-o", "remount,bind,ro", place], check=True)  # noqa: S603
+    remount = [*enter, "mount", "-o", "remount,bind,ro", place]
     try:
+        # it is refused while the mirror has a file open for writing there
+        wait_until(lambda: subprocess.run(remount, check=False).returncode == 0, "it is read-only")  # noqa: S603
         yield
     finally:
         subprocess.run([*enter, "umount", "--lazy", place], check=True)  # noqa: S603
