@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -14,6 +15,7 @@ from ..store.held_images import HeldImages
 from . import recall_files
 from .generation import Generation
 from .recall_exchange import new_generation
+from .recall_files import RecallScope
 from .recalls import EMPTY_BLOBS, Recall
 
 
@@ -37,22 +39,33 @@ class RecallOrder:
     bucket: BucketAddress | None
     now: Callable[[], float]
 
-    def check(self, digest: Digest) -> None:
-        """:raises NotRecallable: for a blob that holds nothing: images of every origin share it."""
+    def begin(self, digest: Digest, reason: str) -> RecallScope:
+        """Return what a recall concerns; a manifest is recalled before the search, which may take long.
+
+        :raises NotRecallable: for a blob that holds nothing: images of every origin share it.
+        """
         if digest in EMPTY_BLOBS:
             raise NotRecallable(f"{digest} is an empty blob, which many images share, and is never recalled")
+        if self._is_manifest(digest):
+            recall = self._recall(digest, reason)
+            with suppress(BucketNotReached):
+                self.publish(recall)
+        return recall_files.find_scope(self.root, digest)
 
-    def is_manifest(self, digest: Digest) -> bool:
+    def complete(self, digest: Digest, reason: str, scope: RecallScope) -> Recall:
+        """Put the recall into force in this store, with the layers that only its image needs."""
+        recall = self._recall(digest, reason)
+        if not scope.layers or scope.layers == recall.layers:
+            return recall
+        return self._state(evolve(recall, layers=scope.layers, changed=recall.changed + 0.001))
+
+    def _is_manifest(self, digest: Digest) -> bool:
         """Return whether some repository has the digest as a manifest, without reading any."""
         images = HeldImages(self.root)
         return any(digest in images.list_manifests(each) for each in images.list_repositories())
 
-    def recall(self, digest: Digest, reason: str) -> Recall:
-        """Put a recall into force in this store; the workers notice it with the next request.
-
-        :raises NotRecallable: see ``check``.
-        """
-        self.check(digest)
+    def _recall(self, digest: Digest, reason: str) -> Recall:
+        """Put a recall into force in this store; the workers notice it with the next request."""
         previous = recall_files.read_statements(self.root).get(digest)
         now = self.now()
         is_new = previous is None or previous.is_lifted
@@ -60,12 +73,6 @@ class RecallOrder:
         layers = previous.layers if previous is not None else ()
         changed = now if previous is None else max(now, previous.changed + 1)
         return self._state(Recall(digest, reason, since, changed, layers=layers))
-
-    def add_layers(self, recall: Recall, layers: tuple[Digest, ...]) -> Recall:
-        """Add to a recall the layers that only its image needs."""
-        if not layers or layers == recall.layers:
-            return recall
-        return self._state(evolve(recall, layers=layers, changed=recall.changed + 0.001))
 
     def lift(self, digest: Digest) -> Recall:
         """End a recall.

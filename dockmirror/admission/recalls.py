@@ -19,6 +19,7 @@ from attrs import evolve, field, frozen
 from ..oci.digest import Digest
 from ..oci.errors import Denied, DigestInvalid
 from ..oci.media import ManifestReferences
+from ..system.timestamps import format_timestamp
 
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""
@@ -85,6 +86,10 @@ class Recall:
             "layers": [str(each) for each in self.layers],
         }
         return json.dumps(fields, indent=1).encode()
+
+    def fields(self) -> dict[str, str]:
+        """Return what clients of the command line and of the API are told, as JSON."""
+        return {"digest": str(self.digest), "reason": self.reason, "since": format_timestamp(self.since)}
 
     def supersedes(self, other: Recall | None) -> bool:
         """Return whether this statement counts, and not the other one about the same digest."""

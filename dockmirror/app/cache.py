@@ -43,6 +43,7 @@ from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
 from ..store.store_directory import prepare_directory, try_writing
+from ..store.store_index import StoreIndex
 from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
@@ -80,6 +81,7 @@ class CacheParts:
     :ivar download_stats: counts the outcomes of downloads.
     :ivar active_downloads: returns the downloads in progress.
     :ivar usage: measures the bytes of each registry; None until the first measurement.
+    :ivar index: what the directory holds; the report of usage keeps it up to date.
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
     :ivar bucket: the bucket; None if the cache is on the local disk only.
@@ -101,6 +103,7 @@ class CacheParts:
     download_stats: DownloadStats
     active_downloads: Callable[[], Sequence[DownloadStatus]]
     usage: Callable[[], Coroutine[Any, Any, Usage | None]]
+    index: StoreIndex
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
     bucket: TieredStore | None
@@ -158,6 +161,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         context.stats,
         downloads.active,
         usages.latest,
+        usages.index,
         in_thread,
         checks,
         tiered,

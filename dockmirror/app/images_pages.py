@@ -27,12 +27,11 @@ def make_images_resource(
 
     :param stacks: the registries of each upstream, by its name in the settings.
     """
-    cache, root = context.cache, settings.cache
-    if not settings.images or cache is None or root is None:
+    cache = context.cache
+    if not settings.images or cache is None:
         return RefusalResource(Unsupported("this mirror shows no images: 'images' is not set", status=404))
 
     def make() -> Resource:
-        from ..store.store_index import StoreIndex
         from ..web.images.catalog import ImageCatalog
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.pull_figures import PullFigures
@@ -41,7 +40,7 @@ def make_images_resource(
         history = context.history.reader if context.history else None
         return ImagesResource(
             ImagesContext(
-                ImageCatalog(StoreIndex(root)),
+                ImageCatalog(cache.index),
                 PullFigures(history),
                 cache.tag_history,
                 cache.in_thread,

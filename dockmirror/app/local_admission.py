@@ -46,6 +46,7 @@ class TagUnderPolicy:
     """A tag, its history, and the policy that holds for its cool-down.
 
     :ivar number: of the policy, in the order of the settings, from 1.
+    :ivar withheld: the recalled digests.
     """
 
     image: ImageName
@@ -54,13 +55,18 @@ class TagUnderPolicy:
     policy: PolicySettings
     number: int
     is_excepted: bool = False
+    withheld: frozenset[Digest] = frozenset()
 
     @property
     def ages(self) -> TagAges:
         """The ages of the tag's digests under the policy."""
         assert self.policy.min_age is not None
         return TagAges(
-            self.record.sightings, self.policy.min_age, self.policy.first_pull, excepted=self.is_excepted
+            self.record.sightings,
+            self.policy.min_age,
+            self.policy.first_pull,
+            excepted=self.is_excepted,
+            withheld=self.withheld,
         )
 
     def decide(self, digest: Digest | None) -> Verdict:
@@ -153,7 +159,8 @@ class LocalAdmission:
         current = evolve(subject, digest=record.sightings[-1].digest if record.sightings else None)
         is_excepted = policies.find_exception(current, policy, self._now) is not None
         number = self._settings.policy.index(policy) + 1
-        return TagUnderPolicy(image, current, record, policy, number, is_excepted)
+        withheld = frozenset(self.recalls.by_digest)
+        return TagUnderPolicy(image, current, record, policy, number, is_excepted, withheld)
 
 
 class LocalVerdicts:

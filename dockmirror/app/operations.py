@@ -102,7 +102,7 @@ class Operations:
         reader = self.history.reader if self.history else None
         actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
         index = StoreIndex(root)
-        operator = OperatorPages(actions, auth, self._reactor, self._in_thread)
+        operator = OperatorPages(actions, auth, self._reactor)
         context = ImagesContext(
             ImageCatalog(index),
             PullFigures(reader),

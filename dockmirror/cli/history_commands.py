@@ -13,13 +13,13 @@ from itertools import chain
 from typing import Any
 
 import click
-from attrs import asdict, evolve, fields
+from attrs import asdict, evolve
 
 from ..app.naming import parse_image_name
 from ..config.notation import format_size, parse_duration
 from ..config.settings import Settings
 from ..history.database import FILE_NAME
-from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey
+from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
@@ -175,12 +175,11 @@ def _print_line(pull: Pull, as_json: bool) -> None:
 
 
 def _cells(pull: Pull) -> tuple[str, ...]:
-    separator = "@" if ":" in pull.reference else ":"
     client = f"{pull.user}@{pull.client}" if pull.user and pull.client else pull.user or pull.client
     return (
         format_timestamp(pull.began),
         client,
-        f"{pull.registry}/{pull.repository}{separator}{pull.reference}",
+        pull.image,
         format_size(pull.cached_bytes + pull.upstream_bytes),
         str(pull.layers),
         str(pull.cached_layers),
@@ -208,7 +207,7 @@ def report(context: Context, days: int, sections: tuple[SumKey, ...], as_csv: bo
     with _errors():
         keys: Sequence[SumKey] = ("day", *(sections or _SECTIONS))
         found = {by: reader.sums(by, PullFilter(since=since), _MOST) for by in keys}
-    total = _add(found["day"])
+    total = add_sums("total", found["day"])
     if "day" not in sections:
         del found["day"]
     if as_json:
@@ -220,12 +219,6 @@ def report(context: Context, days: int, sections: tuple[SumKey, ...], as_csv: bo
         writer.writerows((by, *_fields(each).values()) for by, sums in found.items() for each in sums)
     else:
         _print_report(since, total, found)
-
-
-def _add(sums: Sequence[PullSums]) -> PullSums:
-    names = [each.name for each in fields(PullSums)][1:]
-    amounts: Any = {name: sum(getattr(each, name) for each in sums) for name in names}
-    return PullSums("total", **amounts)
 
 
 def _fields(sums: PullSums) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,10 @@ from pathlib import Path
 import click
 from attrs import evolve, frozen
 
-from ..admission.cool_down import TagAges, check_age
 from ..admission.lock_file import LockedImage, LockFile, LockFileInvalid, format_seen
-from ..admission.policies import Policies
-from ..admission.recall_files import read_recalls
-from ..admission.verdict import ServeInstead, Subject
-from ..app.naming import registry_names
+from ..admission.verdict import SERVE, Refuse, ServeInstead
+from ..app.local_admission import LocalAdmission, TagUnderPolicy
+from ..app.naming import ImageName, registry_names
 from ..config.settings import Settings
 from ..interfaces import Sighting
 from ..oci.digest import Digest
@@ -184,18 +183,16 @@ class _KnownTags:
 
     def current(self) -> Mapping[_Key, LockedImage]:
         """Return what each tag in the cache is served as."""
-        recalls, held = read_recalls(self.root), HeldImages(self.root)
+        admission, held = LocalAdmission(self.settings, self.root, time.time()), HeldImages(self.root)
         found: dict[_Key, LockedImage] = {}
         for upstream, registry in self._upstreams():
-            policies = Policies.of(registry, self.settings.policy)
             for repository in held.list_repositories():
                 if repository.first != registry:
                     continue
                 for tag, entry in held.list_tags(repository).items():
                     sightings = self._sightings(upstream, repository, tag)
-                    subject = Subject(upstream, Repository(repository.rest), tag, entry.digest)
-                    digest = _choose(subject, sightings, policies)
-                    if recalls.find(digest) is None:
+                    digest = _choose(admission.find(ImageName(repository, tag)), entry.digest)
+                    if digest is not None and admission.recalls.find(digest) is None:
                         seen = [each.first for each in sightings if each.digest == digest]
                         image = LockedImage(
                             repository, tag, digest, (), int(min(seen, default=entry.confirmed))
@@ -255,11 +252,12 @@ def _read_platform(config: Path) -> Platform:
     return Platform("", "")
 
 
-def _choose(subject: Subject, sightings: Sequence[Sighting], policies: Policies) -> Digest:
-    """Return the digest that the cool-down gives a tag, or its current one."""
-    assert subject.digest is not None
-    policy = policies.find(subject, "min_age")
-    if policy is None or policy.min_age is None or policy.mode != "enforce":
-        return subject.digest
-    verdict = check_age(subject, TagAges(sightings, policy.min_age, policy.first_pull))
-    return verdict.digest if isinstance(verdict, ServeInstead) else subject.digest
+def _choose(tag: TagUnderPolicy | None, digest: Digest) -> Digest | None:
+    """Return the digest that the cool-down gives a tag whose current one is this; None if it refuses."""
+    verdict = SERVE if tag is None or tag.policy.mode != "enforce" else tag.decide(digest)
+    match verdict:
+        case ServeInstead():
+            return verdict.digest
+        case Refuse():
+            return None
+    return digest

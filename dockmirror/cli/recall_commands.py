@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
+from ..admission.recall_files import RecallScope, read_recalls, remove_recalled
 from ..admission.recalls import Recall, fallbacks
 from ..app.naming import registry_names
 from ..config.notation import format_size
@@ -94,14 +94,9 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     settings, root = open_for_change(context)
     order = _order(settings, root)
     with _errors():
-        order.check(digest)
-    if order.is_manifest(digest):  # the search below may take long
-        _publish(order, order.recall(digest, reason))
-        scope = find_scope(root, digest)
-    else:
-        scope = find_scope(root, digest)
-        _confirm(digest, scope, yes, as_json)
-    made = order.add_layers(order.recall(digest, reason), scope.layers)
+        scope = order.begin(digest, reason)
+    _confirm(digest, scope, yes, as_json)
+    made = order.complete(digest, reason, scope)
     is_in_bucket, problem = _publish(order, made)
     freed = remove_recalled(root, [digest])
     refused = {digest}.union(*scope.users.values())
@@ -126,9 +121,7 @@ def _order(settings: Settings, root: Path) -> RecallOrder:
 def _fields(statement: Recall) -> dict[str, Any]:
     """Return a recall as JSON has it."""
     return {
-        "digest": str(statement.digest),
-        "reason": statement.reason,
-        "since": format_timestamp(statement.since),
+        **statement.fields(),
         "lifted": statement.is_lifted,
         "layers": list(map(str, statement.layers)),
     }
@@ -349,12 +342,11 @@ def find_refused_pulls(settings: Settings, recalls: Sequence[Recall]) -> Mapping
 
 def pull_fields(pull: Pull) -> dict[str, str]:
     """Return a pull as JSON has it, and as a row of a table."""
-    separator = "@" if ":" in pull.reference else ":"
     return {
         "when": format_timestamp(pull.began),
         "client": pull.client,
         "user": pull.user,
-        "image": f"{pull.registry}/{pull.repository}{separator}{pull.reference}",
+        "image": pull.image,
         "platform": pull.platform,
         "outcome": pull.outcome,
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Literal, Protocol
 
-from attrs import frozen
+from attrs import astuple, frozen
 
 Outcome = Literal["running", "served", "failed"]
 SumKey = Literal["hour", "day", "registry", "repository", "client"]
@@ -14,6 +14,10 @@ SumKey = Literal["hour", "day", "registry", "repository", "client"]
 
 class HistoryError(Exception):
     """Raised if the history cannot be read; the message is a sentence for the operator."""
+
+
+class InvalidFilter(HistoryError):
+    """Raised if a condition of a filter is malformed."""
 
 
 @frozen
@@ -57,6 +61,12 @@ class Pull:
     outcome: Outcome
     reason: str
 
+    @property
+    def image(self) -> str:
+        """The full name of the image."""
+        separator = "@" if ":" in self.reference else ":"
+        return f"{self.registry}/{self.repository}{separator}{self.reference}"
+
 
 @frozen
 class PullFilter:
@@ -96,10 +106,17 @@ class PullSums:
     saved_seconds: float
 
 
+def add_sums(key: str, sums: Iterable[PullSums]) -> PullSums:
+    """Return the total of sums under a new key."""
+    rows = [(0, 0, 0, 0, 0, 0, 0.0, 0.0), *(astuple(each)[1:] for each in sums)]
+    return PullSums(key, *(sum(column) for column in zip(*rows, strict=True)))
+
+
 class HistoryReader(Protocol):
     """Reads the history.  Its methods block: call them in a thread.
 
     :raises HistoryError: when the file cannot be read.
+    :raises InvalidFilter: when a condition is malformed.
     """
 
     def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .database import Sums, Word, open_for_reading
-from .pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
+from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
 from .tracker import QUIET_SECONDS, began, first_number, outcome_of
 
 _GLOB = re.compile(r"[*?\[]")
@@ -206,7 +206,7 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     try:
         network: Any = ip_network(client, strict=False)
     except ValueError:
-        raise HistoryError(f"{client} is neither an address nor a network") from None
+        raise InvalidFilter(f"{client} is neither an address nor a network") from None
     rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
     found = [number for number, text in rows if _is_inside(text, network)]
     return f"+pull.client IN ({', '.join(map(str, found))})", ()

@@ -37,13 +37,16 @@ class MeasurementStopped(Exception):
 
 
 class UsageReport:
-    """Measures on demand; a fresh measurement by another process is used instead."""
+    """Measures on demand; a fresh measurement by another process is used instead.
+
+    :ivar index: brought up to date by each measurement here.
+    """
 
     _log = Logger()
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
+        self.index = StoreIndex(root)
         self._root = root
-        self._index = StoreIndex(root)
         self._clock = clock
         self._in_thread = in_thread
         self._latest: Usage | None = None
@@ -67,7 +70,7 @@ class UsageReport:
 
     async def _measure(self) -> None:
         self._measuring = True
-        measure = partial(_measure_unless_fresh, self._root, self._index, self._clock.seconds(), self._check)
+        measure = partial(_measure_unless_fresh, self._root, self.index, self._clock.seconds(), self._check)
         interval = MIN_INTERVAL
         try:
             self._latest = await self._in_thread(measure) or self._latest

@@ -160,3 +160,15 @@ def render_coroutine(request: ServerRequest, answering: Coroutine[Any, Any, None
     running.addErrback(request.processingFailed)
     running.addErrback(lambda _: None)
     return NOT_DONE_YET
+
+
+def render_or_refuse(request: ServerRequest, answering: Coroutine[Any, Any, None]) -> int:
+    """Let a coroutine answer the request, and write the ``RegistryError`` that it raises before it begins."""
+    return render_coroutine(request, _answer_or_refuse(request, answering))
+
+
+async def _answer_or_refuse(request: ServerRequest, answering: Coroutine[Any, Any, None]) -> None:
+    try:
+        await answering
+    except RegistryError as error:
+        refuse(request, error)

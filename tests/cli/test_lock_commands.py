@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,22 @@ def test_cool_down_and_recalls(shop: Shop, file: Path, tmp_path: Path) -> None:
     shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
     shop.run("lock", "-c", str(settings), "*:1.27")
     assert read(file) == {}
+
+
+def test_what_the_cool_down_refuses_is_not_locked(shop: Shop, file: Path, tmp_path: Path) -> None:
+    """A lock file counts before the cool-down, so a refused digest in it would be served."""
+    move(shop)
+    settings = tmp_path / "dockmirror.toml"
+    policy = f'[[policy]]\nimages = "**"\nmin_age = "30d"\nfirst_pull = "refuse"\nlock = "{file}"\n'
+    settings.write_text(policy)
+    file.touch()
+    shop.run("lock", "-c", str(settings), "*:1.27")
+    assert read(file) == {}
+    until = datetime.now(UTC).date() + timedelta(days=7)
+    exception = f'exceptions = [{{ image = "**", until = {until}, reason = "an urgent fix" }}]\n'
+    settings.write_text(policy + exception)
+    shop.run("lock", "-c", str(settings), "*:1.27")
+    assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(NEW)
 
 
 def test_policies(shop: Shop, file: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class Endpoint:
             lambda _: OperatorViewer(lambda registry: ["docker"] if registry == "docker.io" else []),
             lambda _, image: f"mirror.example/{image}",
         )
-        images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock, inline))
+        images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock))
         self._front = House(Internet())
         telemetry = ProcessTelemetry(
             self._front.metrics,

@@ -13,9 +13,8 @@ from attrs import asdict, frozen
 from pydantic import BaseModel, ValidationError
 from twisted.web.resource import Resource
 
-from ...admission.recalls import Recall
 from ...headers import first
-from ...history.pulls import HistoryError, HistoryReader, PullFilter
+from ...history.pulls import HistoryError, HistoryReader, InvalidFilter, PullFilter
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
 from ...oci.errors import NameUnknown, RegistryError, Unavailable, Unsupported
@@ -26,7 +25,7 @@ from ...store.store_index import StoreIndex
 from ...system.timestamps import format_timestamp
 from ..image_actions import Actor, ImageActions
 from ..pages.page import JSON, send
-from ..respond import refuse, render_coroutine
+from ..respond import render_or_refuse
 from .models import (
     HistoryQuery,
     ImageQuery,
@@ -53,8 +52,6 @@ from .recall_actions import RecallActions
 from .token_auth import TokenAuth
 
 M = TypeVar("M", bound=BaseModel)
-BODY_LIMIT = 64 * 1024
-"""Bytes of a request's body."""
 
 
 @frozen
@@ -113,13 +110,7 @@ class ApiResource(Resource):
         self._document = make_document([each.description for each in self._routes])
 
     def render(self, request: ServerRequest) -> int:
-        return render_coroutine(request, self._render(request))
-
-    async def _render(self, request: ServerRequest) -> None:
-        try:
-            await self._answer(request)
-        except RegistryError as error:
-            refuse(request, error)
+        return render_or_refuse(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> None:
         version, path = decode_segments(request.path)[2:3], decode_segments(request.path)[3:]
@@ -212,6 +203,8 @@ class ApiResource(Resource):
         read = partial(self._history.pulls, wanted, query.limit, query.after)
         try:
             return {"pulls": [asdict(each) for each in await self._in_thread(read)]}
+        except InvalidFilter as error:
+            raise RegistryError(str(error), status=400) from None
         except HistoryError as error:
             raise Unavailable(str(error), status=503) from None
 
@@ -243,13 +236,13 @@ class ApiResource(Resource):
         return (await self._actions.warm(call.author, new.image, platforms, new.referrers)).fields()
 
     async def _list_recalls(self, _: Call) -> Mapping[str, Any]:
-        return {"recalls": [_recall_fields(each) for each in await self._recalls.list()]}
+        return {"recalls": [each.fields() for each in await self._recalls.list()]}
 
     async def _recall(self, call: Call) -> Mapping[str, Any]:
         new: NewRecall = call.given
         made = await self._recalls.recall(call.author, Digest.parse(new.digest), new.reason, new.shared)
         figures = {"images": made.images, "freed": made.freed, "in_bucket": made.in_bucket}
-        return {**_recall_fields(made.recall), **figures}
+        return {**made.recall.fields(), **figures}
 
     async def _lift(self, call: Call) -> None:
         await self._recalls.lift(call.author, Digest.parse(call.given.digest))
@@ -307,12 +300,4 @@ def _pin_fields(pin: Any, refreshed: float) -> Mapping[str, Any]:
         "image": str(pin),
         "platforms": list(map(str, pin.platforms)),
         "refreshed": format_timestamp(refreshed) if refreshed else None,
-    }
-
-
-def _recall_fields(recall: Recall) -> Mapping[str, Any]:
-    return {
-        "digest": str(recall.digest),
-        "reason": recall.reason,
-        "since": format_timestamp(recall.since),
     }

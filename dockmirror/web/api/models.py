@@ -11,9 +11,11 @@ _IMAGE = (
     f"^{_COMPONENT}((:[0-9]{{1,5}})?/{_COMPONENT})?(/{_COMPONENT})*"
     "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
 )
+_IMAGE_LENGTH = 255 - len("docker.io/library/")
+"""A short name, too, has at most 255 characters when it is complete, as names of repositories may have."""
 Image = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=250, pattern=_IMAGE),
+    StringConstraints(min_length=1, max_length=_IMAGE_LENGTH, pattern=_IMAGE),
     Field(description="An image, such as docker.io/library/nginx:1.27 or ghcr.io/o/r@sha256:…"),
 ]
 PlatformName = Annotated[

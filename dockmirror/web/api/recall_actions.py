@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from ...admission.recall_files import find_scope, read_statements, remove_recalled
+from ...admission.recall_files import read_statements, remove_recalled
 from ...admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
 from ...admission.recalls import Recall
 from ...oci.digest import Digest
@@ -55,18 +55,14 @@ class RecallActions:
         def recall() -> RecallResult:
             order = self._order()
             try:
-                order.check(digest)
-                in_bucket = True
-                if order.is_manifest(digest):  # the search below may take long
-                    in_bucket = _publish(order, order.recall(digest, reason))
-                scope = find_scope(order.root, digest)
+                scope = order.begin(digest, reason)
                 if not scope.is_manifest and scope.sharing and not is_shared:
                     raise RegistryError(
                         f"{digest} is a part of {scope.sharing} images, which would all be refused: say"
                         " 'shared' to recall it",
                         status=400,
                     )
-                made = order.add_layers(order.recall(digest, reason), scope.layers)
+                made = order.complete(digest, reason, scope)
             except NotRecallable as error:
                 raise RegistryError(str(error), status=400) from None
             in_bucket = _publish(order, made)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...concurrency.caching import SingleFlight
 from ...headers import first
+from ...http.connections import get_peer_network
 from ...http.server_request import ServerRequest
 from ...oci.challenge import Challenge
 from ...oci.errors import Denied, Unauthorized
-from ...system.networks import Network, client_network, parse_address
+from ...system.networks import Network
 from ...users import ApiTokens
 from ..auth import PasswordVerifier
 from ..failed_logins import FailedLogins
@@ -63,7 +64,8 @@ class TokenAuth:
 
     async def _verify(self, tokens: ApiTokens, request: ServerRequest) -> str:
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
-        verifier = PasswordVerifier(tokens, self._failed_logins, self._running, _network(request))
+        network = get_peer_network(request.getClientAddress())
+        verifier = PasswordVerifier(tokens, self._failed_logins, self._running, network)
         try:
             if scheme.lower() == "basic":
                 return await verifier.verify_basic(value)
@@ -73,8 +75,3 @@ class TokenAuth:
         except Unauthorized:
             raise Unauthorized("unknown token", challenges=_CHALLENGE) from None
         raise Unauthorized("a token of 'api_tokens_file' is required", challenges=_CHALLENGE)
-
-
-def _network(request: ServerRequest) -> Network | None:
-    host = getattr(request.getClientAddress(), "host", None)  # a UNIX socket has none
-    return None if host is None else client_network(parse_address(host))

@@ -24,7 +24,7 @@ from ...oci.request import decode_segments
 from ...store.store_index import StoreSnapshot
 from ...store.threads import RunInThread
 from ..pages.page import Language, send_document
-from ..respond import refuse, render_coroutine
+from ..respond import render_or_refuse
 from .blocks import POLICY, image_path, words_for
 from .catalog import HeldDetails, ImageCatalog
 from .details import DetailsView, render_details
@@ -78,13 +78,7 @@ class ImagesResource(Resource):
         self._snapshots: TTLCache[None, StoreSnapshot] = TTLCache(context.clock, 1)
 
     def render(self, request: ServerRequest) -> int:
-        return render_coroutine(request, self._render(request))
-
-    async def _render(self, request: ServerRequest) -> None:
-        try:
-            await self._answer(request)
-        except RegistryError as error:
-            refuse(request, error)
+        return render_or_refuse(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> None:
         say, query = words_for(request), dict(parse_query(request))

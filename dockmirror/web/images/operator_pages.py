@@ -20,7 +20,6 @@ from ...oci.manifest import Platform
 from ...oci.reference import Repository
 from ...store.coroutine_producer import CoroutineProducer
 from ...store.packed_images import open_contents
-from ...store.threads import RunInThread
 from ..api.token_auth import TokenAuth
 from ..image_actions import Actor, ImageActions, Removal, Verification
 from ..pages.page import Language
@@ -44,13 +43,10 @@ class ActionOutcome:
 class OperatorPages:
     """Confirms and runs actions; each form bears a secret that no page of another site can know."""
 
-    def __init__(
-        self, actions: ImageActions, auth: TokenAuth, clock: IReactorTime, in_thread: RunInThread
-    ) -> None:
+    def __init__(self, actions: ImageActions, auth: TokenAuth, clock: IReactorTime) -> None:
         self.actions = actions
         self._auth = auth
         self._clock = clock
-        self._in_thread = in_thread
         self._key = secrets.token_bytes(32)
 
     async def confirmation(
@@ -157,7 +153,7 @@ class OperatorPages:
 
     async def _write(self, producer: CoroutineProducer, pieces: Iterator[bytes]) -> None:
         producer.register()
-        while (piece := await self._in_thread(partial(next, pieces, None))) is not None:
+        while (piece := await self.actions.in_thread(partial(next, pieces, None))) is not None:
             await producer.ready()
             producer.write(piece)
 

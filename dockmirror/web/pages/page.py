@@ -178,6 +178,12 @@ def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
     return NOT_DONE_YET
 
 
+async def flatten(part: Tag) -> str:
+    """Return the HTML of a part of a page."""
+    html: bytes = await flattenString(None, part)
+    return html.decode()
+
+
 def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.policy) -> int:
     """Send an HTML document with a content security policy."""
     request.setHeader("Content-Security-Policy", policy)

@@ -9,7 +9,7 @@ from functools import partial
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
-from twisted.web.template import Tag, flattenString, tags
+from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS
 from ...client_config.setup_script import SETUP_CLIENTS, render_setup_script
@@ -21,7 +21,7 @@ from ...oci.errors import Denied, RegistryError, Unsupported
 from ...system.networks import normalize_host
 from ..events import EventStream, NextEvent
 from ..filter import RefusalResource
-from ..respond import refuse, render_coroutine
+from ..respond import refuse, render_or_refuse
 from .home import ASSETS, HomePageView, list_pulls, render_home, render_json, render_text
 from .own_pulls import SHOWN, ClientTest, PullFinder, render_pulls, render_test
 from .page import (
@@ -31,6 +31,7 @@ from .page import (
     LANGUAGES,
     TEXT,
     Language,
+    flatten,
     inline_code,
     language_for,
     negotiate_media_type,
@@ -116,22 +117,20 @@ class _HomePage(Resource):
         return RefusalResource(Unsupported(status=404))
 
     def render_GET(self, request: ServerRequest) -> int:
-        try:
-            say = language_for(request)
-        except RegistryError as error:
-            return refuse(request, error)
-        if dict(parse_query(request)).get("test") == "":
-            return self._begin_test(request, say)
-        return render_coroutine(request, self._render(request, say))
+        return render_or_refuse(request, self._render(request))
 
-    def _begin_test(self, request: ServerRequest, say: Language) -> int:
+    def _begin_test(self, request: ServerRequest, say: Language) -> None:
         """Redirect to an address with the time from which pulls count."""
         request.setResponseCode(303)
         began = int(self._context.clock.seconds())
         request.setHeader("Location", f"/?test={began}&lang={say.code}#test")
-        return send(b"", request)
+        send(b"", request)
 
-    async def _render(self, request: ServerRequest, say: Language) -> None:
+    async def _render(self, request: ServerRequest) -> None:
+        say = language_for(request)
+        if dict(parse_query(request)).get("test") == "":
+            self._begin_test(request, say)
+            return
         view = await self._context.view(request, self._registry)
         request.setHeader("Vary", "Accept, Accept-Language")
         kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
@@ -155,17 +154,13 @@ class _PullList(Resource):
         return RefusalResource(Unsupported(status=404))
 
     def render_GET(self, request: ServerRequest) -> int:
-        try:
-            say = language_for(request)
-        except RegistryError as error:
-            return refuse(request, error)
-        return render_coroutine(request, self._render(request, say))
+        return render_or_refuse(request, self._render(request))
 
-    async def _render(self, request: ServerRequest, say: Language) -> None:
+    async def _render(self, request: ServerRequest) -> None:
+        say = language_for(request)
         view = await self._context.view(request, limit=100)
         if view.pulls.unknown:
-            refuse(request, Unsupported(LANGUAGES[ENGLISH](view.pulls.unknown), status=404))
-            return
+            raise Unsupported(LANGUAGES[ENGLISH](view.pulls.unknown), status=404)
         latest = max((each.began + each.seconds for each in view.pulls.pulls), default=0.0)
         wants_time = "latest" in dict(parse_query(request))
         lines = [f"{latest:.3f}"] if wants_time else list_pulls(view, say)
@@ -190,19 +185,14 @@ class _Viewer:
         view, say = await self._context.view(self._request), self._say
         event = json.dumps(
             {
-                "pulls": await _flatten(render_pulls(view.pulls, view.client.address, view.now, say)),
-                "test": await _flatten(render_test(view.test, view.mirror.url, say)),
+                "pulls": await flatten(render_pulls(view.pulls, view.client.address, view.now, say)),
+                "test": await flatten(render_test(view.test, view.mirror.url, say)),
             }
         )
         if event == self._sent:
             return None
         self._sent = event
         return event
-
-
-async def _flatten(part: Tag) -> str:
-    flattened: bytes = await flattenString(None, part)
-    return flattened.decode()
 
 
 class _SetupScript(Resource):

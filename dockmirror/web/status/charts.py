@@ -10,9 +10,8 @@ from attrs import frozen
 from twisted.web.template import Tag, tags
 
 from ...config.notation import format_size
-from ...history.pulls import PullSums
+from ...history.pulls import PullSums, add_sums
 from ..pages.page import Language, table
-from .overview import add_sums
 
 Step = Literal["hour", "day", "week"]
 COLUMNS = ("time", "pulls", "failed", "cached", "fetched")

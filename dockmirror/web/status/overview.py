@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
-from attrs import astuple, evolve, frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ...concurrency.caching import SingleFlight
-from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums
+from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
 from ...status.status_values import WorkerState
 from ...store.threads import RunInThread
 from ..readiness import ReadinessState
@@ -81,12 +81,6 @@ def _read_sums(reader: HistoryReader, now: float) -> HistorySummary:
         reader.sums("hour", PullFilter(since=now - HOURS * 3600)),
         reader.sums("day", PullFilter(since=now - WEEKS * WEEK)),
     )
-
-
-def add_sums(key: str, sums: Iterable[PullSums]) -> PullSums:
-    """Return the total of sums under a new key."""
-    rows = [(0, 0, 0, 0, 0, 0, 0.0, 0.0), *(astuple(each)[1:] for each in sums)]
-    return PullSums(key, *(sum(column) for column in zip(*rows, strict=True)))
 
 
 _STATE_TTL = 10.0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from attrs import define, field
-from twisted.web.template import Tag, flattenString, tags
+from twisted.web.template import Tag, tags
 
 from ...headers import first
 from ...http.server_request import ServerRequest
@@ -17,6 +17,7 @@ from ..pages.page import (
     PAGE,
     Language,
     PageAssets,
+    flatten,
     language_for,
     read_asset,
     render_page,
@@ -180,13 +181,8 @@ class _Viewer:
     async def next_event(self) -> str | None:
         """Return the parts that changed; if none did, sometimes an empty event, which tells the page so."""
         parts = render_parts(await self._overview.status(), self._host, self._say)
-        rendered = {selector: await _flatten(part) for selector, part in parts.items()}
+        rendered = {selector: await flatten(part) for selector, part in parts.items()}
         changed = {selector: html for selector, html in rendered.items() if self._shown.get(selector) != html}
         self._shown = rendered
         self._unchanged = 0 if changed else self._unchanged + 1
         return json.dumps(changed) if changed or self._unchanged % _SILENCE == 0 else None
-
-
-async def _flatten(part: Tag) -> str:
-    html: bytes = await flattenString(None, part)
-    return html.decode()

@@ -16,6 +16,7 @@ from dockmirror.oci.reference import Tag
 from dockmirror.store.pins import iter_pins
 from dockmirror.store.warm_ups import iter_warm_ups
 from tests.cli.shop import AMD, ARM, BASE, INDEX, NGINX
+from tests.history.kept import KeptHistory
 from tests.web.operations import CI, Endpoint, login
 
 IMAGE = "docker.io/library/nginx:latest"
@@ -87,6 +88,14 @@ def test_a_history_that_is_off_or_broken_is_said_to_be(tmp_path: Path, endpoint:
     assert (broken.status, broken.message) == (503, "the file is malformed")
 
 
+def test_a_malformed_network_is_refused(tmp_path: Path) -> None:
+    history = KeptHistory(tmp_path)
+    history.write()
+    endpoint = Endpoint(tmp_path, history.reader)
+    refused = endpoint.get("/api/v1/history?client=10.0.0.0/33")
+    assert (refused.status, refused.message) == (400, "10.0.0.0/33 is neither an address nor a network")
+
+
 def test_an_image_is_pinned_and_unpinned(endpoint: Endpoint) -> None:
     made = endpoint.post("/api/v1/pins", {"image": "nginx", "platforms": ["linux/amd64"]}, CI)
     assert (made.status, made.json) == (
@@ -102,6 +111,12 @@ def test_an_image_is_pinned_and_unpinned(endpoint: Endpoint) -> None:
         ("ci", "unpin", IMAGE, "done"),
         ("ci", "unpin", IMAGE, f"{IMAGE} is not pinned"),
     ]
+
+
+def test_the_longest_image_is_accepted(endpoint: Endpoint) -> None:
+    """A short name is completed, and then still is a name of a repository."""
+    assert endpoint.post("/api/v1/pins", {"image": "n" * 237}, CI).status == 201
+    assert endpoint.post("/api/v1/pins", {"image": "n" * 238}, CI).status == 400
 
 
 def test_a_removal_deletes_what_it_announced(endpoint: Endpoint) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from twisted.internet.task import Clock
 
-from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
+from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey, add_sums
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.overview import HistorySource, HistorySummary, StatusOverview, add_sums
+from dockmirror.web.status.overview import HistorySource, HistorySummary, StatusOverview
 from tests.stacks import now
 from tests.store.threads import inline
 
