@@ -3,8 +3,9 @@
 Small files are read whole and replaced atomically: after a kill or a power failure either the old or the new
 file is there. If two files are replaced one after the other, the second is never there without the first.
 
-A seal marks a file that was verified and not written to since. It is a fixed fraction of a second in the
-modification time, which every write replaces.
+A seal marks a file that was verified and not written to since. It is a fraction of a second in the
+modification time, which every write replaces.  The fraction depends on the size: a file that is truncated
+while it is sealed again is not sealed.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def read_small_file(path: Path) -> SmallFile | None:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             status = os.fstat(file)
-            return SmallFile(read_all(file), status.st_mtime, _version(status))
+            return SmallFile(read_all(file), status.st_mtime, version(status))
         finally:
             os.close(file)
     except OSError as error:
@@ -162,12 +163,12 @@ def read_small_file(path: Path) -> SmallFile | None:
 def file_version(path: Path | str) -> Version | None:
     """Return the file's current version; None if it is missing or unreadable."""
     try:
-        return _version(os.stat(path))
+        return version(os.stat(path))
     except OSError:
         return None
 
 
-def _version(status: os.stat_result) -> Version:
+def version(status: os.stat_result) -> Version:
     return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
 
 
@@ -223,23 +224,29 @@ def write_all(file: int, content: bytes) -> None:
 
 
 _SECOND = 10**9
-_MARK = 271_828_182
+_PRIME = 271_828_171
 
 
 def is_sealed(status: os.stat_result) -> bool:
     """Report whether the file was verified and not written to since."""
-    return status.st_mtime_ns % _SECOND == _MARK
+    return status.st_mtime_ns % _SECOND == _fraction(status.st_size)
 
 
-def seal(file: int | Path, at: float) -> bool:
+def seal(file: int | Path, at: float, size: int) -> bool:
     """Mark a file as verified, modified at that second.
 
-    :returns: False if the file system stores no fractions of a second.
+    :param size: the bytes that were verified.
+    :returns: False if the file system stores no fractions of a second, or the file has another size.
     :raises OSError: if the file belongs to another user or the disk is full.
     """
-    modified = int(at) * _SECOND + _MARK
+    modified = int(at) * _SECOND + _fraction(size)
     os.utime(file, ns=(modified, modified))
     return is_sealed(os.stat(file))
+
+
+def _fraction(size: int) -> int:
+    """Return the nanoseconds of the seal, of which none are no fraction."""
+    return (size + 1) * _PRIME % _SECOND or 1
 
 
 def touch_sealed(file: int | Path, at: float) -> None:
@@ -249,6 +256,6 @@ def touch_sealed(file: int | Path, at: float) -> None:
     """
     before = os.stat(file)
     if is_sealed(before):
-        seal(file, at)
-    if not is_sealed(before) or os.stat(file).st_size != before.st_size:
+        seal(file, at, before.st_size)
+    else:
         os.utime(file, (at, at))

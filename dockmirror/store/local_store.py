@@ -42,6 +42,8 @@ _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 102
 
 _VERIFY_ATTEMPTS = 3
 """Attempts to verify a file that is modified meanwhile."""
+_MAX_REMEMBERED = 10_000
+"""Verified files that cannot be sealed."""
 
 _log = Logger()
 
@@ -51,7 +53,9 @@ class LocalContentStore:
     """Contents in a directory that several processes may share.
 
     Small contents are verified whenever they are opened, larger ones once, when they are opened for the first
-    time after their file was written; corrupt files are deleted.
+    time after their file was written, and sealed; corrupt files are deleted.  A file that cannot be sealed,
+    since it belongs to another user or its file system stores no fractions of a second, is verified once by
+    each process.
 
     :param on_added: called with the number of bytes that were added.
     """
@@ -67,7 +71,7 @@ class LocalContentStore:
         self._clock = clock
         self._in_thread = in_thread
         self._on_added = on_added
-        self._seals = True
+        self._unsealed: dict[Digest, files.Version] = {}
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         """Open the content; a read error counts as absence."""
@@ -125,10 +129,14 @@ class LocalContentStore:
                     return None
                 files.touch(file, status.st_mtime, now)
                 return StoredBytes(content)
-            if is_sealed(status):
-                files.touch(file, status.st_mtime, now)
-            elif not self._verify_and_seal(path, file, digest, now):
-                return None
+            if is_sealed(status) or self._unsealed.get(digest) == files.version(status):
+                self._touch_verified(digest, file, status, now)
+            else:
+                verified = self._verify_unchanged(path, file, digest)
+                if verified is None:
+                    return None
+                status = verified
+                self._seal_or_remember(digest, file, status, now)
             closing.pop_all()
             return OpenFile(FileReader(file, self._in_thread), status.st_size, self._clock)
 
@@ -142,32 +150,38 @@ class LocalContentStore:
             return None
         return OpenFile(FileReader(file, self._in_thread), os.fstat(file).st_size, self._clock)
 
-    def _verify_and_seal(self, path: Path, file: int, digest: Digest, now: float) -> bool:
-        """Verify a file that was not downloaded by the mirror or has been modified since, and seal it.
+    def _touch_verified(self, digest: Digest, file: int, status: os.stat_result, now: float) -> None:
+        files.touch(file, status.st_mtime, now)
+        if not is_sealed(status):
+            self._remember(digest, file, status)
 
-        A file system that cannot store the seal would have the file read on each open: no verification there.
-        """
-        if not self._seals:
-            files.touch(file, os.fstat(file).st_mtime, now)
-            return True
-        if not self._verify_unchanged(path, file, digest):
-            return False
+    def _seal_or_remember(self, digest: Digest, file: int, status: os.stat_result, now: float) -> None:
         try:
-            self._seals = seal(file, now)
+            is_sealed = seal(file, now, status.st_size)
         except OSError:
-            self._seals = False
-        return True
+            is_sealed = False
+        if not is_sealed:
+            self._remember(digest, file, status)
 
-    def _verify_unchanged(self, path: Path, file: int, digest: Digest) -> bool:
+    def _remember(self, digest: Digest, file: int, verified: os.stat_result) -> None:
+        """Remember a verified file in its present version, whose times are those of its use."""
+        if len(self._unsealed) >= _MAX_REMEMBERED:
+            self._unsealed.clear()
+        present = os.fstat(file)
+        if present.st_size == verified.st_size:
+            self._unsealed[digest] = files.version(present)
+
+    def _verify_unchanged(self, path: Path, file: int, digest: Digest) -> os.stat_result | None:
+        """Verify a file without a seal; return its status, or None if it is corrupt or changes meanwhile."""
         for _ in range(_VERIFY_ATTEMPTS):
             before = os.fstat(file).st_mtime_ns
             if not verify_or_delete(path, file, digest):
                 _log.error("{path} did not match its digest and was deleted", path=path)
-                return False
+                return None
             after = os.fstat(file)
             if after.st_mtime_ns == before or is_sealed(after):  # sealed by another process
-                return True
-        return False
+                return after
+        return None
 
     def _link(self, repository: Repository, digest: Digest, kind: ContentKind, now: float) -> bool:
         data, link = self._root / layout.data(digest), self._root / layout.link(repository, digest, kind)

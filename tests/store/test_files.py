@@ -71,7 +71,7 @@ def test_seal(file: Path) -> None:
     for write in (lambda: None, lambda: file.write_bytes(b"Content"), lambda: os.truncate(file, 3)):
         write()
         assert not is_sealed(file.stat())
-        assert seal(file, NOW)
+        assert seal(file, NOW, file.stat().st_size)
         assert is_sealed(file.stat())
         assert int(file.stat().st_mtime) == int(NOW)
 
@@ -80,7 +80,7 @@ def test_seal(file: Path) -> None:
 def test_touching_keeps_the_seal(file: Path, sealed: bool) -> None:
     """A use keeps the seal, or its absence."""
     if sealed:
-        seal(file, NOW)
+        seal(file, NOW, len(b"content"))
     touch_sealed(file, NOW + 100)
     assert is_sealed(file.stat()) is sealed
     assert int(file.stat().st_mtime) == int(NOW + 100)
@@ -88,7 +88,7 @@ def test_touching_keeps_the_seal(file: Path, sealed: bool) -> None:
 
 def test_truncated_while_touched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is truncated while its use is recorded is not sealed again."""
-    seal(file, NOW)
+    seal(file, NOW, len(b"content"))
     set_time = os.utime
 
     def cut_short(path: Path, *args: Any, **times: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from errno import EIO
+from errno import EIO, EPERM
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -185,6 +186,39 @@ def test_changed_during_verification(store: Stocked, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(local_store, "verify_or_delete", read)
     assert now(store.contents.open(HERE, digest, ContentKind.BLOB)) is None
     assert not path.exists()
+
+
+@pytest.mark.parametrize("error", [None, PermissionError(EPERM, "another user's file")])
+def test_contents_that_cannot_be_sealed(
+    store: Stocked, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """A content that keeps no seal is verified once, and again after it was written to."""
+    digest, verified, set_time = Digest.of(LARGE), list[Path](), os.utime
+    path = store.root / layout.data(digest)
+    now(store.contents.add(HERE, digest, ContentKind.BLOB, LARGE))
+
+    def set_whole_seconds(file: int | Path, *times: Any, ns: tuple[int, int] = (0, 0)) -> None:
+        if error is not None and isinstance(file, int):
+            raise error
+        set_time(file, *(times or ((ns[0] // 10**9,) * 2,)))
+
+    def verify(data: Path, file: int, expected: Digest) -> bool:
+        verified.append(data)
+        return verify_or_delete(data, file, expected)
+
+    def opens() -> bool:
+        opened = now(store.contents.open(HERE, digest, ContentKind.BLOB))
+        if opened is None:
+            return False
+        return now(read(opened)) == LARGE
+
+    monkeypatch.setattr(os, "utime", set_whole_seconds)
+    monkeypatch.setattr(local_store, "verify_or_delete", verify)
+    assert (opens(), opens(), len(verified)) == (True, True, 1)
+    store.clock.advance(100)
+    assert (opens(), opens(), len(verified)) == (True, True, 1)
+    os.truncate(path, len(LARGE) - 1)
+    assert (opens(), len(verified)) == (False, 2)
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE])

@@ -62,7 +62,7 @@ class Download:
           COMMITTING   the blob is finished
         FOLLOWING    looks at the file every 30 ms
           FETCHING     its owner has died, or has no readers left; the lock is held now
-          COMMITTING   it is the finished blob, or was replaced by one after it was complete
+          COMMITTING   it is the finished blob, or matches the digest although it was replaced or written to
           OPENING      it was given up (RestartRequired)
         FETCHING     asks the upstream, writes and hashes what comes
           COMMITTING   all bytes are there, and match the digest
@@ -158,7 +158,7 @@ class Download:
         file = FileReader(partial.descriptor, self._context.in_thread)
         hasher = BackgroundHasher(self._digest, file)
         self.progress.set_file(file, partial.length())
-        if state is PartialState.LOCKED:
+        if state is not PartialState.OWNED:
             self.state = DownloadState.FOLLOWING
             state = await self._follow(partial)
         self._is_owned = state is PartialState.OWNED
@@ -168,8 +168,8 @@ class Download:
                 self.progress, partial, hasher, self._interrupt, self._attempts, self._context
             )
             await self._fetch.run()
-        elif state is PartialState.UNLINKED:
-            await self._check_unlinked(hasher)
+        elif state is PartialState.UNLINKED or not self.progress.is_verified:
+            await self._verify(hasher)
         await self._commit(partial)
 
     async def _follow(self, partial: PartialFile) -> PartialState:
@@ -181,10 +181,11 @@ class Download:
     def _look(self, partial: PartialFile) -> PartialState:
         """Read the metadata before the state: it is this file's, if the file has its name afterwards."""
         progress, metadata = self.progress, partial.metadata()
-        state, length = partial.state(), partial.length()
-        if length != progress.length:
+        state, sealed = partial.state(), partial.sealed_length()
+        length = partial.length() if sealed is None else sealed
+        if length != progress.length and not progress.is_verified:
             progress.set_length(length)
-        is_right = state is PartialState.COMPLETE
+        is_right = state is PartialState.COMPLETE and sealed is not None
         if state is PartialState.LOCKED and metadata is not None:
             if not progress.has_answer or metadata.size != progress.size:
                 progress.set_size(metadata.size)
@@ -193,8 +194,8 @@ class Download:
             progress.mark_verified()
         return state
 
-    async def _check_unlinked(self, hasher: BackgroundHasher) -> None:
-        """Verify a file that was complete when it lost its name: an equal one may have replaced it."""
+    async def _verify(self, hasher: BackgroundHasher) -> None:
+        """Verify a file that was replaced, perhaps by an equal one, or written to after it was complete."""
         length = self.progress.length
         if length == self.progress.size:
             await hasher.catch_up(length, lambda: bool(self.progress.readers))

@@ -9,6 +9,8 @@ The rules of locking:
    and looks whether the finished blob is there, which another may just have committed.
 3. A name that was taken away is never given to the same bytes again, except the one under ``blobs/``.  An
    open file that has neither was given up.
+4. The finished blob counts only while it is sealed: one that was written to since is fetched anew, and
+   replaced.
 
 These calls block, but not for long; ``sync`` does.
 """
@@ -26,7 +28,7 @@ from attrs import frozen
 from ...oci.digest import Digest
 from .. import files, layout
 from ..content_files import open_file
-from ..files import seal
+from ..files import is_sealed, seal
 
 _UNKNOWN = "-"
 _VERIFIED = "verified "
@@ -102,6 +104,11 @@ class PartialFile:
     def length(self) -> int:
         return os.fstat(self.descriptor).st_size
 
+    def sealed_length(self) -> int | None:
+        """Return the length; None if the file is not sealed."""
+        status = os.fstat(self.descriptor)
+        return status.st_size if is_sealed(status) else None
+
     def write(self, data: bytes, offset: int) -> None:
         """Write the data.
 
@@ -143,7 +150,8 @@ class PartialFile:
             raise FileNotFoundError(f"{self._paths.part} is another file than the downloaded one")
         files.remove(self._paths.metadata)
         with suppress(OSError):  # then it is read once more when it is opened
-            seal(self.descriptor, os.fstat(self.descriptor).st_mtime)
+            status = os.fstat(self.descriptor)
+            seal(self.descriptor, status.st_mtime, status.st_size)
         files.publish(self._paths.part, self._paths.blob)
 
     def remove(self) -> None:
@@ -204,12 +212,16 @@ def _open(path: Path, flags: int) -> int | None:
 
 
 def _open_blob(path: Path) -> int | None:
-    """Return None for an empty file, too: it is a leftover.  (The blob of no bytes is soon fetched again.)"""
+    """Return None for a file that is not sealed, too, and for an empty one: it is a leftover.
+
+    The blob of no bytes is soon fetched again.
+    """
     try:
         descriptor = open_file(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    if os.fstat(descriptor).st_size:
+    status = os.fstat(descriptor)
+    if status.st_size and is_sealed(status):
         return descriptor
     os.close(descriptor)
     return None

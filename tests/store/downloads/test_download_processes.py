@@ -79,6 +79,37 @@ def test_two_processes_fetch_a_blob_once(owner: Mirror, other: Mirror, upstream:
     assert other.clock.getDelayedCalls() == []
 
 
+def test_a_blob_that_is_cut_short_is_not_delivered_as_complete(
+    owner: Mirror, other: Mirror, upstream: Upstream
+) -> None:
+    """Readers elsewhere fetch the blob anew if somebody truncates it before they see that it is finished."""
+    owner.read(Source(upstream))
+    before, behind = other.read(Source(upstream)), other.enter(Source(upstream), ALPINE)
+    upstream.body.advance(1000)
+    other.turn(POLL)
+    upstream.body.finish()
+    owner.turn(times=10)
+    os.truncate(owner.blob, HALF)
+    other.turn(POLL, 2)
+    assert isinstance(before.outcome, Unavailable)
+    client = Client().read(behind, DESCRIPTOR)
+    finish(upstream, other)
+    assert (client.data, client.outcome) == (DATA, True)
+    assert other.blob.read_bytes() == DATA
+
+
+def test_a_blob_without_a_seal_is_hashed(owner: Mirror, other: Mirror, upstream: Upstream) -> None:
+    """Readers elsewhere are given a blob whose file lost its seal if its digest is right."""
+    owner.read(Source(upstream))
+    client = other.read(Source(upstream))
+    upstream.body.finish()
+    owner.turn(times=10)
+    os.utime(owner.blob)
+    other.turn(POLL, 10)
+    assert (client.data, client.outcome) == (DATA, True)
+    assert upstream.opens == [0]
+
+
 def test_readers_elsewhere_do_not_wait_for_the_disk(owner: Mirror, other: Mirror, upstream: Upstream) -> None:
     """A reader elsewhere has all when the digest is right; its repository is linked when the disk is done."""
     syncing: Deferred[None] = owner.hold_threads()

@@ -104,6 +104,17 @@ def test_a_blob_that_is_committed_while_it_is_opened_is_complete(paths: PartialP
     os.close(late.descriptor)
 
 
+def test_a_blob_that_was_written_to_is_begun_anew(paths: PartialPaths) -> None:
+    """A finished blob that somebody has truncated is not opened as the blob; a new file replaces it."""
+    finish(filled(paths))
+    os.truncate(paths.blob, 2)
+    partial, state = open_partial(paths)
+    assert (state, partial.length()) == (PartialState.OWNED, 0)
+    partial.write(DATA, 0)
+    finish(partial)
+    assert paths.blob.read_bytes() == DATA
+
+
 def test_a_file_that_is_given_up_while_it_is_opened_is_made_anew(paths: PartialPaths) -> None:
     """A process that opens a file while another gives it up makes a new one."""
     first = filled(paths)
