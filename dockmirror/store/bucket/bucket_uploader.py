@@ -14,7 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...concurrency.periodic_task import PeriodicTask
+from ...oci.digest import Digest
 from .. import layout, write_behind
+from ..content_files import open_file, read_verified, verify_or_delete
+from ..files import is_sealed
 from ..local_store import LocalStore
 from ..threads import RunInThread
 from ..write_behind import PendingContent, PendingTag, PendingWrite
@@ -115,12 +118,11 @@ class BucketUploader(PeriodicTask):
         return True
 
     async def _upload_content(self, write: PendingContent, path: Path) -> bool:
-        """Upload a content, unless the bucket has it, and its link; an evicted content is given up."""
+        """Upload a content, unless the bucket has it, and its link; an evicted or corrupt one is given up."""
         key = layout.data(write.digest)
         file, metadata = self._local.root / key, link_metadata(write.repository, write.kind)
         try:
-            size = await self._in_thread(lambda: file.stat().st_size)
-            small = await self._in_thread(file.read_bytes) if size <= PART_SIZE else None
+            small = await self._in_thread(partial(_read_intact, file, write.digest))
         except OSError as error:
             since = await self._in_thread(lambda: path.stat().st_mtime)
             if 0 <= self._clock.seconds() - since < ARRIVAL_GRACE:
@@ -133,3 +135,23 @@ class BucketUploader(PeriodicTask):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(write.repository, write.digest, write.kind)
         return True
+
+
+def _read_intact(path: Path, digest: Digest) -> bytes | None:
+    """Return the bytes of a small content; None for a large one, which is uploaded from its file.
+
+    :raises OSError: if the content is missing, or corrupt: then it is deleted.
+    """
+    file = open_file(path)
+    try:
+        status, small = os.fstat(file), None
+        if status.st_size <= PART_SIZE:
+            small = read_verified(path, file, digest)
+            is_intact = small is not None
+        else:
+            is_intact = is_sealed(status) or verify_or_delete(path, file, digest)
+    finally:
+        os.close(file)
+    if not is_intact:
+        raise FileNotFoundError(f"{path} did not match its digest and was deleted")
+    return small

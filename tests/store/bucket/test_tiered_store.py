@@ -160,6 +160,20 @@ def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
+@pytest.mark.parametrize("data", [LARGE, LARGE * 20], ids=["small", "large"])
+def test_a_corrupt_content_is_not_uploaded(machines: Machines, clock: Clock, data: bytes) -> None:
+    """A content that was changed on the disk before its upload does not reach the bucket."""
+    one, two = machines
+    digest = Digest.of(data)
+    now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
+    path = one.root / layout.data(digest)
+    path.write_bytes(data[:-1])
+    clock.advance(ARRIVAL_GRACE + 1)
+    assert one.upload() == 0
+    assert not path.exists()
+    assert not now(two.contents.holds(digest))
+
+
 def test_latest_confirmation_counts(machines: Machines, clock: Clock) -> None:
     """The latest confirmation of a tag counts; repeated ones are uploaded once an hour."""
     one, two = machines
