@@ -3,8 +3,9 @@
 #   make setup    the environment of a developer, and the git hooks
 #   make run      the mirror, on port 8080; PORT=8081 for another, ARGS='--domain m.example' for options
 #   make demo     a pull through the mirror, shown step by step, without a network
-#   make test     the whole suite; ARGS='-k name' for a part of it
-#   make hardship upstreams and machines that fail, and an hour of load, into docs/explanation/reliability.md: two hours
+#   make test     the suite; ARGS='-k name' or TESTS=tests/oci for a part of it
+#   make hardship upstreams and machines that fail, and an hour of load, into docs/explanation/reliability.md: two hours;
+#                 MINUTES=1 for a minute of load, and less of everything else, which changes no document
 #   make coverage which lines and branches the tests without real programs do not reach
 #   make check    ruff, mypy, codespell, zizmor, the order of imports, the packages, the documents, the news
 #   make workflows actionlint and zizmor on the GitHub workflows; needs a network
@@ -16,17 +17,23 @@
 #   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
-# WORKERS is how many processes run the tests: 6 suit two cores, as most tests wait; 1 where ARGS names a part.
+# WORKERS is how many processes run the tests: 6 suit two cores, as most tests wait; 1 where a part is named.
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+TESTS ?= $(SUITE)
 PORT ?= 8080
 ROUNDS ?= 5
-WORKERS ?= $(if $(ARGS),0,6)
+MINUTES ?=
+WORKERS ?= $(if $(ARGS)$(filter-out $(SUITE),$(TESTS)),0,6)
 
 BIN := $(VENV)/bin
+
+# All but the hardships: of these the one that reads a document, and the search for secrets in what the run has left.
+ALWAYS := tests/hardship/test_documented.py tests/hardship/test_secrets.py
+SUITE := $(filter-out tests/hardship/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py) $(ALWAYS)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -54,13 +61,17 @@ demo: $(VENV)/.run
 	$(BIN)/python -m demo
 
 test: $(VENV)/.test
-	$(KEPT) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	$(KEPT) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS) $(TESTS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not integration" $(ARGS) --cov
 
+LONG_HARDSHIP = HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship tests/integration
+SHORT_HARDSHIP = HARDSHIP_MINUTES=$(MINUTES) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS) tests/hardship
+
+hardship: export REQUIRE_INTEGRATION = 1
 hardship: $(VENV)/.test
-	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship tests/integration
+	$(KEPT) $(if $(MINUTES),$(SHORT_HARDSHIP),$(LONG_HARDSHIP))
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
