@@ -61,7 +61,7 @@ class RepositoryReader:
         data = await self._read(Blob(self.repository, digest), limit)
         if data is not None and not digest.matches(data):
             data = await self.peek(digest, limit)
-            if data is None:
+            if data is None or not digest.matches(data):
                 raise Unavailable(f"the blob {digest} cannot be read")
         return data
 

@@ -67,8 +67,9 @@ def test_absent_contents_are_none_and_other_errors_are_raised() -> None:
 def test_a_blob_for_which_clients_are_redirected_is_read_from_the_store() -> None:
     digest = Digest.of(b"base")
     assert now(reader(Below(redirects=True), b"base").blob(digest, 10)) == b"base"
-    with pytest.raises(Unavailable, match="cannot be read"):
-        now(reader(Below(redirects=True)).blob(digest, 10))
+    for damaged in (None, b"bas"):
+        with pytest.raises(Unavailable, match="cannot be read"):
+            now(reader(Below(redirects=True), damaged).blob(digest, 10))
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"manifests":[7]}', b'{"manifests":[{"digest":"x"}]}'])
