@@ -9,20 +9,20 @@ from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 WAITING = ("tests/integration/", "tests/hardship/", "tests/conformance/")
 """Tests that mostly wait for programs; they start first, and the others fill the gaps."""
-LOADING = ("tests/hardship/test_load.py", "tests/hardship/test_crowd.py")
-"""Tests that load the whole machine; they run beside unit tests, which wait for nothing."""
 TOGETHER = ("tests/test_measures.py", "tests/test_prose.py")
 """Files that parse the source of all tests, which one worker does once."""
 ALONE = {
+    "tests/hardship/test_load.py": "loads the whole machine",
+    "tests/hardship/test_crowd.py": "loads the whole machine",
     "tests/integration/test_first_pull.py": "measures seconds",
     "tests/hardship/test_secrets.py": "searches the logs and caches of all mirrors of the run",
 }
 """Tests that run when all others have ended, in this order, and why: by the start of their ids."""
 
 
-def order_of(nodeid: str) -> tuple[int, bool, bool]:
+def order_of(nodeid: str) -> tuple[int, bool]:
     """Return the key by which tests are sorted."""
-    return _alone(nodeid), not nodeid.startswith(WAITING), nodeid.startswith(LOADING)
+    return _alone(nodeid), not nodeid.startswith(WAITING)
 
 
 def scope_of(nodeid: str) -> str:

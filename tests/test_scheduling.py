@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.scheduling import ALONE, LOADING, TOGETHER, PhasedScheduling, order_of, scope_of
+from tests.scheduling import ALONE, TOGETHER, PhasedScheduling, order_of, scope_of
 
 ALONE_TEST = next(iter(ALONE))
 TESTS = [
@@ -92,14 +92,13 @@ def test_files_stay_together(workers: int) -> None:
 
 
 def test_order() -> None:
-    """Tests that wait start first, then those that load the machine; those that run alone come last."""
+    """Tests that wait start first; those that run alone come last."""
     last = [f"{each}::test" for each in ALONE]
-    loading = f"{LOADING[0]}::test"
-    tests = [*reversed(last), "tests/oci/test_b.py::test", loading, "tests/integration/test_a.py::test"]
-    assert sorted(tests, key=order_of) == [*reversed(tests[-3:]), *last]
+    tests = [*reversed(last), "tests/oci/test_b.py::test", "tests/integration/test_a.py::test"]
+    assert sorted(tests, key=order_of) == [*reversed(tests[-2:]), *last]
 
 
-@pytest.mark.parametrize("test", [*ALONE, *LOADING, *TOGETHER])
+@pytest.mark.parametrize("test", [*ALONE, *TOGETHER])
 def test_listed(test: str) -> None:
     """Each entry of the lists names a test that exists."""
     file, _, name = test.partition("::")

@@ -198,7 +198,7 @@ forget_mirror() {
   if [ -n "$root" ]; then return 0; fi
   put "$1"
   reload || { say "docker could not be reloaded; is it running?"; return 0; }
-  tries=10
+  tries=30
   while has docker && uses_mirror && [ "$tries" -gt 0 ]; do
     tries=$((tries - 1))
     sleep 1
@@ -233,7 +233,7 @@ verify() {
       ;;
     k3s) return 0 ;;
   esac
-  tries=10
+  tries=30
   until uses_mirror; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "$client does not name the mirror. Look at its log, or take it back: sh $0 --undo"
@@ -273,7 +273,7 @@ test_pull() {
     say "It works: $image was pulled. The mirror keeps no history that could show the pull."
     return 0
   fi
-  tries=10
+  tries=30
   while [ "$(fetch "$mirror/pulls?latest")" = "$latest" ]; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "$image was pulled, but not through the mirror; its page says why: $mirror/"

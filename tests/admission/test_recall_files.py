@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,20 @@ def test_reader(stocked: Stocked) -> None:
     """Every process sees a change at once, and a malformed file is left out."""
     reader = RecallReader(stocked.root, stocked.clock)
     assert reader.current() == Recalls()
+    times = count(2)
+
+    def write(recall: Recall) -> None:
+        """Write at a time of its own, as file systems may tell times only to some milliseconds."""
+        write_statement(stocked.root, recall)
+        os.utime(stocked.root / layout.RECALLS, (next(times),) * 2)
+
     bad, worse = recall(Digest.of(b"bad")), recall(Digest.of(b"worse"))
-    write_statement(stocked.root, bad)
+    write(bad)
     assert reader.current() == Recalls.of([bad])
     (stocked.root / layout.RECALLS / "README").write_text("not a recall")
-    write_statement(stocked.root, worse)
+    write(worse)
     assert reader.current() == Recalls.of([bad, worse])
-    write_statement(stocked.root, bad.lift(EPOCH + 1))
+    write(bad.lift(EPOCH + 1))
     assert reader.current() == Recalls.of([worse])
     assert read_statements(stocked.root)[bad.digest].is_lifted
 

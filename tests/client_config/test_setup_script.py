@@ -16,11 +16,13 @@ from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
 from dockmirror.client_config.setup_script import SETUP_CLIENTS, render_setup_script
 from dockmirror.client_config.snippet import FILE_MARK, MirrorAddress, MirroredRegistry
 
+from ..integration.parts.programs import require_installed
+
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
 LAN = MirroredRegistry("lan.example:5000", "lan.example_5000", "http://lan.example:5000", "lan.m.example")
 MIRROR = MirrorAddress("https", "m.example", (HUB, LAN))
 DAEMON = "etc/docker/daemon.json"
-SHELL = shutil.which("dash") or "/bin/sh"
+SHELL = "/bin/sh"  # dash, on Debian
 TOOLS = [
     *("cat", "cmp", "cp", "diff", "dirname", "find", "grep", "head", "mkdir", "mktemp", "mv", "readlink"),
     *("rm", "rmdir", "sed", "sleep", "touch"),
@@ -71,9 +73,10 @@ class Host:
         return {str(each.relative_to(self.root)): each.read_text() for each in found}
 
 
-@pytest.fixture(params=[each for each in ("jq", "python3") if each != "jq" or shutil.which(each)])
+@pytest.fixture(params=["jq", "python3"])
 def host(tmp_path: Path, request: pytest.FixtureRequest) -> Host:
     """A machine with one of the programs that change JSON."""
+    require_installed(request.param)
     return Host.create(tmp_path, request.param)
 
 

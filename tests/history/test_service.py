@@ -14,6 +14,7 @@ from dockmirror.history.pulls import PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
 
+from ..integration.parts.process import wait_until
 from ..stacks import logged
 from .kept import NOW, number_at, report
 
@@ -33,6 +34,7 @@ def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
     recorder.take([report(number_at(2))])
     service.stopService()
     reader = SqliteHistory(tmp_path / "state" / "history" / FILE_NAME, lambda: NOW)
+    wait_until(lambda: len(reader.pulls(PullFilter())) == 1, "the thread has written it")
     assert [each.number for each in reader.pulls(PullFilter())] == [number_at(2)]
 
 

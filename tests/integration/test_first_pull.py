@@ -20,7 +20,6 @@ from .pulls import skopeo_pulls
 
 pytestmark = pytest.mark.integration
 
-MOST_SECONDS = 60
 SETTINGS = """[upstreams.docker]
 url = "{url}"
 allow_networks = ["127.0.0.0/8"]
@@ -57,6 +56,5 @@ def test_pipx(skopeo_machine: Machine, tmp_path: Path, measured: Measured) -> No
         f"from nothing to the first pull {ended - begun:.1f} s: {installed - begun:.1f} s to install, "
         f"{serving - installed:.1f} s until it serves, {ended - serving:.1f} s to pull"
     )
-    assert ended - begun < MOST_SECONDS
     assert wheel.name.split("-")[1] in run([str(commands / "dockmirror"), "--version"], CLEAN_ENVIRONMENT)
     assert "dockmirror" in run([str(commands / "twistd"), "--help"], CLEAN_ENVIRONMENT)

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -118,7 +118,7 @@ def ask(port: int, authorization: str = "Bearer s3cret", **changed: Any) -> tupl
     }  # fmt: skip
     body = Question(**(fields | changed)).as_json()
     request = Request(f"http://127.0.0.1:{port}/", body, {"Authorization": authorization})
-    with urlopen(request, timeout=60) as response:  # noqa: S310
+    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
         verdict, _ = parse_verdict(response.read())
     return verdict.allow, verdict.reason
 

@@ -106,6 +106,7 @@ def test_an_operator_fetches_the_other_platform_and_pins(chain: Chain, chromium:
     page = f"http://127.0.0.1:{port}/images/{NAME}:1.27"
     chromium.get(f"http://ci:secret@127.0.0.1:{port}/images/{NAME}:1.27?action=warm")
     chromium.find_element(By.CSS_SELECTOR, "button.act").click()
+    WebDriverWait(chromium, 30).until(lambda driver: driver.find_elements(By.CLASS_NAME, "notice"))
     assert chromium.find_element(By.CLASS_NAME, "notice").text == "The mirror fetches it now."
 
     def is_complete(driver: Chrome) -> bool:
@@ -115,6 +116,7 @@ def test_an_operator_fetches_the_other_platform_and_pins(chain: Chain, chromium:
     WebDriverWait(chromium, 30).until(is_complete)
     chromium.find_element(By.LINK_TEXT, "Pin").click()
     chromium.find_element(By.CSS_SELECTOR, "button.act").click()
+    WebDriverWait(chromium, 30).until(lambda driver: driver.find_elements(By.CLASS_NAME, "notice"))
     chromium.get(page)
     assert "Unpin" in chromium.find_element(By.TAG_NAME, "nav").text
     chromium.find_element(By.LINK_TEXT, "Delete").click()

@@ -17,6 +17,7 @@ import pytest
 
 from .conftest import MakeDirectory, MakeMachine
 from .parts.images import Image, image
+from .parts.kept import blob_file
 from .parts.machine import Machine
 from .parts.mirror import Mirror
 from .parts.plain import PlainClient
@@ -59,6 +60,10 @@ class Several(Mirror):
         """Return True if the log has the text exactly so often."""
         return self.read_log().count(text) == times
 
+    def holds(self, pushed: Image) -> bool:
+        """Return True if the cache has all blobs of the image."""
+        return all(blob_file(self.cache, each.digest).exists() for each in pushed.blobs)
+
     def is_whole(self) -> bool:
         """Return True if both workers serve."""
         return self.counted("dockmirror_workers ") == 2
@@ -96,7 +101,9 @@ def test_status(shared: Several, open_registry: Registry, skopeo_machine: Machin
     """The status is the sum of both workers' figures."""
     pushed = image("seen by several")
     open_registry.push("workers/status", pushed, "latest")
-    for _ in range(4):
+    skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/status:latest", pushed)
+    wait_until(lambda: shared.holds(pushed), "it is held")
+    for _ in range(3):
         skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/status:latest", pushed)
     told = json.loads(shared.told("/status.json"))
     assert told["processes"] == 2
@@ -146,7 +153,9 @@ def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine:
     """A killed worker is replaced while the other serves, and the figures are not lost."""
     pushed = image("before one dies")
     open_registry.push("workers/dies", pushed, "latest")
-    for _ in range(3):
+    skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/dies:latest", pushed)
+    wait_until(lambda: shared.holds(pushed), "it is held")
+    for _ in range(2):
         skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/dies:latest", pushed)
     client = shared.client()
     for _ in range(10):

@@ -24,12 +24,17 @@ _NOT_ROOT = "the tests do not run as root"
 
 
 def require(*programs: str) -> None:
-    """Skip where a program is not installed, or fail where the environment says that all must be there."""
+    """Skip without root or one of the programs, or fail where the environment says that all must be there."""
+    require_installed(*programs)
+    if os.geteuid() != 0:
+        _skip(_NOT_ROOT)
+
+
+def require_installed(*programs: str) -> None:
+    """Skip like ``require``, but run without root."""
     missing = [each for each in programs if shutil.which(each, path=CLEAN_ENVIRONMENT["PATH"]) is None]
     if missing:
         _skip(_NOT_INSTALLED + ", ".join(missing))
-    if os.geteuid() != 0:
-        _skip(_NOT_ROOT)
 
 
 def _skip(reason: str) -> None:
