@@ -41,6 +41,7 @@ RUN = {
     r"curl -s \S+/v2/\S+/manifests/\S+": f"{_PULLS}::test_curl",
     r"curl -sI \S+/v2/\S+/manifests/latest \| grep .*": "integration/test_cache_pulls.py",
     r"curl -s \S+/api/v1/images\?name=\S+": "web/api/test_api_resource.py",
+    r"curl -su ci:SECRET -H .* \S+/api/v1/pins": "web/api/test_api_resource.py",
     r"curl -s \S+:9464/metrics \| grep .*": "integration/test_operations.py::test_a_pull_and_another",
     r"curl -C - -o nginx.tar \S+": f"{_ARCHIVES}::test_as_the_page_says",
     r"skopeo inspect \S+": f"{_PULLS}::test_skopeo_by_tag_and_digest",
