@@ -255,9 +255,10 @@ class Sighting:
 
 
 class ITagHistory(Interface):
-    """The digests that the tags of upstreams have named; they are remembered for 400 days.
+    """The digests that the tags of upstreams have named.
 
-    An upstream is named as in the settings.
+    They are remembered for 400 days, and longer where a cool-down may still serve them.  An upstream is named
+    as in the settings.
     """
 
     async def record(upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float) -> None:
@@ -297,6 +298,12 @@ class ITagHistory(Interface):
 
         :param repository: returns only those of this one that the mirror itself has seen.
         :raises OSError: when they cannot be read.
+        """
+
+    async def version(upstream: str, repository: Repository) -> object | None:
+        """Return a value that changes with every sighting of the repository's tags by the mirror itself.
+
+        None if there are none, or if they have just changed: then the next change may leave it as it is.
         """
 
 

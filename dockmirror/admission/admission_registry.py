@@ -16,8 +16,9 @@ from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry
 from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
-from ..oci.errors import Denied, RegistryError
-from ..oci.manifest import ManifestDocument
+from ..oci.errors import Denied, ManifestUnknown, RegistryError
+from ..oci.manifest import ManifestDocument, is_accepted_kind
+from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, RegistryRequest
 from .admit import admit
@@ -146,9 +147,11 @@ class AdmissionRegistry:
         """Serve another digest of the repository in place of the tag's current one.
 
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
+        :raises ManifestUnknown: when the client does not accept it.
         """
-        replacement = Subject(subject.upstream, subject.repository, subject.reference, instead.digest)
-        request = evolve(request, target=Manifest(subject.repository, instead.digest))
+        digest = await self._choose_accepted(request, subject.repository, instead.digest)
+        replacement = evolve(subject, digest=digest)
+        request = evolve(request, target=Manifest(subject.repository, digest))
         try:
             await self._check_obtainable(request, replacement)
             answer = await self._registry.fetch(request)
@@ -160,6 +163,8 @@ class AdmissionRegistry:
                 " whole nor given by its registry any more; use another version"
             ) from error
         try:
+            if not is_accepted_kind(request.accept, answer.body.descriptor.media_type):
+                raise _not_accepted(digest)
             decision = await self._decide(request, replacement, answer, is_replacement=True)
         except BaseException:
             answer.body.discard()
@@ -168,6 +173,21 @@ class AdmissionRegistry:
             answer.body.discard()
             raise Denied(decision.verdict.why)
         return _with_warning(answer, instead, subject.digest)
+
+    async def _choose_accepted(
+        self, request: RegistryRequest, repository: Repository, digest: Digest
+    ) -> Digest:
+        """Return the digest, or that of the index's image for a client that accepts no index."""
+        if all(accepts(request.accept, kind) for kind in (OCI_INDEX, DOCKER_LIST)):
+            return digest
+        data = await self._context.read_manifest(repository, digest)
+        manifest = None if data is None else ManifestDocument.parse(data)
+        if manifest is None or is_accepted_kind(request.accept, manifest.media_type):
+            return digest
+        chosen = manifest.choose_accepted(request.accept)
+        if chosen is None:
+            raise _not_accepted(digest)
+        return chosen
 
     async def _check_obtainable(self, request: RegistryRequest, replacement: Subject) -> None:
         """Check that an image is held whole, or that the upstream gives it, or that it was so a moment ago.
@@ -225,6 +245,10 @@ class AdmissionRegistry:
                 self._context.count(verdict.rule, refused if isinstance(verdict, Refuse) else replaced)
         if decision.warning is not None:
             _log.warn("{subject}: {why}", subject=str(subject), why=decision.warning.why)
+
+
+def _not_accepted(digest: Digest) -> ManifestUnknown:
+    return ManifestUnknown(f"the admitted {digest} is an index, which the client does not accept")
 
 
 def _with_warning(

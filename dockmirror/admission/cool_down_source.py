@@ -15,7 +15,7 @@ from ..concurrency.caching import TTLCache
 from ..config.settings import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError, Unavailable
+from ..oci.errors import Unavailable
 from ..oci.manifest import ManifestDocument
 from ..oci.media import parse_references
 from ..oci.reference import Repository, Tag
@@ -146,7 +146,9 @@ class CoolDownSource:
         admitted = admitted_digests(ages)
         if subject.digest is None or not admitted or check_age(subject, ages) == SERVE:
             return False
-        return is_listed(subject.digest, await self._context.read_manifest(subject.repository, admitted[-1]))
+        index = await self._context.read_manifest(subject.repository, admitted[-1])
+        references = parse_references(index) if index is not None else None
+        return references is not None and subject.digest in references.manifests
 
     def _is_excepted(self, subject: Subject, policy: PolicySettings, ages: TagAges) -> bool:
         """Return whether an exception lets the digest be served which the cool-down withholds."""
@@ -167,12 +169,6 @@ class CoolDownSource:
         return True
 
 
-def is_listed(digest: Digest, index: bytes | None) -> bool:
-    """Return whether an index lists a manifest."""
-    references = parse_references(index) if index is not None else None
-    return references is not None and digest in references.manifests
-
-
 class IPushTimes(Interface):
     """A registry's own times of push."""
 
@@ -185,7 +181,11 @@ class IPushTimes(Interface):
 
 @implementer(IPushTimes)
 class HubPushTimes:
-    """Asks the API of Docker Hub, without credentials."""
+    """Asks the API of Docker Hub, without credentials.
+
+    Source: Docker Hub API, "Read repository tag".  Beyond its schema, answers have the tag's ``digest`` at
+    the top, which older tags lack; public code that reads them agrees on this.
+    """
 
     def __init__(self, client: UpstreamClient, clock: IReactorTime) -> None:
         self._client = client
@@ -194,7 +194,9 @@ class HubPushTimes:
     async def pushed(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
         cached = self._cached.get((repository, tag, digest))
         if cached is None:
-            cached = (_parse(await self._read(f"/v2/repositories/{repository}/tags/{tag}"), digest),)
+            namespace, _, name = str(repository).partition("/")
+            path = f"/v2/namespaces/{namespace}/repositories/{name}/tags/{tag}"
+            cached = (parse_push_time(await self._read(path), digest),)
             self._cached.put((repository, tag, digest), cached, CACHE_SECONDS)
         return cached[0]
 
@@ -207,11 +209,15 @@ class HubPushTimes:
         return data if response.code == 200 else b"{}"
 
 
-def _parse(data: bytes, digest: Digest) -> float | None:
+def parse_push_time(answer: bytes, digest: Digest) -> float | None:
+    """Return when a tag was pushed with that digest, or None if the answer does not say so."""
     try:
-        fields = json.loads(data)
-        if fields.get("digest") != str(digest):
-            return None
-        return datetime.fromisoformat(fields["tag_last_pushed"]).timestamp()
-    except (ValueError, KeyError, TypeError, AttributeError, RegistryError):
+        fields = json.loads(answer)
+        images = [each["digest"] for each in fields.get("images") or ()]
+        named = fields.get("digest") or (images[0] if len(images) == 1 else None)
+        pushed = datetime.fromisoformat(fields["tag_last_pushed"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    if named != str(digest) or pushed.tzinfo is None or pushed.year == 1:  # Go's zero time
+        return None
+    return pushed.timestamp()

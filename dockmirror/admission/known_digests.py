@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from attrs import evolve, frozen
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
@@ -14,17 +15,26 @@ from ..interfaces import IDocumentStore, ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import ManifestDocument, Platform
+from ..oci.media import parse_references
 from ..oci.reference import Repository
 from .cool_down import admitted_digests, check_age
-from .cool_down_source import CoolDownSource, is_listed
+from .cool_down_source import CoolDownSource
 from .fact_source import IFactSource
 from .repository_reader import RepositoryReader
 from .verdict import SERVE, Subject
+
+SERVED_TTL = 10.0
+"""Seconds for which the digests that tags were served as are kept, as long as no history changes."""
+CHILDREN_TTL = 3600.0
+"""Seconds for which it is kept which manifests an index lists."""
+_MOST_SERVED = 1000
 
 
 @implementer(IFactSource)
 class KnownDigestSource:
     """Tells whether a tag of the repository is or was served as a digest, or as an index that lists it.
+
+    The histories of all tags are read when one of them has changed; one ``stat`` call tells.
 
     :param read_manifest: returns a held manifest, or None.
     """
@@ -39,10 +49,15 @@ class KnownDigestSource:
         source: CoolDownSource,
         history: ITagHistory,
         read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]],
+        clock: IReactorTime,
     ) -> None:
         self._source = source
         self._history = history
         self._read_manifest = read_manifest
+        self._cached: TTLCache[tuple[str, Repository, str], tuple[object, frozenset[Digest]]] = TTLCache(
+            clock, _MOST_SERVED
+        )
+        self._children: TTLCache[tuple[Repository, Digest], frozenset[Digest]] = TTLCache(clock, _MOST_SERVED)
 
     async def gather(
         self,
@@ -57,8 +72,19 @@ class KnownDigestSource:
         served = await self._served(subject, policy)
         return subject.reference in served or await self._is_listed(subject, served)
 
-    async def _served(self, subject: Subject, policy: PolicySettings) -> set[Digest]:
+    async def _served(self, subject: Subject, policy: PolicySettings) -> frozenset[Digest]:
         """Return the digests that the repository's tags are, or were, served as."""
+        key = subject.upstream, subject.repository, policy.images
+        version = await self._history.version(subject.upstream, subject.repository)
+        cached = self._cached.get(key)
+        if version is not None and cached is not None and cached[0] == version:
+            return cached[1]
+        served = frozenset(await self._find_served(subject, policy))
+        if version is not None:
+            self._cached.put(key, (version, served), SERVED_TTL)
+        return served
+
+    async def _find_served(self, subject: Subject, policy: PolicySettings) -> set[Digest]:
         served: set[Digest] = set()
         for repository, tag in await self._history.tags(subject.upstream, subject.repository):
             sightings = await self._history.sightings(subject.upstream, repository, tag)
@@ -70,12 +96,22 @@ class KnownDigestSource:
                 served.add(current)
         return served
 
-    async def _is_listed(self, subject: Subject, served: set[Digest]) -> bool:
+    async def _is_listed(self, subject: Subject, served: frozenset[Digest]) -> bool:
         for digest in served:
-            index = await self._read_manifest(subject.repository, digest)
-            if isinstance(subject.reference, Digest) and is_listed(subject.reference, index):
+            if subject.digest in await self._list_children(subject.repository, digest):
                 return True
         return False
+
+    async def _list_children(self, repository: Repository, digest: Digest) -> frozenset[Digest]:
+        """Return the manifests that an index lists; none while it is not held."""
+        children = self._children.get((repository, digest))
+        if children is None:
+            data = await self._read_manifest(repository, digest)
+            references = parse_references(data) if data is not None else None
+            children = frozenset(references.manifests if references else ())
+            if data is not None:
+                self._children.put((repository, digest), children, CHILDREN_TTL)
+        return children
 
 
 _MOST = 16

@@ -14,8 +14,10 @@ from zope.interface import implementer
 from ..body.in_memory import BytesBody, collect
 from ..concurrency.backoff import is_outage
 from ..interfaces import Answer, IBody, IRegistry, Sighting
+from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
+from ..oci.manifest import is_accepted_kind
 from ..oci.media import EVERYTHING, parse_references
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
@@ -107,7 +109,11 @@ class RecallContext:
 
 @implementer(IRegistry)
 class RecallFilter:
-    """Refuses recalled digests, and manifests that refer to one, at every address."""
+    """Refuses recalled digests, and manifests that refer to one, at every address.
+
+    A HEAD of a manifest that is not held is answered by its digest alone, since a look into the manifest
+    would count as a pull; where something was refused before, the manifest is fetched.
+    """
 
     def __init__(self, registry: IRegistry, context: RecallContext) -> None:
         self._registry = registry
@@ -116,6 +122,7 @@ class RecallFilter:
         self._recalls = Recalls()
         self._checked: dict[Digest, Recall | None] = {}
         self._recalled_tags: dict[tuple[Repository, Tag], Digest] = {}
+        self._affected: set[Repository] = set()
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
@@ -169,6 +176,9 @@ class RecallFilter:
                 if refusal.status in (403, 404):
                     continue
                 raise error from refusal
+            if not is_accepted_kind(request.accept, answer.body.descriptor.media_type):
+                answer.body.discard()
+                continue
             cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
             self._context.count("replaced")
             warning = ("Warning", f'299 - "{digest} is served in place of a version that was recalled"')
@@ -196,7 +206,7 @@ class RecallFilter:
         answer = await self._registry.fetch(request)
         if not self._current():
             return self._cuttable(target.digest, answer)
-        answer, digest, recall = await self._inspect(request, answer)
+        answer, digest, recall = await self._inspect(request, target, answer)
         if recall is None:
             return self._cuttable(digest, answer)
         answer.body.discard()
@@ -221,15 +231,20 @@ class RecallFilter:
 
     def _known(self, digest: Digest) -> Recall | None:
         """Return what was found out about a manifest under the recalls in force."""
+        self._forget_outdated()
+        return self._checked.get(digest)
+
+    def _forget_outdated(self) -> None:
+        """Forget everything that was found out under other recalls."""
         recalls = self._current()
         if recalls is not self._recalls:
             self._recalls = recalls
             self._checked.clear()
             self._recalled_tags.clear()
-        return self._checked.get(digest)
+            self._affected.clear()
 
     async def _inspect(
-        self, request: RegistryRequest, answer: Answer
+        self, request: RegistryRequest, target: Manifest, answer: Answer
     ) -> tuple[Answer, Digest | None, Recall | None]:
         """Return the answer, its body in memory, with its digest and the recall that forbids it."""
         digest = answer.body.descriptor.digest
@@ -241,30 +256,34 @@ class RecallFilter:
         if is_whole:
             data = await collect(answer.body, _MAX_MANIFEST)
             answer = evolve(answer, body=BytesBody(data, answer.body.descriptor))
-        elif answer.status in (200, 304):
+        elif answer.status in (200, 304) and (_is_held(answer) or target.repository in self._affected):
             try:
-                data, digest = await self._read(request, digest)
+                data, digest = await self._read(request, target, digest)
             except RegistryError:  # the client gets no manifest from this answer
                 return answer, digest, None
         else:
             return answer, digest, None
         digest = digest or Digest.of(data)
         recall = self._current().find(digest, parse_references(data))
-        self._known(digest)
+        self._forget_outdated()
         if len(self._checked) >= _MAX_REMEMBERED:
             self._checked.clear()
         self._checked[digest] = recall
         return answer, digest, recall
 
-    async def _read(self, request: RegistryRequest, digest: Digest | None) -> tuple[bytes, Digest | None]:
+    async def _read(
+        self, request: RegistryRequest, target: Manifest, digest: Digest | None
+    ) -> tuple[bytes, Digest | None]:
         """Return the manifest of an answer without a body."""
-        assert isinstance(request.target, Manifest)
-        target = evolve(request.target, reference=digest or request.target.reference)
-        whole = evolve(request, target=target, head=False, if_none_match=None, accept=EVERYTHING)
+        named = evolve(target, reference=digest or target.reference)
+        whole = evolve(request, target=named, head=False, if_none_match=None, accept=EVERYTHING)
         answer = await self._registry.fetch(whole)
         return await collect(answer.body, _MAX_MANIFEST), answer.body.descriptor.digest
 
     def _remember(self, target: Manifest, digest: Digest | None) -> None:
+        """Remember that the target is refused."""
+        self._forget_outdated()
+        self._affected.add(target.repository)
         if isinstance(target.reference, Tag) and digest is not None:
             if len(self._recalled_tags) >= _MAX_REMEMBERED:
                 self._recalled_tags.clear()
@@ -275,3 +294,7 @@ class RecallFilter:
         if digest is None or answer.status not in (200, 206) or isinstance(answer.body, BytesBody):
             return answer  # bytes in memory are written at once
         return evolve(answer, body=CuttableBody(answer.body, digest, self._context.deliveries))
+
+
+def _is_held(answer: Answer) -> bool:
+    return answer.cache is not None and answer.cache.result not in (CacheResult.MISS, CacheResult.BYPASS)

@@ -91,7 +91,7 @@ def make_admission(
     sources: Sequence[IFactSource] = (
         cool_down,
         LockSource(registry),
-        KnownDigestSource(cool_down, cache.tag_history, held.read),
+        KnownDigestSource(cool_down, cache.tag_history, held.read, clock),
         *verdicts,
     )
     context = AdmissionContext(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -15,7 +15,7 @@ from attrs import frozen
 from .descriptor import Descriptor
 from .digest import Digest
 from .errors import DigestInvalid
-from .media import parse_references
+from .media import DOCKER_LIST, OCI_INDEX, accepts, parse_references
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -53,6 +53,9 @@ class Platform:
         """Return whether the other platform satisfies this one; without a variant, any variant does."""
         same = (self.os, self.architecture) == (other.os, other.architecture)
         return same and self.variant in ("", other.variant)
+
+
+LINUX_AMD64 = Platform("linux", "amd64")
 
 
 @frozen
@@ -101,6 +104,20 @@ class ManifestDocument:
         """The configuration and the layers, without duplicates."""
         everything = (*((self.config,) if self.config else ()), *self.layers)
         return tuple({each.digest: each for each in reversed(everything)}.values())[::-1]
+
+    def choose_accepted(self, accept: Iterable[str]) -> Digest | None:
+        """Return the image for a client that accepts no index, or None.
+
+        Registries choose the one for linux/amd64.
+        """
+        accepted = (each for each in self.children if accepts(accept, each.descriptor.media_type))
+        chosen = (each.descriptor.digest for each in accepted if each.platform == LINUX_AMD64)
+        return next(chosen, None)
+
+
+def is_accepted_kind(accept: Iterable[str], media_type: str | None) -> bool:
+    """Return whether a client takes an index of this type; True for everything that is none."""
+    return media_type not in (OCI_INDEX, DOCKER_LIST) or accepts(accept, media_type)
 
 
 def _child(fields: Mapping[str, Any]) -> IndexEntry:

@@ -24,11 +24,13 @@ from . import files, layout
 from .threads import RunInThread
 
 MAX_AGE = 400 * 86_400.0
-"""Seconds for which a sighting is remembered."""
+"""Seconds for which a sighting is remembered, and a tag that is neither seen nor pulled."""
 EXTEND_INTERVAL = 300.0
 """Seconds after which a sighting of the same digest as before is written again."""
 PULL_INTERVAL = 86_400.0
 """Seconds after which another pull of a tag is recorded."""
+SETTLED_SECONDS = 1.0
+"""Seconds after a change in which another one may leave the directory's time as it is."""
 MAX_SIGHTINGS = 500
 """Sightings of a tag; beyond them, the shortest are forgotten."""
 _MAX_CACHED = 10_000
@@ -65,14 +67,24 @@ class TagRecord:
 
     def with_sighting(self, digest: Digest, seen: float) -> TagRecord:
         """Return the record with another sighting, which is never older than those before."""
-        if not self.sightings:
+        remembered = self.remembered(seen)
+        if not remembered:
             return evolve(self, sightings=(Sighting(digest, seen, seen, is_baseline=True),))
         *earlier, last = self.sightings
         seen = max(seen, last.last)
         if last.digest == digest:
             return evolve(self, sightings=(*earlier, evolve(last, last=seen)))
-        recent = [each for each in self.sightings if each.last >= seen - MAX_AGE]
-        return evolve(self, sightings=tuple(_limit([*recent, Sighting(digest, seen, seen)])))
+        return evolve(self, sightings=tuple(_limit([*remembered, Sighting(digest, seen, seen)])))
+
+    def remembered(self, now: float) -> Sequence[Sighting]:
+        """Return the sightings that count: recent ones, and older ones that a cool-down may still need."""
+        oldest = now - MAX_AGE
+        if not self.sightings or max(self.sightings[-1].last, self.pulled) < oldest:
+            return ()
+        if self.sightings[0].last >= oldest:
+            return self.sightings
+        needed = _find_last_admitted(self.sightings)
+        return [each for at, each in enumerate(self.sightings) if each.last >= oldest or at in needed]
 
     def with_push(self, digest: Digest, pushed: float) -> TagRecord:
         """Return the record with the time of the first digest's push, unless the tag has moved since."""
@@ -92,13 +104,36 @@ class TagRecord:
         return TagRecord(sightings, max(self.pulled, other.pulled))
 
 
+def _find_last_admitted(sightings: Sequence[Sighting]) -> set[int]:
+    """Return the positions of the last admitted digest by every cool-down, and of what admitted it.
+
+    By one of ``min_age`` seconds, that is the last digest that has lasted so long before; a first digest may
+    count as one that has lasted for any time.
+    """
+    found: set[int] = set()
+    for counts_baseline in (True, False):
+        longest: dict[Digest, tuple[float, int]] = {}
+        admitted_by: list[tuple[float, int]] = []
+        for index, each in enumerate(sightings):
+            seconds = MAX_AGE if counts_baseline and each.is_baseline else each.last - each.first
+            longest[each.digest] = max(longest.get(each.digest, (0.0, 0)), (seconds, index))
+            admitted_by.append(longest[each.digest])
+        later = -1.0
+        for index, (seconds, by) in reversed(list(enumerate(admitted_by))):
+            if seconds > later:
+                later = seconds
+                found |= {index, by}
+    return found
+
+
 def _limit(sightings: list[Sighting]) -> list[Sighting]:
-    """Forget the shortest sightings beyond the limit, but neither the baseline nor the last one."""
+    """Forget the shortest sightings beyond the limit, but none that a cool-down may still need."""
     excess = len(sightings) - MAX_SIGHTINGS
     if excess <= 0:
         return sightings
-    middle = [index for index, each in enumerate(sightings[:-1]) if not each.is_baseline]
-    shortest = sorted(middle, key=lambda index: sightings[index].last - sightings[index].first)[:excess]
+    needed = {0, *_find_last_admitted(sightings)}
+    others = [index for index in range(len(sightings) - 1) if index not in needed]
+    shortest = sorted(others, key=lambda index: sightings[index].last - sightings[index].first)[:excess]
     return [each for index, each in enumerate(sightings) if index not in set(shortest)]
 
 
@@ -144,6 +179,10 @@ class TagHistoryFiles:
     def path(self, key: Key) -> Path:
         return self._root / layout.tag_sightings(*key)
 
+    def directory(self, upstream: str, repository: Repository) -> Path:
+        """Return the directory of a repository's histories, whose time changes with each of them."""
+        return self._root / layout.TAG_HISTORIES / upstream / repository.name / layout.TAGS_OF_HISTORY
+
     def read(self, key: Key) -> TagRecord:
         """:raises OSError: when the file cannot be read, or is malformed."""
         return self.read_with_version(key)[0]
@@ -178,7 +217,7 @@ class TagHistoryFiles:
     def iter_tags(self, upstream: str, within: Repository | None = None) -> Iterator[tuple[Repository, Tag]]:
         """Iterate over the tags that have a history, of an upstream or of one of its repositories."""
         top = self._root / layout.TAG_HISTORIES / upstream
-        start = top if within is None else top / within.name / layout.TAGS_OF_HISTORY
+        start = top if within is None else self.directory(upstream, within)
         for directory, _, names in os.walk(start):
             path = Path(directory)
             if path.name == layout.TAGS_OF_HISTORY:
@@ -216,9 +255,8 @@ class LocalTagHistory:
             await self.update(key, lambda record: evolve(record, pulled=max(record.pulled, now)))
 
     async def sightings(self, upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
-        oldest = self._clock.seconds() - MAX_AGE
         record = await self.read((upstream, repository, tag))
-        return [each for each in record.sightings if each.last >= oldest]
+        return list(record.remembered(self._clock.seconds()))
 
     async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
         return (await self.read((upstream, repository, tag))).pulled
@@ -227,6 +265,12 @@ class LocalTagHistory:
         self, upstream: str, repository: Repository | None = None
     ) -> Sequence[tuple[Repository, Tag]]:
         return sorted(await self._in_thread(lambda: list(self.files.iter_tags(upstream, repository))))
+
+    async def version(self, upstream: str, repository: Repository) -> files.Version | None:
+        version = files.file_version(self.files.directory(upstream, repository))
+        if version is None or abs(self._clock.seconds() - version[-1] / 1e9) < SETTLED_SECONDS:
+            return None
+        return version
 
     async def read(self, key: Key) -> TagRecord:
         """Return the record of a tag, from memory if its file has not changed."""

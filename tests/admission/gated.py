@@ -36,15 +36,21 @@ REPOSITORY, LATEST = Repository(NAME), Tag("latest")
 
 @implementer(ITagHistory)
 class MemoryTagHistory:
-    """Records in memory; ``broken`` is raised instead of an answer."""
+    """Records in memory.
+
+    :ivar broken: raised instead of an answer.
+    :ivar reads: how often a record was read.
+    """
 
     def __init__(self) -> None:
         self.records: dict[Key, TagRecord] = {}
         self.broken: OSError | None = None
+        self.reads = 0
 
     def get(self, *key: Any) -> TagRecord:
         if self.broken is not None:
             raise self.broken
+        self.reads += 1
         return self.records.get(key, TagRecord())
 
     async def record(
@@ -73,6 +79,11 @@ class MemoryTagHistory:
         self, upstream: str, repository: Repository | None = None
     ) -> Sequence[tuple[Repository, Tag]]:
         return sorted(key[1:] for key in self.records if repository in (None, key[1]))
+
+    async def version(self, upstream: str, repository: Repository) -> object | None:
+        return [
+            bytes(record) for key, record in sorted(self.records.items()) if key[:2] == (upstream, repository)
+        ]
 
 
 @implementer(IUpstream)
@@ -134,7 +145,7 @@ class Gated(Mirror):
                 self.history, self.policies, push_times, self._hold, read, self.audit.append, clock
             )
         )
-        known = KnownDigestSource(self.source, self.history, read)
+        known = KnownDigestSource(self.source, self.history, read, clock)
         gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
         context = AdmissionContext(
             "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read, _hold_nothing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from dockmirror.admission.cool_down_source import IPushTimes
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unreachable
+from dockmirror.oci.errors import Denied, ManifestUnknown, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
@@ -167,8 +168,44 @@ def test_clients_that_accept_no_index(gated: Gated) -> None:
     shelf.tags["multi"] = Digest.of(child)  # what the registry gives them, while the tag is fresh here
     assert gated.served("multi", accept=narrow) == child
     shelf.tags["multi"] = Digest.of(young)
-    with pytest.raises(RegistryError):
+    with pytest.raises(ManifestUnknown, match="is an index, which the client does not accept"):
         gated.get(f"{NAME}/manifests/multi", accept=narrow)
+
+
+def test_a_client_without_indexes_is_given_the_admitted_image_for_linux(gated: Gated) -> None:
+    """As registries choose; of the index that is served in place of the young one."""
+    child, young = image(gated, "child"), image(gated, "young")
+    shelf = gated.registry_behind.shelf(NAME)
+    admitted = json.loads(index(image(gated, "other"), child))
+    for entry, architecture in zip(admitted["manifests"], ("arm64", "amd64"), strict=True):
+        entry |= {"mediaType": OCI_MANIFEST, "platform": {"os": "linux", "architecture": architecture}}
+    shelf.put(json.dumps(admitted).encode(), OCI_INDEX, "multi")
+    assert gated.served("multi") == json.dumps(admitted).encode()
+    gated.fetch_blobs(child)
+    shelf.put(index(young), OCI_INDEX, "multi")
+    gated.clock.advance(DAY)
+    assert gated.served("multi") == json.dumps(admitted).encode()
+    shelf.tags["multi"] = Digest.of(young)  # what the registry gives clients without indexes
+    narrow = (OCI_MANIFEST,)
+    assert gated.served("multi", accept=narrow) == child
+    answer = gated.ask(f"{NAME}/manifests/multi", accept=narrow, head=True)
+    assert answer.body.descriptor.digest == Digest.of(child)
+
+
+def test_known_digests_are_read_once(gated: Gated) -> None:
+    """Histories are read again only when one has changed."""
+    gated = Gated({**WEEK, "digests": "known"})
+    for number in range(5):
+        gated.publish(str(number), f"v{number}")
+        gated.served(f"v{number}")
+    path = f"{NAME}/manifests/{Digest.of(image(gated, '3'))}"
+    assert gated.get(path) == image(gated, "3")
+    gated.history.reads = 0
+    with pytest.raises(Denied, match="is not known"):
+        gated.get(f"{NAME}/manifests/{Digest.of(image(gated, 'unknown'))}")
+    assert gated.history.reads == 0
+    gated.served("version-unknown")
+    assert gated.get(f"{NAME}/manifests/{Digest.of(image(gated, 'unknown'))}") == image(gated, "unknown")
 
 
 def test_head_and_get_agree(gated: Gated) -> None:

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down_source import HubPushTimes
+from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.sightings import (
     LIMITED_SECONDS,
     PolledUpstream,
@@ -173,29 +173,44 @@ def test_what_is_not_polled(condition: str, requests: int) -> None:
         assert len(polled.poll()) == 2
 
 
+HUB_TAG = "/v2/namespaces/library/repositories/busybox/tags/latest"
+PUSHED = '"tag_last_pushed": "2023-11-14T22:13:20.5Z"'
+
+
 @pytest.mark.parametrize(
-    ("reply", "pushed"),
+    ("answer", "pushed"),
     [
-        (Reply(200, b'{"digest": "%b", "tag_last_pushed": "2023-11-14T22:13:20.5Z"}'), 1_700_000_000.5),
-        (Reply(200, b'{"digest": "sha256:other", "tag_last_pushed": "2023-11-14T22:13:20.5Z"}'), None),
-        (Reply(200, b'{"digest": "%b", "tag_last_pushed": null}'), None),
-        (Reply(200, b"[]"), None),
-        (Reply(200, b"<html>"), None),
-        (Reply(404, b"{}"), None),
+        (f'{{"digest": "{D1}", "images": [{{"digest": "{D2}"}}], {PUSHED}}}', 1_700_000_000.5),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14T22:13:20.500000123Z"}}', 1_700_000_000.5),
+        (f'{{"images": [{{"digest": "{D1}"}}], {PUSHED}}}', 1_700_000_000.5),
+        (f'{{"digest": null, "images": [{{"digest": "{D1}"}}, {{"digest": "{D2}"}}], {PUSHED}}}', None),
+        (f'{{"digest": "{D2}", "images": [{{"digest": "{D1}"}}], {PUSHED}}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": null}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "0001-01-01T00:00:00Z"}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14"}}', None),
+        (f'{{"digest": "{D1}", "images": 1, {PUSHED}}}', None),
+        ('{"images": [1], "tag_last_pushed": 1}', None),
+        ("[]", None),
+        ("<html>", None),
     ],
 )
-def test_push_times_of_docker_hub(reply: Reply, pushed: float | None) -> None:
+def test_push_times_of_docker_hub(answer: str, pushed: float | None) -> None:
     """They count only for the digest that the tag has now."""
+    assert parse_push_time(answer.encode(), D1) == pushed
+
+
+@pytest.mark.parametrize(("status", "pushed"), [(200, 1_700_000_000.5), (404, None)])
+def test_docker_hub_is_asked_once(status: int, pushed: float | None) -> None:
     world = World()
-    body = reply.body.replace(b"%b", str(D1).encode())
-    world.reply("hub.docker.com", f"/v2/repositories/{NAME}/tags/latest", evolve(reply, body=body))
+    world.reply("hub.docker.com", HUB_TAG, Reply(status, f'{{"digest": "{D1}", {PUSHED}}}'.encode()))
     times = HubPushTimes(client(world.agent), Clock())
-    for _ in range(2):
-        assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
+    assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
+    world.reply("hub.docker.com", HUB_TAG, Reply(503))
+    assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
 
 
 def test_an_api_that_fails_is_an_error() -> None:
     world = World()
-    world.reply("hub.docker.com", f"/v2/repositories/{NAME}/tags/latest", Reply(503))
+    world.reply("hub.docker.com", HUB_TAG, Reply(503))
     with pytest.raises(Unavailable, match="503"):
         now(HubPushTimes(client(world.agent), Clock()).pushed(REPOSITORY, LATEST, D1))

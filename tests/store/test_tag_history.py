@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
+from dockmirror.admission.cool_down import TagAges, admitted_digests
 from dockmirror.interfaces import ITagHistory, Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
@@ -61,6 +64,44 @@ def test_sightings(seen: list[tuple[Digest, float]], expected: list[tuple[str, f
     assert spans(record) == expected
     assert TagRecord.parse(bytes(record)) == record
     assert record.sightings[0].is_baseline == (seen[0][0] == record.sightings[0].digest)
+
+
+def test_a_frozen_tag_keeps_what_it_is_served_as() -> None:
+    """However often it has moved for 400 days; whatever the cool-down, and after a rollback as well."""
+    moves = [(Digest.of(b"%d" % move), 40 + move / 2) for move in range(1300)]
+    for seen in ([(A, 1), (A, 20), (B, 21), (B, 30), (C, 31)], [(A, 1), (A, 20), (B, 21), (B, 28), (A, 31)]):
+        record = record_of(*seen, *moves)
+        for days in (7, 15, 30):
+            admitted = [admitted_digests(TagAges(each, days * DAY, "refuse")) for each in (
+                record.remembered(690 * DAY), record_of(*seen).sightings,
+            )]  # fmt: skip
+            assert admitted[0][-1:] == admitted[1][-1:], days
+        assert admitted_digests(TagAges(record.remembered(690 * DAY), 30 * DAY, "serve"))[-1] == A
+
+
+def test_a_tag_that_nobody_asks_for_is_forgotten() -> None:
+    """After 400 days it counts as one that was never seen."""
+    record = record_of((A, 1), (A, 20))
+    assert record.remembered(420 * DAY) == record.sightings
+    assert record.remembered(421 * DAY) == ()
+    assert tuple(evolve(record, pulled=100 * DAY).remembered(421 * DAY)) == record.sightings
+    again = record.with_sighting(B, 500 * DAY)
+    assert spans(again) == [("b", 500, 500)]
+    assert again.sightings[0].is_baseline
+
+
+def test_the_version_changes_with_each_sighting(tmp_path: Path, clock: Clock) -> None:
+    """It is unknown for a moment after a change, which another one might not show."""
+    history = LocalTagHistory(tmp_path, clock, inline)
+    assert now(history.version("docker", NGINX)) is None
+    versions = set()
+    for digest in (A, B):
+        now(history.record(*KEY, digest, START))
+        os.utime(history.files.directory("docker", NGINX), (clock.seconds(), clock.seconds()))
+        assert now(history.version("docker", NGINX)) is None
+        clock.advance(10)
+        versions.add(now(history.version("docker", NGINX)))
+    assert len(versions) == 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +170,7 @@ def history(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> ITa
 
 
 def test_a_tag_is_recorded(history: ITagHistory, clock: Clock) -> None:
-    """For 400 days; when a client asked for it last, too."""
+    """With the time when a client asked for it last, too."""
     assert now(history.sightings(*KEY)) == []
     now(history.record(*KEY, A, START))
     now(history.record(*KEY, A, START + 60))  # so soon after the first that it is not written
@@ -150,7 +191,9 @@ def test_a_tag_is_recorded(history: ITagHistory, clock: Clock) -> None:
     assert now(history.tags("quay")) == []
     assert now(history.tags("docker", NGINX)) == [(NGINX, Tag("1.27")), (NGINX, LATEST)]
     clock.advance(MAX_AGE + 650)
-    assert now(history.sightings(*KEY)) == [second]
+    assert now(history.sightings(*KEY)) == [first, second]  # which a cool-down of 5 minutes would serve
+    clock.advance(100)
+    assert now(history.sightings(*KEY)) == []
 
 
 def test_a_malformed_file_is_an_error(tmp_path: Path, clock: Clock) -> None:

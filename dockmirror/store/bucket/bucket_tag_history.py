@@ -79,6 +79,9 @@ class TieredTagHistory:
         theirs = [key for each in listed if (key := _parse_key(each.key, upstream)) is not None]
         return sorted({*theirs, *await self._local.tags(upstream)})
 
+    async def version(self, upstream: str, repository: Repository) -> object | None:
+        return await self._local.version(upstream, repository)
+
     async def upload(self) -> None:
         """Upload the histories that have changed; those that fail are uploaded the next time."""
         changed, self._changed = self._changed, {}
