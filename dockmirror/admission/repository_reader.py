@@ -36,7 +36,8 @@ class RepositoryReader:
     @property
     def requester(self) -> Requester:
         """The client, as it is told to policy servers."""
-        return self.request.requester or Requester()
+        received = self.request.received
+        return Requester() if received is None else received.requester
 
     async def manifest(self, reference: Reference) -> bytes | None:
         """Return a manifest, or None if the repository has none of that name.

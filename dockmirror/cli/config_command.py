@@ -20,6 +20,7 @@ from .output import print_json, print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _TABLES = {"upstreams", "access", "gate"}
 
 
@@ -53,7 +54,7 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
     if as_json:
         print_json([{"key": key, "value": value, "source": source} for key, value, source in rows])
         return
-    cells = [(key, json.dumps(value, ensure_ascii=False), source) for key, value, source in rows]
+    cells = [(key, _format_toml(value), source) for key, value, source in rows]
     print_table(("key", "value", "from"), cells)
 
 
@@ -103,7 +104,27 @@ def _to_json(value: object) -> object:
             return value
         case tuple():
             return [_to_json(each) for each in value]
+        case BaseModel():
+            names = {name: field.alias or name for name, field in type(value).model_fields.items()}
+            written = value.model_fields_set
+            return {key: _to_json(getattr(value, name)) for name, key in names.items() if name in written}
         case Mapping():
             return {key: _to_json(each) for key, each in value.items()}
         case _:
             return str(value)
+
+
+def _format_toml(value: object) -> str:
+    """Format a value as a settings file has it in one line; a setting without a value is null."""
+    match value:
+        case list():
+            return f"[{', '.join(map(_format_toml, value))}]"
+        case Mapping():
+            pairs = (f"{_format_toml_key(key)} = {_format_toml(each)}" for key, each in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _format_toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)

@@ -29,6 +29,7 @@ from ..interfaces import IFileConsumer
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.ranges import Range
+from ..oci.request import Requester
 from ..oci.scope import Scope
 from ..oci.token import MARKER
 from ..system.log_context import current_pull
@@ -102,6 +103,12 @@ class ServerRequest(TwistedRequest):
         """Set the number, which messages of the coroutine that answers the request bear from now on."""
         self._pull_id = number
         current_pull.set(number)
+
+    @property
+    def requester(self) -> Requester:
+        """The client as policy servers are told of it; empty until it is let in."""
+        client = self.admitted_client
+        return Requester() if client is None else Requester(str(client.address or ""), client.user or "")
 
     @property
     def is_token_request(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from urllib.parse import unquote_to_bytes, urlencode
 
 from attrs import evolve, field, frozen
@@ -115,6 +115,14 @@ class Requester:
     user: str = ""
 
 
+class ReceivedRequest(Protocol):
+    """A request as it was received from a client."""
+
+    @property
+    def requester(self) -> Requester:
+        """The client; empty until it is let in."""
+
+
 @frozen
 class RegistryRequest:
     """One read request of a client.
@@ -127,8 +135,8 @@ class RegistryRequest:
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
-    :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
-    :ivar requester: the client, for the policy server; no decision of the mirror's own depends on it.
+    :ivar received: the client's HTTP request, for observers and policy servers; None for a request of the
+        mirror itself.  No decision of the mirror's own depends on it.
     """
 
     target: Target
@@ -141,8 +149,7 @@ class RegistryRequest:
     held: HeldBlob | None = None
     namespace: str | None = None
     revalidate: bool = False
-    received: object | None = field(default=None, eq=False, repr=False)
-    requester: Requester | None = field(default=None, eq=False)
+    received: ReceivedRequest | None = field(default=None, eq=False, repr=False)
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""

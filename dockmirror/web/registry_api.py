@@ -21,7 +21,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
 from ..oci.header_fields import format_etag, parse_if_none_match
 from ..oci.media import parse_accept
-from ..oci.request import Blob, Manifest, RegistryRequest, Requester, parse_target
+from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
 from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
@@ -93,14 +93,8 @@ class PassthroughResource(Resource):
             credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
             received=request,
-            requester=_requester(request),
         )
         return await self._registry.fetch(read)
-
-
-def _requester(request: ServerRequest) -> Requester | None:
-    client = request.admitted_client
-    return None if client is None else Requester(str(client.address or ""), client.user or "")
 
 
 FORM_LIMIT = 64 * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -30,6 +31,16 @@ T = TypeVar("T")
 
 def at_once(call: Callable[[], T], /) -> Awaitable[T]:
     return succeed(call())
+
+
+@frozen
+class Received:
+    """The request of a client."""
+
+    requester: Requester
+
+
+ALICE = Received(Requester("192.0.2.1", "alice"))
 
 
 @implementer(IRegistry)
@@ -66,9 +77,7 @@ class Gated:
         """Ask for a manifest as a client does."""
         if isinstance(reference, str):
             reference = parse_reference(reference)
-        request = RegistryRequest(
-            Manifest(PLACE, reference), head, accept=EVERYTHING, requester=Requester("192.0.2.1", "alice")
-        )
+        request = RegistryRequest(Manifest(PLACE, reference), head, accept=EVERYTHING, received=ALICE)
         return Outcome(self.registry.fetch(request))
 
     async def fetch(self, request: RegistryRequest) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,20 @@ from dockmirror.config.settings import Settings, UpstreamSettings
 
 from .shop import run as run_command
 
+POLICIES = """
+[[policy]]
+images = "docker.io/**"
+min_age = "7d"
+exceptions = [{{image = "docker.io/library/a", until = 2030-01-31, reason = 'a "b"'}}]
+
+[[policy]]
+images = "quay.io/**"
+mode = "warn"
+signed_by = ["{key}", {{issuer = "https://a.example", subject = "*@a.example"}}]
+platforms = ["linux/amd64"]
+max_size = "1GB"
+hook = true
+"""
 FILE = """
 domain = "a.example"
 min_free = "10%"
@@ -54,6 +69,23 @@ def test_printed_values_are_valid_settings(file: Path) -> None:
     again = load({"min_free": shown["min_free"][0], "cache_size": shown["cache_size"][0]}, {})
     before = load({"config": file}, {})
     assert (again.min_free, again.cache_size) == (before.min_free, before.cache_size)
+
+
+def test_policies_are_printed_as_a_settings_file_has_them(tmp_path: Path) -> None:
+    """In JSON as objects; each with the keys that its operator has written."""
+    (tmp_path / "cosign.pub").touch()
+    path = tmp_path / "dockmirror.toml"
+    path.write_text(POLICIES.format(key=tmp_path / "cosign.pub"))
+    line = next(
+        each for each in run_command("-c", str(path), "config").output.splitlines() if "policy" in each
+    )
+    printed = line.split("  ")[1:]
+    value = next(each for each in printed if each).strip()
+    again = load(tomllib.loads(f"policy = {value}"), {})
+    assert again.policy == load({"config": path}, {}).policy
+    assert "on_error" not in value
+    first = rows("-c", str(path), "config")["policy"][0][0]
+    assert first["exceptions"] == [{"image": "docker.io/library/a", "until": "2030-01-31", "reason": 'a "b"'}]
 
 
 def test_no_password_is_printed(file: Path) -> None:
