@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..interfaces import Sighting
 from ..oci.digest import Digest
@@ -80,6 +80,12 @@ def is_frozen(ages: TagAges) -> bool:
         else:
             moves += 1
     return left is not None and moves > 1 and ages.sightings[-1].last - left >= ages.min_age
+
+
+def ages_at(ages: TagAges, time: float) -> TagAges:
+    """Return the ages as they were known at a time."""
+    known = [evolve(each, last=min(each.last, time)) for each in ages.sightings if each.first <= time]
+    return evolve(ages, sightings=known)
 
 
 def current_age(ages: TagAges, digest: Digest | None) -> float:

@@ -12,11 +12,12 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
-from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, HubPushTimes
+from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
+from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect
 from ..config.settings import Settings

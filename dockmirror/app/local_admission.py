@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
-from attrs import evolve, field, frozen
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectError
-from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-from twisted.web.iweb import IAgent, IResponse
-from zope.interface import implementer
+from attrs import evolve, frozen
 
 from ..admission.admit import AdmissionFacts, admit
-from ..admission.cool_down import TagAges
-from ..admission.fact_source import FactGatherer
+from ..admission.cool_down import TagAges, ages_at
 from ..admission.lock_file import Unlisted
 from ..admission.lock_source import LockReader, find_locked
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
-from ..admission.recalls import explain
-from ..admission.repository_reader import RepositoryReader
+from ..admission.recalls import Recall, explain
 from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Verdict
-from ..body.in_memory import BytesBody
 from ..config.settings import PolicySettings, Settings
-from ..interfaces import Answer, IDocumentStore, IRegistry
-from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import Denied
+from ..oci.media import parse_references
 from ..oci.reference import Reference, Repository, Tag
-from ..oci.request import Blob, Manifest, RegistryRequest
-from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord
+from .local_verdicts import LocalVerdicts
 from .naming import ImageName, registry_names
-
-T = TypeVar("T")
 
 
 @frozen
@@ -46,6 +32,7 @@ class TagUnderPolicy:
     """A tag, its history, and the policy that holds for its cool-down.
 
     :ivar number: of the policy, in the order of the settings, from 1.
+    :ivar policies: all policies for the registry.
     :ivar withheld: the recalled digests.
     """
 
@@ -54,6 +41,7 @@ class TagUnderPolicy:
     record: TagRecord
     policy: PolicySettings
     number: int
+    policies: Policies
     is_excepted: bool = False
     withheld: frozenset[Digest] = frozenset()
 
@@ -72,6 +60,23 @@ class TagUnderPolicy:
     def decide(self, digest: Digest | None) -> Verdict:
         """Return what the policy would do if the tag named the digest, whether it is enforced or not."""
         return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=self.ages))
+
+    def was_seen(self, time: float) -> bool:
+        """Return whether the mirror had seen the tag by then."""
+        return any(each.first <= time for each in self.record.sightings)
+
+    def decide_at(self, time: float, digest: Digest | None) -> tuple[Digest | None, Verdict]:
+        """Return the digest that the tag named at a time, and what the policy would have done then.
+
+        :param digest: counts if the mirror had not seen the tag.
+        """
+        ages = ages_at(self.ages, time)
+        if ages.sightings:
+            digest = ages.sightings[-1].digest
+        subject = evolve(self.subject, digest=digest)
+        exception = self.policies.find_exception(subject, self.policy, time)
+        ages = evolve(ages, excepted=exception is not None)
+        return digest, admit(subject, AdmissionFacts(ages=ages))
 
 
 @frozen
@@ -102,6 +107,7 @@ class LocalAdmission:
     def __init__(self, settings: Settings, root: Path, now: float) -> None:
         self.recalls = read_recalls(root)
         self._settings = settings
+        self._root = root
         self._files = TagHistoryFiles(root)
         self._now = now
 
@@ -148,6 +154,13 @@ class LocalAdmission:
         found = self.find_locked(image) or self.find(image)
         return SERVE if found is None or found.policy.mode != "enforce" else found.decide(digest)
 
+    def find_recall(self, repository: Repository, digest: Digest) -> Recall | None:
+        """Return the recall of a digest, or of something to which its manifest refers, if that is held."""
+        if not self.recalls:
+            return None
+        data = HeldImages(self._root).read_image(repository, digest).data
+        return self.recalls.find(digest, None if data is None else parse_references(data))
+
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
         assert isinstance(subject.reference, Tag)
         record = self._files.read((subject.upstream, subject.repository, subject.reference))
@@ -161,126 +174,7 @@ class LocalAdmission:
         is_excepted = policies.find_exception(current, policy, self._now) is not None
         number = self._settings.policy.index(policy) + 1
         withheld = frozenset(self.recalls.by_digest)
-        return TagUnderPolicy(image, current, record, policy, number, is_excepted, withheld)
-
-
-class LocalVerdicts:
-    """Applies the rules about images to those in the cache's directory."""
-
-    def __init__(self, settings: Settings, root: Path, now: float) -> None:
-        self._settings = settings
-        self._root = root
-        self._documents = _LocalDocuments(root)
-        self._clock = Clock()
-        self._clock.advance(now)
-
-    def check(self, name: ImageName, image: StoredImage) -> None:
-        """:raises Denied: when the running mirror would refuse the manifest."""
-        refusal = self.find_refusal(name, image)
-        if refusal is not None:
-            raise Denied(refusal.why)
-
-    def find_refusal(self, name: ImageName, image: StoredImage) -> Refuse | None:
-        """Return the reason for which the running mirror would refuse the manifest, or None."""
-        registry, repository = name.repository.first, Repository(name.repository.rest)
-        upstreams = self._settings.upstreams.items()
-        upstream = next((each for each, its in upstreams if registry_names(its)[0] == registry), "")
-        subject = Subject(upstream, repository, name.reference, image.digest)
-        facts = _run(self._gather(registry, subject, image))
-        verdict = admit(subject, facts.enforced())
-        return verdict if isinstance(verdict, Refuse) else None
-
-    async def _gather(self, registry: str, subject: Subject, image: StoredImage) -> AdmissionFacts:
-        from .verdict_sources import make_verdict_sources  # which imports what asks a network
-
-        sources = make_verdict_sources(
-            registry, self._settings, self._documents, _at_once, self._clock, _no_network
-        )
-        gatherer = FactGatherer(sources, Policies.of(registry, self._settings.policy), self._clock)
-        request = RegistryRequest(Manifest(subject.repository, image.digest))
-        local = _LocalRegistry(HeldImages(self._root), registry)
-        reader = RepositoryReader(local, subject.repository, request, _hold_nothing)
-        applicable = gatherer.applicable(subject, is_replacement=False)
-        return await gatherer.gather(subject, applicable, lambda: succeed(image.manifest), reader)
-
-
-@implementer(IRegistry)
-@frozen
-class _LocalRegistry:
-    """The contents of one registry in the cache's directory."""
-
-    held: HeldImages
-    registry: str
-
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        match request.target:
-            case Manifest() as target:
-                data = self._manifest(Repository(f"{self.registry}/{target.repository}"), target.reference)
-            case Blob() as target:
-                data = _read(self.held.root / layout.data(target.digest))
-            case _:
-                data = None
-        if data is None:
-            raise request.target.unknown
-        return Answer(BytesBody(data, Descriptor(size=len(data))))
-
-    def _manifest(self, place: Repository, reference: Reference) -> bytes | None:
-        if isinstance(reference, Tag):
-            tagged = self.held.list_tags(place).get(reference)
-            return None if tagged is None else self.held.read_image(place, tagged.digest).data
-        return self.held.read_image(place, reference).data
-
-
-@implementer(IDocumentStore)
-@frozen
-class _LocalDocuments:
-    """The documents of the running mirror; a command only adds to them in memory."""
-
-    root: Path
-    added: dict[str, bytes] = field(factory=dict)
-
-    async def read(self, name: str) -> bytes | None:
-        return self.added.get(name) or _read(self.root / layout.document(name))
-
-    async def write(self, name: str, data: bytes) -> None:
-        self.added[name] = data
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-@implementer(IAgent)
-class _NoNetwork:
-    """Fails each request: commands leave it to the running mirror to ask the policy server."""
-
-    def request(self, *_: Any) -> Deferred[IResponse]:
-        return fail(ConnectError(string="pull the image through the running mirror first"))
-
-
-def _no_network(*_: object) -> IAgent:
-    return _NoNetwork()
-
-
-async def _hold_nothing(_: Digest, __: int) -> bytes | None:
-    return None
-
-
-def _at_once(call: Callable[[], T], /) -> Awaitable[T]:
-    return succeed(call())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Return the outcome of work that waits for nothing."""
-    outcomes: list[T | Failure] = []
-    Deferred.fromCoroutine(work).addBoth(outcomes.append)
-    (outcome,) = outcomes
-    if isinstance(outcome, Failure):
-        outcome.raiseException()
-    return outcome
+        return TagUnderPolicy(image, current, record, policy, number, policies, is_excepted, withheld)
 
 
 def check_not_recalled(root: Path, name: object, digests: Iterable[Digest]) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from ..admission.cool_down import format_age as format_duration
-from ..admission.policies import TagSummary, summarize
-from ..admission.recalls import Recalls, explain
+from ..admission.recalls import explain
 from ..admission.verdict import Refuse, ServeInstead
-from ..app.local_admission import LocalAdmission, LocalVerdicts, LockedTag, TagUnderPolicy
+from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from ..app.local_verdicts import LocalVerdicts
 from ..app.naming import ImageName
+from ..app.pull_review import rule_key
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.reference import Tag
@@ -20,10 +21,8 @@ from ..store.held_images import HeldImages
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, json_option
 from .command_context import Context, find_store, parse_image
-from .output import print_json, print_note, print_table
-
-REPORTED_DAYS = 30.0
-_DAY = 86_400.0
+from .output import print_json
+from .policy_report import report
 
 
 @click.group("policy", short_help="Show what policies do to images.")
@@ -31,7 +30,7 @@ def policy() -> None:
     """Show what the [[policy]] tables of the settings do to images.
 
     The commands read the settings as they are now, so that a policy can be tried before the mirror reloads
-    them.  They know of tags what the mirror has seen.
+    them.  They ask nobody, and know what the mirror has seen, holds and has checked.
     """
 
 
@@ -42,9 +41,10 @@ def policy() -> None:
 def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     """Say what the policies and recalls would do if IMAGES were pulled now, and why.
 
-    Signatures, the policy server's verdicts and the limits on images are known of images in the cache.
+    It is unknown what a rule would do that needs an image, a signature or a verdict of the policy server
+    which the mirror does not have.
 
-    Exit status: 0 when all of them would be served, 1 when one would be refused.
+    Exit status: 1 when one would be refused, else 0.
     """
     settings = context.settings
     root, now = find_store(settings), time.time()
@@ -63,8 +63,13 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
             is_tag = isinstance(name.reference, Tag)
             why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
             described = {"image": str(name), "verdict": "served", "digest": None, "why": why}
-        described = _apply_verdicts(verdicts, held_images, name, described)
-        results.append(_apply_recall(admission.recalls, name, described))
+        digest = _find_digest(held_images, name, described)
+        recall = None if digest is None else admission.find_recall(name.repository, digest)
+        if recall is not None:
+            described |= {"verdict": "refused", "digest": None, "why": explain(recall, digest)}
+        elif described["verdict"] != "refused":
+            described |= _judge(verdicts, name, digest)
+        results.append(described)
     if as_json:
         print_json(results)
     else:
@@ -73,32 +78,26 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     raise SystemExit(1 if any(each["verdict"] == "refused" for each in results) else 0)
 
 
-def _apply_verdicts(
-    verdicts: LocalVerdicts, held_images: HeldImages, name: ImageName, fields: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the decision about an image, which is a refusal if a rule refuses what it leads to."""
-    digest = Digest.parse(fields["digest"]) if fields["digest"] is not None else None
-    if digest is None and isinstance(name.reference, Digest):
-        digest = name.reference
-    elif digest is None and isinstance(name.reference, Tag) and fields["verdict"] == "served":
-        tagged = held_images.list_tags(name.repository).get(name.reference)
-        digest = None if tagged is None else tagged.digest
-    image = None if digest is None else held_images.read_image(name.repository, digest)
-    refusal = None if image is None or image.data is None else verdicts.find_refusal(name, image)
-    if refusal is None:
-        return fields
-    return {**fields, "verdict": "refused", "digest": None, "why": refusal.why}
+def _judge(verdicts: LocalVerdicts, name: ImageName, digest: Digest | None) -> dict[str, Any]:
+    """Return the fields that the rules about digests change."""
+    judgement = verdicts.judge(name, digest)
+    refusal, unknown = judgement.refusal, judgement.unknown
+    if refusal is not None and refusal.rule not in judgement.warn_only:
+        return {"verdict": "refused", "digest": None, "why": refusal.why}
+    if unknown is not None:
+        why = f"the rule {rule_key(unknown.rule)} cannot be checked here: {unknown.why}"
+        return {"verdict": "unknown", "why": why}
+    return {} if refusal is None else {"warning": refusal.why}
 
 
-def _apply_recall(recalls: Recalls, name: ImageName, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the decision about an image, which is a refusal if the digest that it leads to is recalled."""
-    served = name.reference if isinstance(name.reference, Digest) else None
+def _find_digest(held_images: HeldImages, name: ImageName, fields: dict[str, Any]) -> Digest | None:
+    """Return the digest that an image leads to, as far as the mirror knows."""
     if fields["digest"] is not None:
-        served = Digest.parse(fields["digest"])
-    recall = recalls.find(served) if served is not None else None
-    if recall is None:
-        return fields
-    return {**fields, "verdict": "refused", "digest": None, "why": explain(recall, served)}
+        return Digest.parse(fields["digest"])
+    if isinstance(name.reference, Digest):
+        return name.reference
+    tagged = held_images.list_tags(name.repository).get(name.reference)
+    return None if tagged is None else tagged.digest
 
 
 def _describe_locked(locked: LockedTag) -> dict[str, Any]:
@@ -156,55 +155,9 @@ def _lines(fields: dict[str, Any]) -> list[str]:
         lines.append(f"its registry names {fields['current']}, since {fields['since']}")
     if fields["digest"] and fields["digest"] != fields.get("current"):
         lines.append(f"served is {fields['digest']}")
+    if "warning" in fields:
+        lines.append(f"warning: {fields['warning']}")
     return [*lines, fields["why"]]
 
 
-@policy.command("report", short_help="Say what policies would have done in the last 30 days.")
-@json_option
-@click.option("--all", "show_all", is_flag=True, help="List tags that no policy held back, too.")
-@click.pass_obj
-def report(context: Context, as_json: bool, show_all: bool) -> None:
-    """Say which tags a cool-down has held back in the last 30 days, or would have, and which are frozen.
-
-    A tag is frozen when it moves so often that nothing new becomes old enough.
-
-    Exit status: 0, or 1 when there is no cache.
-    """
-    settings = context.settings
-    now = time.time()
-    since = now - REPORTED_DAYS * _DAY
-    tags = LocalAdmission(settings, find_store(settings), now).iter_tags()
-    rows = [
-        (each, summarize(each.ages, since))
-        for each in tags
-        if each.record.sightings and each.record.sightings[-1].last >= since
-    ]
-    shown = [(tag, summary) for tag, summary in rows if show_all or summary.withheld]
-    if as_json:
-        print_json([_report_fields(tag, summary) for tag, summary in shown])
-        return
-    if shown:
-        columns = ("image", "mode", "moves", "withheld", "withdrawn", "days behind", "now")
-        print_table(columns, (_report_row(tag, summary) for tag, summary in shown), right=columns[2:6])
-    frozen = sum(summary.state == "frozen" for _, summary in rows)
-    print_note(
-        f"{len(rows)} tags under a cool-down were seen in the last 30 days; {frozen} of them are frozen"
-    )
-
-
-def _report_fields(tag: TagUnderPolicy, summary: TagSummary) -> dict[str, Any]:
-    return {
-        "image": str(tag.image),
-        "policy": tag.number,
-        "mode": tag.policy.mode,
-        "moves": summary.moves,
-        "withheld": summary.withheld,
-        "withdrawn": summary.withdrawn,
-        "seconds_behind": round(summary.seconds),
-        "state": summary.state,
-    }
-
-
-def _report_row(tag: TagUnderPolicy, summary: TagSummary) -> tuple[str, ...]:
-    counts = (str(each) for each in (summary.moves, summary.withheld, summary.withdrawn))
-    return str(tag.image), tag.policy.mode, *counts, f"{summary.seconds / _DAY:.1f}", summary.state
+policy.add_command(report)

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
+from dockmirror.admission.push_times import HubPushTimes, parse_push_time
 from dockmirror.admission.sightings import (
     LIMITED_SECONDS,
     PolledUpstream,

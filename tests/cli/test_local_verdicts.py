@@ -10,7 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
+from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..admission.test_signature_source import signature_manifest
 from ..admission.test_signatures import EC, simple
@@ -79,13 +81,33 @@ def test_a_kept_verdict_of_the_policy_server_counts(
 
 @pytest.mark.parametrize("image", ["nginx:1.27", f"nginx@{IMAGE}"])
 def test_policy_test_says_why_an_image_would_be_refused(shop: Shop, tmp_path: Path, image: str) -> None:
-    """It knows signatures of images in the cache only."""
+    """A rule is unknown if the cache lacks the image or its signature."""
     export(shop, tmp_path, "signed_by = [{key}]", code=1)
     settings = str(tmp_path / "settings.toml")
-    (told,) = shop.json("-c", settings, "policy", "test", image, code=1)
-    assert told["verdict"] == "refused"
-    assert "it has no signature; use a signed version" in told["why"]
+    for each in (image, "nginx:absent"):
+        (told,) = shop.json("-c", settings, "policy", "test", each)
+        assert told["verdict"] == "unknown"
+        assert told["why"].startswith("the rule signed_by cannot be checked here: ")
     sign(shop, IMAGE)
     (told,) = shop.json("-c", settings, "policy", "test", image)
     assert told["verdict"] == "served"
-    assert shop.json("-c", settings, "policy", "test", "nginx:absent")[0]["verdict"] == "served"
+    export(shop, tmp_path, "max_size = 100", code=1)
+    (told,) = shop.json("-c", settings, "policy", "test", image, code=1)
+    assert told["verdict"] == "refused"
+    assert "is not allowed by the rule max_size" in told["why"]
+    export(shop, tmp_path, 'max_size = 100\nmode = "warn"')
+    (told,) = shop.json("-c", settings, "policy", "test", image)
+    assert (told["verdict"], "max_size" in told["warning"]) == ("served", True)
+
+
+def test_only_known_digests(shop: Shop, tmp_path: Path) -> None:
+    """A digest is known if a tag was served as it."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[[policy]]\nimages = "**"\nmin_age = "7d"\ndigests = "known"\n')
+    (told,) = shop.json("-c", str(settings), "policy", "test", f"nginx@{IMAGE}", code=1)
+    assert "is not known" in told["why"]
+    record = TagRecord().with_sighting(IMAGE, time.time())
+    key = "docker", Repository("library/nginx"), Tag("1.27")
+    TagHistoryFiles(shop.root).update(key, lambda _: record)
+    (told,) = shop.json("-c", str(settings), "policy", "test", f"nginx@{IMAGE}")
+    assert told["verdict"] == "served"

@@ -78,7 +78,7 @@ def test_the_report_names_frozen_tags(shop: Shop, record: Any, settings: Path) -
     record("nginx", "1.27", (OLD, 50), (OLD, 20), (BAD, 19), (OLD, 18), (OLD, 3), (YOUNG, 2), (YOUNG, 0))
     nightly = [(Digest.of(str(night).encode()), float(night)) for night in range(28, -1, -1)]
     record("app", "nightly", (OLD, 50), (OLD, 29), *nightly)
-    report = {each["image"]: each for each in shop.json("-c", str(settings), "policy", "report")}
+    report = {each["image"]: each for each in shop.json("-c", str(settings), "policy", "report")["tags"]}
     assert set(report) == {"docker.io/library/nginx:1.27", "docker.io/library/app:nightly"}
     nginx, app = report["docker.io/library/nginx:1.27"], report["docker.io/library/app:nightly"]
     assert {key: nginx[key] for key in ("moves", "withheld", "withdrawn", "state")} == {

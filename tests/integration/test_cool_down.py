@@ -90,7 +90,10 @@ def pull_by_commands(chain: Chain, first: Image, second: Image, directory: Path)
         assert [each["digest"] for each in json.load(index)["manifests"]] == [first.digest]
     [decision] = json.loads(succeeded(dockmirror(chain.mirror, "policy", "test", "--json", "cooled")))
     assert (decision["verdict"], decision["digest"]) == ("replaced", first.digest)
-    [row] = json.loads(succeeded(dockmirror(chain.mirror, "policy", "report", "--json")))
+    report = json.loads(succeeded(dockmirror(chain.mirror, "policy", "report", "--json")))
+    assert report["pulls"]["replaced"] > 0
+    assert {(row["rule"], row["outcome"]) for row in report["rules"]} == {("min_age", "replaced")}
+    [row] = report["tags"]
     assert (row["image"], row["withheld"], row["state"]) == (f"docker.io/{NAME}:{TAG}", 1, "behind")
 
 

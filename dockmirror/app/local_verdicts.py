@@ -1,0 +1,240 @@
+"""The rules about digests, applied to the cache's directory without a running mirror or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
+
+from ..admission.admit import FACT_NAMES, AdmissionFacts, admit
+from ..admission.cool_down_source import CoolDownContext, CoolDownSource
+from ..admission.fact_source import FactGatherer, IFactSource
+from ..admission.image_limits_source import LIMIT_KEYS
+from ..admission.known_digests import KnownDigestSource
+from ..admission.policies import Policies
+from ..admission.recall_files import read_recalls
+from ..admission.repository_reader import RepositoryReader
+from ..admission.verdict import MissingFact, Refuse, Subject
+from ..body.in_memory import BytesBody
+from ..config.settings import PolicySettings, Settings
+from ..interfaces import Answer, IDocumentStore, IRegistry
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import Denied, RegistryError, Unavailable
+from ..oci.reference import Reference, Repository, Tag
+from ..oci.request import Blob, Manifest, RegistryRequest, Target
+from ..store import layout
+from ..store.held_images import HeldImages, StoredImage
+from ..store.tag_history import LocalTagHistory
+from .naming import ImageName, registry_names
+
+T = TypeVar("T")
+
+
+@frozen
+class Judgement:
+    """The verdict of the rules about a digest, as far as the cache's directory tells.
+
+    :ivar refusal: the refusal of a rule, of one that is enforced if there is any.
+    :ivar unknown: the first rule that could not be checked, with the reason.
+    :ivar warn_only: the kinds of rules that only warn.
+    """
+
+    refusal: Refuse | None = None
+    unknown: Refuse | None = None
+    warn_only: frozenset[str] = frozenset()
+
+
+class LocalVerdicts:
+    """Applies the rules about digests to the images in the cache's directory."""
+
+    def __init__(self, settings: Settings, root: Path, now: float) -> None:
+        self._settings = settings
+        self._held = HeldImages(root)
+        self._recalls = read_recalls(root)
+        self._documents = _LocalDocuments(root)
+        self._clock = Clock()
+        self._clock.advance(now)
+        self._gatherers: dict[str, FactGatherer] = {}
+
+    def check(self, name: ImageName, image: StoredImage) -> None:
+        """:raises Denied: when the running mirror would refuse the manifest."""
+        subject, gatherer = self._subject(name, image.digest), self._gatherer(name.repository.first)
+        registry = _LocalRegistry(self._held, name.repository.first, lambda target: target.unknown())
+        applicable = gatherer.applicable(subject, is_replacement=False)
+        verdict = admit(subject, _gather(gatherer, subject, applicable, image, registry).enforced())
+        if isinstance(verdict, Refuse):
+            raise Denied(verdict.why)
+
+    def judge(self, name: ImageName, digest: Digest | None) -> Judgement:
+        """Return what the rules say of a digest, and which of them cannot be checked here.
+
+        :param digest: None if it is not known.
+        """
+        subject, gatherer = self._subject(name, digest), self._gatherer(name.repository.first)
+        applicable = gatherer.applicable(subject, is_replacement=False)
+        if digest is None:
+            rules = (source.fact for source, _ in applicable if source.fact != KnownDigestSource.fact)
+            return Judgement(unknown=next((Refuse("its digest is not known", rule) for rule in rules), None))
+        if not applicable:
+            return Judgement()
+        image = self._held.read_image(name.repository, digest)
+
+        def missing(target: Target) -> RegistryError:
+            is_itself = isinstance(target, Manifest) and target.digest == digest
+            return target.unknown() if is_itself else Unavailable("the cache does not have it")
+
+        registry = _LocalRegistry(self._held, name.repository.first, missing)
+        strict = [(source, policy.model_copy(update={"on_error": "refuse"})) for source, policy in applicable]
+        facts = _gather(gatherer, subject, strict, image, registry)
+        return _judge(subject, facts, is_held=image.data is not None)
+
+    def _subject(self, name: ImageName, digest: Digest | None) -> Subject:
+        upstreams = self._settings.upstreams.items()
+        names = (each for each, its in upstreams if registry_names(its)[0] == name.repository.first)
+        return Subject(next(names, ""), Repository(name.repository.rest), name.reference, digest)
+
+    def _gatherer(self, registry: str) -> FactGatherer:
+        if registry not in self._gatherers:
+            policies = Policies.of(registry, self._settings.policy)
+            sources = self._make_sources(registry, policies)
+            self._gatherers[registry] = FactGatherer(sources, policies, self._clock)
+        return self._gatherers[registry]
+
+    def _make_sources(self, registry: str, policies: Policies) -> Sequence[IFactSource]:
+        from .verdict_sources import make_verdict_sources  # which imports what asks a network
+
+        async def read_manifest(repository: Repository, digest: Digest) -> bytes | None:
+            return self._held.read_image(Repository(f"{registry}/{repository}"), digest).data
+
+        history = LocalTagHistory(self._held.root, self._clock, _at_once)
+        cool_down = CoolDownSource(
+            CoolDownContext(
+                history, policies, None, _hold_nothing, read_manifest, lambda _: None, self._clock,
+                lambda: self._recalls.by_digest,
+            )
+        )  # fmt: skip
+        return [
+            KnownDigestSource(cool_down, history, read_manifest, self._clock),
+            *make_verdict_sources(
+                registry, self._settings, self._documents, _at_once, self._clock, lambda *_: _NoNetwork()
+            ),
+        ]
+
+
+def _gather(
+    gatherer: FactGatherer,
+    subject: Subject,
+    applicable: Sequence[tuple[IFactSource, PolicySettings]],
+    image: StoredImage,
+    registry: IRegistry,
+) -> AdmissionFacts:
+    reader = RepositoryReader(
+        registry, subject.repository, RegistryRequest(Manifest(subject.repository, image.digest)), _peek
+    )
+    return _run(gatherer.gather(subject, applicable, lambda: succeed(image.manifest), reader))
+
+
+def _judge(subject: Subject, facts: AdmissionFacts, is_held: bool) -> Judgement:
+    """Return the judgement by the facts; the limits on an image are known of one that is held only."""
+    found = {name: getattr(facts, name) for name in FACT_NAMES}
+    missing = {name: fact.why for name, fact in found.items() if isinstance(fact, MissingFact)}
+    if not is_held:
+        limits = [key for key in LIMIT_KEYS if found[key] is not None]
+        missing |= dict.fromkeys(limits, "the cache does not have its manifest")
+    unknown = next((Refuse(why, name) for name, why in missing.items()), None)
+    known = evolve(facts, **dict.fromkeys(missing))  # type: ignore[arg-type]
+    verdicts = (admit(subject, each) for each in (known.enforced(), known))
+    refusal = next((each for each in verdicts if isinstance(each, Refuse)), None)
+    return Judgement(refusal, unknown, facts.warn_only)
+
+
+@implementer(IRegistry)
+@frozen
+class _LocalRegistry:
+    """The contents of one registry in the cache's directory.
+
+    :ivar missing: returns the error for what is not there.
+    """
+
+    held: HeldImages
+    registry: str
+    missing: Callable[[Target], RegistryError]
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        match request.target:
+            case Manifest() as target:
+                data = self._manifest(Repository(f"{self.registry}/{target.repository}"), target.reference)
+            case Blob() as target:
+                data = _read(self.held.root / layout.data(target.digest))
+            case _:
+                data = None
+        if data is None:
+            raise self.missing(request.target)
+        return Answer(BytesBody(data, Descriptor(size=len(data))))
+
+    def _manifest(self, place: Repository, reference: Reference) -> bytes | None:
+        if isinstance(reference, Tag):
+            tagged = self.held.list_tags(place).get(reference)
+            return None if tagged is None else self.held.read_image(place, tagged.digest).data
+        return self.held.read_image(place, reference).data
+
+
+@implementer(IDocumentStore)
+@frozen
+class _LocalDocuments:
+    """The documents of the running mirror; a command only adds to them in memory."""
+
+    root: Path
+    added: dict[str, bytes] = field(factory=dict)
+
+    async def read(self, name: str) -> bytes | None:
+        return self.added.get(name) or _read(self.root / layout.document(name))
+
+    async def write(self, name: str, data: bytes) -> None:
+        self.added[name] = data
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+@implementer(IAgent)
+class _NoNetwork:
+    """Fails each request: commands leave it to the running mirror to ask the policy server."""
+
+    def request(self, *_: Any) -> Deferred[IResponse]:
+        return fail(ConnectError(string="pull the image through the running mirror first"))
+
+
+async def _peek(_: Digest, __: int) -> bytes | None:
+    return None
+
+
+async def _hold_nothing(_: Repository, __: Tag, ___: Digest) -> None:
+    """Leave it to the running mirror to keep manifests."""
+
+
+def _at_once(call: Callable[[], T], /) -> Awaitable[T]:
+    return succeed(call())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Return the outcome of work that waits for nothing."""
+    outcomes: list[T | Failure] = []
+    Deferred.fromCoroutine(work).addBoth(outcomes.append)
+    (outcome,) = outcomes
+    if isinstance(outcome, Failure):
+        outcome.raiseException()
+    return outcome

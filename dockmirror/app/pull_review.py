@@ -1,0 +1,181 @@
+"""The rules that the pulls in the history would have met, under the policies and recalls as they are now.
+
+No registry and no policy server is asked: what neither the cache's directory nor a kept verdict tells is
+unknown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from attrs import define, field, frozen
+
+from ..admission.recalls import explain
+from ..admission.verdict import Refuse, ServeInstead
+from ..config.settings import Settings
+from ..history.pulls import HistoryReader, Pull, PullFilter
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError
+from ..oci.reference import Repository, parse_reference
+from .local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from .local_verdicts import LocalVerdicts
+from .naming import ImageName
+
+SIGHTING_SECONDS = 60.0
+"""Seconds in which a pull has recorded what its tag names."""
+_PAGE = 10_000
+_KEYS = {"ages": "min_age", "locked": "lock", "known": "digests", "signature": "signed_by"}
+
+Outcome = Literal["refused", "replaced", "unknown"]
+OUTCOMES: Sequence[Outcome] = get_args(Outcome)
+
+
+@frozen
+class MetRule:
+    """A rule that a pull would have met.
+
+    :ivar rule: the key of the rule in a policy, or "recall".
+    :ivar why: the sentence for the client, or the reason for which the outcome is unknown.
+    """
+
+    image: str
+    rule: str
+    outcome: Outcome
+    mode: str
+    why: str = field(eq=False)
+
+
+@define
+class RuleCount:
+    """The pulls that have met a rule.
+
+    :ivar last: when the last of them began.
+    :ivar why: what that one was told.
+    """
+
+    pulls: int = 0
+    last: float = 0.0
+    why: str = ""
+
+
+@frozen
+class PullReport:
+    """The sums over all pulls.
+
+    :ivar outcomes: how many pulls have met a rule, by the first outcome of ``refused``, ``replaced`` and
+        ``unknown``.
+    """
+
+    pulls: int
+    outcomes: Counter[str]
+    rules: dict[MetRule, RuleCount]
+
+    def sorted_rules(self) -> list[tuple[MetRule, RuleCount]]:
+        """Return the rules, those that most pulls have met first."""
+        return sorted(self.rules.items(), key=lambda each: (-each[1].pulls, each[0].image, each[0].rule))
+
+
+def read_pulls(reader: HistoryReader, since: float) -> Iterator[Pull]:
+    """Yield all pulls since then, newest first.
+
+    :raises HistoryError: when the history cannot be read.
+    """
+    after, condition = 0, PullFilter(since=since)
+    while page := reader.pulls(condition, _PAGE, after):
+        yield from page
+        after = page[-1].number
+
+
+def make_report(review: PullReview, pulls: Iterable[Pull]) -> PullReport:
+    """Return the sums over pulls, of which the newest comes first."""
+    count, outcomes, rules = 0, Counter[str](), dict[MetRule, RuleCount]()
+    for pull in pulls:
+        count += 1
+        met = review.find_rules(pull)
+        if met:
+            outcomes[min((each.outcome for each in met), key=OUTCOMES.index)] += 1
+        for each in met:
+            counted = rules.setdefault(each, RuleCount(0, pull.began, each.why))
+            counted.pulls += 1
+    return PullReport(count, outcomes, rules)
+
+
+class PullReview:
+    """Applies policies and recalls to pulls of the past."""
+
+    def __init__(self, settings: Settings, root: Path, now: float) -> None:
+        self._admission = LocalAdmission(settings, root, now)
+        self._verdicts = LocalVerdicts(settings, root, now)
+        self._policies: dict[ImageName, LockedTag | TagUnderPolicy | None] = {}
+        self._judged: dict[tuple[ImageName, Digest | None], Sequence[MetRule]] = {}
+
+    def find_rules(self, pull: Pull) -> list[MetRule]:
+        """Return the rules that the pull would have met; after a refusal by its tag, none is looked for."""
+        try:
+            reference = parse_reference(pull.reference)
+            name = ImageName(Repository.parse(f"{pull.registry}/{pull.repository}"), reference)
+            digest = Digest.parse(pull.digest) if pull.digest else None
+        except RegistryError:
+            return []
+        if isinstance(reference, Digest):
+            return [*self._judge(name, reference)]
+        rule, digest = self._decide_tag(name, digest, pull.began + SIGHTING_SECONDS)
+        met = [] if rule is None else [rule]
+        if rule is not None and (rule.outcome, rule.mode) == ("refused", "enforce"):
+            return met
+        return [*met, *self._judge(name, digest)]
+
+    def _decide_tag(
+        self, name: ImageName, digest: Digest | None, time: float
+    ) -> tuple[MetRule | None, Digest | None]:
+        """Return the rule about tags that the pull would have met, and the digest that would be served.
+
+        :param digest: the one that was served; None if the history does not know it.
+        """
+        if name not in self._policies:
+            self._policies[name] = self._admission.find_locked(name) or self._admission.find(name)
+        found = self._policies[name]
+        if found is None:
+            return None, digest
+        rule: str = "min_age"
+        outcome: Outcome = "refused"
+        if isinstance(found, LockedTag):
+            rule, verdict = "lock", found.decide(digest)
+        else:
+            digest, verdict = found.decide_at(time, digest)
+            outcome = "refused" if found.was_seen(time) else "unknown"
+        mode = found.policy.mode
+        match verdict:
+            case ServeInstead():
+                met = MetRule(str(name), rule, "replaced", mode, verdict.why)
+                return met, verdict.digest if mode == "enforce" else digest
+            case Refuse():
+                return MetRule(str(name), rule, outcome, mode, verdict.why), digest
+        return None, digest
+
+    def _judge(self, name: ImageName, digest: Digest | None) -> Sequence[MetRule]:
+        """Return what the recalls and the rules about digests say."""
+        if (name, digest) not in self._judged:
+            self._judged[name, digest] = list(self._iter_judged(name, digest))
+        return self._judged[name, digest]
+
+    def _iter_judged(self, name: ImageName, digest: Digest | None) -> Iterator[MetRule]:
+        recall = None if digest is None else self._admission.find_recall(name.repository, digest)
+        if recall is not None:
+            yield MetRule(str(name), "recall", "refused", "enforce", explain(recall, digest))
+        judgement = self._verdicts.judge(name, digest)
+        found: Sequence[tuple[Outcome, Refuse | None]] = (
+            ("refused", judgement.refusal), ("unknown", judgement.unknown),
+        )  # fmt: skip
+        for outcome, verdict in found:
+            if verdict is not None:
+                mode = "warn" if verdict.rule in judgement.warn_only else "enforce"
+                yield MetRule(str(name), rule_key(verdict.rule), outcome, mode, verdict.why)
+
+
+def rule_key(fact: str) -> str:
+    """Return the key of a policy by which a kind of rule is set."""
+    return _KEYS.get(fact, fact)
