@@ -81,6 +81,12 @@ class Metrics:
             ["upstream"],
             registry=registry,
         )
+        self.tag_refreshes = Counter(
+            "dockmirror_tag_refreshes",
+            "Tags that the mirror asked about before a client had to wait.",
+            ["upstream", "outcome"],
+            registry=registry,
+        )
         self.writes = Counter(
             "dockmirror_writes",
             "Pushes and deletions, refused ones too.",

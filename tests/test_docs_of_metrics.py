@@ -68,6 +68,7 @@ def test_dashboard() -> None:
         "dockmirror_cache_evicted_total",
         "dockmirror_prefetch_wasted_bytes_total",
         "dockmirror_prefetched_bytes_total",
+        "dockmirror_tag_refreshes_total",
     }
 
 

@@ -100,7 +100,8 @@ class AdmissionRegistry:
 
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
         subject = Subject(self._context.upstream, target.repository, target.reference)
-        if (kept := self._replaced.get((self._context.generation(), subject))) is not None:
+        kept = self._replaced.get((self._context.generation(), subject))
+        if kept is not None and not request.revalidate:
             moved, instead = kept
             self._report(moved, _Decision(instead))
             return await self._serve_instead(request, moved, instead)

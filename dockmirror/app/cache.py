@@ -45,6 +45,7 @@ from ..store.pins import Pin
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.store_index import StoreIndex
 from ..store.tag_history import LocalTagHistory
+from ..store.tag_locks import TagLocks
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
@@ -89,6 +90,7 @@ class CacheParts:
     :ivar deliveries: the bodies that a recall cuts off.
     :ivar generation: the number that voids decisions about admission.
     :ivar tag_history: remembers what tags have named.
+    :ivar tag_locks: let one process at a time refresh a tag.
     :ivar root: the directory.
     """
 
@@ -111,6 +113,7 @@ class CacheParts:
     deliveries: RunningDeliveries
     generation: Generation
     tag_history: ITagHistory
+    tag_locks: TagLocks
     root: Path
 
 
@@ -169,6 +172,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         deliveries,
         Generation(root),
         tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
+        TagLocks(root, in_thread),
         root,
     )
 

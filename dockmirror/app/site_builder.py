@@ -117,7 +117,8 @@ class SiteBuilder:
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()
-        hosts = build_hosts(settings, self._context, accounts, signing_keys)
+        context = evolve(self._context, refreshers=[])
+        hosts = build_hosts(settings, context, accounts, signing_keys)
         resource = self._resource(settings, hosts)
         audit = _open_audit_log(settings)
         self.site.serve(resource, self._make_log(settings, audit), _http_limits(settings))
@@ -132,6 +133,9 @@ class SiteBuilder:
         if self._audit is not None:
             self._audit.close()
         self._audit = audit
+        for refresher in self._context.refreshers:
+            refresher.stop()
+        self._context = context
         self.settings = settings
         self.registry = hosts.registry
 

@@ -13,6 +13,7 @@ From the client down to the upstream:
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PrefetchRegistry                     fetches the layers that a client will ask for next
     RecallFilter                         refuses what was recalled, and cuts it off
+    TagRefresher                         asks about tags in use before a client has to wait for that
     PullThrough                          serves what is stored, and stores what is fetched
     SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
@@ -61,9 +62,7 @@ from ..middleware.names import (
 )
 from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
-from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
-from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
@@ -72,6 +71,7 @@ from ..pullthrough.login_cache import LoginCache
 from ..pullthrough.manifests import ManifestCache
 from ..pullthrough.prefetch import PER_UPSTREAM, PrefetchBudget, PrefetchRegistry
 from ..pullthrough.pull_through import PullThrough
+from ..pullthrough.tag_refresh import TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
@@ -79,6 +79,7 @@ from .admission import make_admission
 from .cache import CacheParts
 from .history import History
 from .naming import cache_partition, registry_names
+from .tag_lifetime import make_tag_lifetime, make_tag_refresher
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
 
@@ -95,6 +96,7 @@ class StackContext:
     :ivar history: reads the pulls; None if the mirror keeps no history.
     :ivar audit: writes an event to the audit log.
     :ivar polled: what the tags of upstreams are polled by.
+    :ivar refreshers: refresh the tags of upstreams; a reload stops them.
     """
 
     clock: IReactorTime
@@ -104,6 +106,7 @@ class StackContext:
     history: History | None = None
     audit: Callable[[dict[str, str]], None] = lambda _: None
     polled: dict[str, PolledUpstream] = field(factory=dict)
+    refreshers: list[TagRefresher] = field(factory=list)
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -239,7 +242,7 @@ def _pull_through(
     name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
     recorder = TagRecorder(name, cache.tag_history, clock)
     registry, partition = registry_names(upstream)[0], cache_partition(name, upstream)
-    ttl = make_tag_ttl(upstream, settings)
+    lifetime = make_tag_lifetime(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(
         SightingUpstream(parts.relayed, recorder),
@@ -256,7 +259,7 @@ def _pull_through(
     cached: IRegistry = PullThrough(
         gateway,
         login,
-        ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
+        ManifestCache(changes, gateway, cache.contents, cache.tags, clock, lifetime),
         BlobCache(
             registry,
             gateway,
@@ -266,8 +269,10 @@ def _pull_through(
             cache.downloads,
             changes,
         ),
-        ListCache(partition, gateway, cache.documents, clock, ttl, changes),
+        ListCache(partition, gateway, cache.documents, clock, lifetime.ttl, changes),
     )
+    cached = refresher = make_tag_refresher(cached, context, lifetime, gateway, cache)
+    shared.refreshers.append(refresher)
     cached = RecallFilter(
         cached,
         RecallContext(
@@ -322,20 +327,6 @@ def _prefetch_budget(context: UpstreamContext, cache: CacheParts) -> PrefetchBud
 
     transfers = min(PER_UPSTREAM, context.settings.connections - 1)
     return PrefetchBudget(context.clock, transfers, lambda: not cache.eviction.is_short, count)
-
-
-def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[InRepository], float]:
-    """Return a function that gives the TTL of a tag or a tag list, in seconds.
-
-    The first pattern that matches wins, in the order of the settings; without one, the global TTL counts.  A
-    tag list is matched by patterns of whole repositories.
-    """
-    rules = [(PullRule.parse(pattern), seconds) for pattern, seconds in upstream.tag_ttl.items()]
-
-    def tag_ttl(target: InRepository) -> float:
-        return next((seconds for rule, seconds in rules if rule.covers(target)), settings.tag_ttl)
-
-    return tag_ttl
 
 
 def _pull_rules(name: str, upstream: UpstreamSettings, action: str) -> PullRules:

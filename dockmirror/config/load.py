@@ -237,7 +237,7 @@ def _check_keys_path(settings: Settings) -> Iterator[Problem]:
 
 
 def _check_writes(settings: Settings) -> Iterator[Problem]:
-    """Reject writes with other credentials than the client's own."""
+    """Reject writes with other credentials than the client's own, and beside tags that may be stale."""
     for name, upstream in settings.upstreams.items():
         path = ("upstreams", name, "writes")
         if upstream.writes and settings.access.htpasswd is not None:
@@ -245,6 +245,12 @@ def _check_writes(settings: Settings) -> Iterator[Problem]:
                 path,
                 "cannot be combined with 'access.htpasswd': a registry needs the client's own credentials"
                 " for a push",
+            )
+        if upstream.writes and upstream.stale_while_revalidate:
+            yield Problem(
+                path,
+                f"cannot be combined with 'upstreams.{name}.stale_while_revalidate': a tag must name what was"
+                " pushed at once",
             )
         if upstream.writes and upstream.account is not None:
             yield Problem(

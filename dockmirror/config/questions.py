@@ -30,6 +30,23 @@ def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
     for key, ttl in ttls.items():
         if ttl > _LONGEST_TTL:
             yield f"{key}: tags may be {format_duration(ttl)} old; {_UNIT}"
+    yield from _question_staleness(settings)
+
+
+def _question_staleness(settings: Settings) -> Iterator[str]:
+    """Question times for which stale tags are served that are longer than those for which they are fresh."""
+    seconds = {"stale_while_revalidate": (settings.stale_while_revalidate, settings.tag_ttl)}
+    for name, upstream in settings.upstreams.items():
+        own = upstream.stale_while_revalidate
+        if own is not None:
+            ttl = max(upstream.tag_ttl.values(), default=settings.tag_ttl)
+            seconds[f"upstreams.{name}.stale_while_revalidate"] = own, ttl
+    for key, (stale, ttl) in seconds.items():
+        if stale > ttl:
+            yield (
+                f"{key}: {format_duration(stale)} are more than tag_ttl, {format_duration(ttl)}: tags are"
+                " stale for longer than they are fresh"
+            )
 
 
 def _question_sizes(settings: Settings) -> Iterator[str]:

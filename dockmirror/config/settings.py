@@ -108,6 +108,8 @@ class UpstreamSettings(_Frozen):
     password_file: File | None = None
     credential_helper: Program | None = None
     tag_ttl: TagTtl = Field(default_factory=dict)
+    stale_while_revalidate: Seconds | None = None
+    refresh_ahead: bool = True
     allow: Rules = ()
     deny: Rules = ()
     rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
@@ -265,6 +267,7 @@ class Settings(_Frozen):
     store_days: Days | None = None
     redirect: bool = False
     tag_ttl: Seconds = 60.0
+    stale_while_revalidate: Seconds = 0.0
     keep_deleted_upstream: bool = False
     export: bool = False
     images: bool = False

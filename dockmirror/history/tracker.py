@@ -20,7 +20,13 @@ QUIET_SECONDS = 3.0
 """Seconds after the last byte for which a pull counts as running; open transfers are noted each second."""
 REPEAT_SECONDS = 3600.0
 """Seconds after the beginning of a pull in which its first manifest may be requested again."""
-CACHED = {CacheResult.HIT, CacheResult.REDIRECTED, CacheResult.CONFIRMED, CacheResult.STALE}
+CACHED = {
+    CacheResult.HIT,
+    CacheResult.STALE_WHILE_REVALIDATE,
+    CacheResult.REDIRECTED,
+    CacheResult.CONFIRMED,
+    CacheResult.STALE,
+}
 """Results for which content came out of the cache."""
 _COUNTED_ELSEWHERE = CACHED | {CacheResult.JOINED}
 _NUMBER_BITS = 12

@@ -23,7 +23,7 @@ from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
 from ..status.status_values import AddressHealth
 
-_HELD = {CacheResult.HIT, CacheResult.CONFIRMED, CacheResult.STALE}
+_HELD = {CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.CONFIRMED, CacheResult.STALE}
 
 
 @implementer(IBody)

@@ -1,7 +1,7 @@
 """The outcome of a cache lookup, as response header fields.
 
 Sources: RFC 9211 (``Cache-Status``), RFC 9111, 5.1 (``Age``) and 5.5 (``Warning`` 110, here 299 because
-clients show that one), RFC 8246 (``immutable``).
+clients show that one), RFC 8246 (``immutable``), RFC 5861 (``stale-while-revalidate``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class CacheResult(Enum):
     """The outcome of a cache lookup; the value is its list of RFC 9211 parameters."""
 
     HIT = "hit"
+    STALE_WHILE_REVALIDATE = "hit; detail=stale-while-revalidate"
     REDIRECTED = "hit; detail=redirect"
     MISS = "fwd=miss"
     STORED = "fwd=miss; stored"
@@ -29,7 +30,7 @@ class CacheResult(Enum):
     @property
     def is_hit(self) -> bool:
         """Return whether the cache answered without asking the upstream."""
-        return self in (CacheResult.HIT, CacheResult.REDIRECTED)
+        return self in (CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.REDIRECTED)
 
 
 @frozen

@@ -1,8 +1,8 @@
 """Header fields: the entity tag of a content, which is its digest, and the ``Link`` to a next page.
 
-Sources: RFC 9110, 8.8.3 and 13.1.2 (weak comparison); RFC 8288; OCI distribution specification, "Listing
-Tags".  The link of an upstream may be relative or absolute and names the path of the upstream; the mirror
-only needs its query.
+Sources: RFC 9110, 8.8.3 and 13.1.2 (weak comparison); RFC 9111; RFC 8288; OCI distribution specification,
+"Listing Tags".  The link of an upstream may be relative or absolute and names the path of the upstream; the
+mirror only needs its query.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def etag_matches(if_none_match: str | None, digest: Digest | None) -> bool:
         return False
     tags = (tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(","))
     return any(tag in ("*", str(digest)) for tag in tags)
+
+
+def demands_revalidation(lines: Iterable[str]) -> bool:
+    """Return whether a request's ``Cache-Control`` lines say ``no-cache`` (RFC 9111, 5.2.1.4)."""
+    directives = (directive.partition("=")[0].strip() for line in lines for directive in line.split(","))
+    return any(directive.lower() == "no-cache" for directive in directives)
 
 
 def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:

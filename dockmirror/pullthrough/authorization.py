@@ -7,7 +7,8 @@ Before the upstream is asked:
 
 1. ASK if the content is not held for the repository, or if a write through the mirror has deleted or changed
    it, or may have.
-2. ALLOW content of a public repository that is named by a digest, or still fresh.
+2. ALLOW content of a public repository that is named by a digest, or still fresh: a tag also while somebody
+   asks the upstream about it again, if the settings allow that.
 3. ALLOW content that is named by a digest to credentials with a grant.  A tag or a list may have changed, or
    differ between clients, so the upstream is asked.
 4. ASK in all other cases.

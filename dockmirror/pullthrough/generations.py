@@ -147,6 +147,10 @@ class Generations:
         document = await self._documents.read(self._doubt_document(place))
         return changed if document is None else b"%s|%s" % (changed, document)
 
+    async def may_be_written(self) -> bool:
+        """Return whether clients may write to the registry through a mirror of this store."""
+        return await self.tombstones.may_exist(self._registry)
+
     async def advance(self, place: Repository) -> bytes:
         """Begin a new generation of the repository, and return it."""
         await self.tombstones.mark_written(self._registry)

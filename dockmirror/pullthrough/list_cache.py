@@ -131,7 +131,7 @@ class ListCache:
         return evolve(
             facts,
             in_doubt=cached.generation != generation,
-            fresh=0 <= age < self._tag_ttl(target),
+            fresh=0 <= age < self._tag_ttl(target) and not request.revalidate,
             expired=age >= MAX_STALE,
         )
 

@@ -43,11 +43,20 @@ class _TaggedManifest:
     in_doubt: bool
 
 
-class ManifestCache:
-    """The manifests of one registry.
+@frozen
+class TagLifetime:
+    """The seconds for which a tag of a public repository is served without waiting for the upstream.
 
-    :param tag_ttl: returns the seconds for which a tag of a public repository is fresh.
+    :ivar ttl: returns the seconds for which a tag is fresh.
+    :ivar while_revalidate: seconds after those, for which it is served while somebody asks the upstream.
     """
+
+    ttl: Callable[[InRepository], float]
+    while_revalidate: float = 0.0
+
+
+class ManifestCache:
+    """The manifests of one registry."""
 
     def __init__(
         self,
@@ -56,7 +65,7 @@ class ManifestCache:
         contents: IContentStore,
         tags: ITagStore,
         clock: IReactorTime,
-        tag_ttl: Callable[[InRepository], float],
+        lifetime: TagLifetime,
     ) -> None:
         self._generations = generations
         self._gateway = gateway
@@ -64,7 +73,7 @@ class ManifestCache:
         self._tags: ITagStore = ErrorTolerantTagStore(tags)
         self._manifests = ManifestStore(self._contents)
         self._clock = clock
-        self._tag_ttl = tag_ttl
+        self._lifetime = lifetime
         self._heads: SingleFlight[tuple[RegistryRequest, bytes], Answer] = SingleFlight()
         self._fetcher = ManifestFetcher(
             gateway, self._contents, self._manifests, self._tags, clock, generations
@@ -73,7 +82,7 @@ class ManifestCache:
     async def fetch(self, request: RegistryRequest, target: Manifest) -> Answer:
         place = self._generations.store_name(target.repository)
         if isinstance(target.reference, Tag):
-            return await self._get_by_tag(request, place, target.reference, self._tag_ttl(target))
+            return await self._get_by_tag(request, place, target.reference, self._lifetime.ttl(target))
         return await self._get_by_digest(request, place, target.reference)
 
     async def _get_by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
@@ -128,12 +137,11 @@ class ManifestCache:
         if not accepts(request.accept, tagged.stored.references.media_type):
             return await self._pass_through(request)
         facts = await self._gateway.facts(request, tagged.stored.digest)
-        facts = evolve(
-            facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl and not request.revalidate
-        )
-        if authorize(facts) is Decision.ALLOW:
+        result = None if request.revalidate else await self._judge_age(request, tagged.age, ttl)
+        facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=result is not None)
+        if result is not None and authorize(facts) is Decision.ALLOW:
             await self._check_complete(request, place, tagged.stored)
-            return await self._answer_stored(request, tagged.stored, CacheStatus(age=tagged.age))
+            return await self._answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
         try:
             current = await self._resolve_tag(request, tagged, facts)
         except RegistryError as error:
@@ -143,6 +151,20 @@ class ManifestCache:
         if not accepts(request.accept, current.references.media_type):
             return await self._pass_through(request)
         return await self._answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
+
+    async def _judge_age(self, request: RegistryRequest, age: float, ttl: float) -> CacheResult | None:
+        """Return the result with which a tag of that age may be served at once, or None.
+
+        Where clients write, and while the upstream cannot be asked, no tag is served beyond its TTL.
+        """
+        if 0 <= age < ttl:
+            return CacheResult.HIT
+        if not ttl <= age < ttl + self._lifetime.while_revalidate:
+            return None
+        is_reachable = self._gateway.open_circuit(evolve(request, credentials=None)) is None
+        if not is_reachable or await self._generations.may_be_written():
+            return None
+        return CacheResult.STALE_WHILE_REVALIDATE
 
     async def _find_tagged(self, place: Repository, tag: Tag) -> _TaggedManifest | None:
         entry = await self._tags.get(place, tag)
@@ -161,7 +183,13 @@ class ManifestCache:
         manifest is fetched even for a client's HEAD: the client requests it by its digest next, and a rate
         limit could refuse it then, while now the stored one can still be served.
         """
-        head = evolve(request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.stored.digest))
+        head = evolve(
+            request,
+            head=True,
+            accept=EVERYTHING,
+            if_none_match=format_etag(tagged.stored.digest),
+            revalidate=False,
+        )
         have_stale = await self._have_stale(tagged, facts)
         generation = await self._generations.generation(tagged.place)
         response = await self._heads.get((head, generation), lambda: self._gateway.fetch(head, have_stale))

@@ -25,6 +25,7 @@
                                                   the digests that a tag of an upstream has named over time
       tag_history.lock                            locked while one of them is written
       tag_poll.lock                               locked while tags are polled
+      tag_refresh/<00 to 63>.lock                 locked while a tag is refreshed
       tag_polls/<hour>                            in a bucket: made by the mirror that polls in that hour
       tag_holds/<name>                            a manifest that a tag is served as; modified at its last use
       admission_generation                        a number that changes with each new rule or recall
@@ -78,6 +79,7 @@ TAG_HISTORIES = _OURS / "tag_history"
 TAG_HISTORY_LOCK = _OURS / "tag_history.lock"
 TAG_POLL_LOCK = _OURS / "tag_poll.lock"
 TAG_POLLS = _OURS / "tag_polls"
+TAG_REFRESH_LOCKS = _OURS / "tag_refresh"
 TAG_HOLDS = _OURS / "tag_holds"
 ADMISSION_GENERATION = _OURS / "admission_generation"
 
@@ -178,3 +180,7 @@ def parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
         return Digest.parse(f"{algorithm}:{hexadecimal}")
     except DigestInvalid:
         return None
+
+
+def tag_refresh_lock(number: int) -> PurePosixPath:
+    return TAG_REFRESH_LOCKS / f"{number:02}.lock"

@@ -19,7 +19,7 @@ from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegis
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
-from ..oci.header_fields import format_etag, parse_if_none_match
+from ..oci.header_fields import demands_revalidation, format_etag, parse_if_none_match
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
 from ..oci.scope import Scope, parse_scopes
@@ -92,6 +92,7 @@ class PassthroughResource(Resource):
             if_none_match=parse_if_none_match(first(request.requestHeaders, "If-None-Match")),
             credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
+            revalidate=demands_revalidation(lines(request.requestHeaders, "Cache-Control")),
             received=request,
         )
         return await self._registry.fetch(read)

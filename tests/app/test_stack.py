@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import maybeDeferred
 
-from dockmirror.app.stack import make_tag_ttl
+from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
+from dockmirror.app.stack import StackContext
+from dockmirror.app.tag_lifetime import make_tag_lifetime, make_tag_ttl
+from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.request import Manifest, Tags, parse_target
+from dockmirror.web.shared_tables import SharedTables
 
 from ..fakes import World
 from ..house import House
+from ..pullthrough.mirrors import CONFIG, LAYER, NAME, TAG
+from ..pullthrough.origin import Origin
+from ..pullthrough.test_tag_refresh import Refreshing
 
 PATTERNS = {"library/*:latest": 10, "library/*": 600, "**": 60.5}
 
@@ -52,6 +60,40 @@ def test_without_a_matching_pattern_the_global_ttl_counts() -> None:
 def test_the_ttl_of_an_upstream_wins_over_the_global_one() -> None:
     """A TTL of zero counts too."""
     assert [ttl_of(each, "library/nginx/manifests/latest") for each in (None, 5, 0)] == [7, 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "expected"),
+    [({}, 5), ({"stale_while_revalidate": 7}, 7), ({"stale_while_revalidate": 0}, 0), ({"writes": True}, 0)],
+)
+def test_stale_tags_are_served_as_the_upstream_or_all_have_it(
+    upstream: dict[str, Any], expected: float
+) -> None:
+    """None of an upstream that clients write to."""
+    settings = load({"stale_while_revalidate": 5, "upstreams": {"docker": upstream}}, {})
+    assert make_tag_lifetime(settings.upstreams["docker"], settings).while_revalidate == expected
+
+
+def test_a_reload_ends_the_refreshes_of_the_stacks_before() -> None:
+    """Upstreams that the operator has removed are not asked about their tags."""
+    origin = Origin()
+    origin.shelf(NAME).publish(CONFIG, LAYER)
+    refreshing = Refreshing(origin, ahead=True)
+    for _ in range(2):
+        refreshing.mirror.get(TAG)
+    clock, memory = refreshing.mirror.clock, SharedTables.create()
+    assert clock.getDelayedCalls()
+    telemetry = Telemetry.create(memory, clock)
+    builder = SiteBuilder(
+        StackContext(clock, lambda *_: World().agent, telemetry, refreshers=[refreshing.refresher]),
+        lambda _: {},
+        print,
+        maybeDeferred,
+        memory,
+        ConnectionShare(1000),
+    )
+    builder.apply(load({}, {}))
+    assert not clock.getDelayedCalls()
 
 
 def test_policies_need_a_cache() -> None:

@@ -104,6 +104,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         (None, Amount(1000), Amount(1500), Amount(share=0.125)),
     ),
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
+    "stale_while_revalidate": ("5", "2.5", "60s", (0, 5, 2.5, 60)),
     "keep_deleted_upstream": ("true", "false", "true", (False, True, False, True)),
     "store": ('"s3://a/b/c"', "gs://a", "az://a/b/", (None, "s3://a/b/c", "gs://a", "az://a/b")),
     "store_endpoint": (
@@ -268,6 +269,7 @@ WRONG = {
     "cache_size": ["all", "-1", "1,5GB", "1PB", "1EiB", "GB", ""],
     "min_free": ["101%", "%", "0x10", "10 percent", ""],
     "tag_ttl": ["-1", "1 y", "inf", "1e3", ""],
+    "stale_while_revalidate": ["-1", "soon", ""],
     "keep_deleted_upstream": ["maybe", ""],
     "cache": [""],
     "certificates": [""],
@@ -407,6 +409,12 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
             "upstreams.docker.credential_helper: expected",
         ),
         ('[upstreams.docker]\ncredential_helper = ""', "upstreams.docker.credential_helper: expected"),
+        (
+            "[upstreams.docker]\nwrites = true\nstale_while_revalidate = 5",
+            "upstreams.docker.writes: cannot be combined with"
+            " 'upstreams.docker.stale_while_revalidate': a tag must name what was pushed at once",
+        ),
+        ("[upstreams.docker]\nrefresh_ahead = 5", "upstreams.docker.refresh_ahead: expected true or false"),
         ("[upstreams.docker]\nsegments = 0", "upstreams.docker.segments: "),
         ("[upstreams.docker]\nsegments = 17", "upstreams.docker.segments: "),
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),

@@ -33,6 +33,16 @@ def questions(tmp_path: Path, text: str, disk: int | None = DISK) -> list[str]:
             '[upstreams.docker]\ntag_ttl = {"library/*" = "90d"}',
             "upstreams.docker.tag_ttl.library/*: tags may be 90d old; a number without a unit is in seconds",
         ),
+        (
+            'stale_while_revalidate = "10m"',
+            "stale_while_revalidate: 10m are more than tag_ttl, 1m: tags are stale for longer than they are"
+            " fresh",
+        ),
+        (
+            '[upstreams.docker]\nstale_while_revalidate = "10m"\ntag_ttl = {"a" = 1, "b" = 5}',
+            "upstreams.docker.stale_while_revalidate: 10m are more than tag_ttl, 5s: tags are stale for"
+            " longer than they are fresh",
+        ),
     ],
 )
 def test_a_value_that_can_hardly_be_meant_is_questioned(tmp_path: Path, text: str, question: str) -> None:
@@ -40,7 +50,15 @@ def test_a_value_that_can_hardly_be_meant_is_questioned(tmp_path: Path, text: st
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cache_size = 0", 'cache_size = "100%"', 'grace = "5m"', "min_free = 0"]
+    "text",
+    [
+        "",
+        'stale_while_revalidate = "1m"',
+        "cache_size = 0",
+        'cache_size = "100%"',
+        'grace = "5m"',
+        "min_free = 0",
+    ],
 )
 def test_sensible_values_raise_no_question(tmp_path: Path, text: str) -> None:
     """The defaults are sensible, and 0 turns a limit off."""

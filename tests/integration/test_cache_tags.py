@@ -54,6 +54,43 @@ def test_confirmed(tagging: Chain) -> None:
     assert [(each.method, each.status) for each in tagging.front.requests[before:]] == [("HEAD", 304)]
 
 
+def test_no_cache(tagging: Chain) -> None:
+    """A client that says ``no-cache`` gets what the tag names now, however fresh the tag is."""
+    tagging.registry.push(FRESH, image("before"), "demanded")
+    assert _pull(tagging, "demanded", FRESH).status == 200
+    new = image("after")
+    tagging.registry.push(FRESH, new, "demanded")
+    path = f"/v2/docker.io/{FRESH}/manifests/demanded"
+    answer = tagging.mirror.client().request("GET", path, headers={"Cache-Control": "no-cache"})
+    assert answer.body == new.manifest.data
+
+
+def test_stale_while_revalidate(chains: MakeChain) -> None:
+    """Both workers answer with what the tag named, and one asks what it names now."""
+    old, new = image("stale"), image("revalidated")
+    upstream = {"tag_ttl": 0, "stale_while_revalidate": 3600}
+    with chains(upstream=upstream, workers=2) as chain:
+        chain.registry.push(NAME, old, "latest")
+        assert _pull(chain, "latest").body == old.manifest.data
+        chain.registry.push(NAME, new, "latest")
+        answer = _pull(chain, "latest")
+        assert answer.body == old.manifest.data
+        assert answer.headers["Cache-Status"] == "dockmirror; hit; detail=stale-while-revalidate"
+        wait_until(lambda: _pull(chain, "latest").body == new.manifest.data, "the tag is revalidated")
+        assert {_pull(chain, "latest").body for _ in range(10)} == {new.manifest.data}
+
+
+def test_refresh_ahead(chains: MakeChain) -> None:
+    """A tag that is asked for again is confirmed without another request of a client, and stays fresh."""
+    with chains(upstream={"tag_ttl": 5}) as chain:
+        chain.registry.push(NAME, image("in use"), "latest")
+        for _ in range(2):
+            assert _pull(chain, "latest").status == 200
+        asked = len(chain.front.requests)
+        wait_until(lambda: len(chain.front.requests) > asked, "the tag is refreshed")
+        assert [(each.method, each.status) for each in chain.front.requests[asked:]] == [("HEAD", 304)]
+
+
 def test_strangers_cannot_purge(tagging: Chain) -> None:
     """A client without a right to an image cannot remove it from the cache."""
     pushed = image("alice's tag")

@@ -108,7 +108,8 @@ def test_bytes_from_the_cache_are_counted(counters: Counters, result: CacheResul
 def test_labels_of_results() -> None:
     """Each result is counted under a label of its own, but that a miss is one whether it is stored or not."""
     labels = [label(result) for result in CacheResult]
-    assert labels == ["hit", "redirected", "miss", "miss", "joined", "confirmed", "stale", "bypass"]
+    others = ["redirected", "miss", "miss", "joined", "confirmed", "stale", "bypass"]
+    assert labels == ["hit", "stale_while_revalidate", *others]
 
 
 class ObservedAddress:

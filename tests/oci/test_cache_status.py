@@ -22,7 +22,8 @@ def test_fields_of_other_caches_are_ignored(field: str) -> None:
 
 def test_hits() -> None:
     """A hit is an answer for which no upstream was asked."""
-    assert [each for each in CacheResult if each.is_hit] == [CacheResult.HIT, CacheResult.REDIRECTED]
+    hits = [CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.REDIRECTED]
+    assert [each for each in CacheResult if each.is_hit] == hits
 
 
 @pytest.mark.parametrize(

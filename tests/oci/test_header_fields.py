@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.header_fields import (
+    demands_revalidation,
     etag_matches,
     format_etag,
     format_next_page,
@@ -128,3 +129,18 @@ def test_it_names_the_path_that_the_client_asked() -> None:
     path, _, rest = link.removeprefix("<").partition("?")
     assert (path, rest.partition(">")[2]) == ("/v2/busybox/tags/list", '; rel="next"')
     assert parse_qsl(rest.partition(">")[0]) == [("last", "a b&c>"), ("n", "2")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "demanded"),
+    [
+        ([], False),
+        (["no-cache"], True),
+        (["max-age=0 , No-Cache"], True),
+        (["no-store", 'no-cache="x"'], True),
+        (["no-store, max-age=0"], False),
+        (["not-no-cache", ""], False),
+    ],
+)
+def test_a_client_may_demand_revalidation(lines: list[str], demanded: bool) -> None:
+    assert demands_revalidation(lines) is demanded

@@ -27,7 +27,7 @@ from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tom
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
 from dockmirror.pullthrough.list_cache import ListCache
 from dockmirror.pullthrough.login_cache import LoginCache
-from dockmirror.pullthrough.manifests import ManifestCache
+from dockmirror.pullthrough.manifests import ManifestCache, TagLifetime
 from dockmirror.pullthrough.pull_through import PullThrough
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from dockmirror.pullthrough.write_through import WriteThrough
@@ -76,6 +76,7 @@ class Mirror:
         store: Store | None = None,
         entry: str = "docker",
         tag_ttl: float = 60.0,
+        stale_while_revalidate: float = 0.0,
         keep_deleted_upstream: bool = False,
         others: Sequence[Origin] = (),
         writable: bool = False,
@@ -112,7 +113,14 @@ class Mirror:
         self.registry: IRegistry = PullThrough(
             gateway,
             self.tokens,
-            ManifestCache(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
+            ManifestCache(
+                changes,
+                gateway,
+                contents,
+                tags,
+                self.clock,
+                TagLifetime(lambda _: tag_ttl, stale_while_revalidate),
+            ),
             BlobCache(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
             ListCache(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )

@@ -63,6 +63,12 @@ def test_a_fresh_list_is_served(origin: Origin, mirror: Mirror, path: str) -> No
     assert origin.take() == [f"nobody: GET {path}"]
 
 
+@lists
+def test_a_fresh_list_is_fetched_again_on_demand(origin: Origin, mirror: Mirror, path: str) -> None:
+    mirror.get(path, revalidate=True)
+    assert origin.take() == [f"nobody: GET {path}"]
+
+
 def test_each_query_is_another_list(origin: Origin, mirror: Mirror) -> None:
     """A page is no other page, and filtered referrers are not all of them."""
     queries = [(TAGS, ()), (TAGS, (("n", "1"),)), (TAGS, (("n", "1"), ("last", "a"))),
