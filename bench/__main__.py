@@ -20,6 +20,7 @@ from . import (
     segments,
     slow,
     store,
+    tags,
     together,
     warm,
     workers,
@@ -43,6 +44,7 @@ CASES = (
     segments,
     slow,
     push,
+    tags,
     store,
     objects,
 )
