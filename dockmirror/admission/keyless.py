@@ -44,10 +44,12 @@ class KeylessVerifier:
         one, that of the public Sigstore is fetched by the library (TUF), and again after a day; while that
         fails, the last one or the library's own is used.
     :ivar seconds: tells the time.
+    :ivar offline: whether the library's own root of trust is used instead of the one that it would fetch.
     """
 
     trust_root: Path | None
     seconds: Callable[[], float]
+    offline: bool = False
     _verifier: Verifier | None = None
     _fetched: float = 0.0
     _lock: Lock = field(factory=Lock)
@@ -102,7 +104,7 @@ class KeylessVerifier:
             except (Error, ValueError) as error:
                 raise OSError(f"{self.trust_root} is no root of trust: {_first_line(error)}") from error
         try:
-            return Verifier.production()
+            return Verifier.production(offline=self.offline)
         except (Error, OSError) as error:
             _log.warn("cannot refresh the root of trust of Sigstore: {reason}", reason=_first_line(error))
             return self._verifier or Verifier.production(offline=True)

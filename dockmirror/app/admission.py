@@ -18,9 +18,11 @@ from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
+from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect
-from ..config.settings import Settings
+from ..config.settings import Settings, UpstreamSettings
+from ..interfaces import IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.ranges import whole_range
@@ -71,7 +73,7 @@ def make_admission(
         CoolDownContext(
             cache.tag_history,
             policies,
-            _make_push_times(upstream, registry) if _goes_by_registry(settings) else None,
+            _make_push_times(upstream, registry) if _goes_by_registry(settings, upstream.settings) else None,
             held.hold,
             held.read,
             audit,
@@ -107,6 +109,21 @@ def make_admission(
         clock,
     )
     return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
+
+
+def add_recall_filter(registry: IRegistry, upstream: UpstreamContext, cache: CacheParts) -> IRegistry:
+    """Return the registry of an upstream without what was recalled."""
+    name, admissions = upstream.name, upstream.metrics.admissions
+    return RecallFilter(
+        registry,
+        RecallContext(
+            cache.recalls.current,
+            cache.deliveries,
+            partial(cache.tag_history.sightings, name),
+            lambda outcome: admissions.labels(name, "recall", outcome).inc(),
+            upstream.clock,
+        ),
+    )
 
 
 class _HeldManifests:
@@ -146,7 +163,9 @@ class _HeldManifests:
         return Repository(f"{self._registry}/{repository}")
 
 
-def _goes_by_registry(settings: Settings) -> bool:
+def _goes_by_registry(settings: Settings, upstream: UpstreamSettings) -> bool:
+    if settings.is_offline(upstream):
+        return False
     return any(policy.first_pull == "registry" for policy in settings.policy)
 
 

@@ -27,7 +27,7 @@ from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
-from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
+from .cache import CacheParts, PinRefresh, check_bucket_has_cache, check_offline_has_cache, open_cache
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
@@ -199,6 +199,7 @@ class ServingProcess:
 def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
     if settings.cache is None or not has_cache(settings):
         check_bucket_has_cache(settings)
+        check_offline_has_cache(settings)
         return None
     try:
         return open_cache(settings.cache, settings, reactor)

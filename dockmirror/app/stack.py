@@ -23,6 +23,9 @@ From the client down to the upstream:
     UpstreamObserver                     records the health of an address, and its failures
     PrefixedUpstream                     asks below the path of the upstream's url
     UpstreamRegistry                     asks the upstream
+
+Of an upstream that is offline, OfflineRegistry stands in the place of PullThrough and of all below it, and
+there is neither a PushProbeBypass nor a PrefetchRegistry.
 """
 
 from __future__ import annotations
@@ -35,7 +38,6 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
-from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import (
     PolledUpstream,
     PushSightings,
@@ -75,10 +77,11 @@ from ..pullthrough.tag_refresh import TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
-from .admission import make_admission
-from .cache import CacheParts
+from .admission import add_recall_filter, make_admission
+from .cache import OFFLINE_NEEDS_CACHE, CacheParts
 from .history import History
 from .naming import cache_partition, registry_names
+from .offline_stack import make_offline_stack
 from .tag_lifetime import make_tag_lifetime, make_tag_refresher
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
@@ -224,6 +227,8 @@ def _wrap(layers: Sequence[Callable[[T], T]], registry: T) -> T:
 
 def _build_base(upstream: UpstreamContext, settings: Settings, context: StackContext) -> HostRegistries:
     """Build the lower half of the stack: the cache over the upstream, or the upstream alone."""
+    if settings.is_offline(upstream.settings):
+        return _build_offline(upstream, settings, context)
     parts = make_upstream(upstream)
     if context.cache is not None:
         return _pull_through(upstream, parts, settings, context)
@@ -232,6 +237,20 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, parts.writes)
+
+
+def _build_offline(upstream: UpstreamContext, settings: Settings, context: StackContext) -> HostRegistries:
+    """Build the cache of an upstream that is not asked, neither by clients nor by polling.
+
+    :raises ConfigurationError: when there is no cache.
+    """
+    if context.cache is None:
+        raise ConfigurationError(f"upstreams.{upstream.name}: {OFFLINE_NEEDS_CACHE}")
+    context.polled.pop(upstream.name, None)
+    stack = make_offline_stack(upstream, settings, context.cache, context.audit)
+    return HostRegistries(
+        stack.registry, stack.registry, stack.tokens, admission=stack.admission, public=stack.public
+    )
 
 
 def _pull_through(
@@ -273,16 +292,7 @@ def _pull_through(
     )
     cached = refresher = make_tag_refresher(cached, context, lifetime, gateway, cache)
     shared.refreshers.append(refresher)
-    cached = RecallFilter(
-        cached,
-        RecallContext(
-            cache.recalls.current,
-            cache.deliveries,
-            partial(cache.tag_history.sightings, name),
-            lambda outcome: context.metrics.admissions.labels(name, "recall", outcome).inc(),
-            clock,
-        ),
-    )
+    cached = add_recall_filter(cached, context, cache)
     if _has_prefetch(upstream, cache):
         budget = _prefetch_budget(context, cache)
         cached = PrefetchRegistry(cached, cache.contents, budget, clock, changes.store_name)

@@ -24,7 +24,7 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
 from .budget import existing_parent, has_cache
-from .cache import check_bucket_has_cache, check_bucket_settings
+from .cache import check_bucket_has_cache, check_bucket_settings, check_offline_has_cache
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .site_builder import load_signing_keys
@@ -96,6 +96,7 @@ def _check_cache(settings: Settings) -> None:
     if settings.cache is not None and has_cache(settings):
         _check_writable("cache", settings.cache)
     check_bucket_has_cache(settings)
+    check_offline_has_cache(settings)
 
 
 def _check_writable(key: str, directory: Path) -> None:

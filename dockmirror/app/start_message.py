@@ -125,8 +125,19 @@ def _suggest_min_free(free: int) -> str:
 
 def _describe_upstreams(settings: Settings) -> str:
     names = list(dict.fromkeys(registry_names(each)[0] for each in settings.upstreams.values()))
+    return f"upstreams: {_name_some(names)}{_describe_offline(settings)}"
+
+
+def _describe_offline(settings: Settings) -> str:
+    if settings.offline:
+        return "; offline: no registry is asked, and clients get what the cache holds (the setting 'offline')"
+    offline = [registry_names(each)[0] for each in settings.upstreams.values() if each.offline]
+    return f"; offline: {_name_some(list(dict.fromkeys(offline)))}" if offline else ""
+
+
+def _name_some(names: Sequence[str]) -> str:
     others = len(names) - _NAMED
-    return f"upstreams: {', '.join(names[:_NAMED])}{f' and {others} others' if others > 0 else ''}"
+    return f"{', '.join(names[:_NAMED])}{f' and {others} others' if others > 0 else ''}"
 
 
 def _command_to_try(settings: Settings, client: str) -> str:

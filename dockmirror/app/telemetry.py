@@ -129,7 +129,15 @@ def _upstream_status(name: str, settings: Settings, upstreams: UpstreamHealthTab
     upstream, health = settings.upstreams[name], upstreams.of(name)
     addresses = tuple(health.of(url).address for url in upstream.urls)
     registry = registry_names(upstream)[0]
-    return UpstreamStatus(name, registry, settings.host(name), addresses, health.rests, health.quota)
+    return UpstreamStatus(
+        name,
+        registry,
+        settings.host(name),
+        addresses,
+        health.rests,
+        health.quota,
+        settings.is_offline(upstream),
+    )
 
 
 def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter:

@@ -50,7 +50,7 @@ def make_verdict_sources(
     parents = KnownParents(registry, documents, TTLCache(clock, _MOST), TTLCache(clock, _MOST))
     sources: list[IFactSource] = []
     if any(policy.signed_by for policy in settings.policy):
-        keyless = KeylessVerifier(gate.trust_root, clock.seconds)
+        keyless = KeylessVerifier(gate.trust_root, clock.seconds, settings.offline)
         checker = SignatureChecker(load_signers(settings), documents, parents, keyless.verify, in_thread)
         sources.append(SignatureSource(checker))
     sources += [

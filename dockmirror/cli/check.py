@@ -35,6 +35,8 @@ def check(context: Context, as_json: bool, names: tuple[str, ...]) -> None:
     authentication, and token, with what to do about the step that fails.  For Docker Hub the remaining pulls
     are shown; the check itself uses none of them.
 
+    An upstream that is offline is not asked.
+
     Exit status: 0 when all upstreams work, 1 otherwise.
     """
     from .diagnostics import diagnose_all
@@ -140,14 +142,27 @@ def describe(diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
         yield f"{each.upstream}: {each.url}"
         for step in each.steps:
             yield f"  {'✓' if step.ok else '✗'} {step.name.ljust(width)}  {step.result}"
-        advice = advise(each)
-        yield f"  What to do: {advice}" if advice else "  The mirror can pull from it."
+        yield _conclude(each)
         yield ""
     if len(diagnoses) > 1:
         yield _summarize(diagnoses)
 
 
+def _conclude(diagnosis: Diagnosis) -> str:
+    if diagnosis.offline:
+        return "  The mirror serves what its cache holds."
+    advice = advise(diagnosis)
+    return f"  What to do: {advice}" if advice else "  The mirror can pull from it."
+
+
 def _summarize(diagnoses: Sequence[Diagnosis]) -> str:
+    asked = [each for each in diagnoses if not each.offline]
+    offline = len(diagnoses) - len(asked)
+    suffix = f" {offline} are offline." if offline else ""
+    return f"{_summarize_asked(asked)}{suffix}" if asked else "The mirror is offline: no registry is asked."
+
+
+def _summarize_asked(diagnoses: Sequence[Diagnosis]) -> str:
     ill = [f"{each.upstream} ({failed.name})" for each in diagnoses if (failed := _failed_step(each))]
     if not ill:
         return f"All {len(diagnoses)} addresses work."

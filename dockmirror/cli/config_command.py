@@ -67,10 +67,13 @@ def _check(context: Context, as_json: bool) -> None:
     settings = context.settings
     questions = list(question_settings(settings, disk_size(settings)))
     problems = run_with_reactor(find)
+    offline = [name for name, each in settings.upstreams.items() if settings.is_offline(each)]
     if as_json:
-        print_json({"problems": problems, "questions": questions})
+        print_json({"problems": problems, "questions": questions, "offline": offline})
     else:
         lines = [*(f"✗ {each}" for each in problems), *(f"? {each}" for each in questions)]
+        if offline:
+            lines.append(f"offline, and not asked: {', '.join(offline)}")
         if not problems:
             lines.append("✓ the mirror can start with these settings")
         click.echo("\n".join(lines))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 from prometheus_client import CollectorRegistry
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
@@ -66,12 +66,14 @@ class Diagnosis:
     """The diagnosis of one address of an upstream: its steps up to the first failure.
 
     :ivar addresses: the IP addresses that its name resolves to here.
+    :ivar offline: whether the settings say that nothing is asked of it.
     """
 
     upstream: str
     url: str
     addresses: Sequence[str]
     steps: Sequence[DiagnosticStep]
+    offline: bool = False
 
     @property
     def ok(self) -> bool:
@@ -107,9 +109,12 @@ async def diagnose_all(
     def agent_for(upstream: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
         return make_agent(upstream, resolver, environ, on_connect, reactor)
 
-    running = []
+    running: list[Deferred[Diagnosis]] = []
     for name, wanted in images.items():
         upstream = settings.upstreams[name]
+        if settings.is_offline(upstream):
+            running += [succeed(_describe_offline(name, url)) for url in upstream.urls]
+            continue
         for number, single in enumerate(upstream.by_address()):
             account = all_accounts.get(name) if number == 0 or upstream.replicas else None
             subject = DiagnosedAddress(name, single, account, wanted)
@@ -117,6 +122,10 @@ async def diagnose_all(
                 Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
             )
     return list(await gatherResults(running, consumeErrors=True))
+
+
+def _describe_offline(name: str, url: str) -> Diagnosis:
+    return Diagnosis(name, url, (), [DiagnosticStep("offline", True, "not asked: 'offline' is set")], True)
 
 
 async def diagnose(

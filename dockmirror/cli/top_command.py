@@ -26,8 +26,8 @@ Status = Mapping[str, Any]
 """The JSON of ``/status.json``, which docs/how-to/monitor.md describes."""
 _BAR = 16
 _CUT = ("image", "repository", "last failure")
-_COLOURS = {"reachable": "green", "failing": "red", "resting": "yellow", "unasked": "dim"}
-_ORDER = ("failing", "resting", "reachable")
+_COLOURS = {"reachable": "green", "failing": "red", "resting": "yellow", "offline": "cyan", "unasked": "dim"}
+_ORDER = ("failing", "resting", "offline", "reachable")
 
 
 @click.command("top", short_help="Show what the running mirror does, live.")

@@ -47,7 +47,10 @@ class Options(usage.Options):
         ["log-format", None, None, "Log format: text or json."],
     ]
 
-    optFlags = [["keep-deleted-upstream", None, "Keep serving images that were deleted upstream."]]
+    optFlags = [
+        ["keep-deleted-upstream", None, "Keep serving images that were deleted upstream."],
+        ["offline", None, "Ask no registry; serve what the cache holds."],
+    ]
 
     def __init__(self) -> None:
         super().__init__()

@@ -104,6 +104,7 @@ class UpstreamSettings(_Frozen):
     short_names: ShortNaming = "off"
     allow_networks: Networks = ()
     public: bool | None = None
+    offline: bool = False
     username: Username | None = None
     password_file: File | None = None
     credential_helper: Program | None = None
@@ -269,6 +270,7 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     stale_while_revalidate: Seconds = 0.0
     keep_deleted_upstream: bool = False
+    offline: bool = False
     export: bool = False
     images: bool = False
     history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
@@ -291,6 +293,10 @@ class Settings(_Frozen):
     def shared(self, upstream: UpstreamSettings) -> bool:
         """Return True when all clients pull with the same rights, and their credentials are not relayed."""
         return upstream.account is not None or self.access.htpasswd is not None
+
+    def is_offline(self, upstream: UpstreamSettings) -> bool:
+        """Return whether nothing is asked of an upstream."""
+        return self.offline or upstream.offline
 
     @field_validator("default")
     @classmethod

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from .digest import Digest
 from .errors import DigestInvalid
+from .media import OCI_MANIFEST
 
 Kind = Literal["signature", "sbom", "attestation"]
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
@@ -46,6 +47,49 @@ class Artifact:
             return cls(frozenset(kinds), Digest.parse(subject["digest"]) if subject else None)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DigestInvalid):
             return cls(frozenset())
+
+
+@frozen
+class Referrer:
+    """A manifest that states a subject, as lists of referrers describe it.
+
+    Source: OCI distribution specification, "Listing Referrers".
+    """
+
+    subject: Digest
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str
+    annotations: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, digest: Digest, manifest: bytes) -> Referrer | None:
+        """Parse a manifest; None if it states no subject."""
+        try:
+            fields = json.loads(manifest)
+            annotations = fields.get("annotations") or {}
+            return cls(
+                Digest.parse(fields["subject"]["digest"]),
+                digest,
+                str(fields.get("mediaType") or OCI_MANIFEST),
+                len(manifest),
+                str(fields.get("artifactType") or (fields.get("config") or {}).get("mediaType") or ""),
+                {str(key): str(value) for key, value in annotations.items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DigestInvalid):
+            return None
+
+    def descriptor(self) -> dict[str, Any]:
+        """Return the descriptor as JSON has it."""
+        fields = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+            "artifactType": self.artifact_type,
+            "annotations": dict(self.annotations),
+        }
+        return {key: value for key, value in fields.items() if value not in ("", {})}
 
 
 def parse_artifact_tag(tag: str) -> Digest | None:

@@ -53,6 +53,7 @@ class UpstreamStatus:
     :ivar registry: the registry's name in image names.
     :ivar host: its virtual host at the mirror.
     :ivar rests: until when anonymous requests are not sent, or None.
+    :ivar offline: whether the operator has set that nothing is asked of it.
     """
 
     name: str
@@ -61,9 +62,15 @@ class UpstreamStatus:
     addresses: tuple[AddressStatus, ...]
     rests: float | None = None
     quota: Quota | None = None
+    offline: bool = False
 
     def state(self, now: float) -> str:
-        """Return ``unasked``, ``resting``, ``failing`` if no address answers, or ``reachable``."""
+        """Return ``offline``, ``unasked``, ``resting``, ``failing`` or ``reachable``.
+
+        It is failing if no address answers.
+        """
+        if self.offline:
+            return "offline"
         if self.rests is not None and now < self.rests:
             return "resting"
         asked = [each for each in self.addresses if each.asked is not None]

@@ -101,3 +101,10 @@ def test_policies_need_a_cache() -> None:
     policy = {"images": "**", "min_age": "7d"}
     with pytest.raises(ConfigurationError, match="policy: needs a cache"):
         House(World(), policy=[policy])
+
+
+@pytest.mark.parametrize("settings", [{"offline": True}, {"upstreams": {"docker": {"offline": True}}}])
+def test_an_offline_upstream_needs_a_cache(settings: dict[str, Any]) -> None:
+    """Without one, there would be nothing to serve."""
+    with pytest.raises(ConfigurationError, match="needs a cache to serve from"):
+        House(World(), **settings)

@@ -118,3 +118,17 @@ def test_the_command_uses_a_program_that_is_there(
         return name if name in programs else None
 
     assert find_client(find, is_container) == client
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"offline": True},
+         "upstreams: docker.io, quay.io, gcr.io and 9 others; offline: no registry is asked, and clients get"
+         " what the cache holds (the setting 'offline')"),
+        ({"upstreams": {"quay": {"offline": True}}},
+         "upstreams: docker.io, quay.io, gcr.io and 9 others; offline: quay.io"),
+    ],
+)  # fmt: skip
+def test_the_upstreams_that_are_not_asked_are_named(settings: dict[str, Any], line: str) -> None:
+    assert lines(settings)[3] == line

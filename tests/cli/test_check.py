@@ -71,6 +71,16 @@ def test_the_note_says_what_works_what_does_not_and_what_to_do() -> None:
     assert "'upstreams.b.ca_file'" in str(advise(diagnoses[1]))
 
 
+def test_an_offline_upstream_is_neither_asked_nor_ill() -> None:
+    """The summary counts it for itself."""
+    not_asked = Diagnosis("a", "http://a", (), [DiagnosticStep("offline", True, "not asked")], offline=True)
+    ill = Diagnosis("b", "https://b", (), [DiagnosticStep("TLS", False, "an untrusted authority")])
+    assert not_asked.ok
+    assert list(describe([not_asked]))[2] == "  The mirror serves what its cache holds."
+    assert list(describe([not_asked, ill]))[-1] == "0 of 1 addresses work. Not: b (TLS). 1 are offline."
+    assert list(describe([not_asked, not_asked]))[-1] == "The mirror is offline: no registry is asked."
+
+
 @pytest.mark.parametrize("step", ["name", "connection", "TLS", "/v2/", "token", "limit", "image"])
 def test_there_is_advice_for_each_step(step: str) -> None:
     advice = advise(Diagnosis("x", "https://x.example", (), [DiagnosticStep(step, False, "it fails")]))

@@ -106,6 +106,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
     "stale_while_revalidate": ("5", "2.5", "60s", (0, 5, 2.5, 60)),
     "keep_deleted_upstream": ("true", "false", "true", (False, True, False, True)),
+    "offline": ("true", "false", "true", (False, True, False, True)),
     "store": ('"s3://a/b/c"', "gs://a", "az://a/b/", (None, "s3://a/b/c", "gs://a", "az://a/b")),
     "store_endpoint": (
         '"http://a:9000"',
@@ -271,6 +272,7 @@ WRONG = {
     "tag_ttl": ["-1", "1 y", "inf", "1e3", ""],
     "stale_while_revalidate": ["-1", "soon", ""],
     "keep_deleted_upstream": ["maybe", ""],
+    "offline": ["maybe", ""],
     "cache": [""],
     "certificates": [""],
     "acme": ["me", "me@", "@a.example", "mailto:a@a.example", "a@b@c", ""],

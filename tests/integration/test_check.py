@@ -125,4 +125,5 @@ def test_the_settings(settings: Mirror) -> None:
     assert found == {
         "problems": [f"listen: another program has port {settings.port} of 127.0.0.1"],
         "questions": [],
+        "offline": [],
     }

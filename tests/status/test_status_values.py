@@ -59,6 +59,11 @@ def test_one_address_makes_it_reachable(
     assert UpstreamStatus("u", "u.io", "u.m", tuple(addresses), rests).state(10.0) == state
 
 
+def test_an_upstream_that_is_not_asked_is_offline() -> None:
+    """Whatever happened when it was asked last."""
+    assert UpstreamStatus("u", "u.io", "u.m", (DOWN,), 11.0, offline=True).state(10.0) == "offline"
+
+
 def test_an_address_records_answers_and_failures_with_their_times() -> None:
     clock = Clock()
     health = UpstreamHealth(clock)

@@ -22,7 +22,7 @@ from .overview import HistorySummary, Status
 _TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "started", "time", "told"}
 """The fields of the JSON that hold times."""
 _WEEK = 7 * 86_400
-_ORDER = ("failing", "resting", "reachable", "unasked")
+_ORDER = ("failing", "resting", "offline", "reachable", "unasked")
 
 
 def sort_by_state(upstreams: tuple[UpstreamStatus, ...], now: float) -> list[UpstreamStatus]:

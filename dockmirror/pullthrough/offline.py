@@ -1,0 +1,239 @@
+"""A registry that is not asked: its contents, lists and tokens are answered from what is held.
+
+Held content is served to every client if it was public when the upstream last said so, if the operator has
+imported it, or if the operator's setting ``public`` says that all of it is.  Everything else is a 404, as
+nothing tells who may have it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import NoReturn, Protocol
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ..body.in_memory import BytesBody, NoBody, json_body
+from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
+from ..oci.artifacts import Referrer
+from ..oci.cache_status import CacheStatus
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import NameUnknown
+from ..oci.header_fields import etag_matches
+from ..oci.media import OCI_INDEX, accepts
+from ..oci.reference import Repository, Tag
+from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, Referrers, RegistryRequest, Tags
+from ..oci.token import MARKER_ANSWER, TokenRequest
+from .blobs import cached_response
+from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
+from .grants import Extent, PublicRepositories
+from .manifest_store import ManifestStore
+
+NOT_HELD = "the mirror is offline, and holds nothing of this name that all clients may have"
+INCOMPLETE = "the mirror is offline, and holds only a part of this image"
+_BLOB_TYPE = "application/octet-stream"
+_COUNT = re.compile(r"[0-9]{1,9}")
+
+
+@implementer(IUpstream)
+class OfflineUpstream:
+    """An upstream that is never asked, and has nothing."""
+
+    async def fetch(self, request: RegistryRequest) -> NoReturn:
+        target = request.target
+        raise (target.unknown if isinstance(target, InRepository) else NameUnknown)(NOT_HELD)
+
+    async def token(self, request: TokenRequest) -> NoReturn:
+        raise NameUnknown(NOT_HELD)
+
+
+class LastKnownPublic(PublicRepositories):
+    """The repositories that were public when the upstream was last asked.
+
+    :param are_all: whether all repositories are public, as the operator says.
+    :param may_mark_public: see ``PublicRepositories``; False if what was recorded no longer counts.
+    """
+
+    def __init__(
+        self,
+        partition: str,
+        documents: IDocumentStore,
+        clock: IReactorTime,
+        are_all: bool,
+        may_mark_public: Callable[[], bool],
+    ) -> None:
+        super().__init__(partition, documents, clock, may_mark_public)
+        self._are_all = are_all
+
+    async def age(self, repository: Repository, extent: Extent = Extent.CONTENTS) -> float:
+        """Return 0 for a public repository, and infinity for any other."""
+        if self._are_all or await super().age(repository, extent) < inf:
+            return 0.0
+        return inf
+
+
+class HeldListing(Protocol):
+    """Lists what a store holds; names of repositories begin with the registry."""
+
+    async def repositories(self, registry: str) -> Sequence[Repository]:
+        """Return the repositories of a registry."""
+
+    async def tags(self, repository: Repository) -> Mapping[Tag, Digest]:
+        """Return the tags whose images can be pulled."""
+
+    async def referrers(self, repository: Repository, subject: Digest) -> Sequence[Referrer]:
+        """Return the manifests that state this subject."""
+
+
+@implementer(IUpstream)
+class OfflineRegistry:
+    """Serves what the store holds of one registry, and asks nobody.
+
+    :param registry: its name in the store.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        contents: IContentStore,
+        tags: ITagStore,
+        listing: HeldListing,
+        public: PublicRepositories,
+        clock: IReactorTime,
+    ) -> None:
+        self._registry = registry
+        self._contents: IContentStore = ErrorTolerantContentStore(contents)
+        self._tags: ITagStore = ErrorTolerantTagStore(tags)
+        self._manifests = ManifestStore(self._contents)
+        self._listing = listing
+        self._public = public
+        self._clock = clock
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """Return the token that stands for no credentials: there is nobody who could check any."""
+        return Answer(json_body(MARKER_ANSWER), cache=CacheStatus())
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        match request.target:
+            case Ping():
+                return Answer(json_body(b"{}"), cache=CacheStatus())
+            case Manifest() as target:
+                return await self._manifest(request, target)
+            case Blob() as target:
+                return await self._blob(request, target)
+            case Tags() as target:
+                return await self._list_tags(request, target)
+            case Referrers() as target:
+                return await self._list_referrers(request, target)
+            case Catalog():
+                return await self._list_repositories(request)
+
+    async def _manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
+        place, reference = self._place(target.repository), target.reference
+        status = CacheStatus()
+        if isinstance(reference, Tag):
+            entry = await self._tags.get(place, reference)
+            if entry is None:
+                raise target.unknown(NOT_HELD)
+            digest, status = entry.digest, CacheStatus(age=self._clock.seconds() - entry.confirmed)
+        else:
+            digest = reference
+            status = CacheStatus(immutable=await self._is_public(target.repository))
+        may_serve = await self._may_serve(target.repository, digest)
+        stored = await self._manifests.get(place, digest) if may_serve else None
+        if stored is None or not accepts(request.accept, stored.references.media_type):
+            raise target.unknown(NOT_HELD)
+        if not await self._manifests.is_complete(place, stored):
+            raise target.unknown(INCOMPLETE)
+        descriptor = Descriptor(stored.references.media_type, digest, len(stored.data))
+        if etag_matches(request.if_none_match, digest):
+            return Answer(NoBody(descriptor), 304, cache=status)
+        body = NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor)
+        return Answer(body, cache=status)
+
+    async def _blob(self, request: RegistryRequest, target: Blob) -> Answer:
+        """Serve a blob; the empty one is not secret, and needs no authorization."""
+        stored = None
+        if target.digest.matches(b""):
+            stored = await self._contents.peek(target.digest)
+        elif await self._may_serve(target.repository, target.digest):
+            stored = await self._contents.open(
+                self._place(target.repository), target.digest, ContentKind.BLOB
+            )
+        if stored is None:
+            raise target.unknown(NOT_HELD)
+        status = CacheStatus(immutable=await self._is_public(target.repository))
+        return cached_response(request, stored, Descriptor(_BLOB_TYPE, target.digest, stored.size), status)
+
+    async def _list_tags(self, request: RegistryRequest, target: Tags) -> Answer:
+        tags = await self._listing.tags(self._place(target.repository))
+        names = [tag.name for tag, digest in tags.items() if await self._may_serve(target.repository, digest)]
+        if not names:
+            raise target.unknown(NOT_HELD)
+        page, following = paginate(sorted(names), request.query)
+        return _list_answer({"name": str(target.repository), "tags": page}, following)
+
+    async def _list_repositories(self, request: RegistryRequest) -> Answer:
+        names = [
+            each.rest
+            for each in await self._listing.repositories(self._registry)
+            if await self._has_any(Repository(each.rest))
+        ]
+        page, following = paginate(sorted(names), request.query)
+        return _list_answer({"repositories": page}, following)
+
+    async def _list_referrers(self, request: RegistryRequest, target: Referrers) -> Answer:
+        """List referrers; a repository of which something is held has a list, which may be empty."""
+        if not await self._has_any(target.repository):
+            raise target.unknown(NOT_HELD)
+        kind = dict(request.query).get("artifactType")
+        descriptors = [
+            each.descriptor()
+            for each in await self._listing.referrers(self._place(target.repository), target.digest)
+            if kind in (None, each.artifact_type) and await self._may_serve(target.repository, each.digest)
+        ]
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+        answer = _list_answer(index, None, OCI_INDEX)
+        return answer if kind is None else evolve(answer, headers=(("OCI-Filters-Applied", "artifactType"),))
+
+    async def _may_serve(self, repository: Repository, digest: Digest) -> bool:
+        return await self._is_public(repository) or await self._public.is_imported(repository, digest)
+
+    async def _has_any(self, repository: Repository) -> bool:
+        """Return whether the repository is public, or has imported contents."""
+        return await self._is_public(repository) or await self._public.is_imported(repository)
+
+    async def _is_public(self, repository: Repository) -> bool:
+        return await self._public.age(repository) < inf
+
+    def _place(self, repository: Repository) -> Repository:
+        return Repository(f"{self._registry}/{repository.name}")
+
+
+_Query = tuple[tuple[str, str], ...]
+
+
+def paginate(names: Sequence[str], query: _Query) -> tuple[Sequence[str], _Query | None]:
+    """Return the page of a sorted list that ``n`` and ``last`` ask for, and the query of the next page.
+
+    Source: OCI distribution specification, "Listing Tags".
+    """
+    parameters = dict(query)
+    after = [name for name in names if name > parameters.get("last", "")]
+    count = parameters.get("n", "")
+    if not _COUNT.fullmatch(count):
+        return after, None
+    page = after[: int(count)]
+    has_more = page and len(page) < len(after)
+    return page, (("n", count), ("last", page[-1])) if has_more else None
+
+
+def _list_answer(document: object, following: _Query | None, kind: str = "application/json") -> Answer:
+    data = json.dumps(document).encode()
+    body = BytesBody(data, Descriptor(kind, None, len(data)))
+    return Answer(body, next_page=following, cache=CacheStatus())
