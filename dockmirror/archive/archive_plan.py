@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -169,16 +169,25 @@ class PackedImage:
 
 def plan_archive(images: Sequence[PackedImage]) -> ArchivePlan:
     """Plan one archive of all images; the same images always give the same bytes."""
+    return plan_tar(plan_layout(images))
+
+
+def plan_layout(images: Sequence[PackedImage], left_out: Collection[Digest] = ()) -> dict[str, Piece]:
+    """Plan the files of an OCI image layout with all images, by their paths.
+
+    :param left_out: blobs that it does not get.
+    """
     files: dict[str, Piece] = {}
     for image in images:
-        files |= {blob_path(digest): ContentSlice(digest, size) for digest, size in image.blobs.items()}
+        blobs = {digest: size for digest, size in image.blobs.items() if digest not in left_out}
+        files |= {blob_path(digest): ContentSlice(digest, size) for digest, size in blobs.items()}
     for image in images:
         files |= {blob_path(digest): data for digest, data in image.manifests.items()}
     files[LAYOUT] = _json({"imageLayoutVersion": "1.0.0"})
     descriptors = [_descriptor(image) for image in images]
     files[INDEX] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors})
-    files[DOCKER_MANIFEST] = _json(list(_docker_save_entries(images)))
-    return plan_tar(files)
+    files[DOCKER_MANIFEST] = _json(list(_docker_save_entries(images, files)))
+    return files
 
 
 def blob_path(digest: Digest) -> str:
@@ -198,8 +207,11 @@ def _descriptor(image: PackedImage) -> dict[str, Any]:
     }
 
 
-def _docker_save_entries(images: Iterable[PackedImage]) -> Iterator[dict[str, Any]]:
-    """Yield the entries of docker's manifest.json: of each image linux/amd64, or else the first platform."""
+def _docker_save_entries(images: Iterable[PackedImage], files: Container[str]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of docker's manifest.json: of each image linux/amd64, or else the first platform.
+
+    An image of which a blob is not among the files has none.
+    """
     entries: dict[Digest, tuple[ManifestDocument, list[str]]] = {}
     for image in images:
         for digest, manifest in islice(_runnable(image), 1):
@@ -210,7 +222,8 @@ def _docker_save_entries(images: Iterable[PackedImage]) -> Iterator[dict[str, An
         config, *layers = [
             blob_path(each.digest) for each in (manifest.config, *manifest.layers) if each and each.digest
         ]
-        yield {"Config": config, "RepoTags": names or None, "Layers": layers}
+        if all(path in files for path in (config, *layers)):
+            yield {"Config": config, "RepoTags": names or None, "Layers": layers}
 
 
 def _runnable(image: PackedImage) -> Iterator[tuple[Digest, ManifestDocument]]:

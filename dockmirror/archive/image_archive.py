@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from attrs import frozen
@@ -18,11 +19,13 @@ from .archive_files import (
     ArchiveFile,
     ArchiveRefused,
     DocumentBudget,
-    convert_to_layout,
+    read_directory,
     read_document,
     read_members,
 )
 from .archive_plan import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path
+from .docker_save import REPOSITORIES, convert_legacy_layout, convert_to_layout
+from .inventory import INVENTORY, Inventory
 
 _MAX_DEPTH = 4
 
@@ -39,10 +42,12 @@ class ImageArchive:
     """The contents of an archive.  Blobs are verified on each read, manifests once.
 
     :param members: the files of an OCI image layout, by path.
+    :ivar inventory: the list of its contents, and of those that earlier archives have.
     """
 
     def __init__(self, members: dict[str, ArchiveFile]) -> None:
         self._members = members
+        self.inventory = _read_inventory(members)
         self._manifests: dict[Digest, tuple[bytes, ManifestDocument]] = {}
         self._budget = DocumentBudget()
 
@@ -52,11 +57,25 @@ class ImageArchive:
 
         :raises ArchiveRefused: when it holds no images, or no honest program has written it.
         """
-        members = read_members(file)
+        return cls._of(read_members(file))
+
+    @classmethod
+    def open_directory(cls, directory: Path) -> ImageArchive:
+        """Open a directory with an OCI image layout, or with an archive that was unpacked.
+
+        :raises ArchiveRefused: when it holds no images.
+        :raises OSError: when it cannot be read.
+        """
+        return cls._of(read_directory(directory))
+
+    @classmethod
+    def _of(cls, members: dict[str, ArchiveFile]) -> ImageArchive:
         if LAYOUT in members and INDEX in members:
             return cls(members)
         if DOCKER_MANIFEST in members:
             return cls(convert_to_layout(members))
+        if REPOSITORIES in members:
+            return cls(convert_legacy_layout(members))
         raise ArchiveRefused(
             "this is not an archive of images as 'docker save', 'podman save', or skopeo's oci-archive: and"
             " docker-archive: write it"
@@ -91,7 +110,8 @@ class ImageArchive:
     def pieces(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield the bytes of a content.
 
-        :raises ArchiveRefused: at the end, when the bytes do not match the digest.
+        :raises ArchiveRefused: at the end, when the bytes do not match the digest, and for a content that is
+            left to an earlier archive.
         """
         digest, member = _digest(descriptor), self._find_member(descriptor)
         verifier, size = digest.verifier(), 0
@@ -103,6 +123,10 @@ class ImageArchive:
             raise ArchiveRefused(f"{blob_path(digest)} is truncated")
         if not verifier.matches():
             raise ArchiveRefused(f"{blob_path(digest)} does not match its digest")
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Return whether the archive itself has a content, instead of leaving it to an earlier one."""
+        return blob_path(_digest(descriptor)) in self._members
 
     def size(self, descriptor: Descriptor) -> int:
         """:raises ArchiveRefused: when the content is missing, or its size differs from the descriptor's."""
@@ -132,7 +156,8 @@ class ImageArchive:
         self, descriptor: Descriptor, kind: ContentKind, seen: set[tuple[Digest, ContentKind]]
     ) -> bool:
         """:raises ArchiveRefused: as ``size`` does."""
-        self._find_member(descriptor)
+        if self.has(descriptor) or _digest(descriptor) not in self.inventory.assumed:
+            self._find_member(descriptor)
         key = _digest(descriptor), kind
         if key in seen:
             return True
@@ -164,6 +189,15 @@ class ImageArchive:
                 f"{path} has {member.size} bytes instead of the {descriptor.size} that its descriptor says"
             )
         return member
+
+
+def _read_inventory(members: dict[str, ArchiveFile]) -> Inventory:
+    if INVENTORY not in members:
+        return Inventory()
+    try:
+        return Inventory.parse(read_document(members, INVENTORY))
+    except ValueError as error:
+        raise ArchiveRefused(f"{INVENTORY}: {error}") from None
 
 
 def _image_name(annotations: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -92,3 +92,10 @@ def progress_bars(what: str) -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+def report_progress(pieces: Iterable[bytes], report: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the pieces, and report the size of each once it was taken."""
+    for piece in pieces:
+        yield piece
+        report(len(piece))

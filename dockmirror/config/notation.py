@@ -62,7 +62,7 @@ def _parse_amount(value: object) -> Amount:
     return amount
 
 
-def _parse_bytes(value: object) -> int:
+def parse_bytes(value: object) -> int:
     amount = _parse_amount(value)
     if amount.share or not amount.bytes:
         raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
@@ -84,7 +84,7 @@ def _format_share(share: float) -> str:
 
 
 Size = Annotated[Amount, PlainValidator(_parse_amount), PlainSerializer(str)]
-Bytes = Annotated[int, PlainValidator(_parse_bytes)]
+Bytes = Annotated[int, PlainValidator(parse_bytes)]
 Share = Annotated[float, PlainValidator(_parse_share), PlainSerializer(_format_share)]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..archive.archive_plan import OpenContent, PackedImage
+from ..oci.artifacts import Referrer, parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository, Tag
@@ -50,6 +51,34 @@ def pack_image(
     :param name: the image's name in the archive and in messages.
     :raises ImageNotHeld: when it does not.
     """
+    image = _select_image(held_images, name, repository, reference, gate)
+    selected = _select_platform(image, platform, name)
+    _check_complete(selected, name, held_images.root)
+    return _pack(name, reference, selected, gate)
+
+
+def pack_held_platforms(
+    held_images: HeldImages, name: str, repository: Repository, reference: Reference, gate: ExportGate
+) -> PackedImage:
+    """Return an image with those of its platforms that the store holds completely.
+
+    :raises ImageNotHeld: when it holds none.
+    """
+    image = _select_image(held_images, name, repository, reference, gate)
+    if image.children:
+        image = evolve(image, children=tuple(each for each in image.children if not each.find_missing()))
+    if not image.children:
+        _check_complete(held_images.read_image(repository, image.digest), name, held_images.root)
+    return _pack(name, reference, image, gate)
+
+
+def _select_image(
+    held_images: HeldImages, name: str, repository: Repository, reference: Reference, gate: ExportGate
+) -> StoredImage:
+    """Return the image that a reference is served as.
+
+    :raises ImageNotHeld: when its manifest is not held.
+    """
     digest = find_digest(held_images, repository, reference)
     if digest is not None and isinstance(reference, Tag):
         digest = gate.choose(digest)
@@ -59,14 +88,67 @@ def pack_image(
     if image is None or image.data is None:
         raise ImageNotHeld(f"{name} is not in the cache in {held_images.root}")
     gate.check(reference, image)
-    selected = _select_platform(image, platform, name)
-    _check_complete(selected, name, held_images.root)
-    for each in selected.walk():
+    return image
+
+
+def _pack(name: str, reference: Reference, image: StoredImage, gate: ExportGate) -> PackedImage:
+    for each in image.walk():
         gate.check(each.digest, each)
-    manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
-    blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
+    return _pack_unchecked(name, reference, image)
+
+
+def _pack_unchecked(name: str, reference: Reference, image: StoredImage) -> PackedImage:
+    manifests = {each.digest: each.data for each in image.walk() if each.data is not None}
+    blobs = {d: stored.size for each in image.walk() for d, stored in each.blobs.items() if stored}
     tag = reference.name if isinstance(reference, Tag) else ""
-    return PackedImage(name, tag, selected.digest, manifests, blobs)
+    return PackedImage(name, tag, image.digest, manifests, blobs)
+
+
+class ArtifactFinder:
+    """Finds the held signatures, SBOMs and other manifests that belong to images, by subject and by tag.
+
+    The manifests of a repository are read once.
+    """
+
+    def __init__(self, held_images: HeldImages) -> None:
+        self._held_images = held_images
+        self._known: dict[Repository, dict[Digest, list[tuple[Reference, Digest]]]] = {}
+
+    def pack(
+        self, repository: Repository, image: PackedImage, check_digests: Callable[[Iterable[Digest]], None]
+    ) -> Iterator[PackedImage]:
+        """Yield what belongs to an image, and to that in turn, if it is held completely.
+
+        :param check_digests: see ``ExportGate``.
+        """
+        by_subject = self._read(repository)
+        queue, seen = list(image.manifests), set(image.manifests)
+        while queue:
+            for reference, digest in by_subject.get(queue.pop(), ()):
+                artifact = self._held_images.read_image(repository, digest)
+                if artifact.find_missing() or (digest in seen and isinstance(reference, Digest)):
+                    continue
+                for each in artifact.walk():
+                    check_digests((each.digest, *each.blobs))
+                queue += [each.digest for each in artifact.walk() if each.digest not in seen]
+                seen.update(each.digest for each in artifact.walk())
+                separator = ":" if isinstance(reference, Tag) else "@"
+                yield _pack_unchecked(f"{repository}{separator}{reference}", reference, artifact)
+
+    def _read(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
+        """Return the references and digests of a repository's artifacts by their subjects."""
+        if repository not in self._known:
+            found: dict[Digest, list[tuple[Reference, Digest]]] = {}
+            for tag, entry in self._held_images.list_tags(repository).items():
+                if (subject := parse_artifact_tag(tag.name)) is not None:
+                    found.setdefault(subject, []).append((tag, entry.digest))
+            for digest in sorted(self._held_images.list_manifests(repository), key=str):
+                held = self._held_images.read_manifest(digest)
+                referrer = Referrer.parse(digest, held[0]) if held else None
+                if referrer is not None:
+                    found.setdefault(referrer.subject, []).append((digest, digest))
+            self._known[repository] = found
+        return self._known[repository]
 
 
 def find_digest(held_images: HeldImages, repository: Repository, reference: Reference) -> Digest | None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 DOCUMENT = Path(__file__).parents[2] / "docs/tutorials/air-gap.md"
 PROGRAMS = Path(sys.executable).parent
-STARTS_THE_MIRROR = "mirror/bin/dockmirror serve"
+STARTS_THE_MIRROR = "mirror/bin/dockmirror serve --offline"
 
 
 @pytest.fixture
@@ -35,8 +35,9 @@ def outside(chains: MakeChain) -> Iterator[Chain]:
 
 @pytest.fixture
 def inside(directory: MakeDirectory, make_machine: MakeMachine) -> Iterator[Mirror]:
-    """The mirror at the site, whose upstream cannot be reached."""
-    with Mirror(directory("inside"), make_machine(), {"docker": {"url": "http://127.0.0.1:9"}}) as mirror:
+    """The mirror at the site, to which only imports are public."""
+    upstreams = {"docker": {"url": "http://127.0.0.1:9", "public": False}}
+    with Mirror(directory("inside"), make_machine(), upstreams, offline=True) as mirror:
         yield mirror
 
 

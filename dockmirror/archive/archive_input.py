@@ -1,0 +1,106 @@
+"""Archives as they are given: compressed, in parts, from a pipe, or as a directory; all calls block."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shutil import copyfileobj
+from typing import BinaryIO, cast
+
+import zstandard
+
+from .archive_files import ArchiveRefused
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_PIECE = 1024 * 1024
+_PART = re.compile(r"(.+)\.(\d{3,})")
+OpenTemporary = Callable[[], BinaryIO]
+"""Opens an empty file that is deleted when it is closed."""
+
+
+def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
+    """Return the paths of each archive: those of its parts in order, or its only one.
+
+    :raises ArchiveRefused: when a part is missing.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        found = _PART.fullmatch(str(path))
+        groups.setdefault(found[1] if found else f"{path}\n", []).append(path)
+    for name, parts in groups.items():
+        numbers = sorted(int(part.suffix[1:]) for part in parts) if not name.endswith("\n") else [1]
+        missing = set(range(1, numbers[-1] + 1)) - set(numbers)
+        if missing:
+            raise ArchiveRefused(f"{name}.{min(missing):03} is missing")
+        parts.sort(key=str)
+    return list(groups.values())
+
+
+def open_seekable(files: Sequence[BinaryIO], open_temporary: OpenTemporary) -> BinaryIO:
+    """Return the archive in these files as one that is uncompressed and seekable.
+
+    :param open_temporary: opens a file for an archive that has to be decompressed, or comes from a pipe.
+    :raises ArchiveRefused: when its compression is corrupt.
+    """
+    file = files[0] if len(files) == 1 else cast(BinaryIO, io.BufferedReader(_JoinedFiles(files)))
+    if not file.seekable():
+        file = _copy(file, open_temporary)
+    file.seek(0)
+    beginning = file.read(4)
+    file.seek(0)
+    try:
+        if beginning.startswith(_GZIP):
+            with gzip.open(file) as decompressed:
+                return _copy(cast(BinaryIO, decompressed), open_temporary)
+        if beginning == _ZSTD:
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            return _copy(cast(BinaryIO, reader), open_temporary)
+    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+        raise ArchiveRefused(f"it cannot be decompressed: {error}") from None
+    return file
+
+
+def _copy(file: BinaryIO, open_temporary: OpenTemporary) -> BinaryIO:
+    copy = open_temporary()
+    copyfileobj(file, copy, _PIECE)
+    copy.seek(0)
+    return copy
+
+
+class _JoinedFiles(io.RawIOBase):
+    """Several files as if they were one."""
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self._files = files
+        self._ends: list[int] = []
+        for file in files:
+            self._ends.append((self._ends[-1] if self._ends else 0) + file.seek(0, io.SEEK_END))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ends[-1]}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override, unused-ignore]
+        for number, end in enumerate(self._ends):
+            if self._position < end:
+                file = self._files[number]
+                file.seek(self._position - (self._ends[number - 1] if number else 0))
+                data = file.read(min(len(buffer), end - self._position))
+                buffer[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+        return 0

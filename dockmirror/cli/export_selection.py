@@ -1,0 +1,149 @@
+"""The images that ``dockmirror export`` is asked for: by name, by pattern, from files, or all."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+from attrs import evolve, frozen
+
+from ..app.local_admission import check_not_recalled, make_export_gate
+from ..app.naming import ImageName, canonical_registry
+from ..archive.archive_plan import PackedImage
+from ..archive.image_lists import ImageListInvalid, ListedName, read_image_list
+from ..config.settings import Settings
+from ..oci.digest import Digest
+from ..oci.errors import Denied
+from ..oci.manifest import Platform
+from ..oci.pull_rule import PullRule
+from ..oci.reference import Tag
+from ..oci.request import Manifest
+from ..store.held_images import HeldImages
+from ..store.packed_images import ArtifactFinder, ImageNotHeld, pack_held_platforms, pack_image
+from .command_context import parse_image
+from .output import print_note
+
+_HUB = "docker.io"
+_WILDCARDS = set("*?")
+
+
+@frozen
+class _Selected:
+    """An image to export.
+
+    :ivar digest: the digest that its tag is exported as; None for the one that it is served as.
+    :ivar is_match: whether a pattern has found it; then it may be incomplete.
+    """
+
+    name: ImageName
+    digest: Digest | None = None
+    is_match: bool = False
+
+
+@frozen
+class ExportSelection:
+    """The images that the command is asked for.
+
+    :ivar texts: names and patterns.
+    :ivar files: lists of images.
+    :ivar everything: whether all images are meant.
+    :ivar platform: the only platform of multi-platform images.
+    :ivar with_artifacts: whether signatures, SBOMs and other referrers belong to an image.
+    """
+
+    texts: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    everything: bool = False
+    platform: Platform | None = None
+    with_artifacts: bool = True
+
+    def pack(self, settings: Settings, root: Path) -> list[PackedImage]:
+        """Return the images, each once, with what belongs to them.
+
+        :raises click.ClickException: when a named image is incomplete or refused.
+        """
+        held_images, packed = HeldImages(root), dict[str, PackedImage]()
+        finder, now = ArtifactFinder(held_images), time.time()
+        for selected in self._select(settings, held_images):
+            image = self._pack_one(selected, settings, held_images, now)
+            if image is None:
+                continue
+            packed.setdefault(image.name, image)
+            if self.with_artifacts:
+                check = partial(check_not_recalled, root, selected.name)
+                try:
+                    for artifact in finder.pack(selected.name.repository, image, check):
+                        packed.setdefault(artifact.name, artifact)
+                except Denied as error:
+                    raise click.ClickException(str(error)) from None
+        return list(packed.values())
+
+    def _pack_one(
+        self, selected: _Selected, settings: Settings, held_images: HeldImages, now: float
+    ) -> PackedImage | None:
+        """Return an image, or None for one that a pattern has found and that cannot be exported."""
+        name, reference = selected.name, selected.digest or selected.name.reference
+        gate = make_export_gate(
+            settings, held_images.root, now, evolve(name, reference=reference), print_note
+        )
+        try:
+            if selected.is_match and self.platform is None:
+                return pack_held_platforms(held_images, str(name), name.repository, reference, gate)
+            image = pack_image(held_images, str(name), name.repository, reference, self.platform, gate)
+        except (ImageNotHeld, Denied) as error:
+            if not selected.is_match:
+                raise click.ClickException(str(error)) from None
+            print_note(f"left out: {str(error).splitlines()[0].rstrip(' :;')}")
+            return None
+        return evolve(image, tag=name.reference.name) if isinstance(name.reference, Tag) else image
+
+    def _select(self, settings: Settings, held_images: HeldImages) -> Iterator[_Selected]:
+        for text in self.texts:
+            if _WILDCARDS & set(text):
+                yield from _match(_parse_pattern(text, settings), text, held_images)
+            else:
+                yield _Selected(parse_image(text, settings))
+        for file in self.files:
+            for listed in _read_list(file):
+                yield _Selected(parse_image(listed.name, settings), listed.digest)
+        if self.everything:
+            yield from _list_all(held_images, lambda _: True)
+
+
+def _read_list(file: Path) -> Iterable[ListedName]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        return read_image_list(text)
+    except (ImageListInvalid, UnicodeDecodeError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise click.ClickException(f"{file}: {why}") from None
+
+
+def _parse_pattern(text: str, settings: Settings) -> PullRule:
+    """Parse a pattern of images; without a registry it is one of Docker Hub's."""
+    registry, slash, rest = text.partition("/")
+    if not slash or not (set(".:*") & set(registry) or registry == "localhost"):
+        registry, rest = _HUB, text
+    if registry == _HUB and "/" not in rest and not rest.startswith("**"):
+        rest = f"library/{rest}"
+    return PullRule.parse(f"{canonical_registry(registry, settings)}/{rest}")
+
+
+def _match(rule: PullRule, text: str, held_images: HeldImages) -> Iterator[_Selected]:
+    """:raises click.ClickException: when no image matches."""
+    found = list(_list_all(held_images, lambda name: rule.covers(Manifest(name.repository, name.reference))))
+    if not found:
+        raise click.ClickException(f"no image in the cache matches {text}")
+    yield from found
+
+
+def _list_all(held_images: HeldImages, matches: Callable[[ImageName], bool]) -> Iterator[_Selected]:
+    for repository in held_images.list_repositories():
+        for tag in held_images.list_tags(repository):
+            name = ImageName(repository, tag)
+            if matches(name):
+                yield _Selected(name, is_match=True)

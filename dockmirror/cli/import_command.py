@@ -1,0 +1,396 @@
+"""``dockmirror import``: read images from archives into the cache."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+from attrs import define, field, frozen
+
+from ..app.budget import make_budget
+from ..app.local_admission import check_not_recalled
+from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
+from ..archive.archive_files import ArchiveRefused
+from ..archive.archive_input import OpenTemporary, group_parts, open_seekable
+from ..archive.checksums import (
+    SIGNATURE_SUFFIX,
+    SUFFIX,
+    check_file_sum,
+    check_signature,
+    parse_checksums,
+)
+from ..archive.image_archive import ImageArchive, NamedImage
+from ..config.notation import format_size
+from ..config.settings import Settings
+from ..interfaces import ContentKind
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import Denied
+from ..oci.reference import Repository, Tag
+from ..pullthrough.generations import tombstone_document
+from ..pullthrough.grants import imported_document
+from ..store import content_files, files, layout
+from ..store.content_files import is_stored
+from ..store.eviction.eviction import Sweep
+from ..store.eviction.store_budget import wait_for_usage_counter
+from .arguments import json_option
+from .command_context import Context, open_for_change
+from .output import print_json, progress_bars, report_progress
+
+if TYPE_CHECKING:
+    from ..admission.signatures import PublicKey
+
+_SUMS = "SHA256SUMS"
+_STDIN = "-"
+
+
+@frozen
+class _GivenArchive:
+    """The open files of one archive, or a directory.
+
+    :ivar name: the name for messages.
+    """
+
+    name: str
+    files: Sequence[BinaryIO] = ()
+    directory: Path | None = None
+
+    def open(self, open_temporary: OpenTemporary) -> ImageArchive:
+        """:raises ArchiveRefused: when it is none."""
+        try:
+            if self.directory is not None:
+                return ImageArchive.open_directory(self.directory)
+            return ImageArchive.open(open_seekable(self.files, open_temporary))
+        except ArchiveRefused as error:
+            raise ArchiveRefused(f"{self.name}: {error}") from None
+
+
+@frozen
+class _PlannedImport:
+    """An image in an archive, the name that it gets in the store, and its contents."""
+
+    archive: ImageArchive
+    image: NamedImage
+    name: ImageName
+    parts: Sequence[tuple[Descriptor, bytes | None]]
+
+    @property
+    def digests(self) -> list[Digest]:
+        return [part.digest for part, _ in self.parts if part.digest]
+
+
+@define
+class _Added:
+    """The contents that an import has added, and how many were there before."""
+
+    contents: int = 0
+    bytes: int = 0
+    held: int = 0
+    done: set[Digest] = field(factory=set)
+
+
+@click.command("import", short_help="Import images from archives into the cache.")
+@json_option
+@click.option("--as", "named", metavar="NAME", help="Name of the image, for an archive with one image.")
+@click.option(
+    "--key", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Accept only archives whose checksums are signed with this public key, in PEM.",
+)  # fmt: skip
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True, path_type=Path)
+)
+@click.pass_obj
+def import_(
+    context: Context, as_json: bool, named: str | None, key: Path | None, paths: tuple[Path, ...]
+) -> None:
+    """Import the images in PATHS into the cache, so that clients can pull them without their registry.
+
+    PATHS are archives of dockmirror export, docker save, podman save and skopeo's oci-archive:, also
+    compressed with gzip or zstd, or OCI layout directories; the parts of an archive are all named.  No image
+    can be pulled before everything is verified.  An import that was interrupted continues where it stopped.
+    While the images' registry is down, every client of the mirror may pull what you import; while it is up,
+    the registry decides who may pull it.
+
+    Exit status: 0; 1 when an archive is refused, and none of its images can be pulled then.
+    """
+    with ExitStack() as stack:
+        try:
+            given = _open_all(paths, key, stack)
+            settings, root = open_for_change(context)
+
+            def open_temporary() -> BinaryIO:
+                return stack.enter_context(tempfile.TemporaryFile(dir=root / layout.TEMPORARY))
+
+            planned = [
+                each
+                for one in given
+                for each in _plan(one.name, one.open(open_temporary), root, named, settings)
+            ]
+            if named and len(planned) != 1:
+                raise ArchiveRefused(f"--as names one image, but the archives hold {len(planned)}")
+            added = _add_contents(root, planned)
+            changes = [_publish(root, each, settings) for each in planned]
+            Sweep(root, make_budget(root, settings)).run(0, time.time())
+        except (ArchiveRefused, OSError, Denied) as error:
+            raise click.ClickException(str(error)) from None
+    _report(changes, added, as_json)
+
+
+def _report(changes: Sequence[_Change], added: _Added, as_json: bool) -> None:
+    if as_json:
+        sums = {"added": added.contents, "added_bytes": added.bytes, "held": added.held}
+        print_json(
+            {
+                "imported": [each.image for each in changes],
+                **sums,
+                "changes": [each.fields() for each in changes],
+            }
+        )
+        return
+    for each in changes:
+        click.echo(str(each))
+    click.echo(
+        f"{added.contents} contents added ({format_size(added.bytes)}), {added.held} were there", err=True
+    )
+
+
+def _open_all(paths: Sequence[Path], key: Path | None, stack: ExitStack) -> list[_GivenArchive]:
+    """Open everything that root's rights may be needed for, and check the signatures.
+
+    :raises ArchiveRefused: when a signature or a checksum is wrong.
+    """
+    trusted = _load_key(key) if key else None
+    found = []
+    for group in group_parts(paths):
+        if group[0].is_dir():
+            given = _GivenArchive(str(group[0]), directory=group[0])
+        elif str(group[0]) == _STDIN:
+            given = _GivenArchive(_STDIN, [sys.stdin.buffer])
+        else:
+            given = _GivenArchive(str(group[0]), [stack.enter_context(each.open("rb")) for each in group])
+        if trusted is not None:
+            try:
+                _check_signed(given, group, trusted)
+            except ArchiveRefused as error:
+                raise ArchiveRefused(f"{given.name}: {error}") from None
+        found.append(given)
+    return found
+
+
+def _load_key(path: Path) -> PublicKey:
+    from ..admission.signatures import PublicKey
+
+    try:
+        return PublicKey.parse(path.name, path.read_bytes())
+    except ValueError:
+        raise click.UsageError(
+            f"--key: expected a public key of RSA, ECDSA or Ed25519 in PEM in {path}"
+        ) from None
+
+
+def _check_signed(given: _GivenArchive, paths: Sequence[Path], key: PublicKey) -> None:
+    """Check the signature of an archive's checksums, and the checksums of its files.
+
+    The blobs of a directory are checked by their digests when they are read.
+
+    :raises ArchiveRefused: when a check fails, or there is no signature.
+    """
+    if given.name == _STDIN:
+        raise ArchiveRefused("--key needs files: standard input has no signature")
+    if given.directory is not None:
+        sums, signature = given.directory / _SUMS, given.directory / f"{_SUMS}.sig"
+    else:
+        whole = paths[0].with_suffix("") if len(paths) > 1 or paths[0].suffix == ".001" else paths[0]
+        sums, signature = (whole.with_name(whole.name + each) for each in (SUFFIX, SIGNATURE_SUFFIX))
+    for each in (sums, signature):
+        if not each.is_file():
+            raise ArchiveRefused(f"it is not signed: {each.name} is missing")
+    data = sums.read_bytes()
+    check_signature(data, signature.read_bytes(), key.has_signed)
+    known = parse_checksums(data)
+    if given.directory is None:
+        for path, file in zip(paths, given.files, strict=True):
+            check_file_sum(path.name, file, known)
+        return
+    for path in given.directory.iterdir():
+        if path.is_file() and not path.name.startswith(_SUMS):
+            with path.open("rb") as file:
+                check_file_sum(path.name, file, known)
+
+
+def _plan(
+    given: str, archive: ImageArchive, root: Path, named: str | None, settings: Settings
+) -> Iterator[_PlannedImport]:
+    """Read the manifests of an archive.
+
+    :param given: its name for messages.
+    :raises ArchiveRefused: when a content is missing, or an image has no usable name.
+    :raises Denied: when a content was recalled.
+    """
+    try:
+        for image in archive.images():
+            name, parts = _name_image(image, named, settings), list(archive.parts(image.descriptor))
+            planned = _PlannedImport(archive, image, name, parts)
+            check_not_recalled(root, name, planned.digests)
+            _check_assumed(root, planned)
+            yield planned
+    except ArchiveRefused as error:
+        raise ArchiveRefused(f"{given}: {error}") from None
+
+
+def _check_assumed(root: Path, planned: _PlannedImport) -> None:
+    """:raises ArchiveRefused: when the cache lacks a content that the archive leaves to an earlier one."""
+    for part, _ in planned.parts:
+        if (
+            part.digest
+            and not planned.archive.has(part)
+            and not is_stored(root / layout.data(part.digest), part.digest)
+        ):
+            raise ArchiveRefused(
+                f"{planned.name}: {part.digest} is in an earlier export, which has to be imported first"
+            )
+
+
+def _name_image(image: NamedImage, named: str | None, settings: Settings) -> ImageName:
+    text = named or image.name
+    if text is None:
+        raise ArchiveRefused(f"{image.descriptor.digest} has no name in the archive: give one with --as NAME")
+    try:
+        name = parse_image_name(text, settings)
+    except ValueError as error:
+        if named:
+            raise click.UsageError(str(error)) from None
+        raise ArchiveRefused(str(error)) from None
+    registries = [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
+    if name.repository.first not in registries:
+        raise ArchiveRefused(
+            f"{name}: this mirror has no registry {name.repository.first}, so no client could pull it: give"
+            " a name in a mirrored registry with --as NAME"
+        )
+    return name
+
+
+def _add_contents(root: Path, planned: Sequence[_PlannedImport]) -> _Added:
+    """Store and verify the contents of all images; nothing is linked yet, so no client can pull them.
+
+    A content that is stored and verified is not read again: so an import continues where it stopped.
+
+    :raises ArchiveRefused: when a content does not match its digest.
+    """
+    added = _Added()
+    for each in planned:
+        with progress_bars(f"importing {each.name}") as bar:
+            sizes = [part.size or 0 for part, _ in each.parts]
+            task = bar.add_task("", total=sum(sizes))
+            for (part, data), size in zip(each.parts, sizes, strict=True):
+                if part.digest is None or part.digest in added.done:
+                    bar.advance(task, size)
+                    continue
+                added.done.add(part.digest)
+                if _is_verified(root / layout.data(part.digest)) or not each.archive.has(part):
+                    added.held += 1
+                    bar.advance(task, size)
+                    continue
+                pieces = each.archive.pieces(part) if data is None else iter([data])
+                _add_content(root, part.digest, report_progress(pieces, partial(bar.advance, task)), added)
+    return added
+
+
+def _is_verified(path: Path) -> bool:
+    try:
+        return files.is_sealed(path.stat())
+    except OSError:
+        return False
+
+
+def _add_content(root: Path, digest: Digest, pieces: Iterable[bytes], added: _Added) -> None:
+    path = root / layout.data(digest)
+    grown = content_files.add_content(root, digest, pieces)
+    files.seal(path, time.time(), path.stat().st_size)
+    with wait_for_usage_counter(root) as usage:
+        usage.add(grown)
+    added.contents, added.bytes = added.contents + bool(grown), added.bytes + grown
+    added.held += not grown
+
+
+@frozen
+class _Change:
+    """The outcome for one image.
+
+    :ivar before: the digest that its tag named before; None if there was none.
+    """
+
+    image: str
+    digest: Digest
+    before: Digest | None
+
+    @property
+    def kind(self) -> str:
+        if self.before is None:
+            return "new"
+        return "unchanged" if self.before == self.digest else "moved"
+
+    def fields(self) -> dict[str, Any]:
+        before = None if self.before is None else str(self.before)
+        return {"image": self.image, "digest": str(self.digest), "before": before, "change": self.kind}
+
+    def __str__(self) -> str:
+        more = {"new": "", "unchanged": " (unchanged)", "moved": f" (was {self.before})"}
+        return f"imported {self.image}{more[self.kind]}"
+
+
+def _publish(root: Path, planned: _PlannedImport, settings: Settings) -> _Change:
+    """Let clients pull one image, whose contents are all stored; its tag is set last.
+
+    :raises ArchiveRefused: when a content was evicted meanwhile.
+    """
+    repository, now = planned.name.repository, time.time()
+    top, reference = planned.image.descriptor.digest, planned.name.reference
+    assert top is not None
+    for digest in planned.digests:
+        if not is_stored(root / layout.data(digest), digest):
+            raise ArchiveRefused(f"{planned.name}: {digest} was evicted meanwhile: the cache is too small")
+    before = _current(root, planned.name)
+    for part, data in planned.parts:
+        if part.digest is not None:
+            kind = ContentKind.BLOB if data is None else ContentKind.MANIFEST
+            files.remove(root / layout.document(tombstone_document(repository, part.digest, kind)))
+            content_files.link_content(root, repository, part.digest, kind, now)
+    _mark_public(root, repository, planned.digests, settings, now)
+    if isinstance(reference, Tag):
+        content_files.set_tag(root, repository, reference, top, now)
+    return _Change(str(planned.name), top, before)
+
+
+def _current(root: Path, name: ImageName) -> Digest | None:
+    """Return the digest that a name leads to in the cache, or None."""
+    if isinstance(name.reference, Tag):
+        entry = content_files.read_link(root / layout.tag_link(name.repository, name.reference))
+        return entry.digest if entry else None
+    link = root / layout.link(name.repository, name.reference, ContentKind.MANIFEST)
+    return name.reference if content_files.links_to(link, name.reference) else None
+
+
+def _mark_public(
+    root: Path, repository: Repository, digests: Iterable[Digest], settings: Settings, now: float
+) -> None:
+    """Mark the imported contents as public, and the repository as one that has such contents.
+
+    The access to other contents of the repository does not change.
+    """
+    entries = [
+        cache_partition(label, upstream)
+        for label, upstream in settings.upstreams.items()
+        if registry_names(upstream)[0] == repository.first
+    ]
+    for entry, digest in product(entries, dict.fromkeys([*digests, None])):
+        path = layout.document(imported_document(entry, Repository(repository.rest), digest))
+        files.replace_file(root / path, str(now).encode(), root / layout.TEMPORARY, now)

@@ -1,0 +1,269 @@
+"""Tests of what ``dockmirror export`` takes and writes; ``test_archive_commands.py`` has single images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from dockmirror.archive.archive_plan import blob_path
+from dockmirror.oci.digest import Digest
+
+from ..archive.packing import files, manifest
+from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
+
+SIGNATURE = json.dumps(
+    {
+        **json.loads(manifest(b"{}", b"signature")),
+        "subject": {"digest": str(Digest.of(AMD)), "size": len(AMD)},
+    }
+).encode()
+PROVENANCE = json.dumps(
+    {
+        **json.loads(manifest(b"{}", b"provenance")),
+        "subject": {"digest": str(Digest.of(SIGNATURE)), "size": len(SIGNATURE)},
+    }
+).encode()
+NAME = f"{NGINX}:1.27"
+
+
+def named(archive: Path) -> list[str]:
+    """Return the names of an archive's images."""
+    listed = json.loads(files(archive.read_bytes())["index.json"])["manifests"]
+    return [each["annotations"]["io.containerd.image.name"] for each in listed]
+
+
+def exported(shop: Shop, tmp_path: Path, *arguments: str) -> list[str]:
+    """Export, and return the names of the archive's images."""
+    shop.run("export", *arguments, "-o", str(tmp_path / "a.tar"))
+    return named(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nginx:1.27\n",
+        f"# ours\n{NAME}\nnginx:1.27 # again\n",
+        "kind: Pod\nspec:\n  containers:\n  - name: web\n    image: nginx:1.27\n",
+        "services:\n  web:\n    image: nginx:1.27\n    ports: ['80:80']\n",
+        "---\n# Source: a/b.yaml\nkind: A\n---\nspec: {initContainers: [{image: 'nginx:1.27'}]}\n",
+        f"{NAME} {Digest.of(AMD)} linux/amd64 2026-11-30T01:12:45Z\n",
+    ],
+)
+def test_a_file_names_the_images(shop: Shop, tmp_path: Path, text: str) -> None:
+    """A list, a Kubernetes manifest, a compose file, what helm renders, and a lock file."""
+    (tmp_path / "images").write_text(text)
+    assert exported(shop, tmp_path, "-f", str(tmp_path / "images")) == [NAME]
+    shop.run("export", "-f", "-", "-o", str(tmp_path / "b.tar"), input=text)
+    assert named(tmp_path / "b.tar") == [NAME]
+
+
+def test_a_lock_file_decides_which_digest_a_tag_is(shop: Shop, tmp_path: Path) -> None:
+    """The tag of the cache may have moved since."""
+    locked = manifest(CONFIG, BASE)
+    shop.image(NGINX, "", locked)
+    line = f"{NAME} {Digest.of(locked)} - 2026-11-30T01:12:45Z\n"
+    (tmp_path / "lock").write_text(line)
+    assert exported(shop, tmp_path, "-f", str(tmp_path / "lock")) == [NAME]
+    [listed] = json.loads(files((tmp_path / "a.tar").read_bytes())["index.json"])["manifests"]
+    assert listed["digest"] == str(Digest.of(locked))
+    assert listed["annotations"]["org.opencontainers.image.ref.name"] == "1.27"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it names no images"),
+        ("a: [\n", "line 2: it is neither a list of images nor YAML"),
+        ("services: {a: {image: 'nginx:${TAG}'}}\n", "nginx:${TAG} has a variable"),
+    ],
+)
+def test_a_file_that_names_none_is_refused(shop: Shop, tmp_path: Path, text: str, message: str) -> None:
+    """The message names the file."""
+    (tmp_path / "images").write_text(text)
+    refused = shop.run("export", "-f", str(tmp_path / "images"), "-o", str(tmp_path / "a.tar"), code=1)
+    assert f"{tmp_path}/images: {message}" in refused.output.replace("\n", " ").replace("  ", " ")
+
+
+@pytest.mark.parametrize("pattern", ["nginx:1.*", "docker.io/library/*:1.27", "docker.io/**:1.?7", "*:1.27"])
+def test_a_pattern_selects_tags(shop: Shop, tmp_path: Path, pattern: str) -> None:
+    """Without a registry it is one of Docker Hub's official images."""
+    assert exported(shop, tmp_path, pattern) == [NAME]
+
+
+def test_a_pattern_that_matches_nothing_is_refused(shop: Shop, tmp_path: Path) -> None:
+    refused = shop.run("export", "quay.io/**", "-o", str(tmp_path / "a.tar"), code=1)
+    assert "no image in the cache matches quay.io/**" in refused.output
+
+
+def test_all_exports_the_platforms_that_are_held(shop: Shop, tmp_path: Path) -> None:
+    """The index keeps its digest, so that its signatures stay valid; what is incomplete is left out."""
+    shop.image(OTHER, "broken", manifest(b"gone"))
+    done = shop.run("export", "--all", "-o", str(tmp_path / "a.tar"))
+    assert f"left out: {OTHER}:broken is incomplete" in done.stderr
+    assert named(tmp_path / "a.tar") == [NAME, f"{NGINX}:latest"]
+    contents = files((tmp_path / "a.tar").read_bytes())
+    for data in (INDEX, AMD, CONFIG, BASE, LAYER):
+        assert contents[blob_path(Digest.of(data))] == data
+    other = Shop(tmp_path / "other")
+    other.run("import", str(tmp_path / "a.tar"))
+    tags = {each["tag"]: each["digest"] for each in other.json("ls")}
+    assert tags == {"1.27": str(Digest.of(AMD)), "latest": str(Digest.of(INDEX))}
+
+
+def test_referrers_and_artifact_tags_belong_to_an_image(shop: Shop, tmp_path: Path) -> None:
+    """And what belongs to them in turn, unless they are not wanted."""
+    tag = f"sha256-{Digest.of(AMD).hex}.sig"
+    shop.image(NGINX, "", SIGNATURE, b"{}", b"signature")
+    shop.image(NGINX, "", PROVENANCE, b"provenance")
+    shop.image(NGINX, tag, manifest(b"{}", b"cosign"), b"cosign")
+    expected = {NAME, f"{NGINX}:{tag}", *(f"{NGINX}@{Digest.of(each)}" for each in (SIGNATURE, PROVENANCE))}
+    found = exported(shop, tmp_path, "nginx:1.27")
+    assert (found[0], set(found)) == (NAME, expected)
+    other = Shop(tmp_path / "other")
+    other.run("import", str(tmp_path / "a.tar"))
+    assert set(exported(other, tmp_path, "nginx:1.27")) == expected
+    assert exported(shop, tmp_path, "nginx:1.27", "--no-referrers") == [NAME]
+
+
+def test_an_incomplete_referrer_is_left_out(shop: Shop, tmp_path: Path) -> None:
+    shop.image(NGINX, "", SIGNATURE, b"{}")
+    assert exported(shop, tmp_path, "nginx:1.27") == [NAME]
+
+
+def test_since_leaves_out_what_an_earlier_export_has(shop: Shop, tmp_path: Path) -> None:
+    """Images that are unchanged, and the blobs of others; both archives together are complete."""
+    first, second, third = (str(tmp_path / f"{number}.tar") for number in range(3))
+    shop.run("export", "nginx:1.27", "-o", first)
+    newer = manifest(CONFIG, BASE, b"new layer")
+    shop.image(NGINX, "1.28", newer, b"new layer")
+    done = shop.run("export", "nginx:1.*", "--since", first, "-o", second)
+    assert "1 new images; 2 blobs are left to the earlier export:" in done.stderr
+    assert str(Digest.of(BASE)) in done.stderr
+    contents = files(Path(second).read_bytes())
+    assert named(Path(second)) == [f"{NGINX}:1.28"]
+    assert blob_path(Digest.of(BASE)) not in contents
+    assert blob_path(Digest.of(b"new layer")) in contents
+    assert json.loads(contents["manifest.json"]) == []
+
+    site = Shop(tmp_path / "site")
+    refused = site.run("import", second, code=1).output
+    assert "is in an earlier export, which has to be imported first" in refused
+    assert site.json("ls") == []
+    site.run("import", first)
+    site.run("import", second)
+    assert [(each["tag"], each["complete"]) for each in site.json("ls")] == [("1.27", True), ("1.28", True)]
+
+    nothing = json.loads(shop.run("export", "nginx:1.*", "--since", second, "-o", third, "--json").stdout)
+    assert (nothing["images"], nothing["contents"]) == ([], 0)  # the second one knows of the first
+
+
+def test_since_needs_an_archive(shop: Shop, tmp_path: Path) -> None:
+    refused = shop.run("export", "nginx:1.27", "--since", __file__, "-o", str(tmp_path / "a.tar"), code=1)
+    assert "--since:" in refused.output
+
+
+def test_checksums_are_written(shop: Shop, tmp_path: Path) -> None:
+    """In the format of sha256sum."""
+    file = tmp_path / "a.tar"
+    shop.run("export", "nginx:1.27", "-o", str(file))
+    expected = f"{hashlib.sha256(file.read_bytes()).hexdigest()}  a.tar\n"
+    assert (tmp_path / "a.tar.sha256").read_text() == expected
+
+
+def test_several_files_of_a_maximum_size(shop: Shop, tmp_path: Path) -> None:
+    """They are imported together, and make up the whole archive; a missing one is named."""
+    whole, parts = tmp_path / "whole.tar", tmp_path / "parts"
+    parts.mkdir()
+    shop.run("export", "nginx:1.27", "-o", str(whole))
+    shop.run("export", "nginx:1.27", "-o", str(parts / "a.tar"), "--max-size", "5kB")
+    found = sorted(path for path in parts.iterdir() if path.suffix != ".sha256")
+    assert [path.name for path in found[:2]] == ["a.tar.001", "a.tar.002"]
+    assert max(path.stat().st_size for path in found) == 5000
+    assert b"".join(path.read_bytes() for path in found) == whole.read_bytes()
+    assert len((parts / "a.tar.sha256").read_text().splitlines()) == len(found)
+    other = Shop(tmp_path / "other")
+    refused = other.run("import", str(found[0]), *map(str, found[2:]), code=1).output
+    assert f"{parts}/a.tar.002 is missing" in refused
+    assert "claims to be larger" in other.run("import", *map(str, found[:-3]), code=1).output
+    assert other.run("import", *map(str, reversed(found))).stdout == f"imported {NAME}\n"
+
+
+def test_a_corrupt_blob_leaves_no_part(shop: Shop, tmp_path: Path) -> None:
+    """Also if it lies in two parts."""
+    shop.path(Digest.of(LAYER)).write_bytes(bytes(len(LAYER)))
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    shop.run("export", "nginx:1.27", "-o", str(parts / "a.tar"), "--max-size", "4kB", code=1)
+    assert list(parts.iterdir()) == []
+
+
+def test_a_layout_directory(shop: Shop, tmp_path: Path) -> None:
+    """It is imported like an archive; what it has already is not written again."""
+    directory = tmp_path / "layout"
+    for _ in range(2):
+        shop.run("export", "nginx:1.27", "--layout", "-o", str(directory))
+    assert (directory / blob_path(Digest.of(LAYER))).read_bytes() == LAYER
+    assert json.loads((directory / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    listed = {line.split()[1] for line in (directory / "SHA256SUMS").read_text().splitlines()}
+    assert {"index.json", "oci-layout", "dockmirror.json"} <= listed
+    inode = (directory / blob_path(Digest.of(LAYER))).stat().st_ino
+    shop.run("export", "nginx:1.27", "--layout", "-o", str(directory))
+    assert (directory / blob_path(Digest.of(LAYER))).stat().st_ino == inode
+    other = Shop(tmp_path / "other")
+    assert other.run("import", str(directory)).stdout == f"imported {NAME}\n"
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa", "ed25519"])
+def test_signed_checksums_are_checked_first(shop: Shop, tmp_path: Path, kind: str) -> None:
+    """A changed archive or directory, another key and a missing signature are refused."""
+    make: dict[str, Callable[[], Any]] = {
+        "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "rsa": lambda: rsa.generate_private_key(65537, 2048),
+        "ed25519": ed25519.Ed25519PrivateKey.generate,
+    }
+    key = make[kind]()
+    private, public, strange = (tmp_path / name for name in ("private", "public", "strange"))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    other_key = ed25519.Ed25519PrivateKey.generate().public_key()
+    for path, each in ((public, key.public_key()), (strange, other_key)):
+        path.write_bytes(each.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    archive, directory = tmp_path / "a.tar", tmp_path / "layout"
+    shop.run("export", "nginx:1.27", "-o", str(archive), "--key", str(private))
+    shop.run("export", "nginx:1.27", "-o", str(directory), "--layout", "--key", str(private))
+    for path in (archive, directory):
+        site = Shop(tmp_path / f"site {path.name}")
+        refused = site.run("import", "--key", str(strange), str(path), code=1).output
+        assert "its checksums are not signed with the given key" in refused
+        assert site.json("ls") == []
+        assert "imported" in site.run("import", "--key", str(public), str(path)).stdout
+    for path in (archive, directory / "index.json"):
+        path.write_bytes(path.read_bytes().replace(b"1.27", b"1.26"))
+        given = directory if path.parent == directory else path
+        refused = site.run("import", "--key", str(public), str(given), code=1).output
+        assert f"{path.name} does not match its checksum" in refused
+    shop.run("export", "nginx:1.27", "-o", str(archive))
+    assert "it is not signed" in site.run("import", "--key", str(public), str(archive), code=1).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nginx:1.27", "-o", "-", "--json"),
+        ("nginx:1.27", "-o", "-", "--layout"),
+        ("nginx:1.27", "-o", "-", "--max-size", "1GB"),
+        ("nginx:1.27", "-o", "a", "--max-size", "0"),
+        ("nginx:1.27", "-o", "a", "--max-size", "much"),
+        ("nginx:1.27", "-o", "a", "--max-size", "1GB", "--layout"),
+        ("nginx:1.27", "-o", "a", "--key", __file__),
+        ("-o", "a"),
+    ],
+)
+def test_options_that_exclude_each_other(shop: Shop, arguments: tuple[str, ...]) -> None:
+    shop.run("export", *arguments, code=2)

@@ -1,0 +1,182 @@
+"""Tests of what ``dockmirror import`` reads; ``test_archive_commands.py`` has single archives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from dockmirror.archive.archive_plan import blob_path
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+
+from ..archive.packing import files, manifest, write_tar
+from .shop import AMD, BASE, CONFIG, LAYER, NGINX, Shop
+
+NAME = f"{NGINX}:1.27"
+COMPRESSIONS = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
+
+
+@pytest.fixture
+def archive(shop: Shop, tmp_path: Path) -> Path:
+    """Return an archive of one image."""
+    shop.run("export", "nginx:1.27", "-o", str(tmp_path / "nginx.tar"))
+    return tmp_path / "nginx.tar"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Shop:
+    """Return a store without images."""
+    return Shop(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_compressed_archives_are_read(archive: Path, empty: Shop, tmp_path: Path, kind: str) -> None:
+    """Damaged ones are refused; nothing temporary is left."""
+    data = COMPRESSIONS[kind](archive.read_bytes())
+    file = tmp_path / f"nginx.tar.{kind}"
+    file.write_bytes(data[: len(data) // 2])
+    empty.run("import", str(file), code=1)
+    assert empty.json("ls") == []
+    file.write_bytes(data)
+    assert empty.run("import", str(file)).stdout == f"imported {NAME}\n"
+    assert list((empty.root / layout.TEMPORARY).iterdir()) == []
+
+
+class Pipe(io.BytesIO):
+    """Standard input that cannot be read twice."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+def test_an_archive_from_a_pipe(archive: Path, empty: Shop) -> None:
+    assert empty.run("import", "-", input=Pipe(archive.read_bytes())).stdout == f"imported {NAME}\n"
+
+
+def test_nothing_is_visible_before_everything_is_verified(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Neither is an image of the first archive when a later one is refused."""
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(archive.read_bytes().replace(LAYER, bytes(len(LAYER))))
+    refused = empty.run("import", str(archive), str(broken), code=0)
+    assert refused.stdout.splitlines() == [f"imported {NAME}", f"imported {NAME} (unchanged)"]
+    other = Shop(tmp_path / "other")
+    assert "does not match its digest" in other.run("import", str(broken), str(archive), code=1).output
+    assert other.json("ls") == []
+
+
+def test_an_interrupted_import_continues(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Contents that were verified before are not read again."""
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(archive.read_bytes().replace(LAYER, bytes(len(LAYER))))
+    empty.run("import", str(broken), code=1)
+    done = empty.run("import", str(archive), "--json")
+    found = json.loads(done.stdout)
+    sizes = found["added_bytes"]
+    assert (found["held"] > 0, sizes < len(AMD) + len(LAYER) + len(CONFIG) + len(BASE)) == (True, True)
+    assert [each["complete"] for each in empty.json("ls")] == [True]
+
+
+def test_a_stored_content_that_was_changed_is_replaced(archive: Path, empty: Shop) -> None:
+    empty.run("import", str(archive))
+    empty.path(Digest.of(LAYER)).write_bytes(bytes(len(LAYER)))
+    empty.run("import", str(archive))
+    assert empty.path(Digest.of(LAYER)).read_bytes() == LAYER
+
+
+def test_it_says_what_changed(shop: Shop, archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """New images, moved tags, and those that were the same already."""
+    first = empty.run("import", str(archive))
+    assert first.stdout == f"imported {NAME}\n"
+    assert "4 contents added (6.8 kB), 0 were there" in first.stderr
+    again = empty.run("import", str(archive))
+    assert again.stdout == f"imported {NAME} (unchanged)\n"
+    assert "0 contents added (0 B), 4 were there" in again.stderr
+    shop.image(NGINX, "1.27", manifest(CONFIG, BASE))
+    shop.run("export", "nginx:1.27", "-o", str(archive))
+    found = json.loads(empty.run("import", str(archive), "--json").stdout)
+    assert found["changes"] == [
+        {
+            "image": NAME,
+            "digest": str(Digest.of(manifest(CONFIG, BASE))),
+            "before": str(Digest.of(AMD)),
+            "change": "moved",
+        }
+    ]
+
+
+def legacy(**changes: Any) -> bytes:
+    """Return an archive of docker before version 1.10, of two layers and one image."""
+    top = {"id": "b", "parent": "a", "os": "linux", "architecture": "amd64", "config": {"Cmd": ["sh"]}}
+    contents = {
+        "repositories": json.dumps({"docker.io/library/old": {"1": "b"}}).encode(),
+        "a/VERSION": b"1.0",
+        "a/json": json.dumps({"id": "a", "created": "2015-01-01T00:00:00Z"}).encode(),
+        "a/layer.tar": BASE,
+        "b/VERSION": b"1.0",
+        "b/json": json.dumps(top).encode(),
+        "b/layer.tar": LAYER,
+    }
+    return write_tar({name: data for name, data in {**contents, **changes}.items() if data is not None})
+
+
+def test_an_archive_of_docker_before_manifests(empty: Shop, tmp_path: Path) -> None:
+    """Its manifest and its configuration are generated; the lowest layer comes first."""
+    file = tmp_path / "old.tar"
+    file.write_bytes(legacy())
+    assert empty.run("import", str(file)).stdout == "imported docker.io/library/old:1\n"
+    empty.run("export", "old:1", "-o", str(tmp_path / "new.tar"))
+    contents = files((tmp_path / "new.tar").read_bytes())
+    [listed] = json.loads(contents["index.json"])["manifests"]
+    image = json.loads(contents[blob_path(Digest.parse(listed["digest"]))])
+    layers = [each["digest"] for each in image["layers"]]
+    assert layers == [str(Digest.of(BASE)), str(Digest.of(LAYER))]
+    config = json.loads(contents[blob_path(Digest.parse(image["config"]["digest"]))])
+    assert (config["rootfs"]["diff_ids"], config["config"]) == (layers, {"Cmd": ["sh"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"a/layer.tar": None}, "a/layer.tar is missing"),
+        ({"a/json": None}, "a/json is missing"),
+        ({"a/json": b'{"parent": "b"}'}, "is its own parent"),
+        ({"a/json": b"[]"}, "repositories does not follow the format"),
+        ({"repositories": b"[]"}, "repositories does not follow the format"),
+    ],
+)
+def test_a_malformed_archive_of_old_docker_is_refused(
+    empty: Shop, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "old.tar").write_bytes(legacy(**changes))
+    assert message in empty.run("import", str(tmp_path / "old.tar"), code=1).output
+    assert empty.json("ls") == []
+
+
+def test_links_in_a_directory_are_not_followed(empty: Shop, shop: Shop, tmp_path: Path) -> None:
+    """A content that is a link is missing."""
+    directory = tmp_path / "layout"
+    shop.run("export", "nginx:1.27", "--layout", "-o", str(directory))
+    blob = directory / blob_path(Digest.of(LAYER))
+    blob.rename(tmp_path / "elsewhere")
+    blob.symlink_to(tmp_path / "elsewhere")
+    assert "is missing" in empty.run("import", str(directory), code=1).output
+
+
+def test_a_directory_without_images_is_refused(empty: Shop, tmp_path: Path) -> None:
+    assert "not an archive of images" in empty.run("import", str(tmp_path / "empty"), code=1).output
+
+
+def test_a_malformed_inventory_is_refused(archive: Path, empty: Shop) -> None:
+    contents = files(archive.read_bytes())
+    for text in (b"{}", b'{"version": 2}', b"["):
+        archive.write_bytes(write_tar({**contents, "dockmirror.json": text}))
+        assert "dockmirror.json: expected" in empty.run("import", str(archive), code=1).output
