@@ -53,6 +53,7 @@ from ..web.readiness import StoreCheck
 from .budget import has_cache, make_budget
 
 if TYPE_CHECKING:
+    from ..store.bucket.blocking_bucket import BucketAddress
     from ..store.bucket.tiered_store import TieredStore
 
 THREADS = 8
@@ -208,13 +209,21 @@ def _tiered(
     local: LocalStore, settings: Settings, reactor: Any, in_thread: RunInThread
 ) -> TieredStore | None:
     check_bucket_settings(settings)
+    address = bucket_address(settings)
+    if address is None:
+        return None
+    from ..store.bucket.tiered_store import open_tiered_store
+
+    return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def bucket_address(settings: Settings) -> BucketAddress | None:
+    """Return the address of the bucket; None if there is none."""
     if settings.store is None:
         return None
     from ..store.bucket.blocking_bucket import BucketAddress
-    from ..store.bucket.tiered_store import open_tiered_store
 
-    address = BucketAddress(settings.store, settings.store_endpoint)
-    return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
+    return BucketAddress(settings.store, settings.store_endpoint)
 
 
 def _share_tag_history(local: LocalTagHistory, tiered: TieredStore, clock: IReactorTime) -> ITagHistory:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from errno import EACCES, EADDRINUSE
 from functools import partial
+from socket import gethostname
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -16,6 +17,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..history.database import FILE_NAME
 from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
@@ -28,12 +30,13 @@ from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, check_offline_has_cache, open_cache
+from .fleet_bucket import FleetUploader
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
-from .telemetry import Telemetry, make_process_telemetry, read_worker_state
+from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
 from .warm_up_runner import WarmUpRunner
 
@@ -174,6 +177,13 @@ class ServingProcess:
         if telemetry.pulls is not None and settings.history is not None:
             bounds = HistoryBounds(settings.history_days, settings.history_size)
             services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
+            if cache is not None and cache.bucket is not None:
+                services.append(
+                    FleetUploader(
+                        settings.history / FILE_NAME, gethostname(), find_version("dockmirror"),
+                        cache.bucket.bucket, reactor, cache.in_thread,
+                    )
+                )  # fmt: skip
         if cache is not None and settings.cache is not None:
             services += [
                 *(

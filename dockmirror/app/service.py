@@ -23,6 +23,7 @@ from ..config.options import Options as Options
 from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings
 from ..http.server import HttpSite
+from ..store.threads import run_in_daemon_threads
 from ..system.posix import make_directory_for
 from ..system.reactor_services import GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
@@ -31,6 +32,7 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerCommand, WorkerPool
 from .budget import disk_size, has_cache
+from .cache import bucket_address
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import make_message_log
@@ -43,6 +45,7 @@ from .telemetry import PoolTelemetry, find_version
 
 if TYPE_CHECKING:
     from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
+    from ..web.status.overview import FleetSource
 
 MAX_DEFAULT_WORKERS = 4
 """Workers by default, if there are as many cores; four saturate most network links."""
@@ -225,12 +228,21 @@ def _make_operations_listener(
     operations = Operations(settings, server.memory, reactor)
     started = reactor.seconds()
 
+    def fleet() -> FleetSource | None:
+        address = bucket_address(settings)
+        if address is None:
+            return None
+        from ..web.status.overview import FleetSource
+        from .fleet_bucket import FleetReader
+
+        return FleetSource(FleetReader(address).read, run_in_daemon_threads(reactor), reactor)
+
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource
         from ..web.status.overview import HistorySource, StatusOverview
 
         history = operations.history
-        source = HistorySource(history.reader, history.in_thread, reactor) if history else None
+        source = HistorySource(history.reader, history.in_thread, reactor, fleet()) if history else None
         overview = StatusOverview(server.telemetry, source, find_version("dockmirror"), started, reactor)
         return OperationsResource(
             server.telemetry,

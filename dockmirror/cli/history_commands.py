@@ -13,12 +13,13 @@ from itertools import chain
 from typing import Any
 
 import click
-from attrs import asdict, evolve
+from attrs import asdict, evolve, frozen
 
 from ..app.naming import parse_image_name
 from ..config.notation import format_size, parse_duration
 from ..config.settings import Settings
 from ..history.database import FILE_NAME
+from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
 from ..system.timestamps import format_timestamp
@@ -191,34 +192,80 @@ def _cells(pull: Pull) -> tuple[str, ...]:
 @click.command("report", short_help="Sum up what was served, fetched and saved.")
 @click.option("--last", "days", type=_Days(), default="30d", show_default=True,
               help="The number of days, today included; days end at midnight UTC.")  # fmt: skip
-@click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day"]),
+@click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day", "mirror"]),
               multiple=True, help="Sums by this only; repeatable.  [default: all but day]")  # fmt: skip
+@click.option("--fleet", "of_fleet", is_flag=True, help="Of all mirrors that share the bucket.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @json_option
 @click.pass_obj
-def report(context: Context, days: int, sections: tuple[SumKey, ...], as_csv: bool, as_json: bool) -> None:
+def report(context: Context, /, days: int, as_csv: bool, as_json: bool, **given: Any) -> None:
     """Sum up the last days: what was served, what of it was fetched from upstreams, and what the cache saved
     in bytes, requests, limited pulls and time.  The saved time is an estimate, by the upstreams' speed.
 
     Exit status: 0, or 1 when there is no history.
     """
-    reader = open_reader(context.settings)
+    sections: tuple[FleetSumKey, ...] = given["sections"]
     since = (time.time() // _DAY - days + 1) * _DAY
     with _errors():
-        keys: Sequence[SumKey] = ("day", *(sections or _SECTIONS))
-        found = {by: reader.sums(by, PullFilter(since=since), _MOST) for by in keys}
-    total = add_sums("total", found["day"])
-    if "day" not in sections:
-        del found["day"]
+        report = _read_report(context.settings, since, sections, given["of_fleet"])
     if as_json:
-        rows = {by: [_fields(each) for each in sums] for by, sums in found.items()}
-        print_json({"since": format_timestamp(since), "total": _fields(total), **rows})
+        rows = {by: [_fields(each) for each in sums] for by, sums in report.found.items()}
+        fleet = {
+            "mirrors": [{**asdict(each), "seen": format_timestamp(each.seen)} for each in report.mirrors]
+        }
+        print_json(
+            {
+                "since": format_timestamp(since),
+                "total": _fields(report.total),
+                **rows,
+                **(fleet if given["of_fleet"] else {}),
+            }
+        )
     elif as_csv:
         writer = csv.writer(sys.stdout)
-        writer.writerow(("by", *_fields(total)))
-        writer.writerows((by, *_fields(each).values()) for by, sums in found.items() for each in sums)
+        writer.writerow(("by", *_fields(report.total)))
+        writer.writerows((by, *_fields(each).values()) for by, sums in report.found.items() for each in sums)
     else:
-        _print_report(since, total, found)
+        _print_report(since, report)
+
+
+@frozen
+class _Report:
+    """The sums of a mirror, or of the mirrors of a fleet."""
+
+    total: PullSums
+    found: Mapping[FleetSumKey, Sequence[PullSums]]
+    mirrors: Sequence[FleetMirror] = ()
+
+
+def _read_report(
+    settings: Settings, since: float, sections: Sequence[FleetSumKey], of_fleet: bool
+) -> _Report:
+    """:raises HistoryError: when the history, or the bucket, cannot be read."""
+    filter = PullFilter(since=since)
+    if of_fleet:
+        fleet = _read_fleet(settings, since)
+        keys: Sequence[FleetSumKey] = sections or ("mirror", *_SECTIONS)
+        found = {by: fleet.sums(by, filter, _MOST) for by in keys}
+        return _Report(add_sums("total", fleet.sums("day", filter, _MOST)), found, fleet.mirrors())
+    if "mirror" in sections:
+        raise click.UsageError("--by mirror needs --fleet")
+    reader = open_reader(settings)
+    own: dict[FleetSumKey, Sequence[PullSums]] = {
+        by: reader.sums(by, filter, _MOST) for by in sections or _SECTIONS if by != "mirror"
+    }
+    return _Report(add_sums("total", reader.sums("day", filter, _MOST)), own)
+
+
+def _read_fleet(settings: Settings, since: float) -> FleetSums:
+    from ..app.cache import bucket_address, check_bucket_settings
+    from ..app.fleet_bucket import FleetReader
+
+    address = bucket_address(settings)
+    if address is None:
+        raise click.UsageError("--fleet needs mirrors that share a bucket: there is no 'store'")
+    check_bucket_settings(settings)
+    return FleetReader(address).read(since)
 
 
 def _fields(sums: PullSums) -> dict[str, Any]:
@@ -231,16 +278,26 @@ def _fields(sums: PullSums) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print_report(since: float, total: PullSums, found: Mapping[SumKey, Sequence[PullSums]]) -> None:
-    day = datetime.fromtimestamp(since, UTC).date()
+def _print_report(since: float, report: _Report) -> None:
+    day, total = datetime.fromtimestamp(since, UTC).date(), report.total
     served = format_size(total.cached_bytes + total.upstream_bytes)
     click.echo(
         f"Since {day} (UTC): {total.pulls:,} pulls, {total.failed:,} failed; {served} served,"
         f" {format_size(total.upstream_bytes)} fetched, {format_size(total.cached_bytes)} saved;"
         f" {total.saved_pulls:,} limited pulls and about {_hours(total.saved_seconds)} of waiting saved"
     )
+    if report.mirrors:
+        now = time.time()
+        click.echo()
+        print_table(
+            ("mirror", "version", "state", "last seen"),
+            (
+                (each.name, each.version, "up" if each.is_up(now) else "down?", format_timestamp(each.seen))
+                for each in report.mirrors
+            ),
+        )
     columns = ("pulls", "failed", "served", "fetched", "saved", "limited pulls saved", "time saved")
-    for by, sums in found.items():
+    for by, sums in report.found.items():
         if sums:
             click.echo()
             print_table((by, *columns), map(_report_cells, sums), right=columns)

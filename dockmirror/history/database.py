@@ -50,6 +50,13 @@ CREATE TABLE sums (
 CREATE TABLE pruned (time REAL NOT NULL);
 INSERT INTO pruned VALUES (0);
 """
+_FLEET = (
+    "CREATE TABLE IF NOT EXISTS fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL)",
+    "INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM fleet)",
+)
+"""Adds the state of the uploads, which older files lack."""
+OTHERS = "(others)"
+"""The key of the sums that have no key of their own."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _log = Logger()
 
@@ -129,6 +136,8 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise VersionError(f"it has version {version} of the format, and this program {_VERSION}")
+            for statement in _FLEET:
+                connection.execute(statement)
     except BaseException:
         connection.close()
         raise

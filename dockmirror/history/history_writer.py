@@ -11,7 +11,17 @@ from pathlib import Path
 from attrs import astuple, evolve, fields, frozen
 from twisted.logger import Logger
 
-from .database import BUSY_SECONDS, Sums, Word, is_broken, is_locked, open_for_writing, set_aside, transaction
+from .database import (
+    BUSY_SECONDS,
+    OTHERS,
+    Sums,
+    Word,
+    is_broken,
+    is_locked,
+    open_for_writing,
+    set_aside,
+    transaction,
+)
 from .pruning import PERIOD, HistoryBounds, prune
 from .recorder import PartReport
 from .tracker import PartState, PartSummary, began, summarize
@@ -20,7 +30,6 @@ _MAX_PENDING = 30
 """Batches that are kept while another process holds the file: half a minute."""
 _MAX_KEYS = 10_000
 """Registries, repositories or clients of a day that have sums of their own; the rest count as one."""
-_OTHERS = "(others)"
 _log = Logger()
 
 
@@ -217,7 +226,7 @@ class _Batch:
         if not isinstance(key, int):
             count = "SELECT count(*) FROM sums WHERE kind = ? AND period = ?"
             if self._execute(count, (kind, period)).fetchone()[0] >= _MAX_KEYS:
-                number = self._word(key[0], _OTHERS)
+                number = self._word(key[0], OTHERS)
                 if self._update(kind, period, number, values):
                     return
         self._execute(

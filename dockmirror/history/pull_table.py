@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
@@ -18,6 +18,9 @@ _LAST = Struct("<d")
 _HEAD = Struct("<QQ")
 """Key, and a count of the members that were ever added."""
 _CLIENT = Struct(_HEAD.format + "QQd" * _MEMBERS)
+_EMPTY = bytes(_CLIENT.size)
+_FIELDS = range(2, 2 + 3 * _MEMBERS, 3)
+"""Where the fields of each member begin."""
 _CLIENT_SIZE = 8192 * _CLIENT.size
 _NAMED = Struct("<QB23s")
 """Key of a manifest and a content that it names, whether that is a layer, and its platform."""
@@ -40,6 +43,7 @@ class ClientRecord(NamedTuple):
     """The running pulls of a client from a repository, at their place in the memory.
 
     :ivar additions: how many members were ever added.
+    :ivar members: those that were added, at most eight.
     """
 
     key: int
@@ -51,8 +55,12 @@ class ClientRecord(NamedTuple):
         """Return the offsets of a pull's members."""
         first = self.offset + _HEAD.size
         return tuple(
-            first + place * _MEMBER.size for place, each in enumerate(self.members) if each.number == number
+            [first + place * _MEMBER.size for place, each in enumerate(self.members) if each[0] == number]
         )
+
+    def has(self, number: int, name: int) -> bool:
+        """Return whether a name is a member of a pull."""
+        return (number, name) in [each[:2] for each in self.members]
 
 
 @lru_cache(maxsize=16_384)
@@ -80,8 +88,13 @@ class PullTable:
         offset, is_found = _find(self._clients, key, _CLIENT.size)
         if not is_found:
             return ClientRecord(key, offset, 0, ())
-        _, count, *fields = _CLIENT.unpack_from(self._clients, offset)
-        return ClientRecord(key, offset, count, tuple(map(Member, fields[::3], fields[1::3], fields[2::3])))
+        fields = _CLIENT.unpack_from(self._clients, offset)
+        members = []
+        for first in _FIELDS:
+            if not fields[first]:
+                break
+            members.append(Member(*fields[first : first + 3]))
+        return ClientRecord(key, offset, fields[1], tuple(members))
 
     def is_current(self, record: ClientRecord) -> bool:
         """Return whether no process has added a member since the record was read."""
@@ -93,26 +106,26 @@ class PullTable:
             for position in positions:
                 _LAST.pack_into(self._clients, position + 16, now)
 
-    def add(self, record: ClientRecord, number: int, name: int, now: float) -> ClientRecord:
-        """Add a manifest or a tag to a pull, in place of the oldest member; return the record after that."""
-        members = list(record.members or (Member(0, 0, 0.0),) * _MEMBERS)
-        known = (place for place, each in enumerate(members) if each[:2] == (number, name))
-        place = next(known, -1)
-        if place >= 0:
-            self.touch(record.positions(number), record, now)
-            return record
-        place = min(range(_MEMBERS), key=lambda each: members[each].last)
-        members[place] = Member(number, name, now)
-        count = record.additions + 1
-        if record.members:
-            _MEMBER.pack_into(
-                self._clients, record.offset + _HEAD.size + place * _MEMBER.size, *members[place]
-            )
+    def add(self, record: ClientRecord, number: int, names: Iterable[int], now: float) -> ClientRecord:
+        """Add manifests or tags to a pull, in place of the oldest members; return the record after that."""
+        members, count, is_known = list(record.members), record.additions, False
+        if not members:
+            self._clients[record.offset : record.offset + _CLIENT.size] = _EMPTY
+        for name in names:
+            if record.has(number, name):
+                is_known = True
+                continue
+            place = len(members) if len(members) < _MEMBERS else _oldest(members)
+            members[place : place + 1] = [Member(number, name, now)]
+            position = record.offset + _HEAD.size + place * _MEMBER.size
+            _MEMBER.pack_into(self._clients, position, number, name, now)
+            count += 1
+        if count != record.additions:
             _HEAD.pack_into(self._clients, record.offset, record.key, count)
-        else:
-            fields = (field for each in members for field in each)
-            _CLIENT.pack_into(self._clients, record.offset, record.key, count, *fields)
-        return ClientRecord(record.key, record.offset, count, tuple(members))
+            record = ClientRecord(record.key, record.offset, count, tuple(members))
+        if is_known:
+            self.touch(record.positions(number), record, now)
+        return record
 
     def named(self, manifest: int, content: int) -> Named | None:
         """Return what a manifest says of a content; None if it does not name it."""
@@ -128,6 +141,10 @@ class PullTable:
             offset = _find(self._named, key, _NAMED.size)[0]
             platform = each.platform.encode("ascii", "replace")[:23]
             _NAMED.pack_into(self._named, offset, key, each.is_layer, platform)
+
+
+def _oldest(members: Sequence[Member]) -> int:
+    return min(range(len(members)), key=lambda place: members[place].last)
 
 
 def _find(memory: memoryview, key: int, size: int) -> tuple[int, bool]:

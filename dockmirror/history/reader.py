@@ -89,11 +89,7 @@ class SqliteHistory:
                 _sum_pulls(connection, by, filter, self._now()) if is_kept
                 else _sum_periods(connection, by, filter)
             )  # fmt: skip
-        speed = sum(row[8] for row in rows) / max(1, sum(row[4] for row in rows))
-        found = [_sums(by, row, speed) for row in rows]
-        if by in _SECONDS:
-            return found[-limit:]
-        return sorted(found, key=lambda each: (-each.cached_bytes - each.upstream_bytes, each.key))[:limit]
+        return make_sums(by, rows, limit)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -104,7 +100,19 @@ class SqliteHistory:
             raise HistoryError(f"the history {self._path} cannot be read: {error}") from None
 
 
-def _sums(by: SumKey, row: Any, speed: float) -> PullSums:
+def make_sums(by: str, rows: Sequence[Any], limit: int) -> Sequence[PullSums]:
+    """Return the sums of rows: hours and days as they come, others by bytes, largest first.
+
+    :param rows: a key and the amounts, the last of which are the upstreams' milliseconds.
+    """
+    speed = sum(row[8] for row in rows) / max(1, sum(row[4] for row in rows))
+    found = [_sums(by, row, speed) for row in rows]
+    if by in _SECONDS:
+        return found[-limit:]
+    return sorted(found, key=lambda each: (-each.cached_bytes - each.upstream_bytes, each.key))[:limit]
+
+
+def _sums(by: str, row: Any, speed: float) -> PullSums:
     """:param speed: milliseconds for each byte out of the upstream."""
     key, pulls, failed, cached, fetched, saved_requests, saved_pulls, milliseconds, _ = row
     if by in _SECONDS:
@@ -115,12 +123,15 @@ def _sums(by: SumKey, row: Any, speed: float) -> PullSums:
     )  # fmt: skip
 
 
+def period_of(filter: PullFilter, seconds: int) -> tuple[int, int]:
+    """Return the first period that the filter's time touches, and the end, which is excluded."""
+    return int(filter.since // seconds), 2**62 if isinf(filter.until) else -int(-filter.until // seconds)
+
+
 def _sum_periods(connection: sqlite3.Connection, by: SumKey, filter: PullFilter) -> list[Any]:
     """Return the sums of all pulls in the hours or days that the filter's time touches."""
     kind = _KINDS[by]
-    seconds = 3600 if kind is Sums.HOUR else 86_400
-    first = int(filter.since // seconds)
-    last = 2**62 if isinf(filter.until) else -int(-filter.until // seconds)
+    first, last = period_of(filter, 3600 if kind is Sums.HOUR else 86_400)
     key = {"hour": "period", "day": "period / 24"}.get(by, "word.text")
     return connection.execute(
         f"SELECT {key}, {_OF_SUMS} FROM sums LEFT JOIN word ON word.id = sums.key"  # noqa: S608

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import count
 
 from attrs import define, evolve, field
@@ -44,6 +45,8 @@ _MANIFEST_LIMIT = 4 * 1024 * 1024
 _REASON_LENGTH = 300
 _UNNAMED = Named(False, "")
 _CLIENT_LEFT = "the client closed the connection before the end"
+_stored_client = lru_cache(maxsize=8192)(stored_client)
+_normalize_host = lru_cache(maxsize=1024)(normalize_host)
 
 
 @define(eq=False)
@@ -187,7 +190,8 @@ class PullRecorder:
         """Find the pull that a request joins, and return whether it begins a new one."""
         is_manifest = isinstance(target, Manifest)
         name = hash_text(str(target.reference if isinstance(target, Manifest) else target.digest))
-        record = self._table.find(hash_text(f"{client.address} {client.user} {registry}/{target.repository}"))
+        address = int(client.address) if client.address else None
+        record = self._table.find(hash_text(f"{address} {client.user} {registry}/{target.repository.name}"))
         named = _UNNAMED
 
         def is_named_by(manifest: int) -> bool:
@@ -197,7 +201,7 @@ class PullRecorder:
             return found is not None
 
         number = find_pull(record.members, name, is_named_by, now)
-        is_first = is_manifest and (number is None or (number, name) in {each[:2] for each in record.members})
+        is_first = is_manifest and (number is None or record.has(number, name))
         is_new = number is None and is_manifest
         if is_new:
             number = make_number(now, self.process, next(self._count))
@@ -243,21 +247,20 @@ class PullRecorder:
         if part.is_recent and content.digest == digest:
             return
         content.digest, name, number = digest, hash_text(digest), content.number
-        last = [each.last for each in content.record.members if each.number == number]
-        if part.head and last:
-            if (number, name) not in {each[:2] for each in content.record.members}:
-                self._add(content, name, max(last))
+        last = [each.last for each in content.record.members if each.number == number] if part.head else []
+        if last:
+            if not content.record.has(number, name):
+                self._add(content, (name,), max(last))
             return
         content.touched = self._clock.seconds()
-        for each in dict.fromkeys((content.name, name)):
-            self._add(content, each, content.touched)
+        self._add(content, {content.name, name}, content.touched)
 
-    def _add(self, content: _Content, name: int, last: float) -> None:
-        """Add a name to the content's pull in the table, where others may have changed it meanwhile."""
+    def _add(self, content: _Content, names: Iterable[int], last: float) -> None:
+        """Add names to the content's pull in the table, where others may have changed it meanwhile."""
         record = content.record
         if not self._table.is_current(record):
             record = self._table.find(record.key)
-        content.record = self._table.add(record, content.number, name, last)
+        content.record = self._table.add(record, content.number, names, last)
         content.positions = content.record.positions(content.number)
 
     def _knows_names(self, part: _Part) -> bool:
@@ -282,7 +285,7 @@ class PullRecorder:
             if part.is_counted:
                 self._report(content).gets -= 1
             if part.is_new:
-                self._add(content, content.name, now)
+                self._add(content, (content.name,), now)
             return
         report = self._progress(part, now)
         if part.head:
@@ -295,7 +298,7 @@ class PullRecorder:
             return
         is_known, content.touched = content.touched > 0, now
         if part.is_manifest and not is_known:
-            self._add(content, content.name, now)
+            self._add(content, (content.name,), now)
         else:
             self._table.touch(content.positions, content.record, now)
 
@@ -341,8 +344,8 @@ class PullRecorder:
         if content.report is None:
             client = content.client
             content.report = PartReport(
-                content.number, content.name, stored_client(client.address, self._detail), client.user or "",
-                normalize_host(client.host), content.registry, content.target.repository.name,
+                content.number, content.name, _stored_client(client.address, self._detail), client.user or "",
+                _normalize_host(client.host), content.registry, content.target.repository.name,
                 content.reference, content.is_first, platform=content.named.platform,
             )  # fmt: skip
             self._reports.append(content.report)

@@ -35,6 +35,7 @@
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
       last_used/<anything>                        in a bucket: contents and when they were last used
+      fleet/<day>/<history>                       in a bucket: the sums of a mirror's pulls in that day
       expiry/<day>                                in a bucket: made by the mirror that runs that day's expiry
 
 A link holds ``sha256:<hex>`` without a line end, which an ordinary registry would not accept.
@@ -75,6 +76,7 @@ WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
 LAST_USED = _OURS / "last_used"
 EXPIRY_RUNS = _OURS / "expiry"
+FLEET = _OURS / "fleet"
 TAG_HISTORIES = _OURS / "tag_history"
 TAG_HISTORY_LOCK = _OURS / "tag_history.lock"
 TAG_POLL_LOCK = _OURS / "tag_poll.lock"
@@ -145,6 +147,18 @@ def tag_hold(name: str) -> PurePosixPath:
 
 def document(name: str) -> PurePosixPath:
     return DOCUMENTS / _escape(name)
+
+
+def fleet_day(day: int, history: str) -> PurePosixPath:
+    """Return the path of a mirror's sums of a day, which is counted since the epoch."""
+    return FLEET / str(day) / history
+
+
+def parse_fleet_day(key: str) -> int | None:
+    """Return the day of such a path; None if it is none."""
+    path = PurePosixPath(key)
+    day = path.parent.name
+    return int(day) if path.parent.parent == FLEET and day.isdecimal() else None
 
 
 def recall(digest: Digest) -> PurePosixPath:

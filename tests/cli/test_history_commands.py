@@ -53,6 +53,11 @@ def written(tmp_path: Path) -> Written:
     return history
 
 
+def test_the_fleet_needs_a_bucket(written: Written) -> None:
+    assert "there is no 'store'" in written.run("report", "--fleet", code=2).stderr
+    assert "--by mirror needs --fleet" in written.run("report", "--by", "mirror", code=2).stderr
+
+
 def test_pulls_are_listed_oldest_first(written: Written) -> None:
     lines = written.run("history").stdout.splitlines()
     assert lines[0].split() == ["time", "client", "image", "size", "layers", "cached", "seconds", "outcome"]

@@ -71,6 +71,15 @@ class BlockingBucket:
         body = ObjectReader(result, self._make_read_step(key))
         return StoredObject(meta["size"], meta["last_modified"].timestamp(), metadata, body)
 
+    def read(self, key: str) -> bytes | None:
+        """Read a small object; None if there is none."""
+        import obstore
+
+        try:
+            return bytes(obstore.get(self._client, key).bytes())
+        except FileNotFoundError:
+            return None
+
     def read_first_byte(self, key: str) -> None:
         """Read one byte of an object, unless it is missing or empty."""
         found = self.get(key, {"head": True})

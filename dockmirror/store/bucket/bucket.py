@@ -261,10 +261,10 @@ def _to_unavailable(error: Exception, record_failure: RecordFailure) -> Exceptio
     """Convert obstore's and OS errors to ``BucketUnavailable``; a missing file is a missing bucket."""
     from obstore.exceptions import BaseError
 
-    return record_failure(_reason(error)) if isinstance(error, BaseError | OSError) else error
+    return record_failure(describe_error(error)) if isinstance(error, BaseError | OSError) else error
 
 
-def _reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the error's first line without signed query strings."""
     return _QUERY_STRING.sub("", str(error).partition("\n")[0].strip()) or type(error).__name__
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ...concurrency.caching import SingleFlight
+from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
 from ...status.status_values import WorkerState
 from ...store.threads import RunInThread
@@ -22,6 +24,21 @@ _TTL = 10.0
 """Seconds for which sums are reused; the running pulls are read anew each time."""
 _MOST_RUNNING = 30
 _MOST_NAMES = 10
+FLEET_PERIOD = 60.0
+"""Seconds after which the sums of the fleet are read again."""
+
+
+@frozen
+class FleetSummary:
+    """The mirrors that share a bucket.
+
+    :ivar week: the sums of the last seven days by mirror.
+    :ivar error: a sentence that says why the bucket could not be read the last time.
+    """
+
+    mirrors: Sequence[FleetMirror] = ()
+    week: Sequence[PullSums] = ()
+    error: str = ""
 
 
 @frozen
@@ -31,6 +48,7 @@ class HistorySummary:
     :ivar week: the sums of the last seven days by registry; ``clients`` and ``images`` are the largest ones.
     :ivar running: the pulls under way, newest first.
     :ivar error: a sentence that says why the history cannot be read; empty if it can.
+    :ivar fleet: None if there is no bucket.
     """
 
     week: Sequence[PullSums] = ()
@@ -40,6 +58,7 @@ class HistorySummary:
     days: Sequence[PullSums] = ()
     running: Sequence[Pull] = ()
     error: str = ""
+    fleet: FleetSummary | None = None
 
     @property
     def total(self) -> PullSums:
@@ -47,10 +66,55 @@ class HistorySummary:
         return add_sums("", self.week)
 
 
-class HistorySource:
-    """Reads the summary in threads; all viewers share what was read."""
+class FleetSource:
+    """Reads the sums of the fleet once a minute while somebody looks at them; nobody waits for the bucket.
 
-    def __init__(self, reader: HistoryReader, in_thread: RunInThread, clock: IReactorTime) -> None:
+    :param read: returns the sums since a time; it blocks.
+    """
+
+    def __init__(
+        self, read: Callable[[float], FleetSums], in_thread: RunInThread, clock: IReactorTime
+    ) -> None:
+        self._read = read
+        self._in_thread = in_thread
+        self._clock = clock
+        self._summary = FleetSummary()
+        self._started: float | None = None
+        self._is_reading = False
+
+    def summary(self) -> FleetSummary:
+        """Return what was read last."""
+        now = self._clock.seconds()
+        is_due = self._started is None or not 0 <= now - self._started < FLEET_PERIOD
+        if is_due and not self._is_reading:
+            self._started, self._is_reading = now, True
+            Deferred.fromCoroutine(self._refresh(now))
+        return self._summary
+
+    async def _refresh(self, now: float) -> None:
+        try:
+            sums = await self._in_thread(partial(self._read, now - WEEK))
+            self._summary = FleetSummary(sums.mirrors(), sums.sums("mirror", PullFilter(since=now - WEEK)))
+        except HistoryError as error:
+            self._summary = evolve(self._summary, error=str(error))
+        finally:
+            self._is_reading = False
+
+
+class HistorySource:
+    """Reads the summary in threads; all viewers share what was read.
+
+    :param fleet: None if the mirror shares no bucket.
+    """
+
+    def __init__(
+        self,
+        reader: HistoryReader,
+        in_thread: RunInThread,
+        clock: IReactorTime,
+        fleet: FleetSource | None = None,
+    ) -> None:
+        self._fleet = fleet
         self._reader = reader
         self._in_thread = in_thread
         self._clock = clock
@@ -58,7 +122,8 @@ class HistorySource:
         self._sums: tuple[float, HistorySummary] | None = None
 
     async def summary(self) -> HistorySummary:
-        return await self._flights.get(None, self._read)
+        summary = await self._flights.get(None, self._read)
+        return evolve(summary, fleet=self._fleet.summary()) if self._fleet else summary
 
     async def _read(self) -> HistorySummary:
         now = self._clock.seconds()

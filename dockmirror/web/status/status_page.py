@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import define, field
 from twisted.web.template import Tag, tags
@@ -25,7 +25,14 @@ from ..pages.page import (
     table,
 )
 from .overview import Status, StatusOverview
-from .status_sections import render_cache, render_mirror, render_running, render_sums, render_traffic
+from .status_sections import (
+    render_cache,
+    render_fleet,
+    render_mirror,
+    render_running,
+    render_sums,
+    render_traffic,
+)
 from .status_text import (
     describe_failure,
     describe_last_request,
@@ -50,13 +57,14 @@ def render_status(status: Status, host: str, say: Language) -> Tag:
     header = parts.pop("header")
     stale = tags.p(say("status.stale"), id="stale", role="status", hidden="")
     return render_page(
-        f"{host}: {say('status')}", say, header, _contents(say), Tag("main")(*parts.values()), stale,
+        f"{host}: {say('status')}", say, header, _contents(parts, say), Tag("main")(*parts.values()), stale,
         look=ASSETS,
     )  # fmt: skip
 
 
 def render_parts(status: Status, host: str, say: Language) -> dict[str, Tag]:
     """Return the parts of the page that change, by their CSS selectors."""
+    fleet = status.history.fleet if status.history else None
     return {
         "header": _header(status, host, say),
         "#fetches": _fetches(status, say),
@@ -65,6 +73,7 @@ def render_parts(status: Status, host: str, say: Language) -> dict[str, Tag]:
         "#cache": render_cache(status, say),
         "#clients": render_sums("clients", status, say),
         "#images": render_sums("images", status, say),
+        **({"#fleet": render_fleet(status, fleet, say)} if fleet else {}),
         "#mirror": render_mirror(status, say),
     }
 
@@ -81,11 +90,8 @@ def _header(status: Status, host: str, say: Language) -> Tag:
     )
 
 
-_SECTIONS = ("fetches", "traffic", "registries", "cache", "clients", "images", "mirror")
-
-
-def _contents(say: Language) -> Tag:
-    items = (tags.li(tags.a(say(f"status.{name}"), href=f"#{name}")) for name in _SECTIONS)
+def _contents(parts: Iterable[str], say: Language) -> Tag:
+    items = (tags.li(tags.a(say(f"status.{part.removeprefix('#')}"), href=part)) for part in parts)
     return tags.nav(tags.ul(*items), **{"aria-label": say("contents")})
 
 

@@ -11,11 +11,12 @@ from ...history.pulls import Pull, PullSums
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
 from .charts import Step, make_bars, render_chart
-from .overview import DAYS, HOURS, WEEKS, HistorySummary, Status
+from .overview import DAYS, HOURS, WEEKS, FleetSummary, HistorySummary, Status
 from .status_text import (
     SUM_COLUMNS,
     describe_expiry,
     describe_running,
+    fleet_rows,
     format_percent,
     format_sums,
     format_uptime,
@@ -63,6 +64,18 @@ def render_sums(name: str, status: Status, say: Language) -> Tag:
     columns = [say(f"status.column.{each}") for each in (name, *SUM_COLUMNS)]
     rows = (render_row(each.key or say("status.unnamed"), format_sums(each), columns) for each in sums)
     return part(table(columns, rows, "numbers"))
+
+
+def render_fleet(status: Status, fleet: FleetSummary, say: Language) -> Tag:
+    """Return the section of the mirrors that share the bucket."""
+    part = section("fleet", say("status.fleet"))
+    if fleet.error:
+        part(tags.p(inline_code(fleet.error), class_="bad"))
+    if not fleet.mirrors:
+        return part(tags.p(say("status.fleet.none"), class_="none"))
+    columns = [say(f"status.column.{each}") for each in ("mirror", "version", "seen", *SUM_COLUMNS)]
+    rows = (render_row(name, numbers, columns) for name, *numbers in fleet_rows(fleet, status.now, say))
+    return part(tags.p(say("status.fleet.what"), class_="note"), table(columns, rows, "numbers"))
 
 
 def _available(part: Tag, history: HistorySummary | None, say: Language) -> HistorySummary | None:

@@ -12,14 +12,14 @@ from attrs import asdict
 
 from ...client_config.snippet import HUB
 from ...config.notation import format_size
-from ...history.pulls import Pull, PullSums
+from ...history.pulls import Pull, PullSums, add_sums
 from ...status.status_values import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
 from ...system.timestamps import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
-from .overview import HistorySummary, Status
+from .overview import FleetSummary, HistorySummary, Status
 
-_TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "started", "time", "told"}
+_TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "seen", "started", "time", "told"}
 """The fields of the JSON that hold times."""
 _WEEK = 7 * 86_400
 _ORDER = ("failing", "resting", "offline", "reachable", "unasked")
@@ -127,6 +127,18 @@ def format_sums(sums: PullSums) -> list[str]:
     return [f"{sums.pulls:,}", f"{sums.failed:,}", format_size(sent), share]
 
 
+def fleet_rows(fleet: FleetSummary, now: float, say: Language) -> Iterator[list[str]]:
+    """Return the cells of each mirror and, of several, of their total."""
+    none = PullSums("", 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+    sums = {each.key: each for each in fleet.week}
+    for mirror in fleet.mirrors:
+        seen = say("status.fleet.seen", age=_ago(mirror.seen, now))
+        state = seen if mirror.is_up(now) else say("status.fleet.gone", seen=seen)
+        yield [mirror.name, mirror.version, state, *format_sums(sums.get(mirror.name, none))]
+    if fleet.mirrors[1:]:
+        yield [say("status.fleet.total"), "", "", *format_sums(add_sums("", fleet.week))]
+
+
 def describe_expiry(certificate: CertificateStatus, now: float, say: Language) -> str:
     """Say when a certificate expires."""
     if not certificate.expires:
@@ -151,6 +163,7 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
     """
     lead = say(f"status.{status.state.status.replace(' ', '_')}", store=status.state.store)
     week = describe_week(status.history, say)
+    fleet = status.history.fleet if status.history else None
     parts = [
         [f"{host}: {say('status')}", lead, *([week] if week else [])],
         [say("status.fetches"), *_fetches(status, say)],
@@ -160,6 +173,7 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
         [say("status.usage"), *_usage(status, say)],
         [say("status.clients"), *_sums("clients", status, say)],
         [say("status.images"), *_sums("images", status, say)],
+        *([[say("status.fleet"), *_fleet(fleet, status.now, say)]] if fleet else []),
         [say("status.mirror"), *_mirror(status, say)],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
@@ -244,6 +258,13 @@ def _sums(name: str, status: Status, say: Language) -> list[str]:
     return align_columns([head, *rows]) if rows else [f"    {say('status.no_pulls')}"]
 
 
+def _fleet(fleet: FleetSummary, now: float, say: Language) -> list[str]:
+    rows = [*fleet_rows(fleet, now, say)]
+    head = [say(f"status.column.{each}") for each in ("mirror", "version", "seen", *SUM_COLUMNS)]
+    table = align_columns([head, *rows]) if rows else [f"    {say('status.fleet.none')}"]
+    return [*([f"    {fleet.error}"] if fleet.error else []), *table]
+
+
 def _mirror(status: Status, say: Language) -> list[str]:
     rows = [
         [say("status.version"), status.version],
@@ -277,7 +298,8 @@ def render_status_json(status: Status) -> str:
 def _history(history: HistorySummary | None) -> dict[str, Any] | None:
     if history is None:
         return None
-    return {**asdict(history), "running": _format_times([asdict(each) for each in history.running])}
+    fields = asdict(history)
+    return {**fields, "running": _format_times(fields["running"]), "fleet": _format_times(fields["fleet"])}
 
 
 def _format_times(value: Any, key: str = "") -> Any:

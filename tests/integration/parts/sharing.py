@@ -71,6 +71,7 @@ class Sharing:
             "store": self.seaweedfs.url(self.prefix),
             "store_endpoint": self.front.url,
             "operations": f"tcp:{operations}:interface=127.0.0.1",
+            "history": False,  # whose sums are requests, too
         }
         mirror = Mirror(directory, machine, upstreams, **{**shared, **settings})
         self._stack.enter_context(mirror)
@@ -142,6 +143,12 @@ def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]
 def state(mirror: Mirror) -> dict[str, Any]:
     """The document that ``/readyz`` of a mirror answers."""
     found: dict[str, Any] = json.loads(_operations(mirror, "/readyz"))
+    return found
+
+
+def status(mirror: Mirror) -> dict[str, Any]:
+    """The document that ``/status.json`` of a mirror answers."""
+    found: dict[str, Any] = json.loads(_operations(mirror, "/status.json"))
     return found
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from dockmirror.history.fleet import FleetDay, FleetSums
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey, add_sums
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.overview import HistorySource, HistorySummary, StatusOverview
+from dockmirror.web.status.overview import (
+    FleetSource,
+    FleetSummary,
+    HistorySource,
+    HistorySummary,
+    StatusOverview,
+)
 from tests.stacks import now
 from tests.store.threads import inline
 
 DAY = 86_400
+T = TypeVar("T")
 
 
 class CountedSource:
@@ -90,6 +101,52 @@ def test_a_history_that_fails_is_read_again() -> None:
     assert now(source.summary()) == HistorySummary(error="it is broken")
     history.error = ""
     assert now(source.summary()).error == ""
+
+
+class CountedFleet:
+    """Sums whose mirror is the number of the call, or which cannot be read."""
+
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+        self.error = ""
+
+    def __call__(self, since: float) -> FleetSums:
+        self.calls.append(since)
+        if self.error:
+            raise HistoryError(self.error)
+        rows = {"hour": [(1000 * 24, 1, *[0] * 7)]}
+        return FleetSums([FleetDay(1000, f"{len(self.calls)}", "1.0", since, rows)])
+
+
+def test_the_fleet_is_read_once_a_minute_and_nobody_waits_for_it() -> None:
+    """The last sums stay when the bucket fails."""
+    clock, fleet, waiting = Clock(), CountedFleet(), Deferred[None]()
+    clock.advance(1000 * DAY)
+
+    async def slow(call: Callable[[], T], /) -> T:
+        await waiting
+        return call()
+
+    source = HistorySource(CountedHistory(), inline, clock, FleetSource(fleet, slow, clock))
+    assert now(source.summary()).fleet == FleetSummary()
+    clock.advance(600)
+    assert now(source.summary()).fleet == FleetSummary()
+    waiting.callback(None)
+    summary = now(source.summary()).fleet
+    assert summary is not None
+    assert ([each.name for each in summary.mirrors], [each.key for each in summary.week]) == (["2"], ["2"])
+    assert fleet.calls == [993 * DAY, 993 * DAY + 600]
+    fleet.error = "the bucket fails"
+    clock.advance(60)
+    for _ in range(3):
+        failed = now(source.summary()).fleet
+    assert failed == evolve(summary, error="the bucket fails")
+    clock.advance(60)
+    fleet.error = ""
+    now(source.summary())
+    recovered = now(source.summary()).fleet
+    assert recovered is not None
+    assert ([each.name for each in recovered.mirrors], recovered.error) == (["4"], "")
 
 
 def test_sums_are_added_column_by_column() -> None:

@@ -14,6 +14,7 @@ import pytest
 from attrs import evolve
 from twisted.web.template import flattenString
 
+from dockmirror.history.fleet import FleetMirror
 from dockmirror.history.pulls import Pull, PullSums
 from dockmirror.status.status_values import (
     AddressStatus,
@@ -28,7 +29,7 @@ from dockmirror.status.status_values import (
 )
 from dockmirror.web.pages.page import LANGUAGES, Language
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.overview import HistorySummary, Status
+from dockmirror.web.status.overview import FleetSummary, HistorySummary, Status
 from dockmirror.web.status.status_page import render_status
 from dockmirror.web.status.status_text import (
     describe_failure,
@@ -189,6 +190,40 @@ def test_every_section_has_a_sentence_for_no_data(code: str) -> None:
     assert say("status.no_fetches") in written
     assert written.count(say("status.no_pulls")) == 3
     assert "—" not in written
+
+
+FLEET = FleetSummary(
+    [FleetMirror("mirror-a", "1.2.3", 4.0), FleetMirror("mirror-b", "1.2.2", -4000.0)],
+    [evolve(DAY, key="mirror-a")],
+)
+
+
+def test_the_mirrors_of_a_fleet_are_listed_with_their_total() -> None:
+    """One that was not seen for long may be down."""
+    status = make_status(WorkerState(), history=evolve(HISTORY, fleet=FLEET))
+    root = page(status)
+    shown = text(root, "fleet")
+    assert "mirror-a1.2.36 s ago1211.0 kB90 %" in shown
+    assert "mirror-b1.2.2down? 67 min ago000 B—" in shown
+    assert shown.endswith("total1211.0 kB90 %")
+    assert "#fleet" in {each.get("href") for each in root.iter("a")}
+    lines = [line.split() for line in render_status_text(status, "m", ENGLISH).splitlines()]
+    assert ["mirror-a", "1.2.3", "6", "s", "ago", "12", "1", "1.0", "kB", "90", "%"] in lines
+    (seen, _) = json.loads(render_status_json(status))["history"]["fleet"]["mirrors"]
+    assert seen == {"name": "mirror-a", "version": "1.2.3", "seen": "1970-01-01T00:00:04.000+00:00"}
+    one = page(
+        make_status(WorkerState(), history=evolve(HISTORY, fleet=evolve(FLEET, mirrors=FLEET.mirrors[:1])))
+    )
+    assert "total" not in text(one, "fleet")
+
+
+def test_a_fleet_without_sums_and_a_failing_bucket_say_so() -> None:
+    fleet = FleetSummary(error="the bucket fails")
+    status = make_status(WorkerState(), history=HistorySummary(error="the disk is gone", fleet=fleet))
+    for shown in (text(page(status), "fleet"), render_status_text(status, "m", ENGLISH)):
+        assert "the bucket fails" in shown
+        assert "No mirror has told its sums yet" in shown
+    assert all(each.get("id") != "fleet" for each in page(make_status(WorkerState())).iter())
 
 
 def test_a_history_that_cannot_be_read_says_why() -> None:
