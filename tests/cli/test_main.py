@@ -117,7 +117,14 @@ def test_changes_are_printed_as_json(shop: Shop, tmp_path: Path) -> None:
     name, archive = f"{NGINX}:1.27", tmp_path / "nginx.tar"
     assert shop.json("pin", "nginx:1.27") == {"pinned": [name]}
     exported = shop.json("export", "nginx:1.27", "-o", str(archive))
-    assert exported == {"output": str(archive), "size": archive.stat().st_size, "images": [name]}
+    assert exported == {
+        "output": str(archive),
+        "size": archive.stat().st_size,
+        "files": ["nginx.tar"],
+        "images": [name],
+        "contents": 4,
+        "assumed": [],
+    }
     deleted = shop.json("rm", "--yes", "nginx:1.27")
     assert (deleted["deleted"][0]["repository"], deleted["deleted"][0]["tags"]) == (str(NGINX), ["1.27"])
     assert deleted["freed"] == 0  # the index of the other tag has it too

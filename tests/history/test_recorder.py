@@ -297,7 +297,8 @@ def test_sums_of_random_traffic_agree_with_the_metrics_and_the_log(mirror: Mirro
         value
         for each in metrics
         for (name, labels), value in each.items()
-        if name == "dockmirror_cache_results_total" and labels[1] in ("hit", "redirected")
+        if name == "dockmirror_cache_results_total"
+        and labels[1] in ("hit", "stale_while_revalidate", "redirected")
     )
     assert sum(each.saved_requests for each in sums) == hits
     errors = sum(line["bytes"] for line in lines) - sum(sent)
