@@ -13,7 +13,10 @@ from twisted.logger import Logger
 
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
+from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError
+from ..oci.media import EVERYTHING
+from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..store import warm_ups
 from ..store.threads import RunInThread
@@ -63,6 +66,26 @@ class WarmUpRunner(PeriodicTask):
 
     async def _run(self, warm_up: WarmUp) -> None:
         await self._write(warm_up, "running")
+        ended = await (self._ask_tag(warm_up) if warm_up.tag_only else self._pull(warm_up))
+        await self._write(ended, "failed" if ended.error else "done")
+        _log.info("warm-up of {image}: {result}", image=warm_up.image, result=ended.error or "done")
+
+    async def _ask_tag(self, warm_up: WarmUp) -> WarmUp:
+        """Have the upstream asked what the tag names, however fresh that is."""
+        target = Manifest(warm_up.repository, warm_up.reference)
+        request = RegistryRequest(target, accept=EVERYTHING, revalidate=True)
+        try:
+            answer = await self._registry().fetch(request)
+        except RegistryError as refused:
+            return evolve(warm_up, error=refused.summary)
+        answer.body.discard()
+        digest = answer.body.descriptor.digest
+        if answer.cache is not None and answer.cache.result in (CacheResult.STALE, CacheResult.HIT):
+            reason = answer.cache.stale_reason or "the upstream was not asked"
+            return evolve(warm_up, error=reason, digest=str(digest or ""))
+        return evolve(warm_up, manifests=1, digest=str(digest or ""))
+
+    async def _pull(self, warm_up: WarmUp) -> WarmUp:
         wanted = Wanted(
             warm_up.repository, warm_up.reference, warm_up.platforms, warm_up.referrers, warm_up.refresh
         )
@@ -73,9 +96,7 @@ class WarmUpRunner(PeriodicTask):
             error = explain_missing(missing) or ""
         except RegistryError as refused:
             error = refused.summary
-        ended = evolve(warm_up, error=error, **asdict(pulled))
-        await self._write(ended, "failed" if error else "done")
-        _log.info("warm-up of {image}: {result}", image=warm_up.image, result=error or "done")
+        return evolve(warm_up, error=error, **asdict(pulled))
 
     async def _write(self, warm_up: WarmUp, state: State) -> None:
         changed = evolve(warm_up, state=state, changed=self._clock.seconds())

@@ -167,11 +167,6 @@ class PackedImage:
     blobs: Mapping[Digest, int]
 
 
-def plan_archive(images: Sequence[PackedImage]) -> ArchivePlan:
-    """Plan one archive of all images; the same images always give the same bytes."""
-    return plan_tar(plan_layout(images))
-
-
 def plan_layout(images: Sequence[PackedImage], left_out: Collection[Digest] = ()) -> dict[str, Piece]:
     """Plan the files of an OCI image layout with all images, by their paths.
 

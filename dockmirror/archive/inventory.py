@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from .archive_plan import PackedImage
+from .archive_plan import ArchivePlan, PackedImage, Piece, plan_layout, plan_tar
 
 INVENTORY = "dockmirror.json"
 _VERSION = 1
@@ -77,3 +77,16 @@ def make_inventory(images: Sequence[PackedImage], earlier: Inventory) -> Invento
     blobs = {digest for each in images for digest in each.blobs}
     named = {**earlier.images, **{each.name: each.root for each in images}}
     return Inventory(named, frozenset(manifests | (blobs - earlier.known)), earlier.known)
+
+
+def plan_export(images: Sequence[PackedImage], earlier: Inventory) -> dict[str, Piece]:
+    """Plan the files of an archive, without the blobs of earlier ones, and with its list."""
+    return {
+        **plan_layout(images, earlier.known),
+        INVENTORY: bytes(make_inventory(images, earlier)),
+    }
+
+
+def plan_archive(images: Sequence[PackedImage]) -> ArchivePlan:
+    """Plan one archive of all images; the same images always give the same bytes."""
+    return plan_tar(plan_export(images, Inventory()))

@@ -22,7 +22,6 @@ from ..archive.archive_plan import (
     PackedImage,
     Piece,
     piece_size,
-    plan_layout,
     plan_tar,
     read_archive,
 )
@@ -35,7 +34,7 @@ from ..archive.checksums import (
     load_signer,
 )
 from ..archive.image_archive import ImageArchive
-from ..archive.inventory import INVENTORY, Inventory, make_inventory, select_new
+from ..archive.inventory import INVENTORY, Inventory, make_inventory, plan_export, select_new
 from ..config.notation import format_size, parse_bytes
 from ..oci.manifest import Platform
 from ..store.packed_images import open_contents
@@ -150,8 +149,7 @@ def export(
     root = find_store(settings)
     packed = select_new(selection.pack(settings, root), earlier)
     inventory = make_inventory(packed, earlier)
-    layout = plan_layout(packed, earlier.known)
-    layout[INVENTORY] = bytes(inventory)
+    layout = plan_export(packed, earlier)
     try:
         written = _write_output(layout, open_contents(root), output, sign)
     except ArchiveContentError as error:

@@ -35,6 +35,8 @@ class WarmUp:
     :ivar error: says why it failed.
     :ivar held: of a finished pull, the blobs that the cache had already; ``fetched``, the others.
     :ivar bytes: the size of those that were fetched.
+    :ivar tag_only: True to ask only what the tag names, and to pull no blobs.
+    :ivar digest: what it names, once the upstream has been asked; empty for a pull.
     """
 
     id: str
@@ -51,6 +53,8 @@ class WarmUp:
     held: int = 0
     fetched: int = 0
     bytes: int = 0
+    tag_only: bool = False
+    digest: str = ""
 
     @property
     def image(self) -> str:
@@ -75,6 +79,8 @@ class WarmUp:
             "fetched": self.fetched,
             "bytes": self.bytes,
             "error": self.error or None,
+            "tag_only": self.tag_only,
+            "digest": self.digest or None,
         }
 
 
@@ -152,7 +158,12 @@ def _parse(data: bytes) -> WarmUp | None:
             fields["changed"],
             fields["state"],
             fields["error"] or "",
-            *(fields[name] for name in ("manifests", "held", "fetched", "bytes")),
+            manifests=fields["manifests"],
+            held=fields["held"],
+            fetched=fields["fetched"],
+            bytes=fields["bytes"],
+            tag_only=fields.get("tag_only", False),
+            digest=fields.get("digest") or "",
         )
     except (ValueError, KeyError, TypeError, RegistryError):
         return None

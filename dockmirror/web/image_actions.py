@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..archive.archive_plan import ArchivePlan, plan_archive
+from ..archive.archive_plan import ArchivePlan
+from ..archive.inventory import plan_archive
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, ManifestUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform
@@ -179,6 +180,12 @@ class ImageActions:
         wanted = WarmUp("", repository, reference, now, tuple(platforms), referrers, refresh)
         action = "refresh" if refresh else "warm"
         return await self.act(actor, action, wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
+
+    async def refresh_tag(self, actor: Actor, image: str) -> WarmUp:
+        """Have the upstream asked what a tag names now; nothing but its manifest is pulled."""
+        repository, reference = self.parse(image)
+        wanted = WarmUp("", repository, reference, self._clock.seconds(), refresh=True, tag_only=True)
+        return await self.act(actor, "refresh", wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
 
     async def warm_ups(self) -> Sequence[WarmUp]:
         """Return the warm-ups of the last day, the oldest first."""

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from attrs import evolve, field, frozen
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.app.warm_up_runner import POLL, WarmUpRunner
+from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.cache_status import CacheResult, CacheStatus
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests
 from dockmirror.oci.reference import Reference
@@ -83,6 +86,55 @@ class Denying:
 
 def test_a_failed_warm_up_does_not_repeat_what_the_upstream_says(tmp_path: Path, clock: Clock) -> None:
     warm_ups.add_warm_up(tmp_path, wanted())
+    run(tmp_path, clock, Denying())
+    (failed,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (failed.state, failed.error) == ("failed", "the upstream answered 403")
+
+
+@implementer(IRegistry)
+@frozen
+class Answering:
+    """A registry that answers every request for a manifest in the same way.
+
+    :ivar asked: the requests so far.
+    """
+
+    status: CacheStatus
+    asked: list[RegistryRequest] = field(factory=list)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        self.asked.append(request)
+        return Answer(BytesBody(b"{}", Descriptor(digest=Digest.of(b"{}"))), cache=self.status)
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "error"),
+    [
+        (CacheStatus(CacheResult.CONFIRMED), "done", ""),
+        (CacheStatus(CacheResult.STORED), "done", ""),
+        (
+            CacheStatus(CacheResult.STALE, stale_reason="the upstream is down"),
+            "failed",
+            "the upstream is down",
+        ),
+        (CacheStatus(CacheResult.HIT), "failed", "the upstream was not asked"),
+    ],
+)
+def test_only_a_tag_is_asked_about(
+    tmp_path: Path, clock: Clock, status: CacheStatus, state: str, error: str
+) -> None:
+    """One request that revalidates; it fails if the upstream gave no answer to it."""
+    registry = Answering(status)
+    warm_ups.add_warm_up(tmp_path, WarmUp("", PLACE, LATEST, EPOCH, refresh=True, tag_only=True))
+    run(tmp_path, clock, registry)
+    (request,) = registry.asked
+    assert (str(request.target), request.revalidate) == (f"/v2/{PLACE}/manifests/latest", True)
+    (ended,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (ended.state, ended.error, ended.digest) == (state, error, str(Digest.of(b"{}")))
+
+
+def test_a_refusal_of_a_tag_is_reported(tmp_path: Path, clock: Clock) -> None:
+    warm_ups.add_warm_up(tmp_path, WarmUp("", PLACE, LATEST, EPOCH, refresh=True, tag_only=True))
     run(tmp_path, clock, Denying())
     (failed,) = warm_ups.iter_warm_ups(tmp_path)
     assert (failed.state, failed.error) == ("failed", "the upstream answered 403")

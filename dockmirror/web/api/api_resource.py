@@ -42,6 +42,7 @@ from .models import (
     RecalledFields,
     RecallQuery,
     RecallsPage,
+    RefreshedTag,
     RemovalFields,
     UsagePage,
     WarmUpFields,
@@ -169,6 +170,7 @@ class ApiResource(Resource):
             _Route(post("/recalls", "Recall a digest", RecalledFields, 201, body=NewRecall), self._recall),
             _Route(delete("/recalls", "Lift a recall", None, 204, query=RecallQuery), self._lift),
             _Route(post("/refreshes", "Pull a tag anew", WarmUpFields, 202, body=NewRefresh), self._refresh),
+            _Route(post("/refresh", "Ask about a tag", WarmUpFields, 202, body=RefreshedTag), self._ask_tag),
         )  # fmt: skip
 
     async def _list(self, call: Call) -> Mapping[str, Any]:
@@ -251,6 +253,9 @@ class ApiResource(Resource):
         new: NewRefresh = call.given
         platforms = _platforms(new.platforms)
         return (await self._actions.warm(call.author, new.image, platforms, refresh=True)).fields()
+
+    async def _ask_tag(self, call: Call) -> Mapping[str, Any]:
+        return (await self._actions.refresh_tag(call.author, call.given.image)).fields()
 
 
 def _matches(description: Description, path: list[str]) -> bool:

@@ -116,6 +116,12 @@ class NewRefresh(_Given):
     platforms: Platforms = ()
 
 
+class RefreshedTag(_Given):
+    """A tag of which the upstream is asked what it names now."""
+
+    image: Image
+
+
 class ImageFields(_Returned):
     """A tag, or a manifest that has none."""
 
@@ -210,6 +216,8 @@ class WarmUpFields(_Returned):
     fetched: int
     bytes: int
     error: str | None
+    tag_only: bool = Field(description="Whether only the tag's manifest is asked for")
+    digest: str | None = Field(description="The digest that the tag names, if only that was asked for")
 
 
 class WarmUpsPage(_Returned):

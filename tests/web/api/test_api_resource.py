@@ -168,6 +168,7 @@ def test_a_digest_is_recalled_and_the_recall_lifted(endpoint: Endpoint) -> None:
     [
         ("warm-ups", {"image": "nginx", "referrers": True}, False),
         ("refreshes", {"image": "nginx", "platforms": ["linux/arm64"]}, True),
+        ("refresh", {"image": "nginx"}, True),
     ],
 )
 def test_a_warm_up_waits_for_the_mirror(
@@ -178,6 +179,7 @@ def test_a_warm_up_waits_for_the_mirror(
     (waiting,) = iter_warm_ups(endpoint.root)
     assert (waiting.repository, waiting.reference) == (NGINX, Tag("latest"))
     assert (waiting.refresh, waiting.referrers) == (refresh, "referrers" in fields)
+    assert waiting.tag_only == (path == "refresh")
     assert endpoint.get(f"/api/v1/warm-ups/{waiting.id}").json == answer.json
     assert endpoint.get("/api/v1/warm-ups").json == {"warm_ups": [answer.json]}
     assert endpoint.get("/api/v1/warm-ups/..%2Fpins").error == (404, "MANIFEST_UNKNOWN")
@@ -185,7 +187,7 @@ def test_a_warm_up_waits_for_the_mirror(
 
 
 WRITES = [
-    *(("POST", f"/api/v1/{name}") for name in ("pins", "removals", "warm-ups", "refreshes")),
+    *(("POST", f"/api/v1/{name}") for name in ("pins", "removals", "warm-ups", "refreshes", "refresh")),
     ("DELETE", "/api/v1/pins?image=nginx"),
 ]
 

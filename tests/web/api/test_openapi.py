@@ -32,7 +32,8 @@ OPERATIONS = [
     ("GET", "/images"), ("GET", "/usage"), ("GET", "/history"), ("GET", "/pins"), ("POST", "/pins"),
     ("DELETE", "/pins"),
     ("POST", "/removals"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("POST", "/warm-ups"),
-    ("POST", "/refreshes"), ("GET", "/recalls"), ("POST", "/recalls"), ("DELETE", "/recalls"),
+    ("POST", "/refreshes"), ("POST", "/refresh"),
+    ("GET", "/recalls"), ("POST", "/recalls"), ("DELETE", "/recalls"),
 ]  # fmt: skip
 WITHOUT_INPUT = [
     ("GET", "/usage"), ("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("GET", "/recalls"),
