@@ -170,6 +170,7 @@ class CacheCounts(Protocol):
     size: int
     evicted: int
     evicted_bytes: int
+    expired: int
 
 
 class _Cache(Collector):
@@ -183,6 +184,9 @@ class _Cache(Collector):
         yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._counts.evicted)
         yield CounterMetricFamily(
             "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._counts.evicted_bytes
+        )
+        yield CounterMetricFamily(
+            "dockmirror_cache_expired", "Images deleted by the rules for retention.", self._counts.expired
         )
 
 

@@ -17,6 +17,7 @@ from dockmirror.config.settings import (
     AccessSettings,
     GateSettings,
     PolicySettings,
+    RetentionSettings,
     Settings,
     UpstreamSettings,
 )
@@ -89,7 +90,9 @@ def test_settings() -> None:
     assert {code(option) for _, option, *_ in rows} - {""} == options
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
-        assert code(variable) == ("" if name in ("access", "gate", "policy") else f"{PREFIX}{name.upper()}")
+        assert code(variable) == (
+            "" if name in ("access", "gate", "policy", "retention") else f"{PREFIX}{name.upper()}"
+        )
         if code(key) not in ("config", "access", "gate", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
 
@@ -122,6 +125,15 @@ def test_policy_settings() -> None:
             assert is_default(PolicySettings, {"images": "**"}, code(key), default)
 
 
+def test_retention_settings() -> None:
+    """The table of a rule's keys has every key and the right default."""
+    rows = table("docs/reference/settings.md", "key of a retention rule")
+    assert {code(key) for key, *_ in rows} == set(RetentionSettings.model_fields)
+    for key, default, _ in rows:
+        if code(key) != "images":
+            assert is_default(RetentionSettings, {"images": "**"}, code(key), default)
+
+
 def test_gate_settings() -> None:
     """The table of the gate's keys has every key and the right default."""
     rows = table("docs/reference/settings.md", "key of the gate")
@@ -131,7 +143,9 @@ def test_gate_settings() -> None:
 
 
 def is_default(
-    model: type[Settings | AccessSettings | GateSettings | PolicySettings | UpstreamSettings],
+    model: type[
+        Settings | AccessSettings | GateSettings | PolicySettings | RetentionSettings | UpstreamSettings
+    ],
     given: dict[str, Any],
     key: str,
     cell: str,

@@ -66,6 +66,7 @@ def test_dashboard() -> None:
     assert set(kinds) - shown == {
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
+        "dockmirror_cache_expired_total",
         "dockmirror_prefetch_wasted_bytes_total",
         "dockmirror_prefetched_bytes_total",
         "dockmirror_tag_refreshes_total",

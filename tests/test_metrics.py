@@ -16,6 +16,7 @@ class Figures:
     size: int = 7
     evicted: int = 2
     evicted_bytes: int = 30
+    expired: int = 2
 
 
 @define
@@ -57,6 +58,7 @@ def test_gauges_are_read_at_each_scrape() -> None:
     assert seen["dockmirror_cache_bytes", ()] == 8
     assert seen["dockmirror_cache_evicted_total", ()] == 2
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
+    assert seen["dockmirror_cache_expired_total", ()] == 2
 
 
 def test_the_bucket_is_read_at_each_scrape() -> None:

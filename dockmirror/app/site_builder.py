@@ -37,6 +37,7 @@ from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .budget import make_budget
 from .images_pages import make_images_resource
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
+from .retention_rules import make_retention
 from .stack import HostRegistries, StackContext, build_stack
 from .telemetry import make_request_counter
 
@@ -130,6 +131,7 @@ class SiteBuilder:
         )
         if cache is not None and settings.cache is not None:
             cache.eviction.set_budget(make_budget(settings.cache, settings))
+            cache.eviction.set_retention(make_retention(settings))
         if self._audit is not None:
             self._audit.close()
         self._audit = audit

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from ..app.budget import make_budget
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
+from ..app.retention_rules import make_retention
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_input import OpenTemporary, group_parts, open_seekable
 from ..archive.checksums import (
@@ -138,7 +139,7 @@ def import_(
                 raise ArchiveRefused(f"--as names one image, but the archives hold {len(planned)}")
             added = _add_contents(root, planned)
             changes = [_publish(root, each, settings) for each in planned]
-            Sweep(root, make_budget(root, settings)).run(0, time.time())
+            Sweep(root, make_budget(root, settings), make_retention(settings)).run(0, time.time())
         except (ArchiveRefused, OSError, Denied) as error:
             raise click.ClickException(str(error)) from None
     _report(changes, added, as_json)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import click
 
 from ..app.budget import make_budget
+from ..app.retention_rules import make_retention
 from ..config.notation import format_size
 from ..oci.digest import Digest
 from ..store import layout
@@ -96,25 +97,33 @@ def _usage_by_name(
 def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     """Delete now what a mirror deletes by itself when the cache exceeds its budget, and a little more.
 
-    Deleted are parts of blobs that no client requested for a day, contents that no repository refers to, and,
-    while the cache exceeds cache_size or min_free, the least recently used contents.  Contents used in the
-    last two minutes stay.
+    Deleted are parts of blobs that no client requested for a day, images that the rules for retention no
+    longer keep, contents that no repository refers to, and, while the cache exceeds cache_size or min_free,
+    the least recently used contents.  Contents used in the last two minutes stay.
 
     Exit status: 0, or 1 when another process is deleting already.
     """
     settings, root = open_for_change(context)
-    sweep = Sweep(root, make_budget(root, settings))
+    sweep = Sweep(root, make_budget(root, settings), make_retention(settings))
     swept = sweep.dry_run(time.time()) if dry_run else sweep.collect(time.time())
     if swept is None:
         raise click.ClickException("another process is deleting already; try again later")
     if as_json:
-        print_json({"held": swept.size, "leftovers": swept.abandoned, **_counts(swept)})
+        expired = [each.fields() for each in swept.expired]
+        print_json({"held": swept.size, "leftovers": swept.abandoned, "expired": expired, **_counts(swept)})
         return
+    if swept.expired:
+        print_table(("image", "reason"), [(str(each.image), each.reason) for each in swept.expired])
+        click.echo()
     rows = [
         (name, str(each["contents"]), format_size(each["bytes"])) for name, each in _counts(swept).items()
     ]
     title = "would be deleted" if dry_run else "deleted"
-    table = [("unfinished parts of blobs", str(swept.abandoned), ""), *rows]
+    table = [
+        ("unfinished parts of blobs", str(swept.abandoned), ""),
+        *([("images of retention rules", str(len(swept.expired)), "")] if swept.expired else []),
+        *rows,
+    ]
     print_table((title, "number", "size"), table, right=("number", "size"))
     click.echo(f"{format_size(swept.size)} {'would remain' if dry_run else 'remain'} in the cache")
 

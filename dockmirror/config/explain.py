@@ -16,6 +16,7 @@ from .settings import (
     ConfigurationError,
     GateSettings,
     PolicySettings,
+    RetentionSettings,
     Settings,
     UpstreamSettings,
 )
@@ -150,6 +151,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "gate": ("in [gate]", GateSettings),
     "upstreams": ("in an upstream's table", UpstreamSettings),
     "policy": ("in a [[policy]] table", PolicySettings),
+    "retention": ("in a [[retention]] table", RetentionSettings),
 }
 """The place and the keys of each table, by its name."""
 

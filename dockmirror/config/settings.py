@@ -240,6 +240,16 @@ class PolicySettings(_Frozen):
     foreign_layers: bool | None = None
 
 
+class RetentionSettings(_Frozen):
+    """The rules for how long some images are kept, ``[[retention]]``; the first that matches holds."""
+
+    images: PolicyPattern
+    unused: Seconds | None = None
+    tags: Annotated[int, Field(ge=1)] | None = None
+    quota: Bytes | None = None
+    repository_quota: Bytes | None = None
+
+
 class Settings(_Frozen):
     """All settings; docs/reference/settings.md has a row for each."""
 
@@ -280,6 +290,7 @@ class Settings(_Frozen):
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
     gate: GateSettings = GateSettings()
+    retention: tuple[RetentionSettings, ...] = ()
     default: Label | None = None
 
     def as_json(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,11 @@ from twisted.logger import Logger
 from .. import files, layout
 from ..threads import RunInThread
 from . import store_files
+from .retention import INTERVAL, ExpiredImage, Retention
 from .store_budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
 from .store_scan import EvictionResult, StoreScan
 
+_log = Logger()
 _DAY = 24 * 3600.0
 _HOUR = 3600.0
 _SCAN_INTERVAL = 30.0
@@ -99,6 +101,7 @@ class SweepResult:
     :ivar evicted: None if there was no scan.
     :ivar unreferenced: the contents without links, if these were collected.
     :ivar shortfall: what the file system still lacks; None if it has enough.
+    :ivar expired: the images that the rules for retention no longer keep.
     """
 
     size: int
@@ -106,6 +109,7 @@ class SweepResult:
     evicted: EvictionResult | None = None
     unreferenced: EvictionResult | None = None
     shortfall: Shortfall | None = None
+    expired: Sequence[ExpiredImage] = ()
 
 
 class SweepStopped(Exception):
@@ -115,9 +119,10 @@ class SweepStopped(Exception):
 class Sweep:
     """Sweeps a store, in a thread; one process of those that share the directory at a time."""
 
-    def __init__(self, root: Path, budget: Budget) -> None:
+    def __init__(self, root: Path, budget: Budget, retention: Retention | None = None) -> None:
         self._root = root
         self.budget = budget
+        self.retention = retention or Retention()
         self._stopping = False
 
     def stop(self) -> None:
@@ -149,32 +154,50 @@ class Sweep:
             if counter is None:
                 return None
             abandoned = delete_abandoned(self._root, now)
+            expired = self._expire(now)
             scan = StoreScan(self._root, now, self._check)
             size = scan.measure()
             unreferenced = scan.delete_unreferenced()
             size -= unreferenced.bytes
             evicted = scan.evict(self._shortfall(size))
             counter.write(StoreUsage(size - evicted.bytes, now))
-            return SweepResult(size - evicted.bytes, abandoned, evicted, unreferenced)
+            return SweepResult(size - evicted.bytes, abandoned, evicted, unreferenced, expired=expired)
 
     def dry_run(self, now: float) -> SweepResult:
-        """Return what ``collect`` would do."""
+        """Return what ``collect`` would do; the rules for retention may make room for what it evicts."""
+        expired = self.retention.plan(self._root, now, self._check)
         scan = StoreScan(self._root, now, self._check)
         size, unreferenced = scan.measure(), scan.find_unreferenced()
         shortfall = self._shortfall(size - unreferenced.bytes)
         evicted = scan.dry_run(shortfall)
         remaining = size - unreferenced.bytes - evicted.bytes
-        return SweepResult(remaining, count_abandoned(self._root, now), evicted, unreferenced)
+        return SweepResult(
+            remaining, count_abandoned(self._root, now), evicted, unreferenced, expired=expired
+        )
+
+    def _expire(self, now: float) -> Sequence[ExpiredImage]:
+        """Delete the images that the rules for retention no longer keep, unless that is not certain."""
+        try:
+            expired = self.retention.plan(self._root, now, self._check)
+        except OSError as error:
+            _log.error("the rules for retention are not applied: {error}", error=str(error))
+            return ()
+        self.retention.apply(self._root, expired)
+        return expired
 
     def _is_due(self, size: int, age: float) -> bool:
-        return not 0 <= age < _DAY or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
+        longest = INTERVAL if self.retention.rules else _DAY
+        return not 0 <= age < longest or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
 
     def _scan(self, abandoned: int, now: float) -> SweepResult:
+        expired = self._expire(now)
         scan = StoreScan(self._root, now, self._check)
         size = scan.measure()
         evicted = scan.evict(self._shortfall(size))
         remaining = size - evicted.bytes
-        return SweepResult(remaining, abandoned, evicted, shortfall=self._shortfall(0) or None)
+        return SweepResult(
+            remaining, abandoned, evicted, shortfall=self._shortfall(0) or None, expired=expired
+        )
 
     def _shortfall(self, size: int) -> Shortfall:
         return self.budget.shortfall(size, os.statvfs(self._root))
@@ -200,11 +223,12 @@ class Eviction:
     :ivar scans: the number of scans by this process.
     :ivar evicted: the number of contents that it has evicted; ``evicted_bytes``, their size.
     :ivar abandoned: the number of abandoned partial downloads that it has deleted.
+    :ivar expired: the number of images that it has deleted by the rules for retention.
     :ivar is_short: True while the file system has too little space although everything evictable is gone.
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread, budget: Budget) -> None:
-        self.size = self.scans = self.evicted = self.evicted_bytes = self.abandoned = 0
+        self.size = self.scans = self.evicted = self.evicted_bytes = self.abandoned = self.expired = 0
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
@@ -228,6 +252,10 @@ class Eviction:
     def set_budget(self, budget: Budget) -> None:
         """Use another budget from the next check on."""
         self._sweep.budget = budget
+
+    def set_retention(self, retention: Retention) -> None:
+        """Use other rules for retention from the next scan on."""
+        self._sweep.retention = retention
 
     def start(self) -> None:
         """Start checking, first after an interval, so that no scan delays the start."""
@@ -266,6 +294,9 @@ class Eviction:
     def _record(self, result: SweepResult) -> None:
         self.size = result.size
         self.abandoned += result.abandoned
+        self.expired += len(result.expired)
+        for each in result.expired:
+            self._log.info("deleted {image}: {reason}", image=str(each.image), reason=each.reason)
         if result.evicted is None:
             return
         self.scans += 1

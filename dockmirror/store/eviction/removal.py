@@ -100,6 +100,24 @@ def delete_image(root: Path, plan: DeletionPlan) -> int:
 
     Deliveries that are under way are completed. Returns the number of bytes freed.
     """
+    return delete_images_of(root, [plan])
+
+
+def delete_images_of(root: Path, plans: Iterable[DeletionPlan | None]) -> int:
+    """Delete what plans name, each of which may be made after the deletion before it.
+
+    Returns the number of bytes freed.
+    """
+    contents: dict[Digest, None] = {}
+    for plan in plans:
+        if plan is not None:
+            _unlink(root, plan)
+            contents.update(dict.fromkeys(plan.contents))
+    gone = tuple(contents)
+    return _delete_contents(root, set(gone) - _still_linked(root, gone)) if gone else 0
+
+
+def _unlink(root: Path, plan: DeletionPlan) -> None:
     for tag in plan.tags:
         content_files.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
     for digest in plan.contents:
@@ -107,7 +125,6 @@ def delete_image(root: Path, plan: DeletionPlan) -> int:
             content_files.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
         for kind in ContentKind:
             content_files.remove_link(root / layout.link(plan.repository, digest, kind), root)
-    return _delete_contents(root, set(plan.contents) - _still_linked(root, plan.contents))
 
 
 def _delete_contents(root: Path, digests: Iterable[Digest]) -> int:
