@@ -50,6 +50,10 @@ class Backoff(Generic[Key, Reason]):
         self._factor = factor
         self._pauses: TTLCache[Key, Pause[Reason]] = TTLCache(clock, _MAX_KEYS)
 
+    def __bool__(self) -> bool:
+        """Return whether there may be a pause."""
+        return bool(self._pauses)
+
     def current_pause(self, key: Key) -> Pause[Reason] | None:
         """Return the pause that lasts now, or None."""
         last = self._pauses.get(key)
@@ -124,6 +128,8 @@ class RequestCircuitBreaker:
 
         :param can_answer: True if held content can be served instead.
         """
+        if not self._backoff:
+            return None
         keys: list[object] = [_Scope.CONNECTION, _credentials_of(request), _limit_of_repository(request)]
         if can_answer:
             keys += [_failure_scope(request), _Scope.SLOWNESS]

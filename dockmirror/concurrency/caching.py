@@ -56,6 +56,10 @@ class TTLCache(Generic[Key, Value]):
         self._limit = limit
         self._entries: dict[Key, tuple[float, float, Value]] = {}
 
+    def __bool__(self) -> bool:
+        """Return whether there are entries, even if they have expired."""
+        return bool(self._entries)
+
     def get(self, key: Key) -> Value | None:
         """Return the value, or None if there is none or it has expired."""
         if key not in self._entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from attrs import evolve
@@ -52,7 +52,7 @@ class RequestObserver:
 
     def __init__(self, registry: IRegistry, upstream: str, metrics: Metrics) -> None:
         self._registry = registry
-        self._results: Callable[[str, str], Any] = partial(metrics.results.labels, upstream)
+        self._results: Callable[[str, str], Any] = cache(partial(metrics.results.labels, upstream))
         self._held_bytes = metrics.held_bytes.labels(upstream)
 
     async def fetch(self, request: RegistryRequest) -> Answer:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -28,6 +29,7 @@ IMAGE_CONFIGS = (
     "application/vnd.docker.container.image.v1+json",
 )
 """Media types of the configuration of runnable images; artifacts have others."""
+_MAX_CACHED_LINE = 512
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -84,9 +86,26 @@ def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:
 
 def accepts(accept: Iterable[str], media_type: str | None) -> bool:
     """Return whether a client with these ``Accept`` lines takes a document of that type."""
-    ranges = [part.split(";") for line in accept for part in line.split(",") if part.strip()]
-    accepted = [name.strip().lower() for name, *params in ranges if not any(map(_is_zero, params))]
-    return not ranges or any(name in (media_type, "*/*", "application/*") for name in accepted)
+    ranges = [each for line in accept for each in _parse_ranges(line)]
+    return not ranges or any(
+        is_accepted and name in (media_type, "*/*", "application/*") for name, is_accepted in ranges
+    )
+
+
+def _parse_ranges(line: str) -> Sequence[tuple[str, bool]]:
+    """Return the media ranges of an ``Accept`` line, each with whether it is accepted.
+
+    Results are cached, since clients repeat the same few lines; those of long lines are not.
+    """
+    return _parse_short_line(line) if len(line) <= _MAX_CACHED_LINE else _parse_line(line)
+
+
+def _parse_line(line: str) -> Sequence[tuple[str, bool]]:
+    ranges = [part.split(";") for part in line.split(",") if part.strip()]
+    return [(name.strip().lower(), not any(map(_is_zero, params))) for name, *params in ranges]
+
+
+_parse_short_line = lru_cache(maxsize=512)(_parse_line)
 
 
 def accepts_everything(accept: Iterable[str]) -> bool:

@@ -87,18 +87,21 @@ class ManifestCache:
 
     async def _get_by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
         in_doubt = await self._generations.tombstone(place, digest, ContentKind.MANIFEST) is not None
-        facts, stored = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+        facts, stored = await self._gateway.facts(request), None
+        if in_doubt:
+            facts = evolve(facts, in_doubt=True)
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
             stored = await self._manifests.get(place, digest)
         if stored is None and await self._contents.holds(digest):
             stored = await self._consult(request, evolve(facts, held=not allowed), place, digest)
+            facts = await self._gateway.facts(request)
         if stored is None:
             return await self._fetch_upstream(request, place, None)
         if not accepts(request.accept, stored.references.media_type):
             return await self._pass_through(request)
         await self._check_complete(request, place, stored)
-        return await self._answer_stored(request, stored, CacheStatus(immutable=True))
+        return self._answer_stored(request, stored, CacheStatus(immutable=facts.is_for_everybody))
 
     async def _check_complete(
         self, request: RegistryRequest, place: Repository, stored: StoredManifest
@@ -141,7 +144,7 @@ class ManifestCache:
         facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=result is not None)
         if result is not None and authorize(facts) is Decision.ALLOW:
             await self._check_complete(request, place, tagged.stored)
-            return await self._answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
+            return self._answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
         try:
             current = await self._resolve_tag(request, tagged, facts)
         except RegistryError as error:
@@ -150,7 +153,7 @@ class ManifestCache:
             return await self._adapt(request, current)
         if not accepts(request.accept, current.references.media_type):
             return await self._pass_through(request)
-        return await self._answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
+        return self._answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
 
     async def _judge_age(self, request: RegistryRequest, age: float, ttl: float) -> CacheResult | None:
         """Return the result with which a tag of that age may be served at once, or None.
@@ -222,7 +225,7 @@ class ManifestCache:
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=error.summary)
         status = CacheStatus(CacheResult.STALE, tagged.age, error.summary)
-        return await self._answer_stored(request, tagged.stored, status)
+        return self._answer_stored(request, tagged.stored, status)
 
     async def _is_too_old(self, tagged: _TaggedManifest) -> bool:
         """Return whether it was confirmed too long ago; never so for imports, which may have no upstream."""
@@ -247,11 +250,7 @@ class ManifestCache:
         """Ask the upstream for a client that does not accept the stored media type."""
         return evolve(await self._gateway.fetch(request), cache=CacheStatus(CacheResult.MISS))
 
-    async def _answer_stored(
-        self, request: RegistryRequest, stored: StoredManifest, status: CacheStatus
-    ) -> Answer:
-        if status.immutable and not (await self._gateway.facts(request)).is_for_everybody:
-            status = evolve(status, immutable=False)
+    def _answer_stored(self, request: RegistryRequest, stored: StoredManifest, status: CacheStatus) -> Answer:
         descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
         if etag_matches(request.if_none_match, stored.digest):
             return Answer(NoBody(descriptor), 304, cache=status)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -118,14 +119,15 @@ class RequestCounter:
     def __init__(self, hosts: Mapping[str, str], own: str, metrics: Metrics) -> None:
         self._hosts = hosts
         self._own = own
-        self._metrics = metrics
+        self._requests: Callable[[str, str, str], Any] = cache(metrics.requests.labels)
+        self._sent_bytes: Callable[[str], Any] = cache(metrics.sent_bytes.labels)
 
     def __call__(self, request: ServerRequest) -> None:
         """Count a finished request; call once for each."""
         host = self._host(normalize_host(request.peer.host if request.peer else ""))
         status = str(request.code) if 100 <= request.code < 600 else OTHER
-        self._metrics.requests.labels(host, endpoint_name(request.path or b""), status).inc()
-        self._metrics.sent_bytes.labels(host).inc(request.sentLength)
+        self._requests(host, endpoint_name(request.path or b""), status).inc()
+        self._sent_bytes(host).inc(request.sentLength)
 
     def _host(self, name: str) -> str:
         return self._hosts.get(name) or (self._own if is_address(name) else OTHER)
