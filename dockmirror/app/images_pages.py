@@ -41,7 +41,7 @@ def make_images_resource(
         return ImagesResource(
             ImagesContext(
                 ImageCatalog(cache.index),
-                PullFigures(history),
+                PullFigures(history, context.clock.seconds),
                 cache.tag_history,
                 cache.in_thread,
                 context.clock,

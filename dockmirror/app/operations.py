@@ -105,7 +105,7 @@ class Operations:
         operator = OperatorPages(actions, auth, self._reactor)
         context = ImagesContext(
             ImageCatalog(index),
-            PullFigures(reader),
+            PullFigures(reader, self._reactor.seconds),
             LocalTagHistory(root, self._reactor, self._in_thread),
             self._in_thread,
             self._reactor,

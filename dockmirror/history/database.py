@@ -50,11 +50,12 @@ CREATE TABLE sums (
 CREATE TABLE pruned (time REAL NOT NULL);
 INSERT INTO pruned VALUES (0);
 """
-_FLEET = (
+_ADDITIONS = (
+    "CREATE INDEX IF NOT EXISTS pull_failed ON pull (number) WHERE reason != ''",
     "CREATE TABLE IF NOT EXISTS fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL)",
     "INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM fleet)",
 )
-"""Adds the state of the uploads, which older files lack."""
+"""Adds what older files lack."""
 OTHERS = "(others)"
 """The key of the sums that have no key of their own."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -136,7 +137,7 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise VersionError(f"it has version {version} of the format, and this program {_VERSION}")
-            for statement in _FLEET:
+            for statement in _ADDITIONS:
                 connection.execute(statement)
     except BaseException:
         connection.close()

@@ -17,6 +17,9 @@ from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumK
 from .tracker import QUIET_SECONDS, began, first_number, outcome_of
 
 _GLOB = re.compile(r"[*?\[]")
+_FEW = 8
+"""Images for whose pulls the index is used."""
+_ID_OF_WORD = "SELECT id FROM word WHERE kind = ? AND text = ?"
 _ENDED = "(pull.number >> 12) + pull.milliseconds"
 """When a pull ended, in milliseconds since the epoch."""
 _SELECT = """
@@ -79,15 +82,15 @@ class SqliteHistory:
         )  # fmt: skip
 
     def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
-        """Return sums; without conditions other than the time, those of whole hours or days.
+        """Return sums of whole hours or days: without conditions other than the time, or of one repository.
 
-        A filter with other conditions counts the pulls that are still kept.
+        A filter with other conditions, or with parts of days, counts the pulls that are still kept.
         """
         with self._open() as connection:
-            is_kept = any((filter.image, filter.digest, filter.client, filter.user, filter.outcome))
+            kind = _kind_of_sums(by, filter)
             rows = (
-                _sum_pulls(connection, by, filter, self._now()) if is_kept
-                else _sum_periods(connection, by, filter)
+                _sum_pulls(connection, by, filter, self._now()) if kind is None
+                else _sum_periods(connection, by, filter, kind)
             )  # fmt: skip
         return make_sums(by, rows, limit)
 
@@ -128,16 +131,45 @@ def period_of(filter: PullFilter, seconds: int) -> tuple[int, int]:
     return int(filter.since // seconds), 2**62 if isinf(filter.until) else -int(-filter.until // seconds)
 
 
-def _sum_periods(connection: sqlite3.Connection, by: SumKey, filter: PullFilter) -> list[Any]:
+def _kind_of_sums(by: SumKey, filter: PullFilter) -> Sums | None:
+    """Return the sums that answer a question; None if only the pulls do."""
+    if any((filter.digest, filter.client, filter.user, filter.outcome)):
+        return None
+    if not filter.image:
+        return _KINDS[by]
+    is_whole = filter.since % 86_400 == 0 and (isinf(filter.until) or filter.until % 86_400 == 0)
+    is_repository = not _GLOB.search(filter.image) and ":" not in filter.image.rpartition("/")[2]
+    return Sums.REPOSITORY if is_whole and is_repository and by in ("day", "repository") else None
+
+
+def _sum_periods(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, kind: Sums) -> list[Any]:
     """Return the sums of all pulls in the hours or days that the filter's time touches."""
-    kind = _KINDS[by]
     first, last = period_of(filter, 3600 if kind is Sums.HOUR else 86_400)
-    key = {"hour": "period", "day": "period / 24"}.get(by, "word.text")
+    if kind is Sums.HOUR:
+        key = "period" if by == "hour" else "period / 24"
+    else:
+        key = "period" if by == "day" else "word.text"
+    condition = "period >= ? AND period < ?"
+    values: list[object] = [kind, first, last]
+    if filter.image:
+        condition = f"period IN ({_list_days(connection, kind, first, last)}) AND sums.key = ({_ID_OF_WORD})"
+        values = [kind, Word.IMAGE, filter.image]
     return connection.execute(
         f"SELECT {key}, {_OF_SUMS} FROM sums LEFT JOIN word ON word.id = sums.key"  # noqa: S608
-        " WHERE sums.kind = ? AND period >= ? AND period < ? GROUP BY 1 ORDER BY 1",
-        (kind, first, last),
+        f" WHERE sums.kind = ? AND {condition} GROUP BY 1 ORDER BY 1",
+        values,
     ).fetchall()
+
+
+def _list_days(connection: sqlite3.Connection, kind: Sums, first: int, last: int) -> str:
+    """Return the days of a time that may have sums; SQLite looks a key up in each, and scans none."""
+    earliest, latest = connection.execute(
+        "SELECT (SELECT min(period) FROM sums WHERE kind = ?1),"
+        " (SELECT max(period) FROM sums WHERE kind = ?1)",
+        (kind,),
+    ).fetchone()
+    days = () if earliest is None else range(max(first, earliest), min(last, latest + 1))
+    return ", ".join(map(str, days))
 
 
 def _sum_pulls(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, now: float) -> list[Any]:
@@ -169,7 +201,7 @@ def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) 
     if not isinf(filter.until):
         yield "pull.number < ?", (first_number(filter.until),)
     if filter.image:
-        yield from _image_conditions(filter.image)
+        yield from _image_conditions(connection, filter.image)
     if filter.digest:
         yield _equals("digest", Word.DIGEST, filter.digest)
     if filter.user:
@@ -181,8 +213,9 @@ def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) 
         yield "pull.reason != ''", ()
     elif filter.outcome == "running":
         yield f"pull.reason = '' AND {_ENDED} >= ?", (quiet,)
-        # A running pull may have begun long ago, but hardly more than a day.
-        yield "pull.number >= ?", (first_number(now - 86_400),)
+        # A pull that runs for more than an hour has had answers of late, whose parts are known.
+        hour = first_number(now - 3600)
+        yield "pull.number >= min(?, ifnull((SELECT min(number) FROM part), ?))", (hour, hour)
     elif filter.outcome == "served":
         yield f"pull.reason = '' AND {_ENDED} < ?", (quiet,)
     elif filter.outcome:
@@ -191,11 +224,10 @@ def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) 
 
 def _equals(column: str, kind: Word, text: str) -> Condition:
     """Return a condition for which SQLite uses the partial indexes, too."""
-    word = "SELECT id FROM word WHERE kind = ? AND text = ?"
-    return f"pull.{column} > 0 AND pull.{column} = ({word})", (kind, text)
+    return f"pull.{column} > 0 AND pull.{column} = ({_ID_OF_WORD})", (kind, text)
 
 
-def _image_conditions(glob: str) -> Iterator[Condition]:
+def _image_conditions(connection: sqlite3.Connection, glob: str) -> Iterator[Condition]:
     """Yield the conditions of a glob; a name without wildcards uses the index."""
     slash = glob.rfind("/") + 1
     last, _, tag = glob[slash:].partition(":")
@@ -203,9 +235,11 @@ def _image_conditions(glob: str) -> Iterator[Condition]:
     if not _GLOB.search(name):
         yield _equals("image", Word.IMAGE, name)
     else:
-        # Many images may match: then the newest pulls are found sooner without the index.
         words = "SELECT id FROM word WHERE kind = ? AND text GLOB ?"
-        yield f"+pull.image IN ({words})", (Word.IMAGE, name)
+        found = [row[0] for row in connection.execute(words, (Word.IMAGE, name))]
+        # Where many images match, the newest pulls are found sooner without the index.
+        column = "pull.image" if len(found) <= _FEW else "+pull.image"
+        yield f"{column} IN ({', '.join(map(str, found))})", ()
     if tag:
         yield "pull.reference GLOB ?", (tag,)
 

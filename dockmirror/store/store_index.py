@@ -166,9 +166,12 @@ class StoreIndex:
         while queue:
             check()
             name = queue.pop()
-            names = self._names(f"{top}/{name}" if name else top)
-            queue += [f"{name}/{each}" if name else each for each in names if not each.startswith("_")]
-            if name and any(each.startswith("_") for each in names):
+            nested, is_repository = self._read(
+                f"{top}/{name}" if name else top, _read_repository, _NO_REPOSITORY
+            )
+            if nested:
+                queue += [f"{name}/{each}" for each in nested] if name else nested
+            if name and is_repository:
                 manifests = self._links(f"{top}/{name}/{layout.REVISIONS}")
                 yield name, RepositoryContents(manifests, self._links(f"{top}/{name}/{layout.LAYERS}"))
 
@@ -182,7 +185,7 @@ class StoreIndex:
         return sum(file.size for _, file in store_files.iter_downloads(self.root))
 
     def _names(self, directory: str) -> list[str]:
-        return self._read(directory, lambda path: (sorted(os.listdir(path)), True), [])
+        return self._read(directory, _read_names, [])
 
     def _read(self, path: str, read: Callable[[str], tuple[T, bool]], default: Any) -> T:
         """Return what ``read`` makes of a directory, which is called only if that may have changed.
@@ -206,6 +209,20 @@ class StoreIndex:
             self._has_changed = True
         self._listings[path] = _Listing(version if is_settled else None, value)
         return value
+
+
+def _read_names(directory: str) -> tuple[list[str], bool]:
+    return sorted(os.listdir(directory)), True
+
+
+_NO_REPOSITORY: tuple[list[str], bool] = ([], False)
+
+
+def _read_repository(directory: str) -> tuple[tuple[list[str], bool], bool]:
+    """Return the directories that may be repositories, too, and whether this one is a repository."""
+    names = sorted(os.listdir(directory))
+    nested = [each for each in names if not each.startswith("_")]
+    return (nested, len(nested) < len(names)), True
 
 
 def _read_sizes(directory: str) -> tuple[Mapping[Digest, int], bool]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dockmirror.history.database import UnusableHistory, prepare_directory
 from dockmirror.history.history_writer import HistoryWriter
@@ -146,6 +147,53 @@ def test_sums_by_each_key(kept: KeptHistory) -> None:
     assert (first.saved_seconds, last.saved_seconds, first.seconds) == (6.0, 3.0, 4.0)
     assert [each.key for each in kept.reader.sums("client", PullFilter(since=NOW - DAY), 1)] == ["10.0.0.2"]
     assert kept.reader.sums("day", PullFilter(user="bob")) == []
+
+
+@pytest.mark.parametrize("since", [0.0, (NOW // DAY - 1) * DAY])
+def test_the_sums_of_a_repository_outlive_its_pulls(tmp_path: Path, since: float) -> None:
+    """They are those of days; parts of days, tags and patterns are counted by the pulls that are left."""
+    kept = KeptHistory(tmp_path, HistoryBounds(days=1))
+    kept.write(
+        *(report(number_at(age), cached_bytes=7, last=NOW - age) for age in (60, DAY + 9, 5 * DAY)),
+        report(number_at(61), repository="library/redis"),
+    )
+    kept.clock.advance(61)
+    kept.write()
+    nginx = PullFilter(image="docker.io/library/nginx", since=since)
+    days = 2 if since else 3
+    (of_repository,) = kept.reader.sums("repository", nginx)
+    assert (of_repository.key, of_repository.pulls) == ("docker.io/library/nginx", days)
+    assert [each.cached_bytes for each in kept.reader.sums("day", nginx)] == [7] * days
+    for filter in (
+        evolve(nginx, image="docker.io/library/nginx:1.27"),
+        evolve(nginx, image="docker.io/library/n*"),
+        evolve(nginx, since=NOW - 1000),
+    ):
+        assert sum(each.pulls for each in kept.reader.sums("repository", filter)) == 1
+    for unknown in ("docker.io/library/other", "docker.io/x*"):
+        assert kept.reader.sums("repository", evolve(nginx, image=unknown)) == []
+    kept.close()
+    with closing(sqlite3.connect(kept.path)) as connection, connection:
+        connection.execute("DELETE FROM sums")
+    assert kept.reader.sums("repository", nginx) == []
+
+
+def test_a_long_pull_is_running_as_long_as_its_parts_are_known(kept: KeptHistory) -> None:
+    long, short = number_at(5 * 3600), number_at(10)
+    kept.write(report(long, host="long"), report(short, host="short"))
+    assert {each.host for each in kept.pulls(outcome="running")} == {"long", "short"}
+    kept.clock.advance(4)
+    assert kept.pulls(outcome="running") == []
+
+
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_a_pattern_finds_few_and_many_images(kept: KeptHistory, count: int) -> None:
+    """The newest pull comes first, with the index of images or without."""
+    kept.write(*(report(number_at(each + 1), repository=f"team/app-{each}") for each in range(count)))
+    kept.write(report(number_at(100)))
+    found = kept.pulls(image="docker.io/team/*")
+    assert [each.repository for each in found] == [f"team/app-{each}" for each in range(count)]
+    assert kept.pulls(image="ghcr.io/*") == []
 
 
 def test_old_pulls_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:

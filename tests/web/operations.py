@@ -107,7 +107,7 @@ class Endpoint:
         self.tag_history = LocalTagHistory(self.root, self.clock, inline)
         context = ImagesContext(
             ImageCatalog(index),
-            PullFigures(history),
+            PullFigures(history, self.clock.seconds),
             self.tag_history,
             inline,
             self.clock,

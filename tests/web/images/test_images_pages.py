@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.interfaces import ContentKind
@@ -16,6 +17,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import content_files
 from dockmirror.web.images import blocks
+from dockmirror.web.images.pull_figures import PullFigures
 from tests.archive.packing import described, manifest
 from tests.cli.shop import AMD, BASE, INDEX, NGINX, OTHER, USED
 from tests.stacks import now
@@ -29,6 +31,7 @@ class FakeHistory:
 
     def __init__(self, is_broken: bool = False) -> None:
         self._is_broken = is_broken
+        self.counted: list[float] = []
 
     def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:
         if self._is_broken:
@@ -56,6 +59,7 @@ class FakeHistory:
         return [Pull(number, USED - number, 1.0, *fields) for number in (1, 2)][:limit]  # type: ignore[arg-type]
 
     def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
+        self.counted.append(filter.since)
         found = self.pulls(filter, limit)
         return [PullSums(str(NGINX), len(found), 0, 9, 0, 1, 1, 1.0, 1.0)] if found else []
 
@@ -130,6 +134,17 @@ def test_artifacts_that_are_held_are_shown_with_their_image(endpoint: Endpoint) 
     listed = endpoint.text(PAGE)
     assert "sha256-" not in listed
     assert "Without a tag" not in listed
+
+
+def test_pulls_are_counted_once_a_minute() -> None:
+    """The days end at midnight UTC."""
+    clock, history = Clock(), FakeHistory()
+    clock.advance(100.5 * 86_400)
+    figures = PullFigures(history, clock.seconds)
+    for second in (0, 59, 60, -1):
+        clock.rightNow = 100.5 * 86_400 + second
+        assert (figures.of_repositories() or {})[str(NGINX)].pulls == 2
+    assert history.counted == [71 * 86_400] * 3
 
 
 def test_a_history_that_is_off_or_broken_shows_no_pulls(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Front:
 
         context = ImagesContext(
             ImageCatalog(StoreIndex(root)),
-            PullFigures(None),
+            PullFigures(None, self.clock.seconds),
             LocalTagHistory(root, self.clock, inline),
             inline,
             self.clock,
