@@ -22,10 +22,12 @@ class Metrics:
     Labels have no value that a client can choose: they are names from the settings, fixed words and statuses.
 
     :param registry: the registry that exposes them.
+    :ivar cache_size: bytes in the cache, set before a scrape; None where eviction's own count is to do.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.cache_size: int | None = None
         self.requests = Counter(
             "dockmirror_requests", "Requests answered.", ["host", "endpoint", "status"], registry=registry
         )
@@ -118,7 +120,7 @@ class Metrics:
 
     def expose_cache(self, counts: CacheCounts) -> None:
         """Expose the size of the cache, and its evictions."""
-        self.registry.register(_Cache(counts))
+        self.registry.register(_Cache(counts, lambda: self.cache_size))
 
     def expose_downloads(self, counts: DownloadCounts) -> None:
         """Expose the outcomes of downloads."""
@@ -176,11 +178,14 @@ class CacheCounts(Protocol):
 class _Cache(Collector):
     """Reads the counts at each scrape."""
 
-    def __init__(self, counts: CacheCounts) -> None:
+    def __init__(self, counts: CacheCounts, measured: Callable[[], int | None]) -> None:
         self._counts = counts
+        self._measured = measured
 
     def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._counts.size)
+        measured = self._measured()
+        size = self._counts.size if measured is None else measured
+        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", size)
         yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._counts.evicted)
         yield CounterMetricFamily(
             "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._counts.evicted_bytes

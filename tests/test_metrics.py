@@ -56,6 +56,8 @@ def test_gauges_are_read_at_each_scrape() -> None:
     assert (seen["dockmirror_connections", ()], seen["dockmirror_running_requests", ()]) == (3, 1)
     assert seen["dockmirror_turned_away_total", ()] == 4
     assert seen["dockmirror_cache_bytes", ()] == 8
+    metrics.cache_size = 0
+    assert scraped(metrics.registry)["dockmirror_cache_bytes", ()] == 0
     assert seen["dockmirror_cache_evicted_total", ()] == 2
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
     assert seen["dockmirror_cache_expired_total", ()] == 2

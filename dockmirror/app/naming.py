@@ -80,7 +80,7 @@ def mirror_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
     for key, upstream in settings.upstreams.items():
         registry = _registry(upstream, f"{settings.host(key)}{port}" if has_virtual_hosts else "")
         registries.setdefault(registry.name, registry)
-    return MirrorAddress(scheme, own, tuple(registries.values()), settings.export)
+    return MirrorAddress(scheme, own, tuple(registries.values()), settings.export, settings.images)
 
 
 def setup_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:

@@ -67,6 +67,8 @@ class ProcessTelemetry:
     async def metrics(self) -> bytes:
         disk = await describe_store(self._readiness.checks[:1], self._readiness.clock)
         self._metrics.disk_failing.set(disk not in ("writable", "none"))
+        cache = (await self._read_state()).cache
+        self._metrics.cache_size = cache.bytes if cache else None
         return generate_latest(self._metrics.registry)
 
     async def state(self) -> ReadinessState:

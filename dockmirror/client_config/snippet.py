@@ -40,12 +40,14 @@ class MirrorAddress:
 
     :ivar host: includes the port unless it is the scheme's default.
     :ivar archives: the mirror offers images as archives.
+    :ivar images: the mirror shows its clients which images it holds.
     """
 
     scheme: str
     host: str
     registries: tuple[MirroredRegistry, ...]
     archives: bool = False
+    images: bool = False
 
     @property
     def url(self) -> str:
@@ -79,7 +81,7 @@ class MirrorAddress:
         """Return this mirror under another host name, which has no virtual hosts."""
         port = self.host.removeprefix(self.name)
         registries = (MirroredRegistry(each.name, each.path, each.server) for each in self.registries)
-        return MirrorAddress(self.scheme, f"{name}{port}", tuple(registries), self.archives)
+        return MirrorAddress(self.scheme, f"{name}{port}", tuple(registries), self.archives, self.images)
 
 
 @frozen

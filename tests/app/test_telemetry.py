@@ -6,13 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
 
-from dockmirror.app.telemetry import PoolTelemetry
+from dockmirror.app.telemetry import PoolTelemetry, ProcessTelemetry
+from dockmirror.http.server import HttpSite
+from dockmirror.metrics import Metrics
 from dockmirror.status.status_values import CacheUsage, WorkerState
-from dockmirror.web.readiness import ReadinessState
+from dockmirror.web.readiness import ReadinessCheck, ReadinessState
 from dockmirror.workers.worker_pool import RpcError
 from tests.scraped import parsed
 from tests.stacks import now
+from tests.test_metrics import Figures
 
 
 class FakePool:
@@ -93,6 +99,19 @@ def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
         del pool.answers[number]
         pool.on_exit(number)
     assert totals() == (6, 0, 0, 2)
+
+
+@pytest.mark.parametrize(("cache", "expected"), [(CacheUsage(7, 100), 7), (None, 5)])
+def test_the_size_of_the_cache_is_that_of_the_status(cache: CacheUsage | None, expected: int) -> None:
+    metrics, clock = Metrics(CollectorRegistry()), Clock()
+    metrics.expose_cache(Figures(size=5))
+
+    async def read_state() -> WorkerState:
+        return WorkerState(cache=cache)
+
+    readiness = ReadinessCheck(HttpSite(Resource(), clock), clock, ())
+    scrape = now(ProcessTelemetry(metrics, readiness, read_state).metrics())
+    assert parsed(scrape.decode())["dockmirror_cache_bytes", ()] == expected
 
 
 def test_states_are_merged_and_empty_if_a_worker_fails() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import asdict, frozen
 from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, download_archive
-from ...client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
+from ...client_config.snippet import HUB, MirrorAddress, MirroredRegistry, Snippet
+from ...client_config.trial_pull import TrialPull, trial_image, trial_pulls, trial_registry
 from ...http.access import ClientAddress
 from ...system.timestamps import format_timestamp
 from .client_tabs import render_tabs
@@ -75,8 +76,14 @@ class HomePageView:
         """A pull command that works."""
         if self.registry is not None:
             return f"docker pull {self.registry.host}/{self.registry.placeholder}"
-        first = self.mirror.registries[0]
-        return f"docker pull {self.mirror.by_path(first)}/library/busybox"
+        registry = trial_registry(self.mirror)
+        image = "library/busybox" if registry.name == HUB else trial_image(registry)
+        return f"docker pull {self.mirror.by_path(registry)}/{image}"
+
+    @property
+    def trials(self) -> Sequence[TrialPull]:
+        """The commands that test a client."""
+        return trial_pulls(self.mirror, self.registry)
 
 
 def render_home(view: HomePageView, say: Language) -> Tag:
@@ -85,6 +92,8 @@ def render_home(view: HomePageView, say: Language) -> Tag:
     main = Tag("main")(_clients(view, say), pair, _registries(view, say))
     if view.mirror.archives:
         main(_archives(view, say))
+    if view.mirror.images:
+        main(tags.p(tags.a(say("images.held"), href=f"{view.mirror.url}/images/"), class_="links"))
     title = f"{view.host}: {_title(view, say)}"
     return render_page(title, say, _header(view, say), main, look=ASSETS)
 
@@ -125,7 +134,9 @@ def _test(view: HomePageView, say: Language) -> Tag:
     link = tags.a(
         say("test.again" if view.test.began else "test"), href=f"?test&lang={say.code}", class_="action"
     )
-    result = tags.div(render_test(view.test, view.mirror.url, say), id="test-result", role="status")
+    result = tags.div(
+        render_test(view.test, view.mirror.url, view.trials, say), id="test-result", role="status"
+    )
     part(tags.p(say("test.what")), tags.p(link), result)
     if view.test.state in ("waiting", "late", "running"):
         address = f"?test={view.test.began:.0f}&lang={say.code}#test"
@@ -178,6 +189,7 @@ def render_text(view: HomePageView, say: Language) -> str:
         ),
         [say("text.archives")] if mirror.archives else [],
         [f"    {line}" for line in download_archive(mirror).text.splitlines()] if mirror.archives else [],
+        [f"{say('images.held')}: {mirror.url}/images/"] if mirror.images else [],
         [say("pulls.of", address=view.client.address or view.client.user or "?")],
         [*list_pulls(view, say)],
     ]
@@ -207,6 +219,7 @@ def render_json(view: HomePageView) -> str:
             ],
             "clients": {name: f"{mirror.url}/client/{name}" for name in CLIENTS},
             "export": f"{mirror.url}/export" if mirror.archives else None,
+            "images": f"{mirror.url}/images/" if mirror.images else None,
             "pulls": None if view.pulls.unknown else [
                 {**asdict(each), "began": format_timestamp(each.began)} for each in view.pulls.pulls
             ],

@@ -11,6 +11,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.template import Tag, tags
 
 from ...client_config.snippet import HUB
+from ...client_config.trial_pull import TrialPull
 from ...config.notation import format_size
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter
 from ...history.tracker import AddressDetail
@@ -174,10 +175,11 @@ class ClientTest:
 _ADVICE = ("reload", "hub", "present", "unreached", "address")
 
 
-def render_test(test: ClientTest, url: str, say: Language) -> Tag:
+def render_test(test: ClientTest, url: str, trials: Sequence[TrialPull], say: Language) -> Tag:
     """Return what a test says.
 
     :param url: the address of the mirror that the client should use.
+    :param trials: the commands that it suggests.
     """
     state = test.state
     part = tags.div(class_=f"result {state}")
@@ -193,6 +195,9 @@ def render_test(test: ClientTest, url: str, say: Language) -> Tag:
             inline_code(say(f"test.{state}.what", address=address)),
         )
     )
+    if state == "waiting":
+        commands = (tags.li(f"{each.title}: ", tags.code(each.command)) for each in trials)
+        return part(tags.ul([*commands]))
     if state == "late":
         advice = (say(f"test.advice.{each}", url=url, address=address) for each in _ADVICE)
         return part(tags.ul([tags.li(inline_code(each)) for each in advice]))

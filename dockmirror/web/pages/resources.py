@@ -186,7 +186,7 @@ class _Viewer:
         event = json.dumps(
             {
                 "pulls": await flatten(render_pulls(view.pulls, view.client.address, view.now, say)),
-                "test": await flatten(render_test(view.test, view.mirror.url, say)),
+                "test": await flatten(render_test(view.test, view.mirror.url, view.trials, say)),
             }
         )
         if event == self._sent:

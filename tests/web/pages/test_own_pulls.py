@@ -203,7 +203,7 @@ def test_a_test_counts_pulls_from_its_beginning() -> None:
     ("age", "pulls", "state", "words"),
     [
         (1, [], "waiting", "Waiting for a pull from 192.168.1.1"),
-        (1, [evolve(NGINX, began=999_000)], "waiting", "docker pull hello-world"),
+        (1, [evolve(NGINX, began=999_000)], "waiting", "Docker: <code>docker pull hello-world</code>"),
         (PATIENCE, [], "late", "must list <code>http://mirror.example</code> as a registry mirror"),
         (PATIENCE, [evolve(NGINX, began=999_990, outcome="running")], "running", "sees your pull"),
         (5, [evolve(NGINX, began=999_999)], "served", "saved 48.0 MB and one of Docker Hub"),

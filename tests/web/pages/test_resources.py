@@ -166,6 +166,19 @@ def test_archives_are_offered_if_export_is_enabled(internet: Internet, house: Ho
     assert house.get(host, "/", JSON).json["export"] is None
 
 
+@on_both_hosts
+def test_the_images_held_are_linked_if_clients_may_see_them(
+    internet: Internet, house: House, host: str
+) -> None:
+    enabled = House(internet, images=True)
+    assert f"http://{OWN}/images/" in enabled.get(host, "/").body.decode()
+    assert enabled.get(host, "/", JSON).json["images"] == f"http://{OWN}/images/"
+    links = [each.get("href") for each in parse(page(enabled.get(host, "/", HTML))).iter("a")]
+    assert f"http://{OWN}/images/" in links
+    assert b"/images/" not in house.get(host, "/").body + house.get(host, "/", HTML).body
+    assert house.get(host, "/", JSON).json["images"] is None
+
+
 @pytest.mark.parametrize("host", [OWN, DOCKER, UNKNOWN])
 @pytest.mark.parametrize("path", ["/v2/", "/v2", "/v2/x/manifests/1", "/v2/auth", "/docker.io/v2/"])
 def test_registry_paths_never_get_a_page(house: House, host: str, path: str) -> None:
