@@ -128,7 +128,9 @@ def test_changes_are_printed_as_json(shop: Shop, tmp_path: Path) -> None:
     deleted = shop.json("rm", "--yes", "nginx:1.27")
     assert (deleted["deleted"][0]["repository"], deleted["deleted"][0]["tags"]) == (str(NGINX), ["1.27"])
     assert deleted["freed"] == 0  # the index of the other tag has it too
-    assert shop.json("import", str(archive)) == {"imported": [name]}
+    imported = shop.json("import", str(archive))
+    assert (imported["imported"], imported["added"]) == ([name], 0)
+    assert [(each["image"], each["change"]) for each in imported["changes"]] == [(name, "new")]
     assert shop.json("unpin", "nginx:1.27") == {"unpinned": [name]}
     assert shop.json("unpin", "nginx:1.27", code=1) == {"unpinned": []}
     assert Digest.of(AMD).hex in shop.run("ls", "--json").stdout
