@@ -1,13 +1,16 @@
-"""``python -m bench.admission``: cached manifests under a cool-down, beside a mirror without policies."""
+"""``python -m bench.admission``: cached manifests under policies, beside a mirror without any."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from demo.mirror import Mirror, mirror
@@ -21,14 +24,18 @@ from .requests import Case, measure
 from .rounds import in_turn
 from .table import Row, at_least
 
-_OPEN, _COOLED = "no policy", "a cool-down"
-_TTL = "tag_ttl = 10\n"
-_POLICY = f"""{_TTL}
-[[policy]]
-images = "docker.io/**"
-min_age = "7d"
+_OPEN, _COOLED, _LOCKED, _JUDGED, _EVERYTHING = "no policy", "a cool-down", "a lock", "a kept verdict", "all"
+_POLICIES = {
+    _COOLED: 'min_age = "7d"',
+    _LOCKED: "lock = {lock}",
+    _JUDGED: "hook = true",
+    _EVERYTHING: 'min_age = "7d", digests = "known", hook = true, max_size = "10GB", foreign_layers = false',
+}
+_SETTINGS = """tag_ttl = 10
+gate = {{ url = "{hook}" }}
+policy = [{policies}]
 """
-_REQUESTS = 300
+_REQUESTS = 2000
 _PATH = f"/v2/docker.io/{repository(NAME)}/manifests/latest"
 
 
@@ -41,35 +48,66 @@ def rows(rounds: int) -> Iterator[Row]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(distribution.registry(directory))
         url = upstream.url.partition("/v2/")[0]
-        mirrors = {
-            _OPEN: stack.enter_context(mirror(url, own=_TTL)),
-            _COOLED: stack.enter_context(mirror(url, own=_POLICY)),
-        }
+        hook, lock = stack.enter_context(_policy_server()), directory / "dockmirror.lock"
+        lock.touch()
+        mirrors = {_OPEN: stack.enter_context(mirror(url, own="tag_ttl = 10\n"))}
+        for name, rules in _POLICIES.items():
+            policy = f'{{ images = "docker.io/**", {rules.format(lock=json.dumps(str(lock)))} }}'
+            mirrors[name] = stack.enter_context(mirror(url, own=_SETTINGS.format(hook=hook, policies=policy)))
         push_image(upstream, [repository(NAME)], 40, 1024, directory / "first")
-        yield _row("admitted", rounds, mirrors)
+        digest = _head(mirrors[_OPEN])["Docker-Content-Digest"]
+        lock.write_text(f"docker.io/{repository(NAME)}:latest {digest} - 2026-11-30T00:00:00Z\n")
+        yield from _rows("admitted", rounds, mirrors)
         push_image(upstream, [repository(NAME)], 41, 1024, directory / "second")
-        while not _is_replaced(mirrors[_COOLED]):
-            time.sleep(1)
-        yield _row("replaced", rounds, mirrors)
+        replacing = {name: mirrors[name] for name in (_OPEN, _COOLED, _LOCKED, _EVERYTHING)}
+        for each in (_COOLED, _LOCKED, _EVERYTHING):
+            while "Dockmirror-Newer-Digest" not in _head(mirrors[each]):
+                time.sleep(1)
+        yield from _rows("replaced", rounds, replacing)
 
 
-def _row(case: str, rounds: int, mirrors: dict[str, Mirror]) -> Row:
+def _rows(case: str, rounds: int, mirrors: dict[str, Mirror]) -> Iterator[Row]:
     rates = in_turn(rounds, {name: partial(_rate, each) for name, each in mirrors.items()})
-    what = f"manifest by tag, {case}"
-    return Row(what, "requests/s of a processor", rates[_COOLED], _OPEN, rates[_OPEN], at_least(0.9))
+    for name in mirrors:
+        if name != _OPEN:
+            what = f"manifest by tag, {case}: {name}"
+            yield Row(what, "requests/s of a processor", rates[name], _OPEN, rates[_OPEN], at_least(0.9))
 
 
-def _is_replaced(running: Mirror) -> bool:
-    """Return whether the mirror has noticed that the tag has moved."""
+def _head(running: Mirror) -> http.client.HTTPMessage:
+    """Return the headers of the tag."""
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
     connection.request("HEAD", _PATH)
     response = connection.getresponse()
     connection.close()
-    return response.headers["Dockmirror-Newer-Digest"] is not None
+    return response.headers
 
 
 def _rate(running: Mirror, _: int) -> float:
     return 1 / measure(running, Case("manifest", "GET", _PATH, {}), _REQUESTS)
+
+
+class _Allow(BaseHTTPRequestHandler):
+    """Allows everything for an hour."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        verdict = b'{"allow": true, "valid_for": 3600}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(verdict)))
+        self.end_headers()
+        self.wfile.write(verdict)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def _policy_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Allow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 if __name__ == "__main__":
