@@ -29,6 +29,7 @@ from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
 from .arguments import json_option
 from .command_context import Context, find_store
+from .lock_refresh import refresh
 from .output import print_json, print_note, print_table, shorten_digest
 
 _DEFAULT = Path("dockmirror.lock")
@@ -57,14 +58,18 @@ class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 )  # fmt: skip
 @click.option("--update", is_flag=True, help="Show which listed images would move, and move them.")
 @click.option(
+    "--refresh", is_flag=True,
+    help="With --update, first have the running mirror ask the registries what the listed tags name.",
+)  # fmt: skip
+@click.option(
     "--as-of", type=_TimeType(), metavar="DATE", help="Write what tags named then, as far as it was seen."
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before anything moves.")
 @click.argument("patterns", nargs=-1)
 @click.pass_obj
 def lock(
-    context: Context, as_json: bool, file: Path | None, update: bool, as_of: float | None, yes: bool,
-    patterns: tuple[str, ...],
+    context: Context, /, as_json: bool, file: Path | None, update: bool, as_of: float | None,
+    patterns: tuple[str, ...], **flags: bool,
 ) -> None:  # fmt: skip
     """Add the images in the cache to the lock file, or those whose names match PATTERNS.
 
@@ -72,16 +77,20 @@ def lock(
     move, and ask.  A pattern such as "docker.io/library/*" matches names with their tags.
 
     A tag is what the mirror has seen it to name, and what its cool-down has admitted, without recalled
-    digests.  With --as-of, it is what it named at that time.
+    digests.  Registries are asked only with --refresh.  With --as-of, a tag is what it named at that time.
 
     Exit status: 0; 1 when there is no cache, when the file is invalid, or when you answer no.
     """
     if update and as_of is not None:
         raise click.UsageError("--update and --as-of exclude each other")
+    if flags["refresh"] and not update:
+        raise click.UsageError("--refresh goes with --update")
     settings = context.settings
     path = file or _find_file(settings)
     old = _read(path)
     known = _KnownTags(settings, find_store(settings))
+    if flags["refresh"]:
+        refresh(settings, [key for key, each in old.images.items() if _matches(each, patterns)])
     found = known.as_of(as_of) if as_of is not None else known.current()
     selected = {key: each for key, each in found.items() if _matches(each, patterns)}
     new = _merge(old, selected, moves=update or as_of is not None, adds=not update)
@@ -89,7 +98,7 @@ def lock(
     moved = [change for change in changes if change[0] is not None]
     if not as_json:
         _print_changes(changes)
-    if moved and not yes:
+    if moved and not flags["yes"]:
         click.confirm(f"Move {len(moved)} images in {path}?", abort=True, err=as_json)
     if changes or not path.exists():
         _write(path, new)

@@ -167,3 +167,7 @@ def test_errors(shop: Shop, file: Path, arguments: tuple[str, ...], code: int, s
     file.write_text("nonsense\n")
     assert says in shop.run("lock", "-f", str(file), *arguments, code=code).output
     assert file.read_text() == "nonsense\n"
+
+
+def test_refresh_goes_with_update(shop: Shop, file: Path) -> None:
+    assert "--refresh goes with --update" in shop.run("lock", "-f", str(file), "--refresh", code=2).stderr
