@@ -42,12 +42,14 @@ class Sharing:
     """An upstream, a bucket, and mirrors.
 
     :ivar front: what the mirrors take for the object store.
+    :ivar patch: code for :meth:`Machine.patch` of mirrors that are added from then on.
     """
 
     def __init__(self, directory: Path, authority: Authority, seaweedfs: SeaweedFS, stack: ExitStack) -> None:
         self.seaweedfs = seaweedfs
         self.prefix = uuid.uuid4().hex
         self.mirrors: list[Mirror] = []
+        self.patch = ""
         self._directory = directory
         self._authority = authority
         self._stack = stack
@@ -65,6 +67,8 @@ class Sharing:
         directory = self._directory / f"mirror-{len(self.mirrors)}"
         machine = Keyed(directory / "machine", self._authority)
         machine.prepare()
+        if self.patch:
+            machine.patch(self.patch)
         upstreams = {"docker": {"url": self.upstream.url, "realms": [self.tokens.url]}}
         operations = free_port()
         shared = {
