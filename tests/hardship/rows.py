@@ -12,7 +12,7 @@ import pytest
 
 TABLE = Path(__file__).parents[2] / "docs/explanation/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
-KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")
+KINDS = ("manifest", "blob", "private blob", "range", "push", "gate", "machine", "load", "hostile")
 """The first words of the rows' names, in the order of the table."""
 NAMES: list[str] = []
 """The names of all rows, collected as their tests are imported."""
