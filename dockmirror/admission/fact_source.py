@@ -108,8 +108,9 @@ class FactGatherer:
         try:
             return await gathering
         except TimeoutError:
-            why = f"{source.fact}: no answer within {GATHER_TIMEOUT:g} s"
+            reason = f"no answer within {GATHER_TIMEOUT:g} s"
         except (OSError, RegistryError) as error:
-            why = f"{source.fact}: {summarize(error)}"
-        _log.warn("{subject}: cannot check {why}", subject=str(subject), why=why)
-        return None if policy.on_error == "serve" else MissingFact(f"the rule cannot be checked, {why}")
+            reason = summarize(error)
+        missing = MissingFact.of(source.setting, reason)
+        _log.warn("{subject}: {why}", subject=str(subject), why=missing.why)
+        return None if policy.on_error == "serve" else missing

@@ -63,10 +63,15 @@ SERVE = Serve()
 class MissingFact:
     """A fact that could not be gathered, so the rule cannot be checked.
 
-    :ivar why: the reason, as part of a sentence.
+    :ivar why: says so, with the reason, as part of a sentence.
     """
 
     why: str
+
+    @classmethod
+    def of(cls, setting: str, reason: str) -> MissingFact:
+        """:param setting: the key of the rule in a policy."""
+        return cls(f"the rule {setting} cannot be checked: {reason}")
 
 
 @frozen

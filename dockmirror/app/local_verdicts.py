@@ -66,10 +66,11 @@ class LocalVerdicts:
         self._gatherers: dict[str, FactGatherer] = {}
 
     def check(self, name: ImageName, image: StoredImage) -> None:
-        """:raises Denied: when the running mirror would refuse the manifest."""
+        """:raises Denied: when the running mirror would refuse the manifest of an image that is exported."""
         subject, gatherer = self._subject(name, image.digest), self._gatherer(name.repository.first)
         registry = _LocalRegistry(self._held, name.repository.first, lambda target: target.unknown())
-        applicable = gatherer.applicable(subject, is_replacement=False)
+        found = gatherer.applicable(subject, is_replacement=False)
+        applicable = [each for each in found if each[0].fact != KnownDigestSource.fact]
         verdict = admit(subject, _gather(gatherer, subject, applicable, image, registry).enforced())
         if isinstance(verdict, Refuse):
             raise Denied(verdict.why)
@@ -82,8 +83,12 @@ class LocalVerdicts:
         subject, gatherer = self._subject(name, digest), self._gatherer(name.repository.first)
         applicable = gatherer.applicable(subject, is_replacement=False)
         if digest is None:
-            rules = (source.fact for source, _ in applicable if source.fact != KnownDigestSource.fact)
-            return Judgement(unknown=next((Refuse("its digest is not known", rule) for rule in rules), None))
+            sources = (source for source, _ in applicable if source.fact != KnownDigestSource.fact)
+            unknown = (
+                Refuse(MissingFact.of(source.setting, "its digest is not known").why, source.fact)
+                for source in sources
+            )
+            return Judgement(unknown=next(unknown, None))
         if not applicable:
             return Judgement()
         image = self._held.read_image(name.repository, digest)
@@ -149,7 +154,7 @@ def _judge(subject: Subject, facts: AdmissionFacts, is_held: bool) -> Judgement:
     missing = {name: fact.why for name, fact in found.items() if isinstance(fact, MissingFact)}
     if not is_held:
         limits = [key for key in LIMIT_KEYS if found[key] is not None]
-        missing |= dict.fromkeys(limits, "the cache does not have its manifest")
+        missing |= {key: MissingFact.of(key, "the cache does not have its manifest").why for key in limits}
     unknown = next((Refuse(why, name) for name, why in missing.items()), None)
     known = evolve(facts, **dict.fromkeys(missing))  # type: ignore[arg-type]
     verdicts = (admit(subject, each) for each in (known.enforced(), known))

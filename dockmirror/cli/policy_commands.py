@@ -13,7 +13,6 @@ from ..admission.verdict import Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from ..app.local_verdicts import LocalVerdicts
 from ..app.naming import ImageName
-from ..app.pull_review import rule_key
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.reference import Tag
@@ -63,6 +62,8 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
             is_tag = isinstance(name.reference, Tag)
             why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
             described = {"image": str(name), "verdict": "served", "digest": None, "why": why}
+        if described.get("mode") == "warn" and described["verdict"] != "served":
+            described |= _only_warn(described)
         digest = _find_digest(held_images, name, described)
         recall = None if digest is None else admission.find_recall(name.repository, digest)
         if recall is not None:
@@ -78,6 +79,12 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     raise SystemExit(1 if any(each["verdict"] == "refused" for each in results) else 0)
 
 
+def _only_warn(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that change since the policy on the tag only warns."""
+    changed = {"verdict": "served", "digest": fields.get("current"), "warning": fields["why"]}
+    return {**changed, "why": 'mode = "warn" changes nothing'}
+
+
 def _judge(verdicts: LocalVerdicts, name: ImageName, digest: Digest | None) -> dict[str, Any]:
     """Return the fields that the rules about digests change."""
     judgement = verdicts.judge(name, digest)
@@ -85,8 +92,7 @@ def _judge(verdicts: LocalVerdicts, name: ImageName, digest: Digest | None) -> d
     if refusal is not None and refusal.rule not in judgement.warn_only:
         return {"verdict": "refused", "digest": None, "why": refusal.why}
     if unknown is not None:
-        why = f"the rule {rule_key(unknown.rule)} cannot be checked here: {unknown.why}"
-        return {"verdict": "unknown", "why": why}
+        return {"verdict": "unknown", "why": unknown.why}
     return {} if refusal is None else {"warning": refusal.why}
 
 

@@ -55,9 +55,7 @@ def report(context: Context, as_json: bool, show_all: bool) -> None:
         columns = ("image", "mode", "moves", "withheld", "withdrawn", "days behind", "now")
         print_table(columns, (_tag_row(tag, summary) for tag, summary in shown), right=columns[2:6])
     frozen = sum(summary.state == "frozen" for _, summary in tags)
-    print_note(
-        f"{len(tags)} tags under a cool-down were seen in the last 30 days; {frozen} of them are frozen"
-    )
+    print_note(f"tags under a cool-down that were seen in the last 30 days: {len(tags)}, {frozen} frozen")
 
 
 def _review_pulls(context: Context, review: PullReview, since: float) -> PullReport | None:
@@ -83,7 +81,7 @@ def _print_rules(pulls: PullReport) -> None:
         print_table(columns, rows, right=("pulls",))
         click.echo()
     counts = ", ".join(f"{pulls.outcomes[each]} {each}" for each in OUTCOMES)
-    print_note(f"{pulls.pulls} pulls in the last 30 days, under the policies as they are now: {counts}")
+    print_note(f"pulls in the last 30 days, under the policies as they are now: {pulls.pulls}, {counts}")
 
 
 def _format_day(seconds: float) -> str:

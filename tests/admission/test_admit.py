@@ -206,7 +206,7 @@ def test_a_fact_that_cannot_be_had_refuses(policy: dict[str, str], served: bool,
     (answer,) = outcome
     assert isinstance(answer, Exception) is not served
     if not served:
-        assert "the rule cannot be checked, hook: " in str(answer)
+        assert "the rule min_age cannot be checked: " in str(answer)
         assert "secret" not in str(answer)
 
 

@@ -162,7 +162,7 @@ def test_a_signature_that_cannot_be_read_refuses(key: Path, error: Exception) ->
         if is_served:
             assert served(outcome)
         else:
-            assert "the rule cannot be checked, signature: " in str(outcome.error)
+            assert "the rule signed_by cannot be checked: " in str(outcome.error)
 
 
 def test_signatures_themselves_are_served(key: Path) -> None:

@@ -87,7 +87,7 @@ def test_policy_test_says_why_an_image_would_be_refused(shop: Shop, tmp_path: Pa
     for each in (image, "nginx:absent"):
         (told,) = shop.json("-c", settings, "policy", "test", each)
         assert told["verdict"] == "unknown"
-        assert told["why"].startswith("the rule signed_by cannot be checked here: ")
+        assert told["why"].startswith("the rule signed_by cannot be checked: ")
     sign(shop, IMAGE)
     (told,) = shop.json("-c", settings, "policy", "test", image)
     assert told["verdict"] == "served"

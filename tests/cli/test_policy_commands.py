@@ -73,6 +73,15 @@ def test_a_refusal_fails(shop: Shop, record: Any, settings: Path) -> None:
     assert "never seen" in shop.run("-c", str(settings), "policy", "test", "nginx:2", code=1).stdout
 
 
+def test_a_policy_that_warns_refuses_nothing(shop: Shop, record: Any, settings: Path) -> None:
+    settings.write_text(SETTINGS.format(first_pull="refuse").replace("min_age", 'mode = "warn"\nmin_age'))
+    record("nginx", "1.27", (YOUNG, 2), (YOUNG, 0))
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:1.27")
+    assert (told["verdict"], told["digest"]) == ("served", str(YOUNG))
+    assert "no version of it has been admitted yet" in told["warning"]
+    assert "warning: " in shop.run("-c", str(settings), "policy", "test", "nginx:1.27").stdout
+
+
 def test_the_report_names_frozen_tags(shop: Shop, record: Any, settings: Path) -> None:
     record("steady", "1", (OLD, 20), (OLD, 0))
     record("nginx", "1.27", (OLD, 50), (OLD, 20), (BAD, 19), (OLD, 18), (OLD, 3), (YOUNG, 2), (YOUNG, 0))
@@ -88,7 +97,7 @@ def test_the_report_names_frozen_tags(shop: Shop, record: Any, settings: Path) -
     assert (app["state"], app["moves"], app["withdrawn"]) == ("frozen", 29, 28)
     result = shop.run("-c", str(settings), "policy", "report", "--all")
     assert "steady" in result.stdout
-    assert "3 tags under a cool-down were seen in the last 30 days; 1 of them are frozen" in result.stderr
+    assert "tags under a cool-down that were seen in the last 30 days: 3, 1 frozen" in result.stderr
 
 
 @pytest.mark.parametrize(("admitted", "code"), [(OLD, 0), (YOUNG, 1)])

@@ -180,7 +180,7 @@ def test_the_report_is_a_table(reported: Reported) -> None:
     assert "min_age  enforce  replaced      1" in rules
     assert "too new for the cool-down" in rules
     assert tags.splitlines()[1].endswith("behind")
-    assert "2 pulls in the last 30 days, under the policies as they are now: 0 refused, 1 replaced" in (
+    assert "pulls in the last 30 days, under the policies as they are now: 2, 0 refused, 1 replaced" in (
         result.stderr
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +91,14 @@ def pull_by_commands(chain: Chain, first: Image, second: Image, directory: Path)
         assert [each["digest"] for each in json.load(index)["manifests"]] == [first.digest]
     [decision] = json.loads(succeeded(dockmirror(chain.mirror, "policy", "test", "--json", "cooled")))
     assert (decision["verdict"], decision["digest"]) == ("replaced", first.digest)
-    report = json.loads(succeeded(dockmirror(chain.mirror, "policy", "report", "--json")))
-    assert report["pulls"]["replaced"] > 0
+    state = {"STATE_DIRECTORY": str(chain.mirror.state)}
+
+    def read_report() -> Any:
+        done = dockmirror(chain.mirror, "policy", "report", "--json", environ=state)
+        return json.loads(succeeded(done))
+
+    wait_until(lambda: (read_report()["pulls"] or {"replaced": 0})["replaced"] > 0, "the pulls are written")
+    report = read_report()
     assert {(row["rule"], row["outcome"]) for row in report["rules"]} == {("min_age", "replaced")}
     [row] = report["tags"]
     assert (row["image"], row["withheld"], row["state"]) == (f"docker.io/{NAME}:{TAG}", 1, "behind")
