@@ -12,18 +12,18 @@ _IDLE = 0.25
 
 def peak_memory(pid: int) -> int:
     """Return the peak of their memory in bytes since ``forget_peak`` (``VmHWM``)."""
-    return sum(_status(each, "VmHWM") for each in _family(pid))
+    return sum(_status(each, "VmHWM") for each in family(pid))
 
 
 def forget_peak(pid: int) -> None:
     """Reset the peak to the memory in use."""
-    for each in _family(pid):
+    for each in family(pid):
         Path(f"/proc/{each}/clear_refs").write_text("5")
 
 
 def processor_time(pid: int) -> float:
     """Return the seconds of processor time that they have used, in user mode and in the kernel."""
-    return sum(_ticks(each) for each in _family(pid)) / os.sysconf("SC_CLK_TCK")
+    return sum(_ticks(each) for each in family(pid)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until_idle(pid: int) -> None:
@@ -34,11 +34,12 @@ def wait_until_idle(pid: int) -> None:
         time.sleep(_IDLE)
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield the process and its children."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").iterdir():
         for child in (thread / "children").read_text().split():
-            yield from _family(int(child))
+            yield from family(int(child))
 
 
 def _ticks(pid: int) -> int:

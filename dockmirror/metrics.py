@@ -107,7 +107,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.lag = Histogram(
-            "dockmirror_event_loop_lag_seconds", "Delay of a timer of one second.", buckets=_LAG,
+            "dockmirror_event_loop_lag_seconds", "Delay of a timer of two seconds.", buckets=_LAG,
             registry=registry,
         )  # fmt: skip
         self.disk_failing = Gauge(

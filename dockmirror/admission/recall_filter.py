@@ -31,13 +31,21 @@ _log = Logger()
 
 
 class RunningDeliveries:
-    """The bodies that this process delivers at the moment, by digest."""
+    """The bodies that this process delivers at the moment, by digest.
+
+    :ivar begun: is called when a delivery begins, after which ``cut`` is to be called from time to time.
+    """
 
     def __init__(self) -> None:
+        self.begun: Callable[[], None] = lambda: None
         self._running: dict[Digest, set[CuttableBody]] = {}
 
     def add(self, digest: Digest, body: CuttableBody) -> None:
         self._running.setdefault(digest, set()).add(body)
+        self.begun()
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
 
     def remove(self, digest: Digest, body: CuttableBody) -> None:
         running = self._running.get(digest, set())

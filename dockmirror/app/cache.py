@@ -20,7 +20,7 @@ from ..admission.recall_enforcement import RecalledContentFilter, RecallEnforcem
 from ..admission.recall_files import RecallReader
 from ..admission.recall_filter import RunningDeliveries
 from ..concurrency.caching import TTLCache
-from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.periodic_task import BusyTask, PeriodicTask
 from ..config.settings import ConfigurationError, Settings
 from ..interfaces import (
     IContentStore,
@@ -186,7 +186,7 @@ def _recall_tasks(
     tiered: TieredStore | None,
     reactor: Any,
     in_thread: RunInThread,
-) -> Sequence[PeriodicTask]:
+) -> Sequence[Service]:
     """Return the tasks that cut off running transfers, and remove the bytes of what is recalled."""
     exchange = None
     if tiered is not None:
@@ -194,15 +194,14 @@ def _recall_tasks(
 
         exchange = RecallExchange(root, tiered.bucket, reactor, in_thread).run
 
-    async def cut() -> None:
+    def cut() -> None:
         count = deliveries.cut(recalls.current(), reactor.seconds())
         if count:
             _log.info("cut off {count} transfers of recalled contents", count=count)
 
-    return [
-        PeriodicTask(cut, CUT_PERIOD, reactor, "cannot cut off the transfers of recalled contents"),
-        RecallEnforcement(root, recalls, reactor, in_thread, exchange),
-    ]
+    cuts = BusyTask(cut, lambda: bool(deliveries), CUT_PERIOD, reactor)
+    deliveries.begun = cuts.wake
+    return [cuts, RecallEnforcement(root, recalls, reactor, in_thread, exchange)]
 
 
 def _tiered(

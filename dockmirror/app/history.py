@@ -12,9 +12,9 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
 from ..history.history_writer import HistoryWriter
@@ -57,13 +57,13 @@ class HistoryService(Service):
         self, recorder: PullRecorder, directory: Path, bounds: HistoryBounds, clock: IReactorTime
     ) -> None:
         recorder.take = self._put
+        self._flushes = BusyTask(recorder.flush, lambda: recorder.is_busy, FLUSH_PERIOD, clock)
+        recorder.begun = self._flushes.wake
         self._recorder = recorder
         self._clock = clock
         self._directory = directory
         self._bounds = bounds
         self._batches: Queue[tuple[Sequence[PartReport], float] | None] = Queue(_MAX_BATCHES)
-        self._loop = LoopingCall(recorder.flush)
-        self._loop.clock = clock
         self._thread = Thread(target=self._write, name="history", daemon=True)
         self._is_behind = False
         self._is_on = True
@@ -72,12 +72,12 @@ class HistoryService(Service):
         super().startService()
         self._put(())  # creates the file
         self._thread.start()
-        self._loop.start(FLUSH_PERIOD, now=False)
+        self._flushes.startService()
 
     def stopService(self) -> None:
         """Write what is left, for a few seconds at most."""
         super().stopService()
-        self._loop.stop()
+        self._flushes.stopService()
         self._recorder.flush()
         try:
             self._batches.put_nowait(None)

@@ -18,7 +18,7 @@ from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from ..store import warm_ups
+from ..store import files, layout, warm_ups
 from ..store.threads import RunInThread
 from ..store.warm_ups import State, WarmUp
 
@@ -44,6 +44,8 @@ class WarmUpRunner(PeriodicTask):
         self._clock = clock
         self._in_thread = in_thread
         self._registry = registry
+        self._version: files.Version | None = None
+        self._is_idle = False
 
     async def _check(self) -> None:
         try:
@@ -52,7 +54,12 @@ class WarmUpRunner(PeriodicTask):
             _log.warn("cannot run the warm-ups: {error}", error=error)
 
     async def _run_waiting(self) -> None:
-        if not await self._in_thread(partial(warm_ups.has_waiting, self._root)):
+        is_unchanged = self._is_unchanged()
+        if is_unchanged and self._is_idle:
+            return
+        has_waiting = await self._in_thread(partial(warm_ups.has_waiting, self._root))
+        self._is_idle = is_unchanged and not has_waiting
+        if not has_waiting:
             return
         lock = await self._in_thread(partial(warm_ups.lock_warm_ups, self._root))
         if lock is None:
@@ -63,6 +70,12 @@ class WarmUpRunner(PeriodicTask):
                     await self._run(each)
         finally:
             os.close(lock)
+
+    def _is_unchanged(self) -> bool:
+        """Return whether the directory is as it was at the last look; no thread is needed for that."""
+        version, before = files.file_version(self._root / layout.WARM_UPS), self._version
+        self._version = version
+        return version == before
 
     async def _run(self, warm_up: WarmUp) -> None:
         await self._write(warm_up, "running")

@@ -1,4 +1,4 @@
-"""A service that runs a task periodically."""
+"""Services that run a task periodically: always, or while there is something to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -61,3 +61,43 @@ class PeriodicTask(Service):
             pass
         except Exception:
             _log.failure("{trouble}", trouble=self._trouble)
+
+
+class BusyTask(Service):
+    """Runs a task once per period while there is something to do; an idle process is not woken.
+
+    :param work: the task; it does not fail.
+    :param is_busy: tells after each run if there will be more to do.
+    :param period: seconds from ``wake``, or the last run, to the next run.
+    """
+
+    def __init__(
+        self, work: Callable[[], object], is_busy: Callable[[], bool], period: float, clock: IReactorTime
+    ) -> None:
+        self._work = work
+        self._is_busy = is_busy
+        self._period = period
+        self._clock = clock
+        self._timer: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        if self._is_busy():
+            self.wake()
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def wake(self) -> None:
+        """Run the task after a period, unless that is planned already."""
+        if self._timer is None and self.running:
+            self._timer = self._clock.callLater(self._period, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._work()
+        if self._is_busy():
+            self.wake()

@@ -136,12 +136,17 @@ def _take_nothing(_: Sequence[PartReport]) -> None:
     """Drop the reports: no file was opened."""
 
 
+def _flush_nothing() -> None:
+    """Plan no flush: no file was opened."""
+
+
 @define
 class PullRecorder:
     """Assigns the requests of clients to pulls, and reports them once per second.
 
     :ivar process: tells the processes of a mirror apart.
     :ivar take: receives the reports.
+    :ivar begun: is called when a request begins, after which ``flush`` is to be called.
     """
 
     _table: PullTable
@@ -149,6 +154,7 @@ class PullRecorder:
     _detail: AddressDetail = "full"
     process: int = field(factory=os.getpid)
     take: Callable[[Sequence[PartReport]], None] = _take_nothing
+    begun: Callable[[], None] = _flush_nothing
     _running: dict[int, _Part] = field(factory=dict)
     _reports: list[PartReport] = field(factory=list)
     _reported: list[_Content] = field(factory=list)
@@ -183,6 +189,7 @@ class PullRecorder:
         if content.number:
             request.pull_id = str(content.number)
         self._running[id(request)] = _Part(request, content, read.head, now, is_new, is_recent, is_manifest)
+        self.begun()
 
     def _join(
         self, client: ClientAddress, registry: str, target: Manifest | Blob, now: float
@@ -301,6 +308,11 @@ class PullRecorder:
             self._add(content, (content.name,), now)
         else:
             self._table.touch(content.positions, content.record, now)
+
+    @property
+    def is_busy(self) -> bool:
+        """Requests run, or their reports wait for a flush."""
+        return bool(self._running or self._reports)
 
     def flush(self) -> None:
         """Report what has happened since the last call, running transfers included."""

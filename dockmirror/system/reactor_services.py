@@ -34,8 +34,8 @@ def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) ->
     return result
 
 
-CHECK_INTERVAL = 1.0
-"""Seconds between two checks of the clock."""
+CHECK_INTERVAL = 5.0
+"""Seconds between two checks of the clock; each wakes the processor."""
 _TOLERANCE = 1.0
 """Seconds by which the clock may be set back without any adjustment."""
 
@@ -86,7 +86,7 @@ class ClockStepGuard(Service):
                 timer.reset(max(0.0, timer.getTime() - before))
 
 
-LAG_INTERVAL = 1.0
+LAG_INTERVAL = 2.0
 """Seconds between two measurements."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from attrs import evolve, field, frozen
@@ -27,6 +29,7 @@ from ..shelf import AMD, LATEST, PLACE, Shelf
 from ..store.threads import inline
 
 EPOCH = 1_700_000_000.0
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -62,6 +65,24 @@ def test_a_warm_up_pulls_what_was_wanted(tmp_path: Path, clock: Clock) -> None:
     asked = len(shelf.asked)
     run(tmp_path, clock, shelf)
     assert len(shelf.asked) == asked
+
+
+def test_an_idle_runner_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
+    """Two looks at the same directory are enough; a new warm-up is seen at the next one."""
+    shelf, calls = Shelf(), list[object]()
+
+    async def in_thread(call: Callable[[], T], /) -> T:
+        calls.append(call)
+        return call()
+
+    warm_ups.write_warm_up(tmp_path, evolve(warm_ups.add_warm_up(tmp_path, wanted()), state="done"))
+    service = WarmUpRunner(tmp_path, clock, in_thread, lambda: shelf)
+    service.startService()
+    clock.pump([POLL] * 100)
+    assert len(calls) == 2
+    warm_ups.add_warm_up(tmp_path, wanted())
+    clock.advance(POLL)
+    assert shelf.fetched() == sorted(["amd", "base", "a"])
 
 
 def test_a_failed_warm_up_says_why(tmp_path: Path, clock: Clock) -> None:

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from dockmirror.concurrency.periodic_task import PeriodicTask
+from dockmirror.concurrency.periodic_task import BusyTask, PeriodicTask
 
 PERIOD = 10.0
 
@@ -88,3 +88,34 @@ def test_stopping_cancels_the_run(work: Work, begun: bool) -> None:
     work.clock.pump([PERIOD] * 3)
     assert (len(work.times), work.cancelled, events) == (begun, begun, [])
     assert work.clock.getDelayedCalls() == []
+
+
+def test_an_idle_task_has_no_timer() -> None:
+    """It runs once per period while it is busy, and after that only when it is woken."""
+    clock, times, left = Clock(), list[float](), [3]
+
+    def work() -> None:
+        times.append(clock.seconds())
+        left[0] -= 1
+
+    task = BusyTask(work, lambda: left[0] > 0, PERIOD, clock)
+    left[0] = 0
+    task.startService()
+    assert clock.getDelayedCalls() == []
+    left[0] = 3
+    for _ in range(2):
+        task.wake()
+    clock.pump([PERIOD] * 5)
+    assert times == [PERIOD, 2 * PERIOD, 3 * PERIOD]
+    assert clock.getDelayedCalls() == []
+    task.wake()
+    task.stopService()
+    task.wake()
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_task_that_is_busy_at_the_start_runs() -> None:
+    clock, times = Clock(), list[float]()
+    BusyTask(lambda: times.append(clock.seconds()), lambda: not times, PERIOD, clock).startService()
+    clock.advance(PERIOD)
+    assert times == [PERIOD]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
-from dockmirror.app.history import HistoryService
+from dockmirror.app.history import FLUSH_PERIOD, HistoryService
 from dockmirror.history.database import FILE_NAME
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
@@ -19,8 +19,8 @@ from ..stacks import logged
 from .kept import NOW, number_at, report
 
 
-def make_service(directory: Path) -> tuple[PullRecorder, HistoryService]:
-    clock = Clock()
+def make_service(directory: Path, clock: Clock | None = None) -> tuple[PullRecorder, HistoryService]:
+    clock = clock or Clock()
     clock.advance(NOW)
     recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
     return recorder, HistoryService(recorder, directory, HistoryBounds(), clock)
@@ -36,6 +36,19 @@ def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
     reader = SqliteHistory(tmp_path / "state" / "history" / FILE_NAME, lambda: NOW)
     wait_until(lambda: len(reader.pulls(PullFilter())) == 1, "the thread has written it")
     assert [each.number for each in reader.pulls(PullFilter())] == [number_at(2)]
+
+
+def test_an_idle_history_has_no_timer(tmp_path: Path) -> None:
+    """A request plans a flush; after it there is none."""
+    clock = Clock()
+    recorder, service = make_service(tmp_path, clock)
+    service.startService()
+    assert clock.getDelayedCalls() == []
+    recorder.begun()
+    assert len(clock.getDelayedCalls()) == 1
+    clock.advance(FLUSH_PERIOD)
+    assert clock.getDelayedCalls() == []
+    service.stopService()
 
 
 def test_a_directory_that_cannot_be_used_costs_the_history_only(tmp_path: Path) -> None:
