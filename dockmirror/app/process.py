@@ -25,7 +25,7 @@ from ..system.external_program import run_process
 from ..system.posix import LineWriter, raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
-from ..upstream.checked_endpoint import threaded_resolver
+from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
@@ -133,7 +133,7 @@ class ServingProcess:
         processes: int = 1,
     ) -> None:
         cache = _open_cache(settings, reactor)
-        resolver = threaded_resolver(reactor)
+        resolver = AddressCache(threaded_resolver(reactor), reactor)
 
         def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
             return make_agent(upstream, resolver, environ, reached, reactor)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from math import inf
 
-from attrs import evolve
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.in_memory import collect
@@ -13,22 +16,35 @@ from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
-from ..oci.errors import Denied, Unauthorized
+from ..oci.errors import Denied, RegistryError, Unauthorized
 from ..oci.request import RegistryRequest
 from ..oci.scope import Scope
 from ..oci.token import Login, Token
 from ..upstream.token_relay import TOKEN_LIMIT
 from ..upstream.upstream_accounts import LoginAttempts
 
+RENEWAL = 0.7
+"""Share of a token's life after which its next use obtains another one, for which nobody waits."""
 _MOST = 10_000
 _MARGIN = 0.9
+_log = Logger()
+
+
+@frozen
+class _KeptToken:
+    """Credentials for a scope, and the times from which a use renews them, and until which they are sent."""
+
+    credentials: Credentials
+    renews: float
+    until: float
 
 
 @implementer(IRegistry)
 class TokenRegistry:
     """Sends each request with a token of the mirror's own; clients' credentials are dropped.
 
-    A token is kept for nine tenths of its life; concurrent requests for the same scope share one.
+    A token is kept for nine tenths of its life; concurrent requests for the same scope share one.  A token in
+    use is renewed before that time ends.
 
     :param account: the account that obtains tokens; its password is sent to the registry itself if that asks
         for Basic.  Without an account, tokens are anonymous.
@@ -38,7 +54,7 @@ class TokenRegistry:
         self._registry = registry
         self._clock = clock
         self._logins = LoginAttempts(account, clock)
-        self._tokens: dict[Scope, tuple[float, Credentials]] = {}
+        self._tokens: dict[Scope, _KeptToken] = {}
         self._obtaining: SingleFlight[Scope, Credentials] = SingleFlight()
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -46,6 +62,7 @@ class TokenRegistry:
         if scope is None:
             return await self._registry.fetch(evolve(request, credentials=None))
         sent = self._known(scope)
+        self._renew_in_time(scope)
         try:
             return await self._registry.fetch(evolve(request, credentials=sent))
         except Unauthorized as refused:
@@ -79,8 +96,9 @@ class TokenRegistry:
                     raise
             else:
                 self._logins.mark_accepted(scope)
-                until = self._clock.seconds() + token.expires_in * _MARGIN
-                return self._keep(scope, until, Credentials.bearer(token.value))
+                now, life = self._clock.seconds(), token.expires_in
+                credentials = Credentials.bearer(token.value)
+                return self._keep(scope, _KeptToken(credentials, now + life * RENEWAL, now + life * _MARGIN))
         raise challenged from None
 
     async def _ask(self, login: Login, scope: Scope) -> Token:
@@ -104,16 +122,33 @@ class TokenRegistry:
                 challenged = refused
             else:
                 self._logins.mark_accepted(scope)
-                self._keep(scope, inf, login.credentials)
+                self._keep(scope, _KeptToken(login.credentials, inf, inf))
                 return answer
         raise challenged
 
     def _known(self, scope: Scope) -> Credentials | None:
-        until, credentials = self._tokens.get(scope, (0.0, None))
-        return credentials if self._clock.seconds() < until else None
+        kept = self._tokens.get(scope)
+        return kept.credentials if kept is not None and self._clock.seconds() < kept.until else None
 
-    def _keep(self, scope: Scope, until: float, credentials: Credentials) -> Credentials:
+    def _renew_in_time(self, scope: Scope) -> None:
+        """Begin to obtain another token if the known one is old; once, as it can still be used."""
+        kept = self._tokens.get(scope)
+        if kept is None or not kept.renews <= self._clock.seconds() < kept.until:
+            return
+        self._tokens[scope] = evolve(kept, renews=inf)
+        renewal = self._obtaining.get(scope, lambda: self._obtain(Unauthorized(), scope))
+        Deferred.fromCoroutine(renewal).addErrback(_log_failed_renewal, scope)
+
+    def _keep(self, scope: Scope, token: _KeptToken) -> Credentials:
         if len(self._tokens) >= _MOST:
             del self._tokens[next(iter(self._tokens))]
-        self._tokens[scope] = until, credentials
-        return credentials
+        self._tokens[scope] = token
+        return token.credentials
+
+
+def _log_failed_renewal(failure: Failure, scope: Scope) -> None:
+    error = failure.value
+    if isinstance(error, RegistryError):
+        _log.info("the token for {scope} was not renewed: {error}", scope=str(scope), error=error.summary)
+    else:
+        _log.failure("the token for {scope} was not renewed", failure, scope=str(scope))

@@ -27,6 +27,7 @@ from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from ..concurrency.caching import TTLCache
 from .addresses import AllowedAddresses
 from .bounded_endpoint import with_timeout
 
@@ -40,10 +41,13 @@ FAMILIES: Mapping[str, Sequence[Family]] = MappingProxyType(
     }
 )
 """The families of the Internet Protocol by their versions, the preferred one first."""
+ADDRESSES_TTL, ADDRESSES_RENEWED = 60.0, 20.0
+"""Seconds for which addresses are remembered, and after which the next use looks the name up again."""
+_MAX_NAMES = 1000
 
 
 def threaded_resolver(reactor: Any, threads: int = 10) -> IHostnameResolver:
-    """Return the system's resolver, without a cache, in threads that nothing else can keep busy.
+    """Return the system's resolver in threads that nothing else can keep busy.
 
     :param reactor: provides ``IReactorCore`` and ``IReactorThreads``; the threads live while it runs.
     """
@@ -102,6 +106,80 @@ class FixedAddresses:
                 resolutionReceiver.addressResolved(family(transportSemantics, address, portNumber))
         resolutionReceiver.resolutionComplete()
         return resolution
+
+
+@implementer(IResolutionReceiver)
+class _AddressRecorder:
+    """Passes addresses on, and reports all of them at the end."""
+
+    def __init__(
+        self, receiver: IResolutionReceiver | None, report: Callable[[Sequence[IAddress]], None]
+    ) -> None:
+        self._receiver = receiver
+        self._report = report
+        self._addresses: list[IAddress] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        if self._receiver is not None:
+            self._receiver.resolutionBegan(resolutionInProgress)
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._addresses.append(address)
+        if self._receiver is not None:
+            self._receiver.addressResolved(address)
+
+    def resolutionComplete(self) -> None:
+        self._report(self._addresses)
+        if self._receiver is not None:
+            self._receiver.resolutionComplete()
+
+
+_LookUp = tuple[str, int, Sequence[type[IAddress]] | None, str]
+
+
+@implementer(IHostnameResolver)
+class AddressCache:
+    """Remembers the addresses that another resolver found, so that new connections need not wait for it.
+
+    A name that is used again after ``ADDRESSES_RENEWED`` is looked up once more, for which nobody waits.  A
+    name without an address is not remembered.
+    """
+
+    def __init__(self, resolver: IHostnameResolver, clock: IReactorTime) -> None:
+        self._resolver = resolver
+        self._found: TTLCache[_LookUp, Sequence[IAddress]] = TTLCache(clock, _MAX_NAMES)
+        self._recent: TTLCache[_LookUp, bool] = TTLCache(clock, _MAX_NAMES)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        types = None if addressTypes is None else tuple(addressTypes)
+        look_up = canonical_host(hostName), portNumber, types, transportSemantics
+        found = self._found.get(look_up)
+        if found is None:
+            return self._ask(look_up, resolutionReceiver)
+        if self._recent.get(look_up) is None:
+            self._recent.put(look_up, True, ADDRESSES_RENEWED)
+            self._ask(look_up, None)
+        resolution = HostResolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        for address in found:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+    def _ask(self, look_up: _LookUp, receiver: IResolutionReceiver | None) -> IHostResolution:
+        def report(addresses: Sequence[IAddress]) -> None:
+            if addresses:
+                self._found.put(look_up, addresses, ADDRESSES_TTL)
+                self._recent.put(look_up, True, ADDRESSES_RENEWED)
+
+        return self._resolver.resolveHostName(_AddressRecorder(receiver, report), *look_up)
 
 
 @implementer(IHostnameResolver)

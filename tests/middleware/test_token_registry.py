@@ -9,7 +9,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from dockmirror.middleware.token_registry import TokenRegistry
+from dockmirror.middleware.token_registry import RENEWAL, TokenRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
 from dockmirror.oci.token import Login
@@ -54,13 +54,38 @@ def test_a_challenge_is_answered_with_an_anonymous_token(internet: Internet, reg
 def test_a_token_is_kept_for_nine_tenths_of_its_life(
     internet: Internet, registry: TokenRegistry, clock: Clock
 ) -> None:
-    """It is sent at once, without a second request, and replaced before it expires."""
-    for seconds, tokens, sent in ((0, 1, 2), (269, 1, 1), (1, 2, 2), (1, 2, 1)):
+    """It is sent at once, without a second request; one that was not used lately is replaced."""
+    for seconds, tokens, sent in ((0, 1, 2), (209, 1, 1), (61, 2, 2), (1, 2, 1)):
         clock.advance(seconds)
         before = len(internet.asked(HUB))
         now(registry.fetch(MANIFEST))
         manifests = [seen for seen in internet.asked(HUB)[before:] if "manifests" in seen.path]
         assert (len(internet.asked(AUTH)), len(manifests)) == (tokens, sent)
+
+
+def test_a_token_in_use_is_renewed_behind(internet: Internet, registry: TokenRegistry, clock: Clock) -> None:
+    """No request waits for it, nor is challenged, however long the tokens are used."""
+    now(registry.fetch(MANIFEST))
+    for _ in range(60):
+        clock.advance(60)
+        before = len(internet.asked(HUB))
+        assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+        assert len([seen for seen in internet.asked(HUB)[before:] if "manifests" in seen.path]) == 1
+    assert len(internet.asked(AUTH)) <= 1 + 3600 / (300 * RENEWAL)
+
+
+def test_a_failed_renewal_is_not_repeated(internet: Internet, registry: TokenRegistry, clock: Clock) -> None:
+    """The token is used to its end."""
+    now(registry.fetch(MANIFEST))
+    internet.reply(AUTH, "/token", Reply(503, b"down"))
+    clock.advance(300 * RENEWAL)
+    with logged() as lines:
+        for _ in range(3):
+            assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+            clock.advance(1)
+    assert len(internet.asked(AUTH)) == 2
+    assert len(lines) == 1
+    assert "repository:library/busybox:pull was not renewed" in lines[0]
 
 
 def test_concurrent_requests_share_one_token(internet: Internet, registry: TokenRegistry) -> None:

@@ -20,6 +20,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
@@ -28,7 +29,10 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.addresses import AllowedAddresses
 from dockmirror.upstream.checked_endpoint import (
+    ADDRESSES_RENEWED,
+    ADDRESSES_TTL,
     FAMILIES,
+    AddressCache,
     AddressFamilyResolver,
     AddressRefused,
     FixedAddresses,
@@ -267,3 +271,87 @@ def test_the_timeout_is_for_all_addresses_together(cancelled: bool) -> None:
     assert len(here.reactor.connectors) == 2
     assert all(connector.stoppedConnecting for connector in here.reactor.connectors)
     assert here.reactor.getDelayedCalls() == []
+
+
+class LateResolver(FakeResolver):
+    """Counts the look-ups, which end when the test says so."""
+
+    def __init__(self, names: dict[str, list[str]]) -> None:
+        self.waiting: list[Deferred[None]] = []
+        super().__init__(names, self._wait)
+
+    def _wait(self) -> Deferred[None]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+    def answer(self) -> None:
+        for each in self.waiting:
+            each.callback(None)
+        self.waiting.clear()
+
+
+@implementer(IResolutionReceiver)
+class Addresses(list[str]):
+    """The addresses that a resolver found.
+
+    :ivar is_complete: whether these are all.
+    """
+
+    is_complete = False
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Take note of nothing."""
+
+    def addressResolved(self, address: Any) -> None:
+        self.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        self.is_complete = True
+
+
+class TestAddressCache:
+    def start(self, names: dict[str, list[str]]) -> None:
+        self.clock, self.resolver = Clock(), LateResolver(names)
+        self.cache = AddressCache(self.resolver, self.clock)
+
+    def look_up(self, name: str) -> Addresses:
+        found = Addresses()
+        self.cache.resolveHostName(found, name, 443, [IPv4Address])
+        return found
+
+    def test_a_name_in_use_is_known_at_once(self) -> None:
+        """It is looked up again behind, and has the new addresses from then on."""
+        names = {"a.example": [PUBLIC]}
+        self.start(names)
+        verifyObject(IHostnameResolver, self.cache)
+        first = self.look_up("a.example")
+        assert not first.is_complete
+        self.resolver.answer()
+        assert (first, first.is_complete) == ([PUBLIC], True)
+        names["a.example"] = [ALSO_PUBLIC]
+        for _ in range(3):
+            self.clock.advance(ADDRESSES_RENEWED / 4)
+            assert self.look_up("A.example.").is_complete
+            assert self.resolver.waiting == []
+        self.clock.advance(ADDRESSES_RENEWED / 4)
+        for _ in range(2):
+            assert self.look_up("a.example") == [PUBLIC]
+        assert len(self.resolver.waiting) == 1
+        self.resolver.answer()
+        assert self.look_up("a.example") == [ALSO_PUBLIC]
+
+    def test_addresses_have_an_end(self) -> None:
+        """A name that was not used lately, or that is not found any more, is looked up."""
+        self.start({"a.example": [PUBLIC]})
+        self.look_up("a.example")
+        self.resolver.answer()
+        self.clock.advance(ADDRESSES_TTL)
+        assert not self.look_up("a.example").is_complete
+
+    def test_names_without_addresses_are_not_remembered(self) -> None:
+        self.start({})
+        for _ in range(2):
+            found = self.look_up("b.example")
+            assert len(self.resolver.waiting) == 1
+            self.resolver.answer()
+            assert (found, found.is_complete) == ([], True)
