@@ -47,6 +47,8 @@ async def collect(body: IBody, limit: int) -> bytes:
     if body.descriptor.size is not None and body.descriptor.size > limit:
         body.discard()
         raise too_large(limit)
+    if isinstance(body, BytesBody) and len(body.data) <= limit:
+        return body.data
     collector = _Collector()
     await SizeLimitedBody(body, limit).deliver(collector)
     return b"".join(collector.pieces)

@@ -287,6 +287,8 @@ class StoredBytes:
         self._data = data
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
+        if len(segments) == 1:  # the whole content, mostly, which is not copied
+            return BytesBody(self._segment(segments[0]), descriptor)
         return BytesBody(b"".join(map(self._segment, segments)), descriptor)
 
     def close(self) -> None:

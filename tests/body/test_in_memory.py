@@ -109,3 +109,11 @@ def test_paced_bytes_stop_with_their_consumer(error: type[Exception]) -> None:
     consumer.leave() if error is Unavailable else delivery.cancel()
     assert [type(each) for each in outcome] == [error]
     assert (consumer.data, consumer.producer) == (DATA[:PIECE], None)
+
+
+def test_bytes_in_memory_are_not_copied() -> None:
+    """They have the same limit, also if their size is not stated."""
+    data = b"abc" * 100
+    assert now(collect(BytesBody(data, Descriptor()), len(data))) is data
+    with pytest.raises(Unavailable):
+        now(collect(BytesBody(data, Descriptor()), len(data) - 1))
