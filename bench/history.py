@@ -122,6 +122,41 @@ def _reactor() -> Iterator[Row]:
                 best = min(best, (time.thread_time() - started) / len(requests))
                 recorder.flush()
             yield Row(f"history, {name}, {kind}", "reactor's µs a request", [best * 1e6], aim=at_most(12))
+    yield Row("history, an image's requests", "reactor's µs a request", [_image(clock)], aim=at_most(12))
+
+
+def _image(clock: Clock) -> float:
+    """Return the microseconds of each request of an image with seven blobs, by clients that are new."""
+    place, blobs = Repository("library/nginx"), [b"%d" % number for number in range(7)]
+    config, *layers = (
+        f'{{"mediaType": "application/x", "digest": "{Digest.of(each)}", "size": 1}}' for each in blobs
+    )
+    manifest = (
+        f'{{"schemaVersion": 2, "mediaType": "{OCI_MANIFEST}", "config": {config},'
+        f' "layers": [{", ".join(layers)}]}}'
+    ).encode()
+    of_manifest = Descriptor(OCI_MANIFEST, Digest.of(manifest), len(manifest))
+    targets: list[tuple[Manifest | Blob, BytesBody]] = [
+        (Manifest(place, Tag("latest")), BytesBody(manifest, of_manifest)),
+        (Manifest(place, Digest.of(manifest)), BytesBody(manifest, of_manifest)),
+        *(
+            (Blob(place, Digest.of(each)), BytesBody(each, Descriptor("", Digest.of(each), 1)))
+            for each in blobs
+        ),
+    ]
+    recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
+    spent, count = 0.0, _NEW_CLIENTS // 4
+    for number in range(count):
+        clock.advance(0.001)
+        address = ip_address(f"10.{number // 250}.{number % 250}.2")
+        requests = [_request(clock, address) for _ in targets]
+        started = time.thread_time()
+        for request, (target, body) in zip(requests, targets, strict=True):
+            recorder.begin(request, "docker.io", RegistryRequest(target))
+            recorder.answered(request, Answer(body, cache=CacheStatus()), True)
+            recorder.end(request)
+        spent += time.thread_time() - started
+    return spent / count / len(targets) * 1e6
 
 
 def _request(clock: Clock, address: Address) -> ServerRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 
@@ -19,6 +19,7 @@ from ..oci.digest import Digest
 from ..oci.reference import Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..system.networks import normalize_host
+from ..system.shared_table import hash_key
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,
@@ -39,6 +40,7 @@ _RECENT_SECONDS = 5.0
 _NAMES_SECONDS = 300.0
 """Seconds after which the names in a manifest are put into the table again: others may have evicted them."""
 _MAX_MEMORY = 8192
+_MAX_NAMES = 1024
 _Key = tuple[int | None, str | None, str, str, str]
 """A client's address and user, the registry, the repository, and the tag or digest."""
 _MANIFEST_LIMIT = 4 * 1024 * 1024
@@ -160,6 +162,7 @@ class PullRecorder:
     _reported: list[_Content] = field(factory=list)
     _recent: dict[_Key, _Content] = field(factory=dict)
     _named: dict[str, float] = field(factory=dict)
+    _names: dict[int, Mapping[int, Named]] = field(factory=dict)
     _count: count[int] = field(factory=count)
 
     def begin(self, request: ServerRequest, registry: str, read: RegistryRequest) -> None:
@@ -182,7 +185,7 @@ class PullRecorder:
         )
         is_new = False
         if content is None or not is_recent:
-            content, is_new = self._join(client, registry, target, now)
+            content, is_new = self._join(client, key, target, now)
             if content.number:
                 _bound(self._recent)
                 self._recent[key] = content
@@ -192,18 +195,18 @@ class PullRecorder:
         self.begun()
 
     def _join(
-        self, client: ClientAddress, registry: str, target: Manifest | Blob, now: float
+        self, client: ClientAddress, key: _Key, target: Manifest | Blob, now: float
     ) -> tuple[_Content, bool]:
         """Find the pull that a request joins, and return whether it begins a new one."""
         is_manifest = isinstance(target, Manifest)
         name = hash_text(str(target.reference if isinstance(target, Manifest) else target.digest))
-        address = int(client.address) if client.address else None
-        record = self._table.find(hash_text(f"{address} {client.user} {registry}/{target.repository.name}"))
+        record = self._table.find(_hash_client(*key[:4]))
         named = _UNNAMED
 
         def is_named_by(manifest: int) -> bool:
             nonlocal named
-            found = self._table.named(manifest, name)
+            names = self._names.get(manifest)
+            found = self._table.named(manifest, name) if names is None else names.get(name)
             named = found or named
             return found is not None
 
@@ -213,9 +216,7 @@ class PullRecorder:
         if is_new:
             number = make_number(now, self.process, next(self._count))
         positions = record.positions(number) if number else ()
-        content = _Content(
-            number or 0, name, client, registry, target, record, positions, is_first, named, 0.0
-        )
+        content = _Content(number or 0, name, client, key[2], target, record, positions, is_first, named, 0.0)
         return content, is_new
 
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
@@ -260,7 +261,15 @@ class PullRecorder:
                 self._add(content, (name,), max(last))
             return
         content.touched = self._clock.seconds()
+        if content.name != name:
+            self._remember(content.name, {})
         self._add(content, {content.name, name}, content.touched)
+
+    def _remember(self, manifest: int, names: Mapping[int, Named]) -> None:
+        """Remember what a manifest names; a tag names nothing."""
+        if len(self._names) >= _MAX_NAMES:
+            self._names.clear()
+        self._names[manifest] = names
 
     def _add(self, content: _Content, names: Iterable[int], last: float) -> None:
         """Add names to the content's pull in the table, where others may have changed it meanwhile."""
@@ -280,7 +289,9 @@ class PullRecorder:
         if not self._knows_names(part):
             _bound(self._named)
             self._named[part.digest] = part.reported
-            self._table.add_named(hash_text(part.digest), read_names(data))
+            manifest, names = hash_text(part.digest), read_names(data)
+            self._remember(manifest, names)
+            self._table.add_named(manifest, names)
 
     def end(self, request: ServerRequest) -> None:
         """Report a request that has ended; call once for each."""
@@ -363,6 +374,11 @@ class PullRecorder:
             self._reports.append(content.report)
             self._reported.append(content)
         return content.report
+
+
+@lru_cache(maxsize=_MAX_MEMORY)
+def _hash_client(address: int | None, user: str | None, registry: str, repository: str) -> int:
+    return hash_key(f"{address} {user} {registry}/{repository}".encode())
 
 
 def _bound(memory: dict[str, float] | dict[_Key, _Content]) -> None:

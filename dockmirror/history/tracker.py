@@ -58,10 +58,19 @@ def find_pull(
     :param members: of the pulls by the same client and user from the same repository.
     :param is_named_by: tells if the manifest with a hash names what is requested.
     """
-    live = [each for each in members if abs(now - each.last) <= JOIN_SECONDS]
-    same = [each for each in live if each.name == name and now - began(each.number) <= REPEAT_SECONDS]
-    found = same or [each for each in live if each.name != name and is_named_by(each.name)]
-    return max(found, key=lambda each: (each.last, each.number)).number if found else None
+    found = None
+    for number, other, last in members:
+        if abs(now - last) > JOIN_SECONDS:
+            continue
+        is_same = other == name
+        if is_same:
+            if now - began(number) > REPEAT_SECONDS:
+                continue
+        elif (found is not None and found[0]) or not is_named_by(other):
+            continue
+        if found is None or (is_same, last, number) > found:
+            found = is_same, last, number
+    return found[2] if found else None
 
 
 def make_number(now: float, process: int, count: int) -> int:
