@@ -190,6 +190,9 @@ def _cells(pull: Pull) -> tuple[str, ...]:
 
 
 @click.command("report", short_help="Sum up what was served, fetched and saved.")
+@click.argument("image", default="")
+@click.option("--client", default="", help="Only pulls of this address, or of clients in this network.")
+@click.option("--user", default="", help="Only pulls of this user.")
 @click.option("--last", "days", type=_Days(), default="30d", show_default=True,
               help="The number of days, today included; days end at midnight UTC.")  # fmt: skip
 @click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day", "mirror"]),
@@ -202,12 +205,18 @@ def report(context: Context, /, days: int, as_csv: bool, as_json: bool, **given:
     """Sum up the last days: what was served, what of it was fetched from upstreams, and what the cache saved
     in bytes, requests, limited pulls and time.  The saved time is an estimate, by the upstreams' speed.
 
+    Of an image, a client or a user, it sums up the pulls that are kept, for 30 days by default.
+
     Exit status: 0, or 1 when there is no history.
     """
     sections: tuple[FleetSumKey, ...] = given["sections"]
     since = (time.time() // _DAY - days + 1) * _DAY
+    image = complete_pattern(given["image"], context.settings)
+    filter = PullFilter(image=image, client=given["client"], user=given["user"], since=since)
     with _errors():
-        report = _read_report(context.settings, since, sections, given["of_fleet"])
+        report = _read_report(context.settings, filter, sections, given["of_fleet"])
+    if filter != PullFilter(since=since) and days > context.settings.history_days:
+        print_note(f"pulls are kept for {context.settings.history_days} days: earlier ones are not counted")
     if as_json:
         rows = {by: [_fields(each) for each in sums] for by, sums in report.found.items()}
         fleet = {
@@ -239,12 +248,13 @@ class _Report:
 
 
 def _read_report(
-    settings: Settings, since: float, sections: Sequence[FleetSumKey], of_fleet: bool
+    settings: Settings, filter: PullFilter, sections: Sequence[FleetSumKey], of_fleet: bool
 ) -> _Report:
     """:raises HistoryError: when the history, or the bucket, cannot be read."""
-    filter = PullFilter(since=since)
     if of_fleet:
-        fleet = _read_fleet(settings, since)
+        if filter != PullFilter(since=filter.since):
+            raise click.UsageError("--fleet has sums only: it cannot tell images, clients or users apart")
+        fleet = _read_fleet(settings, filter.since)
         keys: Sequence[FleetSumKey] = sections or ("mirror", *_SECTIONS)
         found = {by: fleet.sums(by, filter, _MOST) for by in keys}
         return _Report(add_sums("total", fleet.sums("day", filter, _MOST)), found, fleet.mirrors())

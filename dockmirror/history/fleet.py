@@ -15,7 +15,7 @@ from attrs import frozen
 from .database import OTHERS, Sums, open_for_reading, open_for_writing, transaction
 from .pruning import SUMS_DAYS
 from .pulls import PullFilter, PullSums, SumKey
-from .reader import make_sums, period_of
+from .reader import find_speed, make_sums, period_of
 
 UPLOAD_PERIOD = 600.0
 """Seconds after which a mirror tells its sums again."""
@@ -117,7 +117,7 @@ class FleetSums:
                     total = totals.setdefault(key, [0] * _AMOUNTS)
                     totals[key] = [sum(pair) for pair in zip(total, row[1:], strict=True)]
         found = [(key, *amounts) for key, amounts in sorted(totals.items())]
-        return make_sums(by, found, limit)
+        return make_sums(by, found, limit, find_speed(found))
 
 
 def _rows(day: FleetDay, by: FleetSumKey) -> Iterable[tuple[Any, Row]]:

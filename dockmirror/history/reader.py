@@ -92,7 +92,11 @@ class SqliteHistory:
                 _sum_pulls(connection, by, filter, self._now()) if kind is None
                 else _sum_periods(connection, by, filter, kind)
             )  # fmt: skip
-        return make_sums(by, rows, limit)
+            whole = rows
+            if kind is None or filter.image:
+                period = PullFilter(since=filter.since, until=filter.until)
+                whole = _sum_periods(connection, "hour", period, Sums.HOUR)
+        return make_sums(by, rows, limit, find_speed(whole))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -103,12 +107,16 @@ class SqliteHistory:
             raise HistoryError(f"the history {self._path} cannot be read: {error}") from None
 
 
-def make_sums(by: str, rows: Sequence[Any], limit: int) -> Sequence[PullSums]:
-    """Return the sums of rows: hours and days as they come, others by bytes, largest first.
+def find_speed(rows: Sequence[Any]) -> float:
+    """Return the milliseconds for each byte out of the upstreams.
 
     :param rows: a key and the amounts, the last of which are the upstreams' milliseconds.
     """
-    speed = sum(row[8] for row in rows) / max(1, sum(row[4] for row in rows))
+    return float(sum(row[8] for row in rows) / max(1, sum(row[4] for row in rows)))
+
+
+def make_sums(by: str, rows: Sequence[Any], limit: int, speed: float) -> Sequence[PullSums]:
+    """Return the sums of rows: hours and days as they come, others by bytes, largest first."""
     found = [_sums(by, row, speed) for row in rows]
     if by in _SECONDS:
         return found[-limit:]

@@ -53,7 +53,26 @@ def written(tmp_path: Path) -> Written:
     return history
 
 
+@pytest.mark.parametrize(
+    ("arguments", "pulls"),
+    [
+        (["--client", "10.1.0.0/16"], 1),
+        (["--user", "alice"], 1),
+        (["nginx"], 2),
+        (["nginx:1.26", "--last", "60d"], 1),
+        (["ghcr.io/*", "--client", "10.0.0.1"], 0),
+    ],
+)
+def test_a_report_of_an_image_or_a_client(written: Written, arguments: list[str], pulls: int) -> None:
+    """It counts the pulls that are kept, and says how long that is."""
+    printed = written.run("report", *arguments, "--json")
+    report = json.loads(printed.stdout)
+    assert report["total"]["pulls"] == sum(each["pulls"] for each in report["client"]) == pulls
+    assert ("pulls are kept for 30 days" in printed.stderr) == ("60d" in arguments)
+
+
 def test_the_fleet_needs_a_bucket(written: Written) -> None:
+    assert "--fleet has sums only" in written.run("report", "--fleet", "nginx", code=2).stderr
     assert "there is no 'store'" in written.run("report", "--fleet", code=2).stderr
     assert "--by mirror needs --fleet" in written.run("report", "--by", "mirror", code=2).stderr
 

@@ -147,6 +147,8 @@ def test_sums_by_each_key(kept: KeptHistory) -> None:
     assert (first.saved_seconds, last.saved_seconds, first.seconds) == (6.0, 3.0, 4.0)
     assert [each.key for each in kept.reader.sums("client", PullFilter(since=NOW - DAY), 1)] == ["10.0.0.2"]
     assert kept.reader.sums("day", PullFilter(user="bob")) == []
+    for only in (PullFilter(client="10.0.0.2"), PullFilter(image="quay.io/library/nginx")):
+        assert [each.saved_seconds for each in kept.reader.sums("day", only)] == [3.0]  # by everybody's speed
 
 
 @pytest.mark.parametrize("since", [0.0, (NOW // DAY - 1) * DAY])

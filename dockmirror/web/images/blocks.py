@@ -47,8 +47,9 @@ class Crumb:
 
 def page(say: Language, title: str, crumbs: Iterable[Crumb], *content: Content) -> Tag:
     """Return a document with links to the pages above it."""
-    path = [[tags.a(each.text, href=each.path), " / "] for each in crumbs]
-    above = tags.p(path, class_="crumbs") if path else ""
+    home = Crumb(say("home"), "/")
+    path = [[tags.a(each.text, href=each.path), " / "] for each in (home, *crumbs)]
+    above = tags.p(path, class_="crumbs")
     main = Tag("main")(above, tags.h1(title), [*content])
     return render_page(f"{title} · dockmirror", say, main, look=ASSETS)
 

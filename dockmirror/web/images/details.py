@@ -60,7 +60,7 @@ def _facts(view: DetailsView, say: Language) -> list[tuple[str, Content]]:
     held = view.details.tag
     pairs: list[tuple[str, Content]] = [
         (say("digest"), tags.code(str(held.listed.image.digest))),
-        (say("platforms"), platform_badges(held, say)),
+        (say("platforms" if held.listed.platforms else "in.cache"), platform_badges(held, say)),
         (say("size"), size(held.listed.size)),
         (say("beside"), artifact_badges(held, say)),
     ]

@@ -93,7 +93,7 @@ def render_home(view: HomePageView, say: Language) -> Tag:
     if view.mirror.archives:
         main(_archives(view, say))
     if view.mirror.images:
-        main(tags.p(tags.a(say("images.held"), href=f"{view.mirror.url}/images/"), class_="links"))
+        main(tags.p(tags.a(say("images.held"), href=f"{view.mirror.url}/images/"), id="images"))
     title = f"{view.host}: {_title(view, say)}"
     return render_page(title, say, _header(view, say), main, look=ASSETS)
 
