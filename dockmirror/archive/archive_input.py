@@ -39,6 +39,15 @@ def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
     return list(groups.values())
 
 
+def find_parts(path: Path) -> list[Path]:
+    """Return all parts of the archive to which a part belongs; of an archive in one file, that."""
+    found = _PART.fullmatch(path.name)
+    if found is None:
+        return [path]
+    names = (each for each in path.parent.iterdir() if _PART.fullmatch(each.name))
+    return sorted(each for each in names if each.stem == found[1])
+
+
 def open_seekable(files: Sequence[BinaryIO], open_temporary: OpenTemporary) -> BinaryIO:
     """Return the archive in these files as one that is uncompressed and seekable.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ import click
 from attrs import frozen
 
 from ..archive.archive_files import ArchiveRefused
+from ..archive.archive_input import find_parts, group_parts, open_seekable
 from ..archive.archive_plan import (
     ArchiveContentError,
     ArchivePlan,
@@ -112,7 +114,7 @@ class _Output:
 @click.option("--all", "everything", is_flag=True, help="Export all tags that the cache holds.")
 @click.option(
     "--since", type=click.Path(exists=True, path_type=Path),
-    help="Leave out what this earlier export has: its archive, its first part, or its directory.",
+    help="Leave out what this earlier export has: its archive, one of its parts, or its directory.",
 )  # fmt: skip
 @click.option("--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and other referrers.")
 @click.option("--max-size", type=SizeType(), help="Write several files of at most this size, such as 4GB.")
@@ -167,10 +169,16 @@ def _read_earlier(since: Path | None) -> Inventory:
     try:
         if since.is_dir():
             return Inventory.parse((since / INVENTORY).read_bytes())
-        with since.open("rb") as file:
-            return (
-                ImageArchive.open(file).inventory if since.suffix != ".json" else Inventory.parse(file.read())
-            )
+        if since.suffix == ".json":
+            return Inventory.parse(since.read_bytes())
+        with ExitStack() as stack:
+            (parts,) = group_parts(find_parts(since))
+            files = [stack.enter_context(each.open("rb")) for each in parts]
+
+            def open_temporary() -> BinaryIO:
+                return stack.enter_context(tempfile.TemporaryFile())
+
+            return ImageArchive.open(open_seekable(files, open_temporary)).inventory
     except (ArchiveRefused, ValueError, OSError) as error:
         raise click.ClickException(f"--since: {since}: {error}") from None
 

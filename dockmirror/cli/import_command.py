@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
-from attrs import define, field, frozen
+from attrs import frozen
 
 from ..app.budget import make_budget
 from ..app.local_admission import check_not_recalled
-from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
+from ..app.naming import ImageName, parse_image_name, registry_names
 from ..app.retention_rules import make_retention
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_input import OpenTemporary, group_parts, open_seekable
@@ -31,20 +29,20 @@ from ..archive.checksums import (
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.notation import format_size
 from ..config.settings import Settings
-from ..interfaces import ContentKind
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
 from ..oci.errors import Denied
-from ..oci.reference import Repository, Tag
-from ..pullthrough.generations import tombstone_document
-from ..pullthrough.grants import imported_document
-from ..store import content_files, files, layout
-from ..store.content_files import is_stored
+from ..store import layout
 from ..store.eviction.eviction import Sweep
-from ..store.eviction.store_budget import wait_for_usage_counter
 from .arguments import json_option
 from .command_context import Context, open_for_change
-from .output import print_json, progress_bars, report_progress
+from .image_import import (
+    AddedContents,
+    ImportedImage,
+    PlannedImport,
+    add_contents,
+    check_assumed,
+    publish_image,
+)
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..admission.signatures import PublicKey
@@ -72,30 +70,6 @@ class _GivenArchive:
             return ImageArchive.open(open_seekable(self.files, open_temporary))
         except ArchiveRefused as error:
             raise ArchiveRefused(f"{self.name}: {error}") from None
-
-
-@frozen
-class _PlannedImport:
-    """An image in an archive, the name that it gets in the store, and its contents."""
-
-    archive: ImageArchive
-    image: NamedImage
-    name: ImageName
-    parts: Sequence[tuple[Descriptor, bytes | None]]
-
-    @property
-    def digests(self) -> list[Digest]:
-        return [part.digest for part, _ in self.parts if part.digest]
-
-
-@define
-class _Added:
-    """The contents that an import has added, and how many were there before."""
-
-    contents: int = 0
-    bytes: int = 0
-    held: int = 0
-    done: set[Digest] = field(factory=set)
 
 
 @click.command("import", short_help="Import images from archives into the cache.")
@@ -137,15 +111,15 @@ def import_(
             ]
             if named and len(planned) != 1:
                 raise ArchiveRefused(f"--as names one image, but the archives hold {len(planned)}")
-            added = _add_contents(root, planned)
-            changes = [_publish(root, each, settings) for each in planned]
+            added = add_contents(root, planned)
+            changes = [publish_image(root, each, settings) for each in planned]
             Sweep(root, make_budget(root, settings), make_retention(settings)).run(0, time.time())
         except (ArchiveRefused, OSError, Denied) as error:
             raise click.ClickException(str(error)) from None
     _report(changes, added, as_json)
 
 
-def _report(changes: Sequence[_Change], added: _Added, as_json: bool) -> None:
+def _report(changes: Sequence[ImportedImage], added: AddedContents, as_json: bool) -> None:
     if as_json:
         sums = {"added": added.contents, "added_bytes": added.bytes, "held": added.held}
         print_json(
@@ -172,7 +146,7 @@ def _open_all(paths: Sequence[Path], key: Path | None, stack: ExitStack) -> list
     found = []
     for group in group_parts(paths):
         if group[0].is_dir():
-            given = _GivenArchive(str(group[0]), directory=group[0])
+            given = _GivenArchive(str(group[0]), directory=group[0].absolute())
         elif str(group[0]) == _STDIN:
             given = _GivenArchive(_STDIN, [sys.stdin.buffer])
         else:
@@ -229,7 +203,7 @@ def _check_signed(given: _GivenArchive, paths: Sequence[Path], key: PublicKey) -
 
 def _plan(
     given: str, archive: ImageArchive, root: Path, named: str | None, settings: Settings
-) -> Iterator[_PlannedImport]:
+) -> Iterator[PlannedImport]:
     """Read the manifests of an archive.
 
     :param given: its name for messages.
@@ -239,25 +213,12 @@ def _plan(
     try:
         for image in archive.images():
             name, parts = _name_image(image, named, settings), list(archive.parts(image.descriptor))
-            planned = _PlannedImport(archive, image, name, parts)
+            planned = PlannedImport(archive, image, name, parts)
             check_not_recalled(root, name, planned.digests)
-            _check_assumed(root, planned)
+            check_assumed(root, planned)
             yield planned
     except ArchiveRefused as error:
         raise ArchiveRefused(f"{given}: {error}") from None
-
-
-def _check_assumed(root: Path, planned: _PlannedImport) -> None:
-    """:raises ArchiveRefused: when the cache lacks a content that the archive leaves to an earlier one."""
-    for part, _ in planned.parts:
-        if (
-            part.digest
-            and not planned.archive.has(part)
-            and not is_stored(root / layout.data(part.digest), part.digest)
-        ):
-            raise ArchiveRefused(
-                f"{planned.name}: {part.digest} is in an earlier export, which has to be imported first"
-            )
 
 
 def _name_image(image: NamedImage, named: str | None, settings: Settings) -> ImageName:
@@ -277,121 +238,3 @@ def _name_image(image: NamedImage, named: str | None, settings: Settings) -> Ima
             " a name in a mirrored registry with --as NAME"
         )
     return name
-
-
-def _add_contents(root: Path, planned: Sequence[_PlannedImport]) -> _Added:
-    """Store and verify the contents of all images; nothing is linked yet, so no client can pull them.
-
-    A content that is stored and verified is not read again: so an import continues where it stopped.
-
-    :raises ArchiveRefused: when a content does not match its digest.
-    """
-    added = _Added()
-    for each in planned:
-        with progress_bars(f"importing {each.name}") as bar:
-            sizes = [part.size or 0 for part, _ in each.parts]
-            task = bar.add_task("", total=sum(sizes))
-            for (part, data), size in zip(each.parts, sizes, strict=True):
-                if part.digest is None or part.digest in added.done:
-                    bar.advance(task, size)
-                    continue
-                added.done.add(part.digest)
-                if _is_verified(root / layout.data(part.digest)) or not each.archive.has(part):
-                    added.held += 1
-                    bar.advance(task, size)
-                    continue
-                pieces = each.archive.pieces(part) if data is None else iter([data])
-                _add_content(root, part.digest, report_progress(pieces, partial(bar.advance, task)), added)
-    return added
-
-
-def _is_verified(path: Path) -> bool:
-    try:
-        return files.is_sealed(path.stat())
-    except OSError:
-        return False
-
-
-def _add_content(root: Path, digest: Digest, pieces: Iterable[bytes], added: _Added) -> None:
-    path = root / layout.data(digest)
-    grown = content_files.add_content(root, digest, pieces)
-    files.seal(path, time.time(), path.stat().st_size)
-    with wait_for_usage_counter(root) as usage:
-        usage.add(grown)
-    added.contents, added.bytes = added.contents + bool(grown), added.bytes + grown
-    added.held += not grown
-
-
-@frozen
-class _Change:
-    """The outcome for one image.
-
-    :ivar before: the digest that its tag named before; None if there was none.
-    """
-
-    image: str
-    digest: Digest
-    before: Digest | None
-
-    @property
-    def kind(self) -> str:
-        if self.before is None:
-            return "new"
-        return "unchanged" if self.before == self.digest else "moved"
-
-    def fields(self) -> dict[str, Any]:
-        before = None if self.before is None else str(self.before)
-        return {"image": self.image, "digest": str(self.digest), "before": before, "change": self.kind}
-
-    def __str__(self) -> str:
-        more = {"new": "", "unchanged": " (unchanged)", "moved": f" (was {self.before})"}
-        return f"imported {self.image}{more[self.kind]}"
-
-
-def _publish(root: Path, planned: _PlannedImport, settings: Settings) -> _Change:
-    """Let clients pull one image, whose contents are all stored; its tag is set last.
-
-    :raises ArchiveRefused: when a content was evicted meanwhile.
-    """
-    repository, now = planned.name.repository, time.time()
-    top, reference = planned.image.descriptor.digest, planned.name.reference
-    assert top is not None
-    for digest in planned.digests:
-        if not is_stored(root / layout.data(digest), digest):
-            raise ArchiveRefused(f"{planned.name}: {digest} was evicted meanwhile: the cache is too small")
-    before = _current(root, planned.name)
-    for part, data in planned.parts:
-        if part.digest is not None:
-            kind = ContentKind.BLOB if data is None else ContentKind.MANIFEST
-            files.remove(root / layout.document(tombstone_document(repository, part.digest, kind)))
-            content_files.link_content(root, repository, part.digest, kind, now)
-    _mark_public(root, repository, planned.digests, settings, now)
-    if isinstance(reference, Tag):
-        content_files.set_tag(root, repository, reference, top, now)
-    return _Change(str(planned.name), top, before)
-
-
-def _current(root: Path, name: ImageName) -> Digest | None:
-    """Return the digest that a name leads to in the cache, or None."""
-    if isinstance(name.reference, Tag):
-        entry = content_files.read_link(root / layout.tag_link(name.repository, name.reference))
-        return entry.digest if entry else None
-    link = root / layout.link(name.repository, name.reference, ContentKind.MANIFEST)
-    return name.reference if content_files.links_to(link, name.reference) else None
-
-
-def _mark_public(
-    root: Path, repository: Repository, digests: Iterable[Digest], settings: Settings, now: float
-) -> None:
-    """Mark the imported contents as public, and the repository as one that has such contents.
-
-    The access to other contents of the repository does not change.
-    """
-    entries = [
-        cache_partition(label, upstream)
-        for label, upstream in settings.upstreams.items()
-        if registry_names(upstream)[0] == repository.first
-    ]
-    for entry, digest in product(entries, dict.fromkeys([*digests, None])):
-        path = layout.document(imported_document(entry, Repository(repository.rest), digest))
-        files.replace_file(root / path, str(now).encode(), root / layout.TEMPORARY, now)

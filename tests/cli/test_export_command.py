@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -162,6 +163,21 @@ def test_since_leaves_out_what_an_earlier_export_has(shop: Shop, tmp_path: Path)
 
     nothing = json.loads(shop.run("export", "nginx:1.*", "--since", second, "-o", third, "--json").stdout)
     assert (nothing["images"], nothing["contents"]) == ([], 0)  # the second one knows of the first
+
+
+def test_the_earlier_export_may_have_any_form(shop: Shop, tmp_path: Path) -> None:
+    """Parts of which one is named, a directory, a compressed file, and the list from it alone."""
+    parts, directory, packed, listed = (
+        tmp_path / name for name in ("parts", "layout", "a.tar.zst", "a.json")
+    )
+    parts.mkdir()
+    shop.run("export", "nginx:1.27", "-o", str(parts / "a.tar"), "--max-size", "5kB")
+    shop.run("export", "nginx:1.27", "-o", str(directory), "--layout")
+    shop.run("export", "nginx:1.27", "-o", str(tmp_path / "a.tar"))
+    packed.write_bytes(zstandard.ZstdCompressor().compress((tmp_path / "a.tar").read_bytes()))
+    listed.write_bytes((directory / "dockmirror.json").read_bytes())
+    for earlier in (parts / "a.tar.002", directory, packed, listed):
+        assert exported(shop, tmp_path, "nginx:1.27", "--since", str(earlier)) == []
 
 
 def test_since_needs_an_archive(shop: Shop, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import zstandard
 
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
+from dockmirror.store import files as files_of_store
 from dockmirror.store import layout
 
 from ..archive.packing import files, manifest, write_tar
@@ -90,6 +91,15 @@ def test_a_stored_content_that_was_changed_is_replaced(archive: Path, empty: Sho
     empty.path(Digest.of(LAYER)).write_bytes(bytes(len(LAYER)))
     empty.run("import", str(archive))
     assert empty.path(Digest.of(LAYER)).read_bytes() == LAYER
+
+
+def test_an_import_is_a_use(archive: Path, empty: Shop) -> None:
+    """Contents that were there already are as new as the others."""
+    empty.run("import", str(archive))
+    path = empty.path(Digest.of(LAYER))
+    files_of_store.touch_sealed(path, 1_000_000.0)
+    empty.run("import", str(archive))
+    assert path.stat().st_mtime > 1_000_000_000
 
 
 def test_it_says_what_changed(shop: Shop, archive: Path, empty: Shop, tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ def archive(directory: MakeDirectory, make_machine: MakeMachine, chart: Path) ->
 
 @pytest.fixture(scope="module")
 def site(directory: MakeDirectory, make_machine: MakeMachine, archive: Path) -> Iterator[Mirror]:
-    """An offline mirror with another cache, to which nothing is public but the import."""
-    nowhere = {"url": "http://127.0.0.1:9", "public": False}
+    """A mirror with another cache, two offline upstreams, and nothing public but the import."""
+    nowhere = {"url": "http://127.0.0.1:9", "public": False, "offline": True}
     upstreams = {"docker": nowhere, "charts": {**nowhere, "registry": "charts.test"}}
-    with Mirror(directory("site"), make_machine(), upstreams, offline=True) as mirror:
+    with Mirror(directory("site"), make_machine(), upstreams) as mirror:
         printed = succeeded(dockmirror(mirror, "import", str(archive)))
         assert len(printed.splitlines()) == 5
         yield mirror

@@ -120,6 +120,16 @@ def test_registries_show_state_quota_and_failures() -> None:
     assert section.endswith("No pulls so far from: new.io.")
 
 
+def test_offline_registries_are_shown_as_such() -> None:
+    """On the page, in the text and in the JSON."""
+    offline = UpstreamStatus("old", "old.io", "old.m", (AddressStatus("https://o"),), offline=True)
+    status = make_status(WorkerState((offline, DOCKER)))
+    assert "old.iooffline" in text(page(status), "registries")
+    assert "old.io离线" in text(page(status, "zh"), "registries")
+    assert "old.io     offline" in render_status_text(status, "m", ENGLISH)
+    assert json.loads(render_status_json(status))["registries"][0]["state"] == "offline"
+
+
 def test_the_cache_section_shows_size_and_what_it_saved() -> None:
     section = text(page(make_status(WorkerState(cache=CacheUsage(50, 100)))), "cache")
     for part in ("used50 B of 100 B", "from the cache90 % this week", "waiting saved3 min this week"):
