@@ -15,7 +15,7 @@ from .oci.cache_status import CacheStatus
 from .oci.consent import HeldBlob
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
-from .oci.ranges import ContentRange, Range
+from .oci.ranges import ContentRange, Range, Span
 from .oci.reference import Repository, Tag
 from .oci.request import RegistryRequest
 from .oci.token import Login, TokenRequest
@@ -357,6 +357,13 @@ class ISource(Interface):
         """
 
 
+class IPartSource(ISource):
+    """A reader's own way to fetch parts of a blob, too."""
+
+    async def open_part(first: int, last: int) -> Answer:
+        """Fetch the bytes from ``first`` to ``last``, as far as the blob reaches; raises like ``open``."""
+
+
 class IDownloadReader(Interface):
     """One reader of a download; it reads once or leaves."""
 
@@ -389,4 +396,12 @@ class IDownloads(Interface):
         :raises RegistryError: the refusal of this reader's source; ``CorruptContent`` when the upstream's
             bytes do not match the digest, and for a while after.
         :raises OSError: when the disk cannot be written.
+        """
+
+    async def read_part(
+        registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
+    ) -> Answer | None:
+        """Read a part of a blob, whose blocks are fetched once; a reader is admitted as by ``join``.
+
+        Fires with None if the part must be fetched for this reader by itself.
         """

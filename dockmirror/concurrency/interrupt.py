@@ -1,4 +1,4 @@
-"""Waits that are ended from outside."""
+"""Waits that are ended from outside, and waits for changes."""
 
 from __future__ import annotations
 
@@ -43,3 +43,23 @@ class Interrupt:
             raise
         finally:
             self._waiting = None
+
+
+class Changes:
+    """Wakes those who wait for a change."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Deferred[None], None] = {}
+
+    def next(self) -> Deferred[None]:
+        """Return a Deferred that fires at the next change."""
+        waiting: Deferred[None] = Deferred(lambda waiting: self._waiting.pop(waiting, None))
+        self._waiting[waiting] = None
+        return waiting
+
+    def notify(self) -> None:
+        """Wake all who wait now."""
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting:
+            if not each.called:  # one may have made another leave
+                each.callback(None)

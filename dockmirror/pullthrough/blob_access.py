@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import collect
 from ..concurrency.caching import SingleFlight
-from ..interfaces import Answer, IBucketBlob, IContentStore, IRegistry, ISource
+from ..interfaces import Answer, IBucketBlob, IContentStore, IPartSource, IRegistry, ISource
 from ..oci.consent import SAMPLE, HeldBlob
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
@@ -104,9 +104,9 @@ class BlobAccess:
             return None
 
 
-@implementer(ISource)
+@implementer(IPartSource)
 class UpstreamSource:
-    """Fetches a blob for one client, with its path and its credentials."""
+    """Fetches a blob, or parts of it, for one client, with its path and its credentials."""
 
     def __init__(
         self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess
@@ -119,11 +119,18 @@ class UpstreamSource:
         self._opened: tuple[bytes, bool] | None = None
 
     async def open(self, offset: int) -> Answer:
-        requested = Range.starting_at(offset) if offset else None
         generation = await self._access.generation(self.target)
+        answer = await self._fetch(Range.starting_at(offset) if offset else None, generation)
+        self._opened = generation, not answer.from_other_host
+        return answer
+
+    async def open_part(self, first: int, last: int) -> Answer:
+        generation = await self._access.generation(self.target)
+        return await self._fetch(Range.starting_at(first, last), generation)
+
+    async def _fetch(self, requested: Range | None, generation: bytes) -> Answer:
         answer = await self._registry.fetch(evolve(self._request, range=requested))
         self.status = answer.upstream_status
-        self._opened = generation, not answer.from_other_host
         self._access.grants.record_begin(self.target, generation, self._request.credentials)
         return answer
 

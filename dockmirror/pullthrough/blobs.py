@@ -79,14 +79,17 @@ class BlobCache:
                 return hit
             if etag_matches(request.if_none_match, target.digest):
                 return await self._answer_not_modified(request, target)
-            if not request.head and self._may_join(request, target):
+            if not request.head and request.range is None:
                 return await self._download(request, target, place)
+            part = await self._read_part(request, target, place)
+            if part is not None:
+                return part
         except Unproven:
             _log.debug("{target} is fetched for one client, as nothing else proves consent", target=target)
         return await self._pass_through(request, target)
 
-    def _may_join(self, request: RegistryRequest, target: Blob) -> bool:
-        """Return whether to use a download: a request for the whole starts one, one range only joins it."""
+    def _may_download(self, request: RegistryRequest, target: Blob) -> bool:
+        """Return whether to download a blob of the bucket: the whole starts it, one range only joins it."""
         if request.range is None or request.range == Range.starting_at(0):
             return True
         return request.range.single is not None and self._downloads.is_downloading(
@@ -156,7 +159,7 @@ class BlobCache:
                 headers=(("Cache-Control", "no-store"),),
                 cache=CacheStatus(CacheResult.REDIRECTED),
             )
-        if unread or not self._may_join(request, target):
+        if unread or not self._may_download(request, target):
             return cached_response(request, stored, descriptor, status)
         source = BucketThenUpstream(stored, UpstreamSource(request, target, self._upstream, self._access))
         try:
@@ -204,6 +207,20 @@ class BlobCache:
         result = CacheResult.JOINED if reader.joined else CacheResult.STORED
         status = CacheStatus(result, immutable=facts.is_for_everybody)
         return await self._answer_download(request, reader, descriptor, status, source)
+
+    async def _read_part(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
+        """Answer with a part, whose blocks are fetched for all clients; None if it is to be passed through.
+
+        It is marked as one that is passed through: its bytes are not verified either.
+        """
+        span = request.range.single if request.range is not None else None
+        if request.head or span is None:
+            return None
+        source = UpstreamSource(request, target, self._upstream, self._access)
+        part = await self._downloads.read_part(self._registry, place, target.digest, span, source)
+        if part is None:
+            return None
+        return evolve(part, cache=CacheStatus(CacheResult.MISS), upstream_status=source.status)
 
     async def _answer_download(
         self,

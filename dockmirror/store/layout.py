@@ -12,6 +12,7 @@
     dockmirror/                                   our own files, outside that tree
       growing/docker.io/sha256-<hex>              a partial download; locked by its writer
       growing/docker.io/sha256-<hex>.size         its expected size
+      growing/docker.io/sha256-<hex>.blocks       blocks of it that were fetched in any order, and their map
       documents/<name>                            small documents: lists, challenges, public repositories
       tmp/<anything>                              a file being written; locked by its writer
       tmp/push-<name>                             a staged copy of a blob that a client pushes
@@ -91,6 +92,7 @@ TAGS_DIRECTORY = PurePosixPath("_manifests/tags")
 TAG_LINK = PurePosixPath("current/link")
 TAG_HISTORY = PurePosixPath("index")
 SIZE = ".size"
+BLOCKS = ".blocks"
 TAGS_OF_HISTORY = "_tags"
 
 _LINKS = {ContentKind.BLOB: LAYERS, ContentKind.MANIFEST: REVISIONS}
@@ -134,6 +136,12 @@ def growing_size(registry: str, digest: Digest) -> PurePosixPath:
     """Return the path of the file that holds the partial download's expected size."""
     part = growing(registry, digest)
     return part.with_name(part.name + SIZE)
+
+
+def growing_blocks(registry: str, digest: Digest) -> PurePosixPath:
+    """Return the path of the file of the blocks of a blob from that registry."""
+    part = growing(registry, digest)
+    return part.with_name(part.name + BLOCKS)
 
 
 def tag_sightings(upstream: str, repository: Repository, tag: Tag) -> PurePosixPath:

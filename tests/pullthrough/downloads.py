@@ -10,12 +10,22 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import collect
 from dockmirror.body.verified import CorruptContent
-from dockmirror.interfaces import ContentKind, IBody, IDownloadReader, IDownloads, ISource
+from dockmirror.interfaces import (
+    Answer,
+    ContentKind,
+    IBody,
+    IDownloadReader,
+    IDownloads,
+    IPartSource,
+    ISource,
+)
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.errors import RangeInvalid
+from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository
+from dockmirror.store.downloads.block_waiter import MAX_WAIT
 
 from ..store.memory import MemoryContents
 
@@ -132,6 +142,23 @@ class MemoryDownloads:
         if not self.slow:
             self.finish()
         return reader
+
+    async def read_part(
+        self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
+    ) -> Answer | None:
+        """Read a part of a download that comes soon; otherwise have it passed through."""
+        if not self.is_downloading(registry, digest):
+            return None
+        reader = await self.join(registry, repository, digest, source)
+        part = span.resolve(reader.size) if reader.size is not None else None
+        if reader.size is not None and part is None:
+            reader.leave()
+            raise RangeInvalid(content_size=reader.size)
+        if part is None or (part.first and self.seconds > MAX_WAIT):
+            reader.leave()
+            return None
+        descriptor = Descriptor("application/octet-stream", digest, part.length)
+        return Answer(reader.content(descriptor, part), 206, part)
 
     def finish(self) -> None:
         """Complete all downloads."""

@@ -163,16 +163,6 @@ def test_a_range_of_a_missing_blob_is_passed_through(origin: Origin, cold: Mirro
     assert not cold.store.contents.held
 
 
-def test_a_range_of_the_whole_blob_is_stored(origin: Origin, cold: Mirror) -> None:
-    """A range from the first byte on starts a download."""
-    answer = cold.ask(PATH, range=ranged("0-"))
-    assert (answer.status, answer.content_range) == (206, ContentRange(0, 1023, 1024))
-    assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
-    assert body(answer) == DATA
-    assert cold.get(PATH) == DATA
-    assert origin.take() == [f"nobody: GET {PATH}"]
-
-
 def test_a_head_of_a_missing_blob_fetches_nothing(origin: Origin, cold: Mirror) -> None:
     answer = cold.ask(PATH, head=True)
     assert answer.body.descriptor == Descriptor(TYPE, DIGEST, len(DATA))

@@ -165,6 +165,7 @@ def test_a_corrupt_blob_is_an_error(origin: Origin, slow: Mirror) -> None:
 
 def test_a_reader_continues_a_download(origin: Origin, slow: Mirror) -> None:
     """With its own path and credentials, and without its range and conditions."""
+    slow.ask(PRIVATE, "alice")
     slow.ask(PRIVATE, "alice", range=Range.starting_at(0), if_none_match='"x"')
     source = slow.store.downloads.source
     assert source is not None

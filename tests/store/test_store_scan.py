@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -131,3 +132,23 @@ def test_concurrent_processes(tmp_path: Path) -> None:
     evict_everything(tmp_path)
     assert {path.name for path in tmp_path.glob("docker/registry/v2/*/*")} == set()
     assert list((tmp_path / layout.TEMPORARY).iterdir()) == []
+
+
+def test_blocks_are_evicted_first(store: Stocked) -> None:
+    """Blocks count with what they take on the disk, and go before everything that was used less recently."""
+    old = store.blob(b"o" * 50_000, age=9 * HOUR)
+    paths = [store.root / layout.growing_blocks("docker.io", each) for each in DIGESTS[:2]]
+    for path, age in zip(paths, (HOUR, 0.0), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(b"x" * 40_960)
+            file.truncate(10**9)
+        os.utime(path, (store.clock.seconds() - age,) * 2)
+    scan = StoreScan(store.root, store.clock.seconds(), lambda: None)
+    assert 50_000 + 2 * 40_960 <= scan.measure() < 200_000
+    scan.evict(Shortfall(1))
+    assert (paths[0].exists(), paths[1].exists(), store.held(old)) == (False, True, [True])
+    scan = StoreScan(store.root, store.clock.seconds(), lambda: None)
+    scan.measure()
+    scan.evict(Shortfall(1))
+    assert (paths[1].exists(), store.held(old)) == (True, [False])

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as Elapsed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -16,14 +17,20 @@ from zope.interface import implementer
 from ...body.verified import CorruptContent
 from ...concurrency.caching import TTLCache
 from ...concurrency.interrupt import Interrupt
-from ...interfaces import ContentKind, IDownloadReader, IDownloads, ISource
+from ...interfaces import Answer, ContentKind, IDownloads, IPartSource, ISource
 from ...oci.consent import HeldBlob
+from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
-from ...oci.errors import RegistryError, Unavailable
+from ...oci.errors import RangeInvalid, RegistryError, Unavailable
+from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
+from .block_fetch import RestOfPart
+from .block_file import BlobVersion
+from .block_fills import BlockFills
+from .block_waiter import MAX_WAIT, MEDIA_TYPE
 from .context import (
     Attempts,
     DiskFullFallback,
@@ -289,6 +296,7 @@ class Downloads:
         self._context = context
         self._downloads: dict[_Key, Download] = {}
         self._corrupt: TTLCache[_Key, bool] = TTLCache(context.clock, _MAX_CORRUPT)
+        self._fills = BlockFills(context)
 
     def is_downloading(self, registry: str, digest: Digest) -> bool:
         paths = PartialPaths.of(self._context.root, registry, digest)
@@ -310,7 +318,7 @@ class Downloads:
 
     async def join(
         self, registry: str, repository: Repository, digest: Digest, source: ISource
-    ) -> IDownloadReader:
+    ) -> DownloadReader:
         """Join; a reader whose own source begins the download needs no check."""
         key = registry, digest
         if self._corrupt.get(key):
@@ -327,6 +335,24 @@ class Downloads:
             reader.leave()
             raise
         return reader
+
+    async def read_part(
+        self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
+    ) -> Answer | None:
+        """Read a part of a running download if it comes soon, and of the blob's blocks otherwise."""
+        if self.is_downloading(registry, digest):
+            joining = Deferred.fromCoroutine(self.join(registry, repository, digest, source))
+            with suppress(Elapsed, OSError):
+                reader = await joining.addTimeout(MAX_WAIT, self._context.clock)
+                part = _part_of_download(span, reader)
+                if part is not None:
+                    if part.length < (reader.size or 0):
+                        rest = RestOfPart(source, self._context.clock, BlobVersion(reader.size or 0))
+                        reader.rest = rest
+                    body = reader.content(Descriptor(MEDIA_TYPE, digest, part.length), part)
+                    return Answer(body, 206, part)
+                reader.leave()
+        return await self._fills.read(registry, repository, digest, span, source)
 
     async def _admit(self, reader: DownloadReader, download: Download) -> None:
         reader.check()
@@ -355,3 +381,18 @@ class Downloads:
         del self._downloads[key]
         if isinstance(error, CorruptContent) and not isinstance(error, Rejected):
             self._corrupt.put(key, True, CORRUPT_TTL)
+
+
+def _part_of_download(span: Span, reader: DownloadReader) -> ContentRange | None:
+    """Return the part of a download; None if its size is unknown, or the part would take too long.
+
+    :raises RangeInvalid: when there is no such part.
+    """
+    if reader.size is None:
+        return None
+    part = span.resolve(reader.size)
+    if part is None:
+        reader.leave()
+        raise RangeInvalid(content_size=reader.size)
+    beginning = ContentRange(part.first, part.first, part.size)
+    return part if part.first == 0 or reader.seconds_until(beginning) <= MAX_WAIT else None

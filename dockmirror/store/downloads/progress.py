@@ -8,11 +8,13 @@ from contextlib import suppress
 from typing import NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as Elapsed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, releasable_length
+from ...concurrency.interrupt import Changes
 from ...interfaces import IBody, IDownloadReader, IFileConsumer, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.errors import Unavailable
@@ -20,6 +22,8 @@ from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import CopyTransfer, FileReader, ITransfer, SendfileTransfer
+from .block_fetch import RestOfPart
+from .block_waiter import LINGER, MAX_WAIT
 from .context import DiskFullFallback
 
 
@@ -46,9 +50,14 @@ class DownloadProgress:
         self.repositories: set[Repository] = set()
         self._reader_left = reader_left
         self._readers: dict[DownloadReader, None] = {}
-        self._waiting: dict[Deferred[None], None] = {}
+        self._changes = Changes()
         self._since = (0.0, 0)
         self._has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        """True once nothing more is written to the file."""
+        return self._has_ended
 
     @property
     def readers(self) -> tuple[DownloadReader, ...]:
@@ -93,15 +102,13 @@ class DownloadProgress:
 
     def change(self) -> Deferred[None]:
         """Return a Deferred that fires at the next change."""
-        waiting: Deferred[None] = Deferred(lambda waiting: self._waiting.pop(waiting, None))
-        self._waiting[waiting] = None
-        return waiting
+        return self._changes.next()
 
     def set_file(self, file: FileReader, length: int) -> None:
         self._close()
         self.file, self.length = file, length
         self.restart_pace()
-        self._notify()
+        self._changes.notify()
 
     def restart_pace(self) -> None:
         self._since = (self.clock.seconds(), self.length)
@@ -114,17 +121,17 @@ class DownloadProgress:
         for reader in self.readers:
             if reader.size not in (None, size):
                 reader.fail(Unavailable("the upstream reports another size than before"))
-        self._notify()
+        self._changes.notify()
 
     def set_length(self, length: int) -> None:
         self.length = length
-        self._notify()
+        self._changes.notify()
 
     def mark_verified(self) -> None:
         if not self.is_verified:
             self.set_size(self.length)
             self.is_verified = True
-            self._notify()
+            self._changes.notify()
 
     def restart(self, error: Exception) -> None:
         """Give the file up, and fail the readers that have bytes of it: no other file may complete them."""
@@ -140,15 +147,9 @@ class DownloadProgress:
         if error is not None:
             for reader in self.readers:
                 reader.fail(error)
-        self._notify()
+        self._changes.notify()
         if not self._readers:
             self._close()
-
-    def _notify(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting:
-            if not each.called:  # one may have made another leave
-                each.callback(None)
 
     def _close(self) -> None:
         if self.file is not None:
@@ -163,6 +164,7 @@ class DownloadReader:
     :ivar size: the blob's size as reported to this reader.
     :ivar is_granted: the upstream gives this reader the blob.
     :ivar has_bytes: bytes of the file were delivered.
+    :ivar rest: fetches the rest of its part if that takes too long to come; None if the reader waits.
     """
 
     descriptor = Descriptor()
@@ -174,6 +176,7 @@ class DownloadReader:
         self.joined = joined
         self.size: int | None = None
         self.is_granted = self.has_bytes = False
+        self.rest: RestOfPart | None = None
         self._progress = progress
         self._repository = repository
         self._failure: Exception | None = None
@@ -232,9 +235,18 @@ class DownloadReader:
             self.leave()
 
     def leave(self) -> None:
+        if self.rest is not None and self in self._progress.readers:
+            self._stay(LINGER)
         self._progress.remove(self)
         if self._change is not None:
             self._change.cancel()
+
+    def _stay(self, seconds: float) -> None:
+        """Let the download have a reader for so many seconds more."""
+        if not self._progress.has_ended:
+            staying = DownloadReader(self._progress, self._repository, self.source, joined=True)
+            self._progress.add(staying)
+            self._progress.clock.callLater(seconds, staying.leave)
 
     def content(self, descriptor: Descriptor, part: ContentRange | None) -> IBody:
         self.descriptor, self._part = descriptor, part
@@ -281,10 +293,25 @@ class DownloadReader:
                         sent = await self._read_then_send(producer, transfer, file, length)
                     self._position += sent
                     self.has_bytes = self.has_bytes or sent > 0
-            elif self._progress.fallback is not None:
+            elif self._progress.fallback is not None or not await self._wait():
                 return
-            else:
-                await self.change()
+
+    async def _wait(self) -> bool:
+        """Wait for the next byte of the part; False if it takes too long, and another request may be sooner.
+
+        A change may be that of a byte before the part.
+        """
+        position, deadline = self._position, self._progress.clock.seconds() + MAX_WAIT
+        while self._readable <= 0 and self._progress.fallback is None and position != self._end:
+            left = deadline - self._progress.clock.seconds()
+            if self.rest is not None and left <= 0:
+                return False
+            change = self.change()
+            if self.rest is not None:
+                change.addTimeout(left, self._progress.clock)
+            with suppress(Elapsed):
+                await change
+        return True
 
     async def _read_then_send(
         self, producer: CoroutineProducer, transfer: ITransfer, file: FileReader, length: int
@@ -296,7 +323,11 @@ class DownloadReader:
     def _deliver_rest(self, _: None, consumer: IConsumer) -> Deferred[None] | None:
         """Deliver what the disk has not taken; the file is closed already, which frees its space."""
         end, fallback = self._end, self._progress.fallback
-        if fallback is None or self._position == end:
+        if self._position == end:
+            return None
+        if fallback is None and self.rest is not None and self._part is not None:
+            return self.rest.deliver(self._position, self._part.last, consumer)
+        if fallback is None:
             return None
         end = None if end == self._progress.size else end
         return fallback.content(self.source, self._position, end).deliver(consumer)

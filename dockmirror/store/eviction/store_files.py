@@ -19,10 +19,16 @@ from ...oci.digest import Digest
 from ...oci.media import parse_references
 from .. import content_files, files, layout
 
+_SECTOR = 512
+"""Bytes of the unit in which the space of a file is counted."""
+
 
 @frozen
 class StoredFile:
-    """A file: its size, when it was last used, in seconds since the epoch, and its inode."""
+    """A file: its size, when it was last used, in seconds since the epoch, and its inode.
+
+    The size of a file of blocks, which is sparse, is what it takes on the disk.
+    """
 
     size: int
     used: float
@@ -35,7 +41,10 @@ def stat_file(path: Path | str) -> StoredFile | None:
         status = os.stat(path)
     except OSError:
         return None
-    return StoredFile(status.st_size, status.st_mtime, status.st_ino) if S_ISREG(status.st_mode) else None
+    if not S_ISREG(status.st_mode):
+        return None
+    size = status.st_blocks * _SECTOR if str(path).endswith(layout.BLOCKS) else status.st_size
+    return StoredFile(size, status.st_mtime, status.st_ino)
 
 
 def iter_contents(root: Path) -> Iterator[tuple[Digest, StoredFile]]:
@@ -56,7 +65,7 @@ def iter_documents(root: Path) -> Iterator[tuple[Path, StoredFile]]:
 
 
 def iter_downloads(root: Path) -> Iterator[tuple[Path, StoredFile]]:
-    """Iterate over the partial downloads and their size files."""
+    """Iterate over the partial downloads, their size files, and the files of blocks."""
     for registry in _iter_directory(root / layout.GROWING):
         for path in _iter_directory(registry):
             if stored := stat_file(path):

@@ -29,12 +29,12 @@ class EvictionResult:
 
 
 _Key = Digest | Path
-"""A content's digest or a document's path."""
+"""A content's digest, or the path of a document or of a file of blocks."""
 
 
 @frozen
 class _Candidate:
-    """A content or document that may be evicted; ``parts`` is what a manifest refers to."""
+    """A content, document or file of blocks that may be evicted; ``parts`` is what a manifest refers to."""
 
     key: _Key
     stored: StoredFile
@@ -59,6 +59,7 @@ class StoreScan:
         self._check = check
         self._contents: dict[Digest, StoredFile] = {}
         self._documents: dict[Path, StoredFile] = {}
+        self._blocks: dict[Path, StoredFile] = {}
 
     def measure(self) -> int:
         """Count the stored bytes; must be called first."""
@@ -67,6 +68,7 @@ class StoreScan:
             self._contents[digest] = stored
         self._documents = dict(store_files.iter_documents(self._root))
         downloads = dict(store_files.iter_downloads(self._root))
+        self._blocks = {path: file for path, file in downloads.items() if path.suffix == layout.BLOCKS}
         groups = self._contents, self._documents, downloads
         return sum(file.size for group in groups for file in group.values())
 
@@ -115,11 +117,16 @@ class StoreScan:
     def _select(self, shortfall: Shortfall) -> Iterator[_Candidate]:
         """Iterate over what is to be evicted, in order; pinned and held images, and what is in use, stay.
 
-        Contents that are not in the bucket yet come last: the only copy may be here.
+        Blocks come first: they are not verified, and only some of a blob.  Contents that are not in the
+        bucket yet come last: the only copy may be here.
         """
         pending = set(write_behind.iter_pending_contents(self._root))
-        candidates = (*self._content_candidates(), *self._document_candidates())
-        for each in sorted(candidates, key=lambda each: (each.key in pending, each.age)):
+
+        def rank(candidate: _Candidate) -> tuple[bool, bool, Age]:
+            return candidate.key in pending, candidate.key not in self._blocks, candidate.age
+
+        candidates = (*self._content_candidates(), *self._file_candidates())
+        for each in sorted(candidates, key=rank):
             if not shortfall:
                 return
             # Content that is stored while the scan runs is a little newer than the scan itself.  Times far
@@ -137,8 +144,8 @@ class StoreScan:
             if digest not in pinned:
                 yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
 
-    def _document_candidates(self) -> Iterator[_Candidate]:
-        for path, stored in self._documents.items():
+    def _file_candidates(self) -> Iterator[_Candidate]:
+        for path, stored in (*self._documents.items(), *self._blocks.items()):
             yield _Candidate(path, stored, (stored.used, 0))
 
     def _read_references(self) -> Mapping[Digest, Sequence[Digest]]:

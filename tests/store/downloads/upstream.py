@@ -19,6 +19,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import (
     Answer,
     ContentKind,
+    IBody,
     IDownloadReader,
     ISource,
 )
@@ -204,7 +205,10 @@ class Client(Recorder):
     def read(
         self, reader: IDownloadReader, descriptor: Descriptor, part: ContentRange | None = None
     ) -> Client:
-        self._delivery = reader.content(descriptor, part).deliver(self)
+        return self.deliver(reader.content(descriptor, part))
+
+    def deliver(self, content: IBody) -> Client:
+        self._delivery = content.deliver(self)
         self._delivery.addCallbacks(lambda _: self._end(True), lambda failure: self._end(failure.value))
         return self
 

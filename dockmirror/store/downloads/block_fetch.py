@@ -1,0 +1,229 @@
+"""The fetch of a run of blocks, in one request as long as the upstream does not break off."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from zlib import crc32
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer, IReactorTime
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from ...body.wrappers import PAUSES, ResumingBody, Slice
+from ...concurrency.interrupt import Interrupt
+from ...interfaces import Answer, IBody, IPartSource
+from ...oci.errors import Unavailable, Unreachable
+from ..writer import AsyncFileWriter
+from .block_file import BLOCK, BlobVersion, BlockFile
+from .context import DownloadContext
+
+_MAX_PENDING = 4 * 1024 * 1024
+"""Bytes that may wait to be written before the upstream is paused."""
+
+
+class VersionChanged(Exception):
+    """Raised if the upstream sends another version of the blob than the blocks are of."""
+
+
+class NoBlocks(Exception):
+    """Raised if the upstream does not serve ranges, or does not state the blob's size with them."""
+
+
+def parse_part(answer: Answer, first: int, last: int) -> BlobVersion:
+    """Return the version of the blob of which the answer has a part, as far as that reaches.
+
+    :raises NoBlocks: if blocks cannot be made of such answers; the body is discarded.
+    :raises Unavailable: if it is another part.
+    """
+    version, part = BlobVersion.of(answer), answer.content_range
+    if version is None or part is None or answer.upstream_status == 200:
+        answer.body.discard()
+        raise NoBlocks
+    if (part.first, part.last) != (first, min(last, version.size - 1)):
+        answer.body.discard()
+        raise Unavailable("the upstream sent another range than requested", upstream_status=206)
+    return version
+
+
+@implementer(IConsumer)
+@define(eq=False)
+class BlockFetch:
+    """Fetches the claimed blocks of a run with one reader's source, and enters each when it is written.
+
+    :ivar run: the blocks.
+    :ivar written: the offset up to which the run is written.
+    :ivar is_answered: the upstream has answered.
+    :param on_written: called after each write.
+    :param on_block: called with each block that is there.
+    """
+
+    run: range
+    source: IPartSource
+    _file: BlockFile
+    _context: DownloadContext
+    _on_written: Callable[[], None]
+    _on_block: Callable[[int], None]
+    is_answered: bool = field(default=False, init=False)
+    _interrupt: Interrupt = field(factory=Interrupt, init=False)
+    _writer: AsyncFileWriter = field(init=False)
+    _producer: IPushProducer | None = field(default=None, init=False)
+    _is_paused: bool = field(default=False, init=False)
+    _received: int = field(init=False)
+    _counted: int = field(init=False)
+    _checksum: int = field(default=0, init=False)
+    _checksums: deque[tuple[int, int, int]] = field(factory=deque, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        start = self.run.start * BLOCK
+        self._received = self._counted = start
+        self._writer = AsyncFileWriter(
+            self._file.write, self._file.reader, start, self._context.clock, self._record, self._interrupt.set
+        )
+
+    @property
+    def written(self) -> int:
+        return self._writer.length
+
+    def interrupt(self, reason: Exception) -> None:
+        """End the fetch; what was claimed is released when nothing is being written any more."""
+        self._interrupt.set(reason)
+
+    async def fetch(self, answer: Answer | None) -> None:
+        """Fetch the run; release the claims of the blocks that are still missing at the end.
+
+        :param answer: the upstream's answer to the request for the run, if it was sent already.
+        :raises RegistryError: the source's refusal; ``Unreachable`` if the upstream breaks off too often.
+        :raises VersionChanged: if the upstream has another blob now.
+        :raises OSError: if the disk fails.
+        """
+        pauses = iter(PAUSES)
+        try:
+            while self._received < self._end:
+                try:
+                    await self._receive(answer or await self._open())
+                except Unreachable:
+                    pause = next(pauses, None)
+                    if pause is None or not self.is_answered:
+                        raise
+                    self._context.stats.resumed += 1
+                    await self._interrupt.wait(partial(deferLater, self._context.clock, pause))
+                answer = None
+        finally:
+            await self._writer.flushed()
+            for block in self.run:
+                if self._version.end(block) > self._counted:
+                    self._file.release(block)
+        self._interrupt.check()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._producer, self._is_paused = IPushProducer(producer), False
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes; errors interrupt the fetch and are not raised into the connection."""
+        if self._interrupt.reason is not None:
+            return
+        try:
+            self._add_checksums(data)
+            self._writer.write(data)
+            self._adjust_pace()
+        except OSError as error:
+            self._interrupt.set(error)
+
+    @property
+    def _version(self) -> BlobVersion:
+        assert self._file.version is not None
+        return self._file.version
+
+    @property
+    def _end(self) -> int:
+        return self._version.end(self.run.stop - 1)
+
+    async def _open(self) -> Answer:
+        first, last = self._received, self._end - 1
+        opening = self._interrupt.wait(lambda: Deferred.fromCoroutine(self.source.open_part(first, last)))
+        return await opening
+
+    async def _receive(self, answer: Answer) -> None:
+        version = parse_part(answer, self._received, self._end - 1)
+        body = Slice(answer.body, 0, self._end - self._received)
+        try:
+            if not self._version.accepts(version):
+                raise VersionChanged
+            self.is_answered = True
+            self._on_written()
+            self._interrupt.check()
+        except BaseException:
+            body.discard()
+            raise
+        await self._interrupt.wait(lambda: body.deliver(self))
+
+    def _add_checksums(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            block = self._received // BLOCK
+            end = self._version.end(block)
+            piece, view = view[: end - self._received], view[end - self._received :]
+            self._checksum = crc32(piece, self._checksum)
+            self._received += len(piece)
+            if self._received == end:
+                self._checksums.append((end, block, self._checksum))
+                self._checksum = 0
+
+    def _record(self) -> None:
+        while self._checksums and self._checksums[0][0] <= self._writer.length:
+            end, block, checksum = self._checksums.popleft()
+            self._file.record(block, checksum)
+            self._context.written(end - self._counted)
+            self._counted = end
+            self._on_block(block)
+        self._adjust_pace()
+        self._on_written()
+
+    def _adjust_pace(self) -> None:
+        if self._producer is None or self._is_paused == (self._writer.pending > _MAX_PENDING):
+            return
+        self._is_paused = not self._is_paused
+        if self._is_paused:
+            self._producer.pauseProducing()
+        else:
+            self._producer.resumeProducing()
+
+
+@frozen
+class RestOfPart:
+    """The rest of a part, fetched for one reader by itself, and resumed when it breaks off.
+
+    :param version: the version of which the reader has the beginning; only the size is known of a download.
+    """
+
+    source: IPartSource
+    clock: IReactorTime
+    version: BlobVersion
+
+    def deliver(self, first: int, last: int, consumer: IConsumer) -> Deferred[None]:
+        """:raises Unavailable: if the upstream has another version now."""
+        return Deferred.fromCoroutine(self._deliver(first, last, consumer))
+
+    async def _deliver(self, first: int, last: int, consumer: IConsumer) -> None:
+        async def reopen(count: int) -> IBody:
+            return await self._open(first + count, last)
+
+        await ResumingBody(await self._open(first, last), reopen, self.clock).deliver(consumer)
+
+    async def _open(self, first: int, last: int) -> IBody:
+        answer = await self.source.open_part(first, last)
+        version, part = BlobVersion.of(answer), answer.content_range
+        if version is None or part is None or (part.first, part.last) != (first, last):
+            answer.body.discard()
+            raise Unavailable("the upstream sent another range than requested", upstream_status=206)
+        if version.size != self.version.size or len({version.etag, self.version.etag} - {None}) > 1:
+            answer.body.discard()
+            raise Unavailable("the upstream has another content than before")
+        return Slice(answer.body, 0, part.length)

@@ -1,0 +1,318 @@
+"""The file of a blob that is fetched in blocks, in any order, by any number of processes on the directory.
+
+The blocks lie at their offsets, in a sparse file.  After them come the map, with one entry for each block,
+and a footer with the size and the entity tag of the blob.  An entry is the checksum of its block: after a
+power failure the map may be on the disk and the block not.
+
+The rules of locking, beside those of ``partial_file``:
+
+1. The locks are those of ``F_OFD_SETLK``: they belong to the open file, and end with the process.  One byte
+   is locked for each claimed block, and another one by the process that makes the file.
+2. Only the process that claims a block writes it, and its entry after it, before the claim is released.
+3. A claim counts only while the file has its name and the block has no entry, both of which are checked after
+   the lock was taken.
+4. Only the process that claims all blocks hashes the file, renames it, or marks the blob as wrong.
+5. A file whose blob has changed at the upstream loses its name.  It is written to no more.
+
+These calls block, but not for long; ``verify``, ``sync`` and ``commit`` do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+from contextlib import suppress
+from enum import Enum, auto
+from hashlib import sha256
+from pathlib import Path
+from zlib import crc32
+
+from attrs import frozen
+
+from ...interfaces import Answer
+from ...oci.consent import SAMPLE
+from ...oci.digest import Digest
+from ...oci.ranges import ContentRange
+from .. import files, layout
+from ..content_files import is_stored
+from ..file_body import FileReader
+from ..threads import RunInThread
+
+BLOCK = 1024 * 1024
+"""Bytes of a block; the last one of a blob may be shorter."""
+WRONG_TTL = 600.0
+"""Seconds for which a blob is fetched for each reader by itself after its blocks were wrong."""
+
+_ENTRY = struct.Struct(">II")
+_PRESENT = 1
+_FOOTER = 128
+_MAGIC = "dockmirror blocks 1"
+_WRONG = b"wrong\n"
+_LOCK = struct.Struct("hhqqi4x")  # struct flock
+_CREATION = 1 << 40
+_UNKNOWN = "-"
+
+
+@frozen
+class BlobVersion:
+    """The size of a blob at the upstream, and the hash of its strong entity tag, if it has one."""
+
+    size: int
+    etag: str | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> BlobVersion | None:
+        """Return the version that an answer with a part states; None if it does not state the size."""
+        part = answer.content_range
+        if part is None or part.size is None:
+            return None
+        etags = [value for name, value in answer.headers if name == "ETag" and value.startswith('"')]
+        return cls(part.size, sha256(etags[0].encode()).hexdigest() if etags else None)
+
+    def accepts(self, other: BlobVersion) -> bool:
+        """Return whether blocks of the other version belong to this one."""
+        return self.size == other.size and other.etag in (None, self.etag)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return -(-self.size // BLOCK)
+
+    def end(self, block: int) -> int:
+        """Return the offset of a block's end."""
+        return min(self.size, (block + 1) * BLOCK)
+
+    def sample(self, block: int) -> ContentRange:
+        """Return a part of a block to compare with the upstream's, at random."""
+        first, end = block * BLOCK, self.end(block)
+        first += secrets.randbelow(max(1, end - first - SAMPLE + 1))
+        return ContentRange(first, min(first + SAMPLE, end) - 1, self.size)
+
+
+class BlockFileState(Enum):
+    """The state of an open file of blocks."""
+
+    NEW = auto()  # it has no footer yet
+    FILLING = auto()
+    COMPLETE = auto()  # it is the finished blob
+    WRONG = auto()  # its bytes did not match the digest, or another file's before
+    UNLINKED = auto()  # it has no name any more
+
+
+class BlockFile:
+    """An open file of blocks, or the finished blob.
+
+    :ivar version: the version of its blob; None before the file is made.
+    :ivar reader: reads it, and keeps it open while a thread uses it.
+    """
+
+    def __init__(self, root: Path, registry: str, digest: Digest, in_thread: RunInThread) -> None:
+        """:raises OSError: if the file cannot be opened or made."""
+        self._root = root
+        self._path = root / layout.growing_blocks(registry, digest)
+        self._blob = root / layout.data(digest)
+        self._digest = digest
+        self.version: BlobVersion | None = None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.reader = FileReader(self.descriptor, in_thread)
+
+    def state(self, now: float) -> BlockFileState:
+        """Return the state, and read the version once it is there."""
+        status = os.fstat(self.descriptor)
+        if self._is_named(self._path, status):
+            if _is_mark(self.descriptor, status):
+                is_recent = 0 <= now - status.st_mtime < WRONG_TTL
+                return BlockFileState.WRONG if is_recent else BlockFileState.UNLINKED
+            if self.version is None:
+                self.version = self._read_version(status.st_size)
+            return BlockFileState.NEW if self.version is None else BlockFileState.FILLING
+        if self._is_named(self._blob, status):
+            return BlockFileState.COMPLETE
+        return BlockFileState.WRONG if self._was_marked() else BlockFileState.UNLINKED
+
+    def is_superseded(self) -> bool:
+        """Return whether the finished blob is there, downloaded as a whole."""
+        return is_stored(self._blob, self._digest)
+
+    def claim_creation(self) -> bool:
+        """Let this process make the file; False if another one does."""
+        return self._lock(_CREATION, 1)
+
+    def release_creation(self) -> None:
+        self._unlock(_CREATION, 1)
+
+    def create(self, version: BlobVersion, run: range) -> None:
+        """Make the file, without any block, and claim the first that are fetched.
+
+        :raises OSError: if that fails.
+        """
+        self._lock(run.start, len(run))
+        length = version.size + version.blocks * _ENTRY.size
+        footer = f"{_MAGIC} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"
+        os.ftruncate(self.descriptor, 0)
+        os.ftruncate(self.descriptor, length)
+        os.pwrite(self.descriptor, footer.encode(), length)
+        self.version = version
+
+    def claim(self, block: int) -> bool:
+        """Claim a missing block; False if it is there, another process claims it, or the file has no name."""
+        if not self._lock(block, 1):
+            return False
+        if self._has_name() and not self.has(block):
+            return True
+        self.release(block)
+        return False
+
+    def claim_all(self) -> bool:
+        """Claim all blocks, which are there; False while another process claims one."""
+        return self._lock(0, self._version.blocks) and self._has_name()
+
+    def release(self, block: int) -> None:
+        self._unlock(block, 1)
+
+    def release_all(self) -> None:
+        self._unlock(0, 0)
+
+    def has(self, block: int) -> bool:
+        """Return whether a block is there, as far as the map says."""
+        return self._entry(block) is not None
+
+    def present(self) -> list[int]:
+        """Return the blocks that are there, as far as the map says."""
+        version = self._version
+        entries = os.pread(self.descriptor, version.blocks * _ENTRY.size, version.size)
+        whole = len(entries) - len(entries) % _ENTRY.size
+        return [block for block, entry in enumerate(_ENTRY.iter_unpack(entries[:whole])) if entry[0]]
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write bytes of a claimed block.
+
+        :raises OSError: if that fails; a part may have been written.
+        """
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def record(self, block: int, checksum: int) -> None:
+        """Enter a claimed block that was written, and release it.
+
+        :raises OSError: if that fails.
+        """
+        self._write_entry(block, _PRESENT, checksum)
+        self.release(block)
+
+    def verify(self, block: int) -> bool:
+        """Return whether a block matches its checksum; if it does not, it is missing again.
+
+        :raises OSError: if it cannot be read.
+        """
+        entry = self._entry(block)
+        if entry is None:
+            return False
+        first, end = block * BLOCK, self._version.end(block)
+        if crc32(os.pread(self.descriptor, end - first, first)) == entry:
+            return True
+        if self._lock(block, 1):
+            if self._has_name():
+                self._write_entry(block, 0, 0)
+            self.release(block)
+        return False
+
+    def commit(self) -> None:
+        """Make the file, whose blocks are all claimed and match the digest, the finished blob.
+
+        :raises OSError: if that fails.
+        """
+        size = self._version.size
+        os.ftruncate(self.descriptor, size)
+        os.fsync(self.descriptor)
+        with suppress(OSError):  # then it is read once more when it is opened
+            files.seal(self.descriptor, os.fstat(self.descriptor).st_mtime, size)
+        files.publish(self._path, self._blob)
+
+    def mark_wrong(self, now: float) -> None:
+        """Replace the file, whose blocks are all claimed, by the mark of a wrong blob."""
+        files.replace_file(self._path, _WRONG, self._root / layout.TEMPORARY, now)
+
+    def touch(self, now: float) -> None:
+        """Record that the blocks are used: they are evicted before everything else that is not."""
+        files.touch(self.descriptor, os.fstat(self.descriptor).st_mtime, now)
+
+    def close(self) -> None:
+        self.reader.close()
+
+    def unlink(self) -> None:
+        """Take the file's name away, if it still has one."""
+        if self._has_name():
+            files.remove(self._path)
+
+    @property
+    def _version(self) -> BlobVersion:
+        assert self.version is not None
+        return self.version
+
+    def _entry(self, block: int) -> int | None:
+        """Return the checksum of a block; None if the block is missing."""
+        version = self._version
+        entry = os.pread(self.descriptor, _ENTRY.size, version.size + block * _ENTRY.size)
+        if len(entry) < _ENTRY.size:  # the blob is finished, and its file has no map any more
+            return None
+        present, checksum = _ENTRY.unpack(entry)
+        return checksum if present else None
+
+    def _write_entry(self, block: int, present: int, checksum: int) -> None:
+        entry = _ENTRY.pack(present, checksum)
+        os.pwrite(self.descriptor, entry, self._version.size + block * _ENTRY.size)
+
+    def _read_version(self, length: int) -> BlobVersion | None:
+        """Return the version in the footer; None while there is no valid one."""
+        footer = os.pread(self.descriptor, _FOOTER, max(0, length - _FOOTER)).decode("ascii", "replace")
+        if not footer.startswith(_MAGIC) or not footer.endswith("\n"):
+            return None
+        try:
+            size, etag = footer.removeprefix(_MAGIC).split()
+            version = BlobVersion(int(size), None if etag == _UNKNOWN else etag)
+        except ValueError:
+            return None
+        return version if length == version.size + version.blocks * _ENTRY.size + _FOOTER else None
+
+    def _was_marked(self) -> bool:
+        try:
+            marking = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return _is_mark(marking, os.fstat(marking))
+        finally:
+            os.close(marking)
+
+    def _has_name(self) -> bool:
+        return self._is_named(self._path, os.fstat(self.descriptor))
+
+    def _is_named(self, path: Path, status: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(status, os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def _lock(self, first: int, count: int) -> bool:
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, first, count))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _unlock(self, first: int, count: int) -> None:
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_UNLCK, first, count))
+
+
+def _lock_of(kind: int, first: int, count: int) -> bytes:
+    return _LOCK.pack(kind, os.SEEK_SET, first, count, 0)
+
+
+def _is_mark(descriptor: int, status: os.stat_result) -> bool:
+    return status.st_size == len(_WRONG) and os.pread(descriptor, len(_WRONG), 0) == _WRONG

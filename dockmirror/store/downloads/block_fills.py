@@ -1,0 +1,190 @@
+"""Parts of blobs that are not held: their readers, and the fills that these share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...body.verified import TAIL_HOLDBACK, CorruptContent
+from ...concurrency.caching import TTLCache
+from ...interfaces import Answer, IBody, IFileConsumer, IPartSource
+from ...oci.descriptor import Descriptor
+from ...oci.digest import Digest
+from ...oci.errors import Unavailable
+from ...oci.ranges import ContentRange, Span
+from ...oci.reference import Repository
+from ..coroutine_producer import CoroutineProducer
+from ..file_body import CopyTransfer, ITransfer, SendfileTransfer
+from .block_fetch import NoBlocks, RestOfPart, VersionChanged
+from .block_file import BLOCK
+from .block_fill import BlockFill
+from .block_waiter import MEDIA_TYPE, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
+from .context import DownloadContext
+
+MAX_COMPLETIONS = 4
+"""Blobs that a process completes at the same time."""
+NO_BLOCKS_TTL = 600.0
+"""Seconds for which parts are relayed after the upstream has answered with no part of a known size."""
+_MOST = 10_000
+_Key = tuple[str, Digest]
+
+
+@implementer(IBody)
+class BlockReader(BlockWaiter):
+    """One reader of a part, and its body, which is read from the blocks as they come.
+
+    Of a part that is the whole blob, the tail waits for the digest.
+    """
+
+    descriptor = Descriptor()
+    part: ContentRange
+
+    def __init__(self, fill: BlockFill, repository: Repository, span: Span, source: IPartSource) -> None:
+        super().__init__(source, fill.context.clock, fill.changes, partial(fill.consent, repository))
+        self.fill = fill
+        self._span = span
+        self._position = 0
+        self._rest: RestOfPart | None = None
+        self._on_failure: Callable[[Exception], None] = lambda _: None
+
+    async def enter(self, repository: Repository, digest: Digest) -> None:
+        """Be admitted to the part; raises like ``BlockFill.admit``."""
+        self.part = await self.fill.admit(self, repository, self._span)
+        self.descriptor = Descriptor(MEDIA_TYPE, digest, self.part.length)
+        self._position = self.part.first
+        self._rest = RestOfPart(self.source, self.fill.context.clock, self.fill.version)
+        self.record_progress()
+
+    def fail(self, error: Exception) -> None:
+        """End the reading at once, unless the reader can go on by itself."""
+        super().fail(error)
+        if not isinstance(error, NoBlocks):
+            self._on_failure(error)
+
+    def discard(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        self.fill.remove(self)
+        self.cancel()
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        producer = CoroutineProducer(consumer, self.fill.context.clock, self.leave)
+        transfer: ITransfer = CopyTransfer(producer.write)
+        if IFileConsumer.providedBy(consumer):
+            transfer = SendfileTransfer(producer.send_file)
+        self._on_failure = producer.fail
+        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
+        return delivered.addCallback(self._deliver_rest, consumer)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.part.length == self.part.size
+
+    @property
+    def _readable(self) -> int:
+        """The number of bytes that may be read now."""
+        end = min(self.fill.readable_end(self._position), self.part.last + 1)
+        if self._is_whole and not self.fill.is_verified:
+            end = min(end, self.fill.version.size - TAIL_HOLDBACK)
+        return end - self._position
+
+    async def _deliver(self, producer: CoroutineProducer, transfer: ITransfer) -> None:
+        producer.register()
+        try:
+            while self._position <= self.part.last:
+                self.check()
+                self.fill.check_state()
+                if self._readable <= 0:
+                    await self._advance()
+                    continue
+                self.record_progress()
+                await producer.ready()
+                length, file = self._readable, self.fill.file.reader
+                sent = transfer.try_send(file, self._position, length)
+                if sent is None:
+                    send = await transfer.read_then_send(file, self._position, length)
+                    sent = 0 if producer.paused else send()
+                self._position += sent
+        except (RelayRequired, NoBlocks):
+            return
+
+    async def _advance(self) -> None:
+        """Wait for bytes at the position, or, where only the tail is withheld, for the digest."""
+        fill, block, end = self.fill, self._position // BLOCK, self.part.last // BLOCK
+        while block < end and fill.is_present(block):
+            block += 1
+        if fill.is_present(block):
+            fill.complete_if_due(is_needed=True)
+            await self.wait(POLL, own=True)
+        else:
+            await fill.advance(self, block, last_block(self._span, block * BLOCK, self.part.last))
+
+    def _deliver_rest(self, _: None, consumer: IConsumer) -> Deferred[None] | None:
+        """Deliver what the fill does not, fetched for this reader by itself."""
+        if self._rest is None or self._position > self.part.last:
+            return None
+        return self._rest.deliver(self._position, self.part.last, consumer)
+
+
+def _as_unavailable(failure: Failure) -> NoReturn:
+    """Convert errors of the disk, and of the fill, to a registry's error, the only kind that clients get."""
+    failure.trap(OSError, VersionChanged)
+    if failure.check(VersionChanged):
+        raise Unavailable("the upstream has another content than before") from failure.value
+    raise Unavailable("the store gives no more of it") from failure.value
+
+
+class BlockFills:
+    """The fills of this process."""
+
+    def __init__(self, context: DownloadContext) -> None:
+        self._context = context
+        self._fills: dict[_Key, BlockFill] = {}
+        self._without_blocks: TTLCache[_Key, bool] = TTLCache(context.clock, _MOST)
+
+    async def read(
+        self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
+    ) -> Answer | None:
+        """Read a part; see ``IDownloads.read_part``."""
+        key = registry, digest
+        if self._without_blocks.get(key):
+            return None
+        for _ in range(2):
+            fill = self._fills.get(key) or self._new(key)
+            reader = BlockReader(fill, repository, span, source)
+            fill.add(reader)
+            try:
+                await reader.enter(repository, digest)
+            except BaseException as error:
+                reader.leave()
+                if isinstance(error, NoBlocks):
+                    self._without_blocks.put(key, True, NO_BLOCKS_TTL)
+                elif isinstance(error, OSError):
+                    self._context.disk_log.record_failure(error)
+                elif not isinstance(error, RelayRequired | VersionChanged | CorruptContent):
+                    raise
+                if not isinstance(error, BlocksDropped | VersionChanged):
+                    return None
+            else:
+                return Answer(reader, 206, reader.part)
+        return None
+
+    def _new(self, key: _Key) -> BlockFill:
+        fill = BlockFill(*key, self._context, self._may_complete, self._remove)
+        self._fills[key] = fill
+        return fill
+
+    def _may_complete(self) -> bool:
+        return sum(fill.is_completing for fill in self._fills.values()) < MAX_COMPLETIONS
+
+    def _remove(self, ended: BlockFill) -> None:
+        for key, fill in tuple(self._fills.items()):
+            if fill is ended:
+                del self._fills[key]

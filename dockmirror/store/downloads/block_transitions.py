@@ -1,0 +1,114 @@
+"""The beginning and the end of a file of blocks: it is opened or made, and kept or marked as wrong."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ...interfaces import Answer
+from ...oci.digest import Digest
+from ...oci.ranges import Span
+from ..threads import shield
+from ..writer import BackgroundHasher
+from .block_fetch import parse_part
+from .block_file import BLOCK, BlockFile, BlockFileState
+from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block
+from .context import DownloadContext
+
+
+@frozen
+class OpenedBlocks:
+    """A file whose version is known, and the first fetch, if this process has made the file.
+
+    :ivar run: the claimed blocks.
+    :ivar answer: the upstream's answer to the request for them.
+    """
+
+    file: BlockFile
+    run: range = range(0)
+    answer: Answer | None = None
+
+
+async def open_blocks(
+    context: DownloadContext, registry: str, digest: Digest, waiter: BlockWaiter, span: Span
+) -> OpenedBlocks:
+    """Open the blocks of a blob from that registry, for a reader of a part.
+
+    :raises RelayRequired: if the blob was wrong a while ago, or is held, or it takes too long.
+    :raises NoBlocks: if the upstream's answers give no blocks.
+    :raises RegistryError: the refusal of the reader's source.
+    :raises OSError: if the file cannot be opened or made.
+    """
+    opening = partial(BlockFile, context.root, registry, digest, context.in_thread)
+    while True:
+        file = await shield(context.in_thread(opening), late=BlockFile.close)
+        opened = None
+        try:
+            opened = await _settle(file, waiter, span, context.clock)
+        finally:
+            if opened is None:
+                file.close()
+        if opened is not None:
+            return opened
+
+
+async def _settle(
+    file: BlockFile, waiter: BlockWaiter, span: Span, clock: IReactorTime
+) -> OpenedBlocks | None:
+    """Wait until the version of the blob is known; None if the file has no name any more."""
+    while (state := file.state(clock.seconds())) is BlockFileState.NEW:
+        if not file.claim_creation():
+            await waiter.wait(POLL)
+        elif file.state(clock.seconds()) is BlockFileState.NEW:
+            return await _create(file, waiter, span)
+        else:
+            file.release_creation()
+    if state is BlockFileState.WRONG:
+        raise RelayRequired
+    if state is BlockFileState.FILLING and not file.is_superseded():
+        return OpenedBlocks(file)
+    file.unlink()
+    if state is BlockFileState.FILLING:
+        raise RelayRequired
+    return None
+
+
+async def _create(file: BlockFile, waiter: BlockWaiter, span: Span) -> OpenedBlocks:
+    """Make the file with the upstream's answer to the reader's request."""
+    first = span.first or 0  # also for the last bytes, as long as the size is not known
+    start, stop = first // BLOCK, last_block(span, first, span.last) + 1
+    try:
+        answer = await waiter.source.open_part(start * BLOCK, stop * BLOCK - 1)
+        version = parse_part(answer, start * BLOCK, stop * BLOCK - 1)
+        run = range(start, min(stop, version.blocks))
+        try:
+            file.create(version, run)
+        except OSError:
+            answer.body.discard()
+            raise
+    except BaseException:
+        file.unlink()
+        raise
+    file.release_creation()
+    return OpenedBlocks(file, run, answer)
+
+
+async def keep_or_mark(context: DownloadContext, digest: Digest, file: BlockFile, size: int) -> bool:
+    """Keep the blob whose blocks are all claimed, or mark it as wrong; return whether it is kept.
+
+    :raises OSError: if the disk fails.
+    """
+    now = context.clock.seconds()
+    try:
+        if await BackgroundHasher(digest, file.reader).matches(size):
+            await file.reader.in_thread(lambda _: file.commit())
+            context.stats.kept += 1
+            context.disk_log.record_success()
+            return True
+        await file.reader.in_thread(lambda _: file.mark_wrong(now))
+        context.stats.wrong += 1
+        return False
+    finally:
+        file.release_all()

@@ -1,0 +1,132 @@
+"""The waits of readers for blocks, and the blocks that one request of theirs fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as Elapsed
+from twisted.internet.interfaces import IReactorTime
+
+from ...concurrency.interrupt import Changes
+from ...interfaces import IPartSource
+from ...oci.ranges import Span
+from .block_file import BLOCK
+
+MEDIA_TYPE = "application/octet-stream"
+MAX_WAIT = 5.0
+"""Seconds for which a part waits for bytes that another reader's request fetches."""
+LINGER = 10.0
+"""Seconds for which a reader of a part counts as a reader after it."""
+POLL = 0.03
+"""Seconds between two checks of blocks that another process fetches."""
+OPEN_RUN = 8
+"""Blocks of which a request for an open-ended part fetches the rest: their first is a multiple of this."""
+MAX_RUN = 16
+"""The most blocks that one request fetches."""
+
+
+class RelayRequired(Exception):
+    """Raised if a part, or its rest, must be fetched for its reader by itself."""
+
+
+class BlocksDropped(RelayRequired):
+    """Raised if the blocks have lost their name: a new reader may make new ones."""
+
+
+class BlockWaiter:
+    """Waits for blocks, and fetches them with its source: a reader of a part, or the completion of the blob.
+
+    :ivar is_granted: the upstream gives its client the blob.
+    :ivar own: the fetch that it has begun last.
+    :param changes: the changes of the fill.
+    :param consent: called when the upstream gives the blob.
+    :param is_patient: it waits for the fetches of others as long as they take.
+    """
+
+    def __init__(
+        self,
+        source: IPartSource,
+        clock: IReactorTime,
+        changes: Changes,
+        consent: Callable[[], None],
+        is_patient: bool = False,
+    ) -> None:
+        self.source = source
+        self.is_granted = False
+        self.own: object | None = None
+        self._clock = clock
+        self._changes = changes
+        self._consent = consent
+        self._is_patient = is_patient
+        self._failure: Exception | None = None
+        self._waiting: Deferred[None] | None = None
+        self._since: float | None = None
+
+    def grant(self) -> None:
+        """Record that the upstream gives the blob to this client, for its repository."""
+        self.is_granted = True
+        self._consent()
+
+    def fail(self, error: Exception) -> None:
+        """End the waiting with an error; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+            self._interrupt()
+
+    def check(self) -> None:
+        """:raises Exception: the failure of this reader."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def wait(self, seconds: float | None, own: bool = False) -> None:
+        """Wait for the next change of the fill, or so many seconds.
+
+        :param own: it waits for a request of its own.
+        :raises RelayRequired: if it has waited too long for others since its last progress.
+        """
+        clock = self._clock
+        if self._since is None:
+            self._since = clock.seconds()
+        if not own and not self._is_patient:
+            left = self._since + MAX_WAIT - clock.seconds()
+            if left <= 0:
+                raise RelayRequired
+            seconds = left if seconds is None else min(left, seconds)
+        self._waiting = waiting = self._changes.next()
+        if seconds is not None:
+            waiting.addTimeout(seconds, clock)
+        try:
+            await waiting
+        except Elapsed:
+            pass
+        finally:
+            self._waiting = None
+        self.check()
+
+    def cancel(self) -> None:
+        """Cancel the wait, if there is one."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def record_progress(self) -> None:
+        self._since = None
+
+    def _interrupt(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
+
+def last_block(span: Span, position: int, last: int | None) -> int:
+    """Return the last block that one request of a reader fetches, from the block of its position on.
+
+    An open-ended part is fetched in steps, as it is read: its reader may leave at any time.
+
+    :param last: the last byte of the part; None if the size of the blob is not known yet.
+    """
+    block = position // BLOCK
+    is_open_ended = span.first is not None and span.last is None
+    end = block | (OPEN_RUN - 1) if is_open_ended else block + MAX_RUN - 1
+    if last is None:
+        return end if is_open_ended else block
+    return min(last // BLOCK, end)

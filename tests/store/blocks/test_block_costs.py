@@ -1,0 +1,165 @@
+"""The requests and bytes that clients which read in parts cost at the upstream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from dockmirror.store.downloads.block_file import BLOCK
+from dockmirror.store.downloads.block_waiter import POLL
+
+from .parts import BLOB, END, PartMirror, PartRead, PartSource, PartUpstream
+
+EIGHT = 8 * BLOCK
+STEP = BLOCK // 2
+"""Bytes that a connection to the upstream carries in one turn."""
+
+
+class PartsClient:
+    """Reads a blob in parts, of which so many are under way at the same time.
+
+    As containerd does with a buffer for concurrent fetches, it leaves each part of an open-ended range when
+    it has its bytes.
+    """
+
+    def __init__(
+        self,
+        mirror: PartMirror,
+        upstream: PartUpstream,
+        parts: Iterable[tuple[int, int]],
+        is_open_ended: bool,
+    ) -> None:
+        self.received: dict[int, bytes] = {}
+        self._mirror = mirror
+        self._upstream = upstream
+        self._left = deque(parts)
+        self._is_open_ended = is_open_ended
+        self._reads: list[tuple[int, int, PartRead]] = []
+
+    @property
+    def is_done(self) -> bool:
+        return not self._left and not self._reads
+
+    def turn(self, most: int = 8) -> None:
+        """Take what has come, and ask for the next parts."""
+        for each in tuple(self._reads):
+            first, last, read = each
+            assert read.error is None
+            assert not read.is_relayed
+            data = read.data[: last + 1 - first]
+            if len(data) == last + 1 - first:
+                assert data == BLOB[first : last + 1]
+                self.received[first] = data
+                self._reads.remove(each)
+                if read.outcome is None:
+                    read.leave()
+            else:
+                assert read.outcome is None
+        while self._left and len(self._reads) < most:
+            first, last = self._left.popleft()
+            source = PartSource(self._upstream)
+            read = self._mirror.read_part(source, first, None if self._is_open_ended else last)
+            self._reads.append((first, last, read))
+
+
+def pull(upstream: PartUpstream, mirrors: Iterable[PartMirror], clients: Iterable[PartsClient]) -> None:
+    """Let the clients read until all of them have all of their parts."""
+    clients = list(clients)
+    for _ in range(2000):
+        for client in clients:
+            client.turn()
+        for body in upstream.running:
+            body.advance(STEP)
+            if body.position > body.last:
+                body.end()
+        for mirror in mirrors:
+            mirror.turn(POLL)
+        if all(client.is_done for client in clients):
+            return
+    raise AssertionError("the clients do not come to an end")
+
+
+def eights() -> Iterator[tuple[int, int]]:
+    for first in range(0, END, EIGHT):
+        yield first, min(END, first + EIGHT) - 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("is_open_ended", [False, True])
+def test_sixteen_clients_in_parts(
+    mirrors: tuple[PartMirror, PartMirror], upstream: PartUpstream, is_open_ended: bool, count: int
+) -> None:
+    """Clients that read a blob in parts of 8 MiB cost one copy of it, and it is held afterwards."""
+    used = mirrors[:count]
+    pull(
+        upstream,
+        used,
+        [PartsClient(used[each % count], upstream, eights(), is_open_ended) for each in range(16)],
+    )
+    for _ in range(100):
+        for body in upstream.running:
+            body.finish()
+        for mirror in used:
+            mirror.turn(POLL)
+    assert upstream.sent == END
+    assert mirrors[0].blob.read_bytes() == BLOB
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_scattered_parts(tmp_path_factory: pytest.TempPathFactory, count: int) -> None:
+    """Twenty clients that read the same 50 parts cost the blocks that these touch, each once."""
+    import os
+
+    from dockmirror.store.downloads.block_waiter import LINGER
+
+    data = os.urandom(160 * BLOCK)
+    upstream, root = PartUpstream(data), tmp_path_factory.mktemp("scattered")
+    opened: dict[int, object] = {}
+    mirrors = [PartMirror(root, data, opened=opened) for _ in range(count)]  # type: ignore[arg-type]
+    parts = [
+        (first := number * 37 * BLOCK % (159 * BLOCK) + number * 10007, first + 300_000)
+        for number in range(50)
+    ]
+    touched = {block for first, last in parts for block in range(first // BLOCK, last // BLOCK + 1)}
+    clients = [ScatteredClient(mirrors[each % count], upstream, parts, data) for each in range(20)]
+    for _ in range(1000):
+        for client in clients:
+            client.turn()
+        for body in upstream.running:
+            body.advance(STEP)
+            if body.position > body.last:
+                body.end()
+        for mirror in mirrors:
+            mirror.turn(POLL)
+    assert all(client.is_done for client in clients)
+    assert upstream.sent <= 1.1 * len(touched) * BLOCK
+    assert len(upstream.requests) <= 70
+    for mirror in mirrors:
+        mirror.turn(LINGER, 3)
+
+
+class ScatteredClient:
+    """Reads parts one after another."""
+
+    def __init__(
+        self, mirror: PartMirror, upstream: PartUpstream, parts: list[tuple[int, int]], data: bytes
+    ) -> None:
+        self._left = deque(parts)
+        self._mirror = mirror
+        self._upstream = upstream
+        self._data = data
+        self._read: PartRead | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return not self._left and self._read is None
+
+    def turn(self) -> None:
+        read = self._read
+        if read is not None and read.outcome is not None:
+            assert (read.outcome, read.data == read.wanted) == (True, True)
+            self._read = None
+        if self._read is None and self._left:
+            self._read = self._mirror.read_part(PartSource(self._upstream), *self._left.popleft())

@@ -1,0 +1,509 @@
+"""Parts of a blob whose blocks are fetched once for all readers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.interfaces import IPartSource
+from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable
+from dockmirror.store.downloads.block_file import BLOCK, WRONG_TTL
+from dockmirror.store.downloads.block_fills import NO_BLOCKS_TTL
+from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL
+
+from ...answering import now
+from ..downloads.upstream import ALPINE, BUSYBOX, FileClient, full
+from .parts import BLOB, BLOCKS, END, PartMirror, PartSource, PartUpstream, settle
+
+WRONG = os.urandom(END)
+
+
+async def _await(work: Awaitable[bytes | None]) -> bytes | None:
+    return await work
+
+
+def test_a_closed_part_is_fetched_in_one_request(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The blocks that a part touches are fetched in one request."""
+    read = mirror.read_part(PartSource(upstream), BLOCK + 5, 3 * BLOCK + 7)
+    assert upstream.requests == [(BLOCK, 4 * BLOCK - 1)]
+    settle(upstream, mirror)
+    assert (read.outcome, read.data) == (True, BLOB[BLOCK + 5 : 3 * BLOCK + 8])
+
+
+def test_the_source_provides_its_interface(upstream: PartUpstream) -> None:
+    verifyObject(IPartSource, PartSource(upstream))
+
+
+def test_readers_share_the_blocks(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """Each block is fetched once, and the client of each reader must be allowed to have it."""
+    reads = [mirror.read_part(PartSource(upstream), 0, 99) for _ in range(5)]
+    upstream.finish()
+    reads.append(mirror.read_part(PartSource(upstream), 50, BLOCK + 9))
+    settle(upstream, mirror)
+    assert upstream.requests == [(0, BLOCK - 1), (BLOCK, 2 * BLOCK - 1)]
+    assert all((read.outcome, read.data) == (True, read.wanted) for read in reads)
+    assert upstream.checks == 5
+
+
+def test_bytes_are_read_as_they_come(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The readers of one process do not wait until a block is complete."""
+    first, second = (mirror.read_part(PartSource(upstream), 10, BLOCK) for _ in range(2))
+    upstream.bodies[0].advance(1000)
+    assert first.data == second.data == BLOB[10:1000]
+    settle(upstream, mirror)
+    assert first.data == second.data == BLOB[10 : BLOCK + 1]
+
+
+def test_blocks_go_to_sockets(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The kernel sends what is in the file, under back-pressure."""
+    read = mirror.read_part(PartSource(upstream), 5, 3 * BLOCK, kind=FileClient)
+    for _ in range(60):
+        settle(upstream, mirror, times=1)
+        read.client.resume()
+    assert (read.outcome, read.data == read.wanted) == (True, True)
+    assert isinstance(read.client, FileClient)
+    assert read.client.sent
+
+
+def test_a_sequential_client_fills_the_blob(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A client that takes its parts of open-ended ranges and leaves ends with the blob held."""
+    eight = 8 * BLOCK
+    for first in range(0, END, eight):
+        read = mirror.read_part(PartSource(upstream), first)
+        settle(upstream, mirror)
+        if read.outcome is None:
+            read.leave()
+        assert read.data[:eight] == BLOB[first : first + eight]
+    settle(upstream, mirror)
+    assert upstream.sent == END
+    assert mirror.blob.read_bytes() == BLOB
+    assert not mirror.blocks.exists()
+    assert mirror.contents.linked == [BUSYBOX]
+
+
+def test_an_open_ended_part_is_fetched_as_it_is_read(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """No more than eight blocks are fetched ahead of a client that takes nothing."""
+    read = mirror.read_part(PartSource(upstream), BLOCK)
+    read.client.pause()
+    settle(upstream, mirror)
+    assert upstream.requests == [(BLOCK, 8 * BLOCK - 1)]
+    read.leave()
+
+
+def test_a_fetch_goes_on_for_some_seconds(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A reader that has left counts as one for some seconds; then the fetch is given up."""
+    mirror.read_part(PartSource(upstream), 0).leave()
+    upstream.bodies[0].advance(BLOCK + 1)
+    assert not upstream.bodies[0].over
+    mirror.turn(LINGER)
+    assert upstream.bodies[0].state == "cancelled"
+    read = mirror.read_part(PartSource(upstream), 0, BLOCK - 1)
+    mirror.turn(times=2)
+    assert (read.data, len(upstream.requests)) == (BLOB[:BLOCK], 1)
+
+
+def test_the_rest_is_fetched_when_half_is_there(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The blob is completed in the background, in order, and kept."""
+    mirror.read_part(PartSource(upstream), 5 * BLOCK, 14 * BLOCK - 1)
+    settle(upstream, mirror)
+    assert len(upstream.requests) == 1
+    mirror.read_part(PartSource(upstream), 15 * BLOCK, 16 * BLOCK - 1)
+    settle(upstream, mirror)
+    assert upstream.requests[2:] == [
+        (0, 5 * BLOCK - 1),
+        (14 * BLOCK, 15 * BLOCK - 1),
+        (16 * BLOCK, END - 1),
+    ]
+    assert mirror.blob.read_bytes() == BLOB
+    assert (mirror.context.stats.kept, mirror.written) == (1, END)
+
+
+def test_every_repository_that_consented_is_linked(mirror: PartMirror, upstream: PartUpstream) -> None:
+    first = mirror.read_part(PartSource(upstream), 0, 99)
+    mirror.repository = ALPINE
+    second = mirror.read_part(PartSource(upstream), 0, END - 1)
+    settle(upstream, mirror)
+    assert (first.outcome, second.outcome) == (True, True)
+    assert sorted(each.name for each in mirror.contents.linked) == [ALPINE.name, BUSYBOX.name]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_tail_of_a_whole_blob_waits_for_the_digest(
+    mirror: PartMirror, upstream: PartUpstream, spoilt: bool
+) -> None:
+    """A reader of all bytes is given the last of them when they are verified, and is cut off otherwise."""
+    if spoilt:
+        upstream.data = WRONG
+    read = mirror.read_part(PartSource(upstream), 0, END - 1)
+    settle(upstream, mirror)
+    if spoilt:
+        assert isinstance(read.outcome, CorruptContent)
+        assert len(read.data) <= END - TAIL_HOLDBACK
+    else:
+        assert (read.outcome, read.data == BLOB) == (True, True)
+
+
+def test_a_small_blob_is_verified_first(tmp_path: Path) -> None:
+    """Nothing of a blob that is shorter than the tail is given to a reader of all of it before."""
+    mirror, upstream = PartMirror(tmp_path, b"small"), PartUpstream(b"wrong")
+    read = mirror.read_part(PartSource(upstream), 0)
+    settle(upstream, mirror)
+    assert isinstance(read.outcome, CorruptContent)
+    assert read.data == b""
+    mirror.turn(LINGER)
+
+
+def test_a_wrong_blob_is_relayed_for_a_while(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """Wrong blocks are dropped, their readers cut off, and no process makes new ones for ten minutes."""
+    upstream.data = WRONG
+    near = mirror.read_part(PartSource(upstream), 0, 9 * BLOCK - 1)
+    settle(upstream, mirror)
+    far = other.read_part(PartSource(upstream), 0)
+    far.client.pause()
+    mirror.read_part(PartSource(upstream), 10 * BLOCK, END - 1).client.pause()
+    slow = mirror.read_part(PartSource(upstream), 0)
+    slow.client.pause()
+    settle(upstream, mirror, other)
+    assert near.outcome is True
+    assert mirror.context.stats.wrong + other.context.stats.wrong == 1
+    for read in (slow, far):
+        read.client.resume()
+        settle(upstream, mirror, other)
+        assert isinstance(read.outcome, Unavailable)
+    count = len(upstream.requests)
+    assert all(each.read_part(PartSource(upstream), 0, 99).is_relayed for each in (mirror, other))
+    assert not mirror.blob.exists()
+    assert len(upstream.requests) == count
+    upstream.data = BLOB
+    for each in (mirror, other):
+        each.turn(WRONG_TTL)
+    again = other.read_part(PartSource(upstream), 0, END - 1)
+    settle(upstream, mirror, other)
+    assert (again.outcome, mirror.blob.read_bytes() == BLOB) == (True, True)
+
+
+@pytest.mark.parametrize(("etag", "size"), [('"two"', END), ('"one"', END - 9)])
+def test_blocks_of_another_version_are_dropped(
+    mirror: PartMirror, upstream: PartUpstream, etag: str, size: int
+) -> None:
+    """Readers with bytes of the old version are cut off; new ones are given the new version."""
+    old = mirror.read_part(PartSource(upstream), 0)
+    upstream.bodies[0].advance(100)
+    old.client.pause()
+    settle(upstream, mirror)
+    upstream.etag, upstream.data, upstream.size = etag, WRONG[:size], size
+    new = mirror.read_part(PartSource(upstream), 12 * BLOCK, 13 * BLOCK)
+    settle(upstream, mirror)
+    old.client.resume()
+    mirror.turn()
+    assert isinstance(old.outcome, Unavailable)
+    assert BLOB.startswith(old.data)
+    assert (new.outcome, new.data) == (True, WRONG[12 * BLOCK : 13 * BLOCK + 1])
+
+
+def test_an_upstream_without_entity_tags(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A missing or weak entity tag is none; one that comes later drops the blocks before it."""
+    upstream.etag = None
+    mirror.read_part(PartSource(upstream), 0, 0)
+    upstream.finish()
+    upstream.etag = 'W/"weak"'
+    mirror.read_part(PartSource(upstream), BLOCK, BLOCK)
+    upstream.finish()
+    assert (len(upstream.requests), mirror.read_part(PartSource(upstream), 0, 0).data) == (2, BLOB[:1])
+    upstream.etag = '"strong"'
+    assert mirror.read_part(PartSource(upstream), 2 * BLOCK, 2 * BLOCK).error is None
+    upstream.finish()
+    mirror.read_part(PartSource(upstream), 0, 0)
+    settle(upstream, mirror)
+    assert upstream.requests[-1] == (0, BLOCK - 1)
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_an_upstream_that_serves_no_ranges(mirror: PartMirror, upstream: PartUpstream, ranges: bool) -> None:
+    """Parts are relayed for a while where the upstream sends the whole blob, or does not say its size."""
+    upstream.ranges = ranges
+    upstream.size = None if ranges else END
+    assert mirror.read_part(PartSource(upstream), 0, 99).is_relayed
+    assert mirror.read_part(PartSource(upstream), 0, 99).is_relayed
+    assert (len(upstream.requests), upstream.bodies[0].state) == (1, "discarded")
+    assert not mirror.blocks.exists()
+    mirror.turn(NO_BLOCKS_TTL)
+    upstream.ranges, upstream.size = True, END
+    assert not mirror.read_part(PartSource(upstream), 0, 99).is_relayed
+    settle(upstream, mirror)
+
+
+def test_a_refused_client_is_given_nothing(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The upstream's refusal of one client is that client's only."""
+    assert isinstance(mirror.read_part(PartSource(upstream, Denied()), 0, 99).error, Denied)
+    assert not mirror.blocks.exists()
+    read = mirror.read_part(PartSource(upstream), 0, 99)
+    refused = mirror.read_part(PartSource(upstream, Denied()), 0, 99)
+    settle(upstream, mirror)
+    late = mirror.read_part(PartSource(upstream, Denied()), 0, 99)
+    assert (read.outcome, read.data) == (True, BLOB[:100])
+    for each in (refused, late):
+        assert isinstance(each.error, Denied)
+        assert each.data == b""
+
+
+def test_a_client_that_is_refused_in_the_middle(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A reader whose next request is refused is cut off; another one fetches with its own source."""
+    source = PartSource(upstream)
+    read, other = mirror.read_part(source, 0), mirror.read_part(PartSource(upstream), 0)
+    source.refusal = Denied()
+    settle(upstream, mirror)
+    assert (isinstance(read.outcome, Denied), other.outcome, other.data == BLOB) == (True, True, True)
+
+
+def test_what_is_compared_is_held(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The part to compare with the upstream's lies in a block that is there."""
+    mirror.read_part(PartSource(upstream), 7 * BLOCK, 7 * BLOCK)
+    upstream.finish()
+    source = PartSource(upstream)
+    read = mirror.read_part(source, 0, 0)
+    assert source.held is not None
+    part = source.held.part
+    assert part is not None
+    assert (part.first // BLOCK, part.length, part.size) == (7, 64, END)
+    reading = Deferred.fromCoroutine(_await(source.held.read(part)))
+    assert now(reading) == BLOB[part.first : part.last + 1]
+    settle(upstream, mirror)
+    assert read.data == BLOB[:1]
+
+
+def test_the_last_bytes_of_a_blob_of_unknown_size(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The first block tells the size."""
+    read = mirror.read_part(PartSource(upstream), None, suffix=100)
+    settle(upstream, mirror)
+    assert upstream.requests[:2] == [(0, BLOCK - 1), (19 * BLOCK, END - 1)]
+    assert (read.outcome, read.data) == (True, BLOB[-100:])
+
+
+def test_a_part_behind_the_end(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """There is no such part, whether the size is known or not."""
+    for first in (END + BLOCK, END, END + 1):
+        read = mirror.read_part(PartSource(upstream), first, first + 9)
+        assert isinstance(read.error, RangeInvalid)
+        assert read.error.content_size == END
+        settle(upstream, mirror)
+
+
+def test_an_upstream_that_is_down(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The first request is not repeated."""
+    upstream.down = True
+    assert isinstance(mirror.read_part(PartSource(upstream), 0, 99).error, Unreachable)
+    assert len(upstream.requests) == 1
+
+
+def test_a_fetch_that_breaks_off_is_resumed(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """No byte is fetched twice."""
+    read = mirror.read_part(PartSource(upstream), 0, 2 * BLOCK - 1)
+    upstream.bodies[0].advance(BLOCK + 7).break_off()
+    mirror.turn(1)
+    assert upstream.requests == [(0, 2 * BLOCK - 1), (BLOCK + 7, 2 * BLOCK - 1)]
+    settle(upstream, mirror)
+    assert (read.outcome, read.data == read.wanted, mirror.context.stats.resumed) == (True, True, 1)
+    assert upstream.sent == 2 * BLOCK
+
+
+def test_an_upstream_that_breaks_off_too_often(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The reader is cut off, and what it was given is right."""
+    read = mirror.read_part(PartSource(upstream), 0, 99)
+    for _ in range(6):
+        for body in upstream.running:
+            body.advance(1).break_off()
+        mirror.turn(5)
+    assert isinstance(read.outcome, Unreachable)
+    assert read.data == BLOB[:6]
+
+
+def test_nothing_waits_long_for_another_reader(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A reader whose bytes do not come within 5 s fetches the rest of its part by itself."""
+    first, second = (
+        mirror.read_part(PartSource(upstream), 0, 999),
+        mirror.read_part(PartSource(upstream), 0, 999),
+    )
+    upstream.bodies[0].advance(100)
+    mirror.turn(MAX_WAIT - 0.1)
+    upstream.bodies[0].advance(100)
+    mirror.turn(MAX_WAIT - 0.1)
+    assert len(upstream.requests) == 1
+    mirror.turn(0.1)
+    assert upstream.requests[1:] == [(200, 999)]
+    upstream.bodies[1].finish()
+    assert (second.outcome, second.data, first.outcome) == (True, BLOB[:1000], None)
+    settle(upstream, mirror)
+    assert (first.outcome, first.data) == (True, BLOB[:1000])
+
+
+def test_the_rest_must_be_of_the_same_version(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A reader that fetches the rest by itself is cut off if the upstream has another blob by then."""
+    mirror.read_part(PartSource(upstream), 0, 999)
+    second = mirror.read_part(PartSource(upstream), 0, 999)
+    upstream.bodies[0].advance(100)
+    upstream.etag = '"two"'
+    mirror.turn(MAX_WAIT)
+    assert isinstance(second.outcome, Unavailable)
+    assert second.data == BLOB[:100]
+    settle(upstream, mirror)
+
+
+def test_nothing_waits_long_for_another_process(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """Neither for the upstream's first answer, nor for a block."""
+    upstream.opening = Deferred()
+    first, second = (
+        mirror.read_part(PartSource(upstream), 0, 99),
+        other.read_part(PartSource(upstream), 0, 99),
+    )
+    other.turn(POLL, int(MAX_WAIT / POLL) + 2)
+    assert second.is_relayed
+    opening, upstream.opening = upstream.opening, None
+    opening.callback(None)
+    third = other.read_part(PartSource(upstream), 0, 99)
+    other.turn(POLL, int(MAX_WAIT / POLL) + 2)
+    assert third.is_relayed
+    fourth = other.read_part(PartSource(upstream), BLOCK - 10, BLOCK + 9)
+    upstream.finish()
+    assert len(upstream.requests) == 1
+    other.turn(POLL)
+    settle(upstream, mirror, other)
+    assert (first.outcome, fourth.outcome, fourth.data == fourth.wanted) == (True, True, True)
+
+
+def test_another_process_reads_the_blocks(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """A reader in another process is given the blocks when they are there; nothing is fetched twice."""
+    first, second = (
+        mirror.read_part(PartSource(upstream), 0, 99),
+        other.read_part(PartSource(upstream), 0, BLOCK),
+    )
+    settle(upstream, mirror, other)
+    assert upstream.requests == [(0, BLOCK - 1), (BLOCK, 2 * BLOCK - 1)]
+    assert (first.outcome, first.data) == (True, BLOB[:100])
+    assert (second.outcome, second.data == second.wanted) == (True, True)
+
+
+def test_the_blob_is_linked_where_another_process_completed_it(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """Each process links the blob to the repositories of its own readers."""
+    other.repository = ALPINE
+    mirror.read_part(PartSource(upstream), 0, 99)
+    upstream.finish()
+    other.read_part(PartSource(upstream), 0, 99)
+    mirror.read_part(PartSource(upstream), 0, END - 1)
+    settle(upstream, mirror)
+    other.turn(POLL)
+    assert mirror.blob.exists()
+    other.turn(LINGER)
+    assert (mirror.contents.linked, other.contents.linked) == ([BUSYBOX], [ALPINE])
+
+
+def test_the_blocks_of_a_killed_process(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """Another process fetches the blocks that it has not finished."""
+    killed = mirror.read_part(PartSource(upstream), 0)
+    upstream.bodies[0].advance(BLOCK + 9)
+    read = other.read_part(PartSource(theirs := PartUpstream()), 0, 2 * BLOCK - 1)
+    other.turn(POLL)
+    assert theirs.requests == []
+    mirror.kill()
+    settle(theirs, other)
+    assert theirs.requests == [(BLOCK, 2 * BLOCK - 1)]
+    assert (read.outcome, read.data == read.wanted) == (True, True)
+    killed.leave()
+    upstream.bodies[0].break_off()
+
+
+def test_the_map_survives_a_restart(mirror: PartMirror, other: PartMirror, upstream: PartUpstream) -> None:
+    """Blocks are read again without a request; one that the disk has lost is fetched again."""
+    mirror.read_part(PartSource(upstream), 0, 3 * BLOCK - 1)
+    settle(upstream, mirror)
+    mirror.turn(LINGER)
+    with open(mirror.blocks, "r+b") as file:
+        file.seek(BLOCK + 5)
+        file.write(b"\0" * 100)
+    read = other.read_part(PartSource(upstream), 0, 3 * BLOCK - 1)
+    settle(upstream, other)
+    assert upstream.requests[1:] == [(BLOCK, 2 * BLOCK - 1)]
+    assert (read.outcome, read.data == read.wanted) == (True, True)
+
+
+def test_blocks_that_were_evicted(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A reader goes on by itself, and new ones are given new blocks."""
+    read = mirror.read_part(PartSource(upstream), 0)
+    read.client.pause()
+    settle(upstream, mirror)
+    mirror.blocks.unlink()
+    new = mirror.read_part(PartSource(upstream), 0, 99)
+    settle(upstream, mirror)
+    assert upstream.requests[1:] == [(0, BLOCK - 1)]
+    read.client.resume()
+    settle(upstream, mirror)
+    assert (new.outcome, read.outcome, read.data == BLOB) == (True, True, True)
+
+
+def test_a_blob_that_was_downloaded_meanwhile(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """Blocks of a blob that is held are dropped."""
+    mirror.read_part(PartSource(upstream), 0, 99)
+    settle(upstream, mirror)
+    mirror.turn(LINGER)
+    mirror.blob.parent.mkdir(parents=True)
+    mirror.blob.write_bytes(BLOB)
+    assert mirror.read_part(PartSource(upstream), 0, 99).is_relayed
+    assert not mirror.blocks.exists()
+
+
+def test_a_full_disk(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """Readers fetch what the disk does not take by themselves."""
+    read = mirror.read_part(PartSource(upstream), 0, 2 * BLOCK)
+    with full(BLOCK + 100):
+        upstream.bodies[0].advance()
+    settle(upstream, mirror)
+    assert (read.outcome, read.data == read.wanted) == (True, True)
+    with full(BLOCK):
+        again = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+        settle(upstream, mirror)
+    assert (again.outcome, again.data) == (True, again.wanted)
+
+
+def test_a_directory_that_cannot_be_written(mirror: PartMirror, upstream: PartUpstream) -> None:
+    mirror.blocks.parent.parent.mkdir(parents=True)
+    mirror.blocks.parent.write_text("no directory")
+    assert mirror.read_part(PartSource(upstream), 0, 99).is_relayed
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_a_reader_that_leaves_at_any_time(mirror: PartMirror, upstream: PartUpstream, step: int) -> None:
+    """Another reader is given all of its part."""
+    upstream.opening = Deferred()
+    first, second = (
+        mirror.read_part(PartSource(upstream), 0),
+        mirror.read_part(PartSource(upstream), 0, BLOCK),
+    )
+    opening, upstream.opening = upstream.opening, None
+    for turn in range(9):
+        if turn == step:
+            first.leave()
+        if turn == 1:
+            opening.callback(None)
+        for body in upstream.running:
+            body.advance(BLOCK // 3)
+        mirror.turn(POLL)
+    settle(upstream, mirror)
+    assert (second.outcome, second.data == second.wanted) == (True, True)
+    assert upstream.sent <= BLOCKS * BLOCK
