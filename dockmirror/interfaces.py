@@ -403,5 +403,5 @@ class IDownloads(Interface):
     ) -> Answer | None:
         """Read a part of a blob, whose blocks are fetched once; a reader is admitted as by ``join``.
 
-        Fires with None if the part must be fetched for this reader by itself.
+        Fires with None if this reader must fetch it by itself; its ``cache`` says if it is of a download.
         """

@@ -31,7 +31,7 @@ class BlobAccess:
     """
 
     def __init__(self, gateway: UpstreamGateway, generations: Generations, contents: IContentStore) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self.grants = gateway.grants
         self._generations = generations
         self._contents = contents
@@ -49,7 +49,7 @@ class BlobAccess:
             send it: to the same credentials, or to any if the client may pull from the repository.
         :raises RegistryError: when the client may not have it, or the upstream does not answer.
         """
-        generation, facts = await self.generation(target), await self._gateway.facts(request)
+        generation, facts = await self.generation(target), await self.gateway.facts(request)
         if joined and self.grants.has_begun(target, generation, request.credentials):
             return True
         if facts.is_authorized and self.grants.has_consented(target, generation, or_began=joined is not None):
@@ -76,12 +76,12 @@ class BlobAccess:
         """
         self.grants.record_consent(target, generation)
         if consents:
-            await self._gateway.record_consent(request)
+            await self.gateway.record_consent(request)
 
     async def _check_once(self, check_request: RegistryRequest, target: Blob, have_stale: bool) -> bool:
         generation = await self.generation(target)
         consented = await self._checks.get(
-            (check_request, generation), lambda: self._gateway.check(check_request, have_stale)
+            (check_request, generation), lambda: self.gateway.check(check_request, have_stale)
         )
         if consented:
             self.grants.record_consent(target, generation)
@@ -106,7 +106,10 @@ class BlobAccess:
 
 @implementer(IPartSource)
 class UpstreamSource:
-    """Fetches a blob, or parts of it, for one client, with its path and its credentials."""
+    """Fetches a blob, or parts of it, for one client, with its path and its credentials.
+
+    :param registry: gives blobs from an offset on; parts come from the gateway, each by one request.
+    """
 
     def __init__(
         self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess
@@ -120,16 +123,17 @@ class UpstreamSource:
 
     async def open(self, offset: int) -> Answer:
         generation = await self._access.generation(self.target)
-        answer = await self._fetch(Range.starting_at(offset) if offset else None, generation)
+        requested = Range.starting_at(offset) if offset else None
+        answer = await self._fetch(self._registry, requested, generation)
         self._opened = generation, not answer.from_other_host
         return answer
 
     async def open_part(self, first: int, last: int) -> Answer:
         generation = await self._access.generation(self.target)
-        return await self._fetch(Range.starting_at(first, last), generation)
+        return await self._fetch(self._access.gateway, Range.starting_at(first, last), generation)
 
-    async def _fetch(self, requested: Range | None, generation: bytes) -> Answer:
-        answer = await self._registry.fetch(evolve(self._request, range=requested))
+    async def _fetch(self, registry: IRegistry, requested: Range | None, generation: bytes) -> Answer:
+        answer = await registry.fetch(evolve(self._request, range=requested))
         self.status = answer.upstream_status
         self._access.grants.record_begin(self.target, generation, self._request.credentials)
         return answer

@@ -39,6 +39,7 @@ MAX_RANGE_WAIT = 5.0
 """Seconds that a range may wait for a download; one that would take longer is requested by itself."""
 _TYPE = "application/octet-stream"
 _MOST_RANGES = 16
+_UNVERIFIED = CacheStatus(CacheResult.MISS)
 _Headers = tuple[tuple[str, str], ...]
 
 _log = Logger()
@@ -211,7 +212,7 @@ class BlobCache:
     async def _read_part(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
         """Answer with a part, whose blocks are fetched for all clients; None if it is to be passed through.
 
-        It is marked as one that is passed through: its bytes are not verified either.
+        A part that is not of a download is marked as one that is passed through: it is not verified either.
         """
         span = request.range.single if request.range is not None else None
         if request.head or span is None:
@@ -220,7 +221,9 @@ class BlobCache:
         part = await self._downloads.read_part(self._registry, place, target.digest, span, source)
         if part is None:
             return None
-        return evolve(part, cache=CacheStatus(CacheResult.MISS), upstream_status=source.status)
+        facts = await self._gateway.facts(request)
+        status = evolve(part.cache, immutable=facts.is_for_everybody) if part.cache else _UNVERIFIED
+        return evolve(part, cache=status, upstream_status=source.status)
 
     async def _answer_download(
         self,

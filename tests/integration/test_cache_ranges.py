@@ -16,7 +16,7 @@ from .parts.cdn import CdnRequest
 from .parts.chain import Chain
 from .parts.clients import curl
 from .parts.images import artifact
-from .parts.kept import blob_file, growing_file, layer_link, length
+from .parts.kept import blob_file, blocks_file, growing_file, layer_link, length
 from .parts.machine import Machine
 from .parts.media import Content
 from .parts.process import wait_until
@@ -83,17 +83,19 @@ def test_several_parts(cached: Chain, skopeo_machine: Machine) -> None:
 
 
 def test_part_of_what_is_not_held(cached: Chain, skopeo_machine: Machine) -> None:
-    """A part of a blob that nobody has asked for whole is passed through, and nothing is kept of it."""
-    pushed = artifact("only a part", size=MIB)
+    """Only the blocks of a part are kept, apart from what is held, and serve the next client."""
+    pushed = artifact("only a part", size=3 * MIB)
     cached.registry.push(NAME, pushed, "part")
     layer = pushed.layers[0]
-    for asked, part in (("100-299", layer.data[100:300]), ("-7", layer.data[-7:])):
+    for asked, part in (("100-299", layer.data[100:300]), ("500-599", layer.data[500:600])):
         answer = _curl(cached, skopeo_machine, layer, "--range", asked)
         assert (answer.status, answer.body) == (206, part)
         assert answer.headers["cache-status"] == "dockmirror; fwd=miss"
     assert not blob_file(cached.mirror.cache, layer.digest).exists()
     assert not growing_file(cached.mirror.cache, layer.digest).exists()
-    assert _curl(cached, skopeo_machine, layer, "--range", f"{MIB}-").status == 416
+    assert blocks_file(cached.mirror.cache, layer.digest).exists()
+    assert _curl(cached, skopeo_machine, layer, "--range", f"{3 * MIB}-").status == 416
+    assert [each.range for each in _of_cdn(cached, layer)][:1] == ["bytes=0-1048575"]
 
 
 def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
@@ -135,7 +137,7 @@ def test_closed_early(cached: Chain, offset: int) -> None:
 
 
 def test_all_of_it_closed_early(cached: Chain) -> None:
-    """``bytes=0-``, closed early by the only one who asks, begins a fill that goes on to the end."""
+    """``bytes=0-``, closed early by the only one who asks, begins a fetch that goes on to the end."""
     pushed = artifact("from 0 and closed", size=2 * MIB)
     cached.registry.push(NAME, pushed, "from-0")
     layer = pushed.layers[0]
@@ -145,7 +147,7 @@ def test_all_of_it_closed_early(cached: Chain) -> None:
         wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")
     wait_until(layer_link(cached.mirror.cache, f"docker.io/{NAME}", layer.digest).exists, "it is held")
     assert fetched(cached.mirror, NAME, layer.digest) == layer.digest
-    assert [each.range for each in _of_cdn(cached, layer)] == [None]
+    assert [each.range for each in _of_cdn(cached, layer)] == [f"bytes=0-{8 * MIB - 1}"]
 
 
 def _path(blob: Content) -> str:

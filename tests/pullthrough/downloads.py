@@ -19,6 +19,7 @@ from dockmirror.interfaces import (
     IPartSource,
     ISource,
 )
+from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -158,7 +159,8 @@ class MemoryDownloads:
             reader.leave()
             return None
         descriptor = Descriptor("application/octet-stream", digest, part.length)
-        return Answer(reader.content(descriptor, part), 206, part)
+        status = CacheStatus(CacheResult.JOINED)
+        return Answer(reader.content(descriptor, part), 206, part, cache=status)
 
     def finish(self) -> None:
         """Complete all downloads."""

@@ -36,9 +36,9 @@ from ...oci.consent import SAMPLE
 from ...oci.digest import Digest
 from ...oci.ranges import ContentRange
 from .. import files, layout
-from ..content_files import is_stored
 from ..file_body import FileReader
 from ..threads import RunInThread
+from .partial_file import open_finished
 
 BLOCK = 1024 * 1024
 """Bytes of a block; the last one of a blob may be shorter."""
@@ -109,14 +109,21 @@ class BlockFile:
     """
 
     def __init__(self, root: Path, registry: str, digest: Digest, in_thread: RunInThread) -> None:
-        """:raises OSError: if the file cannot be opened or made."""
+        """Open the finished blob, or else the file of its blocks, which is made if necessary.
+
+        :raises OSError: if it cannot be opened or made.
+        """
         self._root = root
         self._path = root / layout.growing_blocks(registry, digest)
         self._blob = root / layout.data(digest)
-        self._digest = digest
         self.version: BlobVersion | None = None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        finished = open_finished(self._blob)
+        if finished is not None:
+            self.descriptor = finished
+            self.version = BlobVersion(os.fstat(finished).st_size)
+        else:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self.reader = FileReader(self.descriptor, in_thread)
 
     def state(self, now: float) -> BlockFileState:
@@ -134,8 +141,11 @@ class BlockFile:
         return BlockFileState.WRONG if self._was_marked() else BlockFileState.UNLINKED
 
     def is_superseded(self) -> bool:
-        """Return whether the finished blob is there, downloaded as a whole."""
-        return is_stored(self._blob, self._digest)
+        """Return whether the finished blob is there, while this is the file of its blocks."""
+        finished = open_finished(self._blob)
+        if finished is not None:
+            os.close(finished)
+        return finished is not None
 
     def claim_creation(self) -> bool:
         """Let this process make the file; False if another one does."""

@@ -113,7 +113,7 @@ class BlockReader(BlockWaiter):
                     sent = 0 if producer.paused else send()
                 self._position += sent
         except (RelayRequired, NoBlocks):
-            return
+            await producer.ready()  # nothing is requested for a client that takes nothing
 
     async def _advance(self) -> None:
         """Wait for bytes at the position, or, where only the tail is withheld, for the digest."""

@@ -36,7 +36,7 @@ async def open_blocks(
 ) -> OpenedBlocks:
     """Open the blocks of a blob from that registry, for a reader of a part.
 
-    :raises RelayRequired: if the blob was wrong a while ago, or is held, or it takes too long.
+    :raises RelayRequired: if the blob was wrong a while ago, or it takes too long.
     :raises NoBlocks: if the upstream's answers give no blocks.
     :raises RegistryError: the refusal of the reader's source.
     :raises OSError: if the file cannot be opened or made.
@@ -58,20 +58,20 @@ async def _settle(
     file: BlockFile, waiter: BlockWaiter, span: Span, clock: IReactorTime
 ) -> OpenedBlocks | None:
     """Wait until the version of the blob is known; None if the file has no name any more."""
-    while (state := file.state(clock.seconds())) is BlockFileState.NEW:
+    while (state := file.state(clock.seconds())) is BlockFileState.NEW and not file.is_superseded():
         if not file.claim_creation():
             await waiter.wait(POLL)
-        elif file.state(clock.seconds()) is BlockFileState.NEW:
+        elif file.state(clock.seconds()) is BlockFileState.NEW and not file.is_superseded():
             return await _create(file, waiter, span)
         else:
             file.release_creation()
     if state is BlockFileState.WRONG:
         raise RelayRequired
+    if state is BlockFileState.COMPLETE:
+        return OpenedBlocks(file)
     if state is BlockFileState.FILLING and not file.is_superseded():
         return OpenedBlocks(file)
     file.unlink()
-    if state is BlockFileState.FILLING:
-        raise RelayRequired
     return None
 
 

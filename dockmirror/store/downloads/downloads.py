@@ -18,6 +18,7 @@ from ...body.verified import CorruptContent
 from ...concurrency.caching import TTLCache
 from ...concurrency.interrupt import Interrupt
 from ...interfaces import Answer, ContentKind, IDownloads, IPartSource, ISource
+from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
@@ -350,7 +351,7 @@ class Downloads:
                         rest = RestOfPart(source, self._context.clock, BlobVersion(reader.size or 0))
                         reader.rest = rest
                     body = reader.content(Descriptor(MEDIA_TYPE, digest, part.length), part)
-                    return Answer(body, 206, part)
+                    return Answer(body, 206, part, cache=CacheStatus(CacheResult.JOINED))
                 reader.leave()
         return await self._fills.read(registry, repository, digest, span, source)
 

@@ -173,7 +173,7 @@ def open_partial(paths: PartialPaths) -> tuple[PartialFile, PartialState]:
     :raises OSError: if it cannot be opened or made.
     """
     while True:
-        blob = _open_blob(paths.blob)
+        blob = open_finished(paths.blob)
         if blob is not None:
             return PartialFile(paths, blob), PartialState.COMPLETE
         os.makedirs(paths.part.parent, exist_ok=True)
@@ -211,7 +211,7 @@ def _open(path: Path, flags: int) -> int | None:
         return None
 
 
-def _open_blob(path: Path) -> int | None:
+def open_finished(path: Path) -> int | None:
     """Return None for a file that is not sealed, too, and for an empty one: it is a leftover.
 
     The blob of no bytes is soon fetched again.
@@ -232,7 +232,7 @@ def _settle(partial: PartialFile, paths: PartialPaths) -> PartialState | None:
     with ExitStack() as closing:
         closing.callback(os.close, partial.descriptor)
         state = partial.state()
-        if state is PartialState.OWNED and (blob := _open_blob(paths.blob)) is not None:
+        if state is PartialState.OWNED and (blob := open_finished(paths.blob)) is not None:
             os.close(blob)  # it was committed before the lock was taken here
             partial.remove()
             return None

@@ -54,6 +54,12 @@ def growing_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:
     return cache / "dockmirror/growing" / registry / digest.replace(":", "-")
 
 
+def blocks_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:
+    """The file of the blocks of a blob that clients have read parts of."""
+    file = growing_file(cache, digest, registry)
+    return file.with_name(f"{file.name}.blocks")
+
+
 def length(file: Path) -> int:
     """The size of a file in bytes; 0 if there is none."""
     try:

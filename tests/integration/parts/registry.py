@@ -17,7 +17,7 @@ from .tokens import ISSUER, SERVICE, Tokens
 
 #: The password file of the Basic registry; the hash (bcrypt) is that of Alice's.
 _HTPASSWD = "alice:$2b$04$Q0oRLs9q5eQHtnhVt8c80eO5JzttsksEi76.YDCRsELvhrg/UHoIi\n"
-_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d+)')
+_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d+) (?P<size>\d+)')
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Access:
     method: str
     path: str
     status: int
+    size: int
 
 
 class Registry(Process):
@@ -79,7 +80,7 @@ class Registry(Process):
     def accesses(self, method: str | None = None, path: str = "") -> list[Access]:
         """The requests answered so far whose path contains *path*."""
         found = [
-            Access(each["method"], each["path"], int(each["status"]))
+            Access(each["method"], each["path"], int(each["status"]), int(each["size"]))
             for each in _ACCESS.finditer(self._access_log.read_text())
         ]
         return [each for each in found if method in (None, each.method) and path in each.path]

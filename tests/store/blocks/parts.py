@@ -44,9 +44,9 @@ class PartBody(Feed):
         return self.state != "open"
 
     def advance(self, count: int | None = None) -> PartBody:
-        """Send so many bytes more, or all."""
+        """Send so many bytes more, or all, as long as they are taken."""
         end = self.last + 1 if count is None else min(self.last + 1, self.position + count)
-        while self.position < end and not self.over:
+        while self.position < end and not self.over and not self.paused:
             piece = self._data[self.position : min(end, self.position + _PIECE)]
             self.position += len(piece)
             self._upstream.sent += len(piece)
@@ -54,7 +54,10 @@ class PartBody(Feed):
         return self
 
     def finish(self) -> None:
-        self.advance().end()
+        """Send the rest, and end if all of it is taken."""
+        self.advance()
+        if self.position > self.last:
+            self.end()
 
 
 class PartUpstream:

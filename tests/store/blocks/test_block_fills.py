@@ -457,14 +457,16 @@ def test_blocks_that_were_evicted(mirror: PartMirror, upstream: PartUpstream) ->
 
 
 def test_a_blob_that_was_downloaded_meanwhile(mirror: PartMirror, upstream: PartUpstream) -> None:
-    """Blocks of a blob that is held are dropped."""
+    """A part of it is read from the finished blob, by who may have it."""
     mirror.read_part(PartSource(upstream), 0, 99)
     settle(upstream, mirror)
     mirror.turn(LINGER)
-    mirror.blob.parent.mkdir(parents=True)
-    mirror.blob.write_bytes(BLOB)
-    assert mirror.read_part(PartSource(upstream), 0, 99).is_relayed
-    assert not mirror.blocks.exists()
+    mirror.read(PartSource(upstream))
+    settle(upstream, mirror)
+    count = len(upstream.requests)
+    assert isinstance(mirror.read_part(PartSource(upstream, Denied()), 0, 99).error, Denied)
+    read = mirror.read_part(PartSource(upstream), 5 * BLOCK, 5 * BLOCK + 99)
+    assert (read.outcome, read.data == read.wanted, len(upstream.requests)) == (True, True, count)
 
 
 def test_a_full_disk(mirror: PartMirror, upstream: PartUpstream) -> None:
