@@ -30,7 +30,7 @@ from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 DECISION_TTL = 10.0
 """Seconds for which a decision is kept, as long as the generation stays."""
 REPLACEMENT_TTL = 1.0
-"""Seconds for which a fresh tag that is replaced is not looked up again."""
+"""Seconds for which a fresh tag that is replaced is neither looked up nor decided about again."""
 _MOST = 10_000
 _log = Logger()
 
@@ -76,6 +76,22 @@ class _Decision:
 _SERVED = _Decision(SERVE)
 
 
+@frozen
+class _Replacement:
+    """A digest that is served in place of the one that a tag names.
+
+    :ivar moved: the tag with the digest that it names.
+    """
+
+    moved: Subject
+    instead: ServeInstead
+    digest: Digest
+
+
+_ReplacementKey = tuple[int, Subject, tuple[str, ...]]
+"""The generation in which it was decided, the tag, and the types that the client accepts."""
+
+
 @implementer(IRegistry)
 class AdmissionRegistry:
     """Serves a manifest, another one in its place, or refuses.
@@ -86,9 +102,7 @@ class AdmissionRegistry:
     def __init__(self, registry: IRegistry, context: AdmissionContext) -> None:
         self._registry = registry
         self._context = context
-        self._replaced: TTLCache[tuple[int, Subject], tuple[Subject, ServeInstead]] = TTLCache(
-            context.clock, _MOST
-        )
+        self._replaced: TTLCache[_ReplacementKey, _Replacement] = TTLCache(context.clock, _MOST)
         self._obtainable: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
         self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
@@ -100,11 +114,11 @@ class AdmissionRegistry:
 
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
         subject = Subject(self._context.upstream, target.repository, target.reference)
-        kept = self._replaced.get((self._context.generation(), subject))
+        key = self._context.generation(), subject, request.accept
+        kept = self._replaced.get(key)
         if kept is not None and not request.revalidate:
-            moved, instead = kept
-            self._report(moved, _Decision(instead))
-            return await self._serve_instead(request, moved, instead)
+            self._report(kept.moved, _Decision(kept.instead))
+            return await self._fetch_replacement(request, kept)
         try:
             answer = await self._registry.fetch(request)
         except RegistryError as error:
@@ -112,7 +126,8 @@ class AdmissionRegistry:
                 return await self._serve_admitted(request, subject, error)
             raise
         try:
-            subject = evolve(subject, digest=target.digest or answer.body.descriptor.digest)
+            digest = target.digest or answer.body.descriptor.digest
+            subject = Subject(subject.upstream, target.repository, target.reference, digest)
             decision = await self._decide(request, subject, answer)
         except BaseException:
             answer.body.discard()
@@ -122,10 +137,8 @@ class AdmissionRegistry:
                 return _with_warning(answer, decision.warning)
             case ServeInstead() as instead:
                 answer.body.discard()
-                if answer.cache is not None and answer.cache.result is CacheResult.HIT:
-                    key = self._context.generation(), evolve(subject, digest=None)
-                    self._replaced.put(key, (subject, instead), REPLACEMENT_TTL)
-                return await self._serve_instead(request, subject, instead)
+                is_fresh = answer.cache is not None and answer.cache.result is CacheResult.HIT
+                return await self._serve_instead(request, subject, instead, key if is_fresh else None)
             case Refuse() as refusal:
                 answer.body.discard()
                 raise Denied(refusal.why)
@@ -143,26 +156,22 @@ class AdmissionRegistry:
             raise error from None
 
     async def _serve_instead(
-        self, request: RegistryRequest, subject: Subject, instead: ServeInstead
+        self,
+        request: RegistryRequest,
+        subject: Subject,
+        instead: ServeInstead,
+        key: _ReplacementKey | None = None,
     ) -> Answer:
         """Serve another digest of the repository in place of the tag's current one.
 
+        :param key: by which the replacement is kept for a moment; None if the tag must be looked up again.
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
         :raises ManifestUnknown: when the client does not accept it.
         """
         digest = await self._choose_accepted(request, subject.repository, instead.digest)
-        replacement = evolve(subject, digest=digest)
-        request = evolve(request, target=Manifest(subject.repository, digest))
-        try:
-            await self._check_obtainable(request, replacement)
-            answer = await self._registry.fetch(request)
-        except RegistryError as error:
-            if error.status not in (403, 404) or isinstance(error, Recalled):
-                raise
-            raise Denied(
-                f"{subject} is not served: {instead.why}, and the admitted {instead.digest} is neither held"
-                " whole nor given by its registry any more; use another version"
-            ) from error
+        kept = _Replacement(subject, instead, digest)
+        replacement = Subject(subject.upstream, subject.repository, subject.reference, digest)
+        answer = await self._fetch_replacement(request, kept, replacement)
         try:
             if not is_accepted_kind(request.accept, answer.body.descriptor.media_type):
                 raise _not_accepted(digest)
@@ -173,7 +182,32 @@ class AdmissionRegistry:
         if isinstance(decision.verdict, Refuse):
             answer.body.discard()
             raise Denied(decision.verdict.why)
-        return _with_warning(answer, instead, subject.digest)
+        if key is not None and decision == _SERVED:
+            self._replaced.put(key, kept, REPLACEMENT_TTL)
+        return answer
+
+    async def _fetch_replacement(
+        self, request: RegistryRequest, kept: _Replacement, unchecked: Subject | None = None
+    ) -> Answer:
+        """Fetch a replacement, with what is said about it in header fields.
+
+        :param unchecked: the replacement, if it is not known whether it can be had.
+        :raises Denied: when it is neither held whole nor given by the upstream.
+        """
+        moved, instead = kept.moved, kept.instead
+        request = evolve(request, target=Manifest(moved.repository, kept.digest))
+        try:
+            if unchecked is not None:
+                await self._check_obtainable(request, unchecked)
+            answer = await self._registry.fetch(request)
+        except RegistryError as error:
+            if error.status not in (403, 404) or isinstance(error, Recalled):
+                raise
+            raise Denied(
+                f"{moved} is not served: {instead.why}, and the admitted {instead.digest} is neither held"
+                " whole nor given by its registry any more; use another version"
+            ) from error
+        return _with_warning(answer, instead, moved.digest)
 
     async def _choose_accepted(
         self, request: RegistryRequest, repository: Repository, digest: Digest

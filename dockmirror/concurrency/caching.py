@@ -62,9 +62,10 @@ class TTLCache(Generic[Key, Value]):
 
     def get(self, key: Key) -> Value | None:
         """Return the value, or None if there is none or it has expired."""
-        if key not in self._entries:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        since, until, value = self._entries[key]
+        since, until, value = entry
         if since <= self._clock.seconds() < until:
             return value
         del self._entries[key]

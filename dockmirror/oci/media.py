@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from attrs import frozen
@@ -29,7 +29,6 @@ IMAGE_CONFIGS = (
     "application/vnd.docker.container.image.v1+json",
 )
 """Media types of the configuration of runnable images; artifacts have others."""
-_MAX_CACHED_LINE = 512
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -86,26 +85,16 @@ def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:
 
 def accepts(accept: Iterable[str], media_type: str | None) -> bool:
     """Return whether a client with these ``Accept`` lines takes a document of that type."""
-    ranges = [each for line in accept for each in _parse_ranges(line)]
-    return not ranges or any(
-        is_accepted and name in (media_type, "*/*", "application/*") for name, is_accepted in ranges
-    )
+    accepted = _parse_ranges(tuple(accept))
+    return accepted is None or not accepted.isdisjoint((media_type, "*/*", "application/*"))
 
 
-def _parse_ranges(line: str) -> Sequence[tuple[str, bool]]:
-    """Return the media ranges of an ``Accept`` line, each with whether it is accepted.
-
-    Results are cached, since clients repeat the same few lines; those of long lines are not.
-    """
-    return _parse_short_line(line) if len(line) <= _MAX_CACHED_LINE else _parse_line(line)
-
-
-def _parse_line(line: str) -> Sequence[tuple[str, bool]]:
-    ranges = [part.split(";") for part in line.split(",") if part.strip()]
-    return [(name.strip().lower(), not any(map(_is_zero, params))) for name, *params in ranges]
-
-
-_parse_short_line = lru_cache(maxsize=512)(_parse_line)
+@lru_cache(maxsize=64)
+def _parse_ranges(accept: tuple[str, ...]) -> frozenset[str] | None:
+    """Return the accepted types; None if the lines name none, which accepts everything."""
+    ranges = [part.split(";") for line in accept for part in line.split(",") if part.strip()]
+    accepted = (name.strip().lower() for name, *params in ranges if not any(map(_is_zero, params)))
+    return frozenset(accepted) if ranges else None
 
 
 def accepts_everything(accept: Iterable[str]) -> bool:
