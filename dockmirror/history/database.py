@@ -52,6 +52,7 @@ INSERT INTO pruned VALUES (0);
 """
 _ADDITIONS = (
     "CREATE INDEX IF NOT EXISTS pull_failed ON pull (number) WHERE reason != ''",
+    "CREATE INDEX IF NOT EXISTS pull_owner ON pull (user, client) WHERE user > 0",
     "CREATE TABLE IF NOT EXISTS fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL)",
     "INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM fleet)",
 )
