@@ -258,46 +258,30 @@ class ITagHistory(Interface):
     """The digests that the tags of upstreams have named.
 
     They are remembered for 400 days, and longer where a cool-down may still serve them.  An upstream is named
-    as in the settings.
+    as in the settings.  Each method may raise ``OSError``: it cannot be read or written.
     """
 
     async def record(upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float) -> None:
-        """Record that the upstream's tag named the digest at that time.
-
-        :raises OSError: when it cannot be written.
-        """
+        """Record that the upstream's tag named the digest at that time."""
 
     async def record_push(
         upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
     ) -> None:
-        """Record when a tag was pushed, as its registry says, if it was never seen with another digest.
-
-        :raises OSError: when it cannot be written.
-        """
+        """Record when a tag was pushed, as its registry says, if it was never seen with another digest."""
 
     async def record_pull(upstream: str, repository: Repository, tag: Tag, now: float) -> None:
-        """Record that a client asked for the tag, at most once a day.
-
-        :raises OSError: when it cannot be written.
-        """
+        """Record that a client asked for the tag, at most once a day."""
 
     async def sightings(upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
-        """Return the sightings of a tag, oldest first.
-
-        :raises OSError: when they cannot be read.
-        """
+        """Return the sightings of a tag, oldest first."""
 
     async def last_pull(upstream: str, repository: Repository, tag: Tag) -> float:
-        """Return when a client last asked for the tag, or 0.
-
-        :raises OSError: when it cannot be read.
-        """
+        """Return when a client last asked for the tag, or 0."""
 
     async def tags(upstream: str, repository: Repository | None = None) -> Sequence[tuple[Repository, Tag]]:
         """Return the tags of an upstream that have a history, in order.
 
         :param repository: returns only those of this one that the mirror itself has seen.
-        :raises OSError: when they cannot be read.
         """
 
     async def version(upstream: str, repository: Repository) -> object | None:

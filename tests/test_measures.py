@@ -12,9 +12,9 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 29_900, 72_200, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 30_800, 73_800, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 317
+MODULES = 323
 LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
