@@ -232,6 +232,12 @@ def is_sealed(status: os.stat_result) -> bool:
     return status.st_mtime_ns % _SECOND == _fraction(status.st_size)
 
 
+def sealed_size(file: int) -> int | None:
+    """Return the size of an open file; None if it is not sealed."""
+    status = os.fstat(file)
+    return status.st_size if is_sealed(status) else None
+
+
 def seal(file: int | Path, at: float, size: int) -> bool:
     """Mark a file as verified, modified at that second.
 

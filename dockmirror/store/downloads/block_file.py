@@ -118,10 +118,13 @@ class BlockFile:
         self._blob = root / layout.data(digest)
         self.version: BlobVersion | None = None
         finished = open_finished(self._blob)
-        if finished is not None:
+        size = None if finished is None else files.sealed_size(finished)
+        if finished is not None and size is not None:
             self.descriptor = finished
-            self.version = BlobVersion(os.fstat(finished).st_size)
+            self.version = BlobVersion(size)
         else:
+            if finished is not None:
+                os.close(finished)  # somebody has just written to it
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self.reader = FileReader(self.descriptor, in_thread)

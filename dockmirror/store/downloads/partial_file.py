@@ -28,7 +28,7 @@ from attrs import frozen
 from ...oci.digest import Digest
 from .. import files, layout
 from ..content_files import open_file
-from ..files import is_sealed, seal
+from ..files import seal, sealed_size
 
 _UNKNOWN = "-"
 _VERIFIED = "verified "
@@ -106,8 +106,7 @@ class PartialFile:
 
     def sealed_length(self) -> int | None:
         """Return the length; None if the file is not sealed."""
-        status = os.fstat(self.descriptor)
-        return status.st_size if is_sealed(status) else None
+        return sealed_size(self.descriptor)
 
     def write(self, data: bytes, offset: int) -> None:
         """Write the data.
@@ -220,8 +219,7 @@ def open_finished(path: Path) -> int | None:
         descriptor = open_file(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    status = os.fstat(descriptor)
-    if status.st_size and is_sealed(status):
+    if sealed_size(descriptor):
         return descriptor
     os.close(descriptor)
     return None
