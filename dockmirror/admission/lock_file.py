@@ -1,4 +1,4 @@
-"""Lock files, which say which digests tags are; one line for each image, sorted.
+"""Lock files, which say which digest is served for each tag; one line for each image, sorted.
 
 ::
 

@@ -84,13 +84,14 @@ class RecallOrder:
             raise NotRecallable(f"{digest} is not recalled")
         return self._state(previous.lift(self.now()))
 
-    def publish(self, recall: Recall) -> None:
+    def publish(self, recall: Recall) -> bool:
         """Put a statement into the bucket, and delete the bytes of what it recalls from there.
 
+        :returns: False if there is no bucket.
         :raises BucketNotReached: when the bucket fails.
         """
         if self.bucket is None:
-            return
+            return False
         from obstore.exceptions import BaseError
 
         def unused(_: str) -> None:
@@ -104,6 +105,7 @@ class RecallOrder:
                 bucket.delete([str(layout.data(recall.digest))])
         except (BaseError, OSError) as error:
             raise BucketNotReached(f"{self.bucket} cannot be written: {type(error).__name__}") from error
+        return True
 
     def _state(self, recall: Recall) -> Recall:
         recall_files.write_statement(self.root, recall)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,12 +179,15 @@ def _make_push_times(upstream: UpstreamContext, registry: str) -> HubPushTimes |
 
 
 def make_tag_polling(
-    root: Path, cache: CacheParts, polled: dict[str, PolledUpstream], clock: IReactorTime
+    root: Path, cache: CacheParts, polled: Callable[[], Mapping[str, PolledUpstream]], clock: IReactorTime
 ) -> TagPolling:
-    """Return the service that polls tags, in one process of one machine."""
+    """Return the service that polls tags, in one process of one machine.
+
+    :param polled: returns the upstreams, by their names in the settings; a reload changes them.
+    """
     bucket = cache.bucket.bucket if cache.bucket else None
     turns = PollTurns(root, cache.in_thread, bucket, clock)
-    return TagPolling(lambda: polled, cache.tag_history, turns.claim, clock)
+    return TagPolling(polled, cache.tag_history, turns.claim, clock)
 
 
 class PollTurns:

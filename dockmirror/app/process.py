@@ -190,7 +190,7 @@ class ServingProcess:
                     make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
                     for make in (PinRefresh, WarmUpRunner)
                 ),
-                make_tag_polling(settings.cache, cache, self._builder.polled, reactor),
+                make_tag_polling(settings.cache, cache, lambda: self._builder.polled, reactor),
             ]
         for service in services:
             service.setServiceParent(self.service)

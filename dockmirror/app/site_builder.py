@@ -118,7 +118,7 @@ class SiteBuilder:
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()
-        context = evolve(self._context, refreshers=[])
+        context = evolve(self._context, refreshers=[], polled={})
         hosts = build_hosts(settings, context, accounts, signing_keys)
         resource = self._resource(settings, hosts)
         audit = _open_audit_log(settings)

@@ -246,7 +246,6 @@ def _build_offline(upstream: UpstreamContext, settings: Settings, context: Stack
     """
     if context.cache is None:
         raise ConfigurationError(f"upstreams.{upstream.name}: {OFFLINE_NEEDS_CACHE}")
-    context.polled.pop(upstream.name, None)
     stack = make_offline_stack(upstream, settings, context.cache, context.audit)
     return HostRegistries(
         stack.registry, stack.registry, stack.tokens, admission=stack.admission, public=stack.public

@@ -50,7 +50,7 @@ class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
-@click.command("lock", short_help="Write which digests tags are into a lock file.")
+@click.command("lock", short_help="Write the digests of tags into a lock file.")
 @json_option
 @click.option(
     "-f", "--file", type=click.Path(path_type=Path, dir_okay=False),

@@ -157,10 +157,9 @@ def _publish(order: RecallOrder, made: Recall) -> tuple[bool, str]:
     from ..admission.recall_order import BucketNotReached
 
     try:
-        order.publish(made)
+        return order.publish(made), ""
     except BucketNotReached as error:
         return False, str(error)
-    return order.bucket is not None, ""
 
 
 @frozen
@@ -196,7 +195,7 @@ class _Report:
             "tags": self._tags,
             "referring": sorted({str(each) for users in self.scope.users.values() for each in users}),
             "freed": self.freed,
-            "bucket": self.is_in_bucket,
+            "in_bucket": self.is_in_bucket,
             "pulls": None if self.pulls is None else [pull_fields(each) for each in self.pulls],
         }
 
@@ -307,7 +306,7 @@ def lift(context: Context, as_json: bool, digest: Digest) -> None:
         lifted = order.lift(digest)
     is_in_bucket, problem = _publish(order, lifted)
     if as_json:
-        print_json({**_fields(lifted), "bucket": is_in_bucket})
+        print_json({**_fields(lifted), "in_bucket": is_in_bucket})
     else:
         click.echo(f"the recall of {digest} is lifted")
     if problem:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 
+from dockmirror.admission.sightings import PolledUpstream
 from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
 from dockmirror.app.stack import StackContext
 from dockmirror.app.tag_lifetime import make_tag_lifetime, make_tag_ttl
@@ -74,7 +75,7 @@ def test_stale_tags_are_served_as_the_upstream_or_all_have_it(
     assert make_tag_lifetime(settings.upstreams["docker"], settings).while_revalidate == expected
 
 
-def test_a_reload_ends_the_refreshes_of_the_stacks_before() -> None:
+def test_a_reload_ends_the_refreshes_and_polls_of_the_stacks_before() -> None:
     """Upstreams that the operator has removed are not asked about their tags."""
     origin = Origin()
     origin.shelf(NAME).publish(CONFIG, LAYER)
@@ -83,9 +84,15 @@ def test_a_reload_ends_the_refreshes_of_the_stacks_before() -> None:
         refreshing.mirror.get(TAG)
     clock, memory = refreshing.mirror.clock, SharedTables.create()
     assert clock.getDelayedCalls()
-    telemetry = Telemetry.create(memory, clock)
+    telemetry, removed = Telemetry.create(memory, clock), cast(PolledUpstream, None)
     builder = SiteBuilder(
-        StackContext(clock, lambda *_: World().agent, telemetry, refreshers=[refreshing.refresher]),
+        StackContext(
+            clock,
+            lambda *_: World().agent,
+            telemetry,
+            polled={"removed": removed},
+            refreshers=[refreshing.refresher],
+        ),
         lambda _: {},
         print,
         maybeDeferred,
@@ -94,6 +101,7 @@ def test_a_reload_ends_the_refreshes_of_the_stacks_before() -> None:
     )
     builder.apply(load({}, {}))
     assert not clock.getDelayedCalls()
+    assert builder.polled == {}
 
 
 def test_policies_need_a_cache() -> None:

@@ -53,7 +53,7 @@ def test_recall_as_json(shop: Shop) -> None:
     assert made["tags"] == {f"{NGINX}:1.27": str(earlier), f"{NGINX}:latest": None}
     assert made["referring"] == [str(Digest.of(INDEX))]
     assert made["freed"] == len(AMD + LAYER)
-    assert made["bucket"] is False
+    assert made["in_bucket"] is False
 
 
 def test_pulls(shop: Shop, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ class RecalledFields(RecallFields):
 
     images: int = Field(description="How many images it refuses")
     freed: int = Field(description="The bytes freed")
-    in_bucket: bool = Field(description="False if the mirror has yet to bring it into the bucket")
+    in_bucket: bool = Field(description="False without a bucket, or if it must yet be brought there")
 
 
 class RecallsPage(_Returned):

@@ -19,7 +19,7 @@ class RecallResult:
     """A recall that was made.
 
     :ivar images: how many images it refuses.
-    :ivar in_bucket: False if the running mirror has yet to bring it into the bucket.
+    :ivar in_bucket: False if there is none, or the running mirror has yet to bring it there.
     """
 
     recall: Recall
@@ -87,7 +87,6 @@ class RecallActions:
 def _publish(order: RecallOrder, recall: Recall) -> bool:
     """Put a statement into the bucket; return whether it is there."""
     try:
-        order.publish(recall)
+        return order.publish(recall)
     except BucketNotReached:
         return False
-    return True
