@@ -14,6 +14,7 @@ from tests.integration.parts.authority import Authority
 from tests.integration.parts.chain import new_chain
 from tests.integration.parts.server import Exchange
 from tests.integration.parts.sharing import Sharing
+from tests.long import LONG
 
 from .gate import POLICIES, Gate, GatedChain, PolicyServer
 from .rows import Record, hardship
@@ -102,7 +103,7 @@ def _under(gate: Gate, fault: Fault) -> AbstractContextManager[None]:
     return fault(Trial(gate.chain, gate.young, "library/cooled", "manifest"))
 
 
-@pytest.mark.parametrize("fault", TWO)
+@pytest.mark.parametrize("fault", TWO if LONG else TWO[::3])
 def test_two_workers(gate: Gate, fault: Fault, came: Record) -> None:
     """During the fault and after it; what is held and allowed is served all the time."""
     with _under(gate, fault):
