@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -194,6 +194,8 @@ class TagPolling(PeriodicTask):
         try:
             polling = [Deferred.fromCoroutine(self._poll(name, each)) for name, each in polled.items()]
             await gatherResults(polling, consumeErrors=True)
+        except FirstError as error:  # which hides that the mirror stops
+            error.subFailure.raiseException()
         finally:
             release()
 

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.admission.push_times import HubPushTimes, parse_push_time
 from dockmirror.admission.sightings import (
+    CHECK_INTERVAL,
     LIMITED_SECONDS,
     PolledUpstream,
     PushSightings,
@@ -32,7 +33,7 @@ from ..answering import now, watch
 from ..fakes import Reply, World
 from ..pullthrough.mirrors import NAME, Mirror
 from ..pullthrough.origin import Origin
-from ..stacks import client
+from ..stacks import client, logged
 from .gated import DAY, LATEST, REPOSITORY, Gated, MemoryTagHistory
 
 D1, D2 = Digest.of(b"1"), Digest.of(b"2")
@@ -148,6 +149,17 @@ def test_tags_are_polled() -> None:
     ]  # fmt: skip
     assert polled.poll() == []
     assert polled.released == 3
+
+
+def test_a_mirror_that_stops_between_two_polls_logs_no_error() -> None:
+    polled = Polled("latest", "two")
+    polled.gated.clock.advance(DAY)
+    with logged() as lines:
+        polled.polling.startService()
+        polled.gated.clock.advance(CHECK_INTERVAL)
+        assert len(polled.origin.take()) == 1
+        polled.polling.stopService()
+    assert (lines, polled.released) == ([], 1)
 
 
 @pytest.mark.parametrize(
