@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
+from ..concurrency.interrupt import gather
 from ..config.settings import PolicySettings
 from ..oci.errors import RegistryError, summarize
 from ..oci.manifest import ManifestDocument
@@ -85,11 +86,9 @@ class FactGatherer:
         manifest = None
         if any(source.needs_manifest for source, _ in applicable):
             manifest = await load_manifest()
-        gathering = [
-            Deferred.fromCoroutine(self._gather(source, policy, subject, manifest, reader))
-            for source, policy in applicable
-        ]
-        facts = await gatherResults(gathering)
+        facts = await gather(
+            self._gather(source, policy, subject, manifest, reader) for source, policy in applicable
+        )
         named = {source.fact: fact for (source, _), fact in zip(applicable, facts, strict=True)}
         warned = frozenset(source.fact for source, policy in applicable if policy.mode == "warn")
         return AdmissionFacts(**named, warn_only=warned)

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
+from ..concurrency.interrupt import gather
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import Answer, IBody, IRegistry, ITagHistory, IUpstream, IWritableRegistry
 from ..oci.digest import Digest
@@ -192,10 +192,7 @@ class TagPolling(PeriodicTask):
         if release is None:
             return
         try:
-            polling = [Deferred.fromCoroutine(self._poll(name, each)) for name, each in polled.items()]
-            await gatherResults(polling, consumeErrors=True)
-        except FirstError as error:  # which hides that the mirror stops
-            error.subFailure.raiseException()
+            await gather(self._poll(name, each) for name, each in polled.items())
         finally:
             release()
 

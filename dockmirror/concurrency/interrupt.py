@@ -1,13 +1,27 @@
-"""Waits that are ended from outside, and waits for changes."""
+"""Waits that are ended from outside, waits for changes, and for several coroutines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 
 T = TypeVar("T")
+
+
+async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at the same time, and return their results in order.
+
+    The first error, and a cancellation, cancels those that still run, and is raised.
+    """
+    running = [Deferred.fromCoroutine(each) for each in coroutines]
+    try:
+        return await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        for each in running:
+            each.cancel()
+        error.subFailure.raiseException()
 
 
 class Interrupt:

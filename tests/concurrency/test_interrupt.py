@@ -1,11 +1,11 @@
-"""Waits that are interrupted."""
+"""Waits that are interrupted, and those for several coroutines."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.concurrency.interrupt import Interrupt
+from dockmirror.concurrency.interrupt import Interrupt, gather
 
 from ..answering import watch
 
@@ -59,3 +59,30 @@ def test_an_interrupt_ends_the_next_wait() -> None:
     with pytest.raises(Interrupted):
         interrupt.check()
     interrupt.check()
+
+
+async def result_of(deferred: Deferred[str]) -> str:
+    return await deferred
+
+
+def test_coroutines_are_gathered_in_order() -> None:
+    running = [Deferred[str](), Deferred[str]()]
+    outcome = watch(gather(map(result_of, running)))
+    for each, result in ((running[1], "two"), (running[0], "one")):
+        assert outcome == []
+        each.callback(result)
+    assert outcome == [["one", "two"]]
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_an_error_of_one_coroutine_ends_the_others(is_cancelled: bool) -> None:
+    """So does a cancellation of all; what is raised is the error itself."""
+    running = [Deferred[str](), Deferred[str]()]
+    gathering = Deferred.fromCoroutine(gather(map(result_of, running)))
+    outcome, error = watch(gathering), Interrupted()
+    if is_cancelled:
+        gathering.cancel()
+    else:
+        running[0].errback(error)
+    assert running[1].called
+    assert isinstance(outcome[0], CancelledError) if is_cancelled else outcome == [error]
