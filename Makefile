@@ -5,7 +5,7 @@
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the suite; ARGS='-k name' or TESTS=tests/oci for a part of it
 #   make hardship upstreams and machines that fail, and an hour of load, into docs/explanation/reliability.md: two hours;
-#                 MINUTES=1 for a minute of load, and less of everything else, which changes no document
+#                 MINUTES=1 for a minute of load, less of everything else, and a release, which changes no document
 #   make coverage which lines and branches the tests without real programs do not reach
 #   make check    ruff, mypy, codespell, zizmor, the order of imports, the packages, the documents, the news
 #   make workflows actionlint and zizmor on the GitHub workflows; needs a network
@@ -31,9 +31,12 @@ WORKERS ?= $(if $(ARGS)$(filter-out $(SUITE),$(TESTS)),0,6)
 
 BIN := $(VENV)/bin
 
-# All but the hardships: of these the one that reads a document, and the search for secrets in what the run has left.
+# All but the hardships and the build of a release: of those the one that reads a document, and the search for secrets
+# in what the run has left.
+RELEASE := tests/integration/test_release.py
 ALWAYS := tests/hardship/test_documented.py tests/hardship/test_secrets.py
-SUITE := $(filter-out tests/hardship/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py) $(ALWAYS)
+SUITE := --ignore=$(RELEASE) $(filter-out tests/hardship/ tests/__pycache__/,$(wildcard tests/*/)) \
+    $(wildcard tests/test_*.py) $(ALWAYS)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -67,7 +70,7 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not integration" $(ARGS) --cov
 
 LONG_HARDSHIP = HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship tests/integration
-SHORT_HARDSHIP = HARDSHIP_MINUTES=$(MINUTES) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS) tests/hardship
+SHORT_HARDSHIP = HARDSHIP_MINUTES=$(MINUTES) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS) tests/hardship $(RELEASE)
 
 hardship: export REQUIRE_INTEGRATION = 1
 hardship: $(VENV)/.test
