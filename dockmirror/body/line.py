@@ -1,4 +1,4 @@
-"""The number of connections over which a blob is fetched: a fixed one, or as many as the line rewards."""
+"""The number of connections over which a blob is fetched: a fixed one, or as many as make it faster."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class _Rate:
 class AdaptiveSegments:
     """Doubles the number while additional connections bring more, and halves it when they do not.
 
-    A line on which each connection is slow for itself (a long way, a limit for each connection) rewards
-    connections; a line that one connection fills does not.
+    More connections help where each of them is slow (a long way, a limit for each connection), and not where
+    one connection fills the line.
 
     :param connections: the upstream's limit, of which all blobs together use at most half.
     :param most: the most connections for one blob.

@@ -114,7 +114,8 @@ class _Output:
 @click.option("--all", "everything", is_flag=True, help="Export all tags that the cache holds.")
 @click.option(
     "--since", type=click.Path(exists=True, path_type=Path),
-    help="Leave out what this earlier export has: its archive, one of its parts, or its directory.",
+    help="Leave out what this earlier export has: its archive, one of its parts, its directory, or the"
+    " dockmirror.json in it.",
 )  # fmt: skip
 @click.option("--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and other referrers.")
 @click.option("--max-size", type=SizeType(), help="Write several files of at most this size, such as 4GB.")
@@ -136,7 +137,8 @@ def export(
     IMAGES are names, or patterns such as 'ghcr.io/o/**' and 'nginx:1.*', of which the platforms are exported
     that the cache holds.  The archive is an OCI image layout in a tar file, with the manifest.json of docker
     save; its checksums lie beside it.  The same images always give the same bytes.  Nothing is fetched: the
-    cache has to hold named images completely.  A tag is the digest that the cool-down of its policy admits.
+    cache has to hold named images completely.  A tag is exported as
+    the digest that the cool-down of its policy admits.
 
     Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """

@@ -197,7 +197,7 @@ def _cells(pull: Pull) -> tuple[str, ...]:
               help="The number of days, today included; days end at midnight UTC.")  # fmt: skip
 @click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day", "mirror"]),
               multiple=True, help="Sums by this only; repeatable.  [default: all but day]")  # fmt: skip
-@click.option("--fleet", "of_fleet", is_flag=True, help="Of all mirrors that share the bucket.")
+@click.option("--fleet", "of_fleet", is_flag=True, help="Sum up all mirrors that share the bucket.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @json_option
 @click.pass_obj
@@ -205,9 +205,10 @@ def report(context: Context, /, days: int, as_csv: bool, as_json: bool, **given:
     """Sum up the last days: what was served, what of it was fetched from upstreams, and what the cache saved
     in bytes, requests, limited pulls and time.  The saved time is an estimate, by the upstreams' speed.
 
-    Of an image, a client or a user, it sums up the pulls that are kept, for 30 days by default.
+    For an image, a client or a user, it counts the pulls that the history still has: by default those of the
+    last 30 days.
 
-    Exit status: 0, or 1 when there is no history.
+    Exit status: 0; 1 when there is no history, or with --fleet when the bucket cannot be read.
     """
     sections: tuple[FleetSumKey, ...] = given["sections"]
     since = (time.time() // _DAY - days + 1) * _DAY

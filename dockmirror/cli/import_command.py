@@ -89,10 +89,12 @@ def import_(
     """Import the images in PATHS into the cache, so that clients can pull them without their registry.
 
     PATHS are archives of dockmirror export, docker save, podman save and skopeo's oci-archive:, also
-    compressed with gzip or zstd, or OCI layout directories; the parts of an archive are all named.  No image
-    can be pulled before everything is verified.  An import that was interrupted continues where it stopped.
-    While the images' registry is down, every client of the mirror may pull what you import; while it is up,
-    the registry decides who may pull it.
+    compressed with gzip or zstd, or OCI layout directories; '-' is standard input.  Name all parts of an
+    archive that has several, but not its checksums.  No image can be pulled before everything is verified.
+    If an import is interrupted, run it again: it continues where it stopped.
+
+    While the images' registry is down or offline, every client of the mirror may pull what you import; while
+    it is up, the registry decides who may pull it.
 
     Exit status: 0; 1 when an archive is refused, and none of its images can be pulled then.
     """

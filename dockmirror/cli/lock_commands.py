@@ -76,10 +76,12 @@ def lock(
     Images that the file lists stay as they are, unless you give --update or --as-of: these show what would
     move, and ask.  A pattern such as "docker.io/library/*" matches names with their tags.
 
-    A tag is what the mirror has seen it to name, and what its cool-down has admitted, without recalled
-    digests.  Registries are asked only with --refresh.  With --as-of, a tag is what it named at that time.
+    A tag gets the digest that the mirror last saw it name, or the one that its cool-down has admitted; a tag
+    of a recalled digest is left out.  With --as-of, a tag gets the digest that it named at that time.
+    Registries are asked only with --refresh.
 
-    Exit status: 0; 1 when there is no cache, when the file is invalid, or when you answer no.
+    Exit status: 0; 1 when there is no cache, when the file is invalid, when you answer no, or when the
+    running mirror answers for no tag (--refresh).
     """
     if update and as_of is not None:
         raise click.UsageError("--update and --as-of exclude each other")

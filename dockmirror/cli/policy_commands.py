@@ -29,7 +29,8 @@ def policy() -> None:
     """Show what the [[policy]] tables of the settings do to images.
 
     The commands read the settings as they are now, so that a policy can be tried before the mirror reloads
-    them.  They ask nobody, and know what the mirror has seen, holds and has checked.
+    them.  They ask no registry and no policy server: they go by what the mirror has seen, holds and has
+    checked.
     """
 
 

@@ -23,15 +23,15 @@ REPORTED_DAYS = 30.0
 _DAY = 86_400.0
 
 
-@click.command("report", short_help="Say what the last 30 days would have met under the policies.")
+@click.command("report", short_help="Say which rules the pulls of the last 30 days met.")
 @json_option
 @click.option("--all", "show_all", is_flag=True, help="List tags that no cool-down held back, too.")
 @click.pass_obj
 def report(context: Context, as_json: bool, show_all: bool) -> None:
-    """Say which rules the pulls of the last 30 days have met, or would have, and which tags are frozen.
+    """Say which rules the pulls of the last 30 days met, or would have met, and which tags are frozen.
 
-    The policies and recalls count as they are now, those in mode "warn" as well.  Nobody is asked: a rule is
-    unknown where the mirror has neither the image nor a kept verdict.
+    The policies and recalls count as they are now, those in mode "warn" as well.  No registry and no policy
+    server is asked: the outcome is unknown where the mirror has neither the image nor a kept verdict.
 
     A tag is frozen when it moves so often that nothing new becomes old enough.
 

@@ -95,13 +95,13 @@ def _usage_by_name(
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.pass_obj
 def gc(context: Context, as_json: bool, dry_run: bool) -> None:
-    """Delete now what a mirror deletes by itself when the cache exceeds its budget, and a little more.
+    """Delete now what a running mirror deletes by itself, and contents that no repository refers to.
 
-    Deleted are parts of blobs that no client requested for a day, images that the rules for retention no
-    longer keep, contents that no repository refers to, and, while the cache exceeds cache_size or min_free,
-    the least recently used contents.  Contents used in the last two minutes stay.
+    A mirror deletes parts of blobs that no client requested for a day, images that the rules for retention no
+    longer keep, and, while the cache exceeds cache_size or min_free, the least recently used contents.
+    Contents used in the last two minutes stay.
 
-    Exit status: 0, or 1 when another process is deleting already.
+    Exit status: 0; 1 when there is no cache, or when another process is deleting already.
     """
     settings, root = open_for_change(context)
     sweep = Sweep(root, make_budget(root, settings), make_retention(settings))

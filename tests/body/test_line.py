@@ -1,4 +1,4 @@
-"""Numbers of connections that follow what the line rewards."""
+"""The number of connections grows only while more of them make downloads faster."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def together(bytes_per_second: float) -> Callable[[int], float]:
 
 @pytest.mark.parametrize("megabytes", [3, 20, 500])
 @pytest.mark.parametrize("downloads", [1, 3])
-def test_connections_that_are_slow_one_by_one_are_rewarded(megabytes: int, downloads: int) -> None:
+def test_connections_that_are_each_slow_grow_in_number(megabytes: int, downloads: int) -> None:
     clock = Clock()
     numbers = transfer(
         AdaptiveSegments(clock, 1000, MAX_SEGMENTS), clock, 6, each(megabytes * MEGABYTE), downloads

@@ -140,9 +140,9 @@ class ApiResource(Resource):
         send(model.model_validate(answer).model_dump_json().encode(), request, JSON)
 
     async def _refuse_method(self, request: ServerRequest, matching: Mapping[str, _Route]) -> None:
-        error = Unsupported(f"expected {' or '.join(matching)}")
-        request.setHeader("Allow", ", ".join([*matching, *(["HEAD"] if "GET" in matching else [])]))
-        request.refuse(error)
+        allowed = ", ".join([*matching, *(["HEAD"] if "GET" in matching else [])])
+        request.setHeader("Allow", allowed)
+        request.refuse(Unsupported(f"this path does not support the method; it supports {allowed}"))
 
     async def _call(self, request: ServerRequest, description: Description, path: list[str]) -> Call:
         if description.scope:

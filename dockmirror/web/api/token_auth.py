@@ -59,7 +59,7 @@ class TokenAuth:
             raise Denied("this needs a token, and 'api_tokens_file' is not set")
         name = await self._verify(self._tokens, request)
         if not self._tokens.has_scope(name, scope):
-            raise Denied(f"the token {name} has not the scope '{scope}'")
+            raise Denied(f"the token {name} does not have the scope '{scope}'")
         return name
 
     async def _verify(self, tokens: ApiTokens, request: ServerRequest) -> str:

@@ -216,6 +216,16 @@ def test_a_write_needs_a_token_with_that_scope(
     )
 
 
+def test_a_refusal_says_what_the_client_may_do(endpoint: Endpoint) -> None:
+    method = endpoint.ask("PUT", "/api/v1/pins", CI)
+    scope = endpoint.post("/api/v1/pins", {"image": "nginx"}, login("reader"))
+    assert (method.status, method["Allow"]) == (405, "GET, POST, DELETE, HEAD")
+    assert [each.json["errors"][0]["message"] for each in (method, scope)] == [
+        "this path does not support the method; it supports GET, POST, DELETE, HEAD",
+        "the token reader does not have the scope 'write'",
+    ]
+
+
 def test_tokens_are_sent_as_basic_or_bearer(endpoint: Endpoint) -> None:
     assert (
         endpoint.post("/api/v1/pins", {"image": "nginx"}, "Authorization: Bearer ci.ci-secret").status == 201
