@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from .archive_files import ArchiveRefused
+from .checksums import SIGNATURE_SUFFIX, SUFFIX
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1024 * 1024
@@ -24,10 +25,15 @@ OpenTemporary = Callable[[], BinaryIO]
 def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
     """Return the paths of each archive: those of its parts in order, or its only one.
 
-    :raises ArchiveRefused: when a part is missing.
+    Checksums and signatures, which ``archive.tar.*`` names too, are left out.
+
+    :raises ArchiveRefused: when a part is missing, or no archive is left.
     """
     groups: dict[str, list[Path]] = {}
-    for path in paths:
+    archives = [each for each in paths if not each.name.endswith((SUFFIX, SIGNATURE_SUFFIX))]
+    if not archives:
+        raise ArchiveRefused("these are checksums; name the archives, too")
+    for path in archives:
         found = _PART.fullmatch(str(path))
         groups.setdefault(found[1] if found else f"{path}\n", []).append(path)
     for name, parts in groups.items():

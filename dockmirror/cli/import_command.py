@@ -90,8 +90,8 @@ def import_(
 
     PATHS are archives of dockmirror export, docker save, podman save and skopeo's oci-archive:, also
     compressed with gzip or zstd, or OCI layout directories; '-' is standard input.  Name all parts of an
-    archive that has several, but not its checksums.  No image can be pulled before everything is verified.
-    If an import is interrupted, run it again: it continues where it stopped.
+    archive that has several, as in archive.tar.*; checksums are found by their names.  No image can be pulled
+    before everything is verified.  If an import is interrupted, run it again: it continues where it stopped.
 
     While the images' registry is down or offline, every client of the mirror may pull what you import; while
     it is up, the registry decides who may pull it.

@@ -208,7 +208,9 @@ def test_several_files_of_a_maximum_size(shop: Shop, tmp_path: Path) -> None:
     refused = other.run("import", str(found[0]), *map(str, found[2:]), code=1).output
     assert f"{parts}/a.tar.002 is missing" in refused
     assert "claims to be larger" in other.run("import", *map(str, found[:-3]), code=1).output
-    assert other.run("import", *map(str, reversed(found))).stdout == f"imported {NAME}\n"
+    assert "name the archives, too" in other.run("import", str(parts / "a.tar.sha256"), code=1).output
+    everything = sorted(map(str, parts.iterdir()), reverse=True)
+    assert other.run("import", *everything).stdout == f"imported {NAME}\n"
 
 
 def test_a_corrupt_blob_leaves_no_part(shop: Shop, tmp_path: Path) -> None:

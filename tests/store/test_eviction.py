@@ -10,7 +10,8 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, pins, tag_holds, write_behind
-from dockmirror.store.eviction.eviction import CHECK_INTERVAL
+from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Sweep
+from dockmirror.store.eviction.retention import Retention
 from dockmirror.store.eviction.store_budget import Budget, Shortfall, try_lock_usage_counter
 from dockmirror.store.eviction.store_scan import StoreScan
 from dockmirror.store.pins import Pin
@@ -226,6 +227,28 @@ def test_dangling_links(store: Stocked) -> None:
     store.evict(PLENTY)
     assert store.tree() == before
     assert store.held(kept) == [True]
+
+
+def test_needed_images_are_not_evicted(store: Stocked) -> None:
+    """What a lock file lists stays, with its layers, however full the cache is; others are evicted."""
+    layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
+    needed, other = store.image(layers[0], age=9 * HOUR), store.image(layers[1], age=8 * HOUR)
+    sweep = Sweep(store.root, Budget(1), Retention(needed=lambda: [needed]))
+    assert sweep.run(0, store.clock.seconds()) is not None
+    assert store.held(needed, layers[0], other, layers[1]) == [True, True, False, False]
+
+
+def test_needs_that_cannot_be_read_are_logged(store: Stocked) -> None:
+    """The cache makes room all the same."""
+
+    def fail() -> list[Digest]:
+        raise OSError("dockmirror.lock: line 3 is malformed")
+
+    image = store.image(store.blob(kilobyte("a"), age=9 * HOUR), age=9 * HOUR)
+    with logged() as lines:
+        assert Sweep(store.root, Budget(1), Retention(needed=fail)).run(0, store.clock.seconds()) is not None
+    assert store.held(image) == [False]
+    assert any("line 3 is malformed" in line for line in lines)
 
 
 def test_used_during_the_scan(store: Stocked) -> None:

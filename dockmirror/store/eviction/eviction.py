@@ -155,7 +155,7 @@ class Sweep:
                 return None
             abandoned = delete_abandoned(self._root, now)
             expired = self._expire(now)
-            scan = StoreScan(self._root, now, self._check)
+            scan = self._begin_scan(now)
             size = scan.measure()
             unreferenced = scan.delete_unreferenced()
             size -= unreferenced.bytes
@@ -166,7 +166,7 @@ class Sweep:
     def dry_run(self, now: float) -> SweepResult:
         """Return what ``collect`` would do; the rules for retention may make room for what it evicts."""
         expired = self.retention.plan(self._root, now, self._check)
-        scan = StoreScan(self._root, now, self._check)
+        scan = self._begin_scan(now)
         size, unreferenced = scan.measure(), scan.find_unreferenced()
         shortfall = self._shortfall(size - unreferenced.bytes)
         evicted = scan.dry_run(shortfall)
@@ -185,13 +185,22 @@ class Sweep:
         self.retention.apply(self._root, expired)
         return expired
 
+    def _begin_scan(self, now: float) -> StoreScan:
+        """Begin a scan that evicts nothing that policies need, as far as that is known."""
+        try:
+            needed = self.retention.needed()
+        except OSError as error:
+            _log.error("images that policies need may be evicted: {error}", error=str(error))
+            needed = ()
+        return StoreScan(self._root, now, self._check, needed)
+
     def _is_due(self, size: int, age: float) -> bool:
         longest = INTERVAL if self.retention.rules else _DAY
         return not 0 <= age < longest or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
 
     def _scan(self, abandoned: int, now: float) -> SweepResult:
         expired = self._expire(now)
-        scan = StoreScan(self._root, now, self._check)
+        scan = self._begin_scan(now)
         size = scan.measure()
         evicted = scan.evict(self._shortfall(size))
         remaining = size - evicted.bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,12 +51,16 @@ class StoreScan:
     """A scan of a store; all calls block, and take long.
 
     :param check: called often; it may raise an exception to stop the scan.
+    :param needed: manifests that policies need: like those of pins, they and their contents are not evicted.
     """
 
-    def __init__(self, root: Path, now: float, check: Callable[[], None]) -> None:
+    def __init__(
+        self, root: Path, now: float, check: Callable[[], None], needed: Collection[Digest] = ()
+    ) -> None:
         self._root = root
         self._now = now
         self._check = check
+        self._needed = needed
         self._contents: dict[Digest, StoredFile] = {}
         self._documents: dict[Path, StoredFile] = {}
         self._blocks: dict[Path, StoredFile] = {}
@@ -138,10 +142,11 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        kept = (*pins.iter_pinned_manifests(self._root), *tag_holds.iter_held(self._root, self._now))
-        pinned = find_descendants(kept, references)
+        pinned = pins.iter_pinned_manifests(self._root)
+        held = tag_holds.iter_held(self._root, self._now)
+        kept = find_descendants((*pinned, *held, *self._needed), references)
         for digest, age in lru_order(used, references).items():
-            if digest not in pinned:
+            if digest not in kept:
                 yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
 
     def _file_candidates(self) -> Iterator[_Candidate]:
