@@ -19,6 +19,7 @@ from dockmirror.config.settings import (
     PolicySettings,
     RetentionSettings,
     Settings,
+    SyncSettings,
     UpstreamSettings,
 )
 
@@ -91,7 +92,7 @@ def test_settings() -> None:
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
         assert code(variable) == (
-            "" if name in ("access", "gate", "policy", "retention") else f"{PREFIX}{name.upper()}"
+            "" if name in ("access", "gate", "policy", "retention", "sync") else f"{PREFIX}{name.upper()}"
         )
         if code(key) not in ("config", "access", "gate", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
@@ -134,6 +135,16 @@ def test_retention_settings() -> None:
             assert is_default(RetentionSettings, {"images": "**"}, code(key), default)
 
 
+def test_sync_settings() -> None:
+    """The table of a rule's keys has every key and the right default."""
+    rows = table("docs/reference/settings.md", "key of a sync rule")
+    assert {code(key) for key, *_ in rows} == set(SyncSettings.model_fields)
+    required = {"upstream": "docker", "repositories": ["library/nginx"]}
+    for key, default, _ in rows:
+        if code(key) not in required:
+            assert is_default(SyncSettings, required, code(key), default)
+
+
 def test_gate_settings() -> None:
     """The table of the gate's keys has every key and the right default."""
     rows = table("docs/reference/settings.md", "key of the gate")
@@ -144,7 +155,13 @@ def test_gate_settings() -> None:
 
 def is_default(
     model: type[
-        Settings | AccessSettings | GateSettings | PolicySettings | RetentionSettings | UpstreamSettings
+        Settings
+        | AccessSettings
+        | GateSettings
+        | PolicySettings
+        | RetentionSettings
+        | SyncSettings
+        | UpstreamSettings
     ],
     given: dict[str, Any],
     key: str,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from errno import EACCES, EADDRINUSE
 from functools import partial
+from random import random
 from socket import gethostname
 from typing import Any
 
@@ -36,6 +37,8 @@ from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
+from .sync_rules import check_sync_has_cache, make_sync_rules
+from .sync_runner import SyncContext, SyncRunner, SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
 from .warm_up_runner import WarmUpRunner
@@ -190,10 +193,20 @@ class ServingProcess:
                     make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
                     for make in (PinRefresh, WarmUpRunner)
                 ),
+                SyncRunner(settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry)),
                 make_tag_polling(settings.cache, cache, lambda: self._builder.polled, reactor),
             ]
         for service in services:
             service.setServiceParent(self.service)
+
+    def _sync_context(self, cache: CacheParts, telemetry: Telemetry) -> SyncContext:
+        return SyncContext(
+            lambda: make_sync_rules(self._builder.settings),
+            lambda: self._builder.registry,
+            lambda upstream: telemetry.upstreams.of(upstream).quota,
+            SyncTurns(cache.bucket.bucket if cache.bucket else None).claim,
+            random,
+        )
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""
@@ -210,6 +223,7 @@ def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
     if settings.cache is None or not has_cache(settings):
         check_bucket_has_cache(settings)
         check_offline_has_cache(settings)
+        check_sync_has_cache(settings)
         return None
     try:
         return open_cache(settings.cache, settings, reactor)

@@ -75,6 +75,7 @@ _COMMANDS = {
     "rm": "image_commands:rm",
     "serve": "process_commands:serve",
     "status": "process_commands:status",
+    "sync": "sync_command:sync",
     "top": "top_command:top",
     "unpin": "image_commands:unpin",
     "usage": "store_commands:usage",

@@ -18,6 +18,7 @@ from .settings import (
     PolicySettings,
     RetentionSettings,
     Settings,
+    SyncSettings,
     UpstreamSettings,
 )
 
@@ -152,6 +153,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "upstreams": ("in an upstream's table", UpstreamSettings),
     "policy": ("in a [[policy]] table", PolicySettings),
     "retention": ("in a [[retention]] table", RetentionSettings),
+    "sync": ("in a [[sync]] table", SyncSettings),
 }
 """The place and the keys of each table, by its name."""
 

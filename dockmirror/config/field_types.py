@@ -22,6 +22,7 @@ from pydantic import (
 from ..oci.errors import NameInvalid
 from ..oci.manifest import Platform
 from ..oci.reference import Repository
+from ..oci.versions import VersionRange
 from ..system.networks import parse_networks
 from .notation import Seconds, is_short_endpoint
 
@@ -82,6 +83,21 @@ def _check_gate_url(text: str) -> str:
         raise ValueError("expected an address without a username and a password; use 'secret_file'")
     if parts.scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc) or parts.fragment:
         raise ValueError("expected an address such as https://policy.example.com/verdict")
+    return text
+
+
+def _check_repository_pattern(text: str) -> str:
+    try:
+        Repository.parse(re.sub(r"[*?]+", "a", text))  # a pattern has no other characters than a name
+    except NameInvalid:
+        raise ValueError(
+            'expected a repository such as "library/nginx", or a pattern such as "team/*"'
+        ) from None
+    return text
+
+
+def _check_version_range(text: str) -> str:
+    VersionRange.parse(text)
     return text
 
 
@@ -270,6 +286,16 @@ TagTtl = Annotated[
     dict[TagsRule, Seconds],
     BeforeValidator(_apply_to_all_tags),
 ]
+RepositoryPatterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_repository_pattern)], ...],
+    Field(min_length=1),
+    BeforeValidator(split_words),
+]
+TagPatterns = Annotated[
+    tuple[Annotated[str, _match(r"[A-Za-z0-9._*?-]+", 'a pattern of tags such as "1.27-*"')], ...],
+    BeforeValidator(split_words),
+]
+VersionRangeText = Annotated[str, AfterValidator(_check_version_range)]
 GateUrl = Annotated[str, AfterValidator(_check_gate_url)]
 PlatformName = Annotated[Platform, PlainValidator(_parse_platform), PlainSerializer(str)]
 Platforms = Annotated[tuple[PlatformName, ...], BeforeValidator(split_words)]

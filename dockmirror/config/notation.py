@@ -136,7 +136,9 @@ def parse_duration(value: object) -> float:
     return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
 
 
-def _duration(at_most: float | None = None, above_zero: bool = True) -> Callable[[object], float]:
+def _duration(
+    at_most: float | None = None, above_zero: bool = True, at_least: float = 0.0
+) -> Callable[[object], float]:
     """Return a validator of durations within limits."""
 
     def validate(value: object) -> float:
@@ -145,6 +147,8 @@ def _duration(at_most: float | None = None, above_zero: bool = True) -> Callable
             raise ValueError("expected a duration above 0")
         if at_most is not None and seconds > at_most:
             raise ValueError(f"expected a duration of at most {format_duration(at_most)}")
+        if seconds < at_least:
+            raise ValueError(f"expected a duration of at least {format_duration(at_least)}")
         return seconds
 
     return validate
@@ -166,6 +170,7 @@ Timeout = Annotated[float, PlainValidator(_duration(3600))]
 ConnectTimeout = Annotated[float, PlainValidator(_duration(60))]
 GateTimeout = Annotated[float, PlainValidator(_duration(3))]
 Window = Annotated[float, PlainValidator(_duration(86_400))]
+SyncPeriod = Annotated[float, PlainValidator(_duration(30 * _DAY, at_least=60))]
 Days = Annotated[int, PlainValidator(_parse_days)]
 
 

@@ -43,10 +43,13 @@ from .field_types import (
     Proxies,
     RegistryName,
     RegistryNames,
+    RepositoryPatterns,
     Rules,
+    TagPatterns,
     TagTtl,
     UpstreamUrls,
     Username,
+    VersionRangeText,
     check_file,
     parse_off,
     suggest,
@@ -62,6 +65,7 @@ from .notation import (
     Segments,
     Share,
     Size,
+    SyncPeriod,
     Timeout,
     Window,
 )
@@ -250,6 +254,20 @@ class RetentionSettings(_Frozen):
     repository_quota: Bytes | None = None
 
 
+class SyncSettings(_Frozen):
+    """The images of an upstream that are pulled on a schedule, and pinned, ``[[sync]]``."""
+
+    upstream: Label
+    repositories: RepositoryPatterns
+    tags: TagPatterns = ()
+    semver: VersionRangeText | None = None
+    newest: Annotated[int, Field(ge=1)] | None = None
+    platforms: Platforms = ()
+    referrers: bool = True
+    every: SyncPeriod = 6 * 3600.0
+    jitter: Share = 0.1
+
+
 class Settings(_Frozen):
     """All settings; docs/reference/settings.md has a row for each."""
 
@@ -291,6 +309,7 @@ class Settings(_Frozen):
     policy: tuple[PolicySettings, ...] = ()
     gate: GateSettings = GateSettings()
     retention: tuple[RetentionSettings, ...] = ()
+    sync: tuple[SyncSettings, ...] = ()
     default: Label | None = None
 
     def as_json(self) -> str:
@@ -308,6 +327,18 @@ class Settings(_Frozen):
     def is_offline(self, upstream: UpstreamSettings) -> bool:
         """Return whether nothing is asked of an upstream."""
         return self.offline or upstream.offline
+
+    @field_validator("sync")
+    @classmethod
+    def _sync_names_upstreams(
+        cls, sync: tuple[SyncSettings, ...], info: ValidationInfo
+    ) -> tuple[SyncSettings, ...]:
+        upstreams = info.data.get("upstreams")
+        for each in sync:
+            if upstreams is not None and each.upstream not in upstreams:
+                hint = suggest(each.upstream, upstreams)
+                raise ValueError(f"expected upstreams of the settings, not {each.upstream!r}{hint}")
+        return sync
 
     @field_validator("default")
     @classmethod

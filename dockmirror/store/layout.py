@@ -32,6 +32,10 @@
       admission_generation                        a number that changes with each new rule or recall
       warm_ups/<id>                               a request to pull an image, and its outcome
       warm_ups.lock                               locked by the process that pulls
+      sync/<key>                                  the state of a rule that keeps images in sync
+      sync.lock                                   locked while rules are run
+      sync.request                                asks for all rules to be run
+      sync_turns/<key>-<number>                   in a bucket: made by the mirror that runs a rule
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -72,6 +76,10 @@ RECALLS_LOCK = _OURS / "recalls.lock"
 RECALLS_GENERATION = _OURS / "recalls.generation"
 WARM_UPS = _OURS / "warm_ups"
 WARM_UPS_LOCK = _OURS / "warm_ups.lock"
+SYNC = _OURS / "sync"
+SYNC_LOCK = _OURS / "sync.lock"
+SYNC_REQUEST = _OURS / "sync.request"
+SYNC_TURNS = _OURS / "sync_turns"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
@@ -179,6 +187,10 @@ def pin(name: str) -> PurePosixPath:
 
 def warm_up(identifier: str) -> PurePosixPath:
     return WARM_UPS / _escape(identifier)
+
+
+def sync_state(key: str) -> PurePosixPath:
+    return SYNC / _escape(key)
 
 
 def _escape(name: str) -> str:

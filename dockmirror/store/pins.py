@@ -67,6 +67,12 @@ def remove_pin(root: Path, pin: Pin) -> bool:
     return files.remove(_path(root, pin))
 
 
+def find_pin(root: Path, pin: Pin) -> Pin | None:
+    """Return the pin of the same image, which may be for other platforms; None if it is not pinned."""
+    found = files.read_small_file(_path(root, pin))
+    return Pin.parse(found.data) if found else None
+
+
 def iter_pins(root: Path) -> Iterator[tuple[Pin, float]]:
     """Iterate over the pins, each with the time of its last refresh in seconds since the epoch, or 0."""
     with suppress(FileNotFoundError):

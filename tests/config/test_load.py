@@ -154,7 +154,7 @@ def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setting
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert {*KEYS, "access", "gate", "policy", "retention", "upstreams"} == set(Settings.model_fields)
+    assert {*KEYS, "access", "gate", "policy", "retention", "sync", "upstreams"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("key", KEYS)

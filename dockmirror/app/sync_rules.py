@@ -1,0 +1,197 @@
+"""The rules that keep images in sync, from the settings, and the images that match them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+from attrs import evolve, field, frozen
+
+from ..body.in_memory import collect
+from ..config.notation import format_duration
+from ..config.settings import ConfigurationError, Settings, SyncSettings
+from ..interfaces import IRegistry
+from ..oci.errors import RegistryError, Unreadable
+from ..oci.manifest import Platform
+from ..oci.pull_rule import PullRule
+from ..oci.reference import Repository, Tag
+from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
+from ..oci.versions import Version, VersionRange
+from ..store.pins import Pin
+from .budget import has_cache
+from .naming import registry_names
+
+LIST_LIMIT = 16 * 1024 * 1024
+"""Bytes of a page of a list."""
+MAX_PAGES = 10_000
+_HUB = "docker.io"
+
+
+@frozen
+class SyncRule:
+    """A rule that keeps images of one upstream in sync.
+
+    :ivar key: identifies the rule; a rule that is changed is another one.
+    :ivar name: describes it.
+    :ivar upstream: the upstream's name in the settings; ``registry``, its registry's name in the store.
+    :ivar repositories: names or patterns of repositories.
+    :ivar tags: patterns of tags; all of them if there are none.
+    :ivar newest: how many of the newest versions are wanted; None for all.
+    :ivar every: seconds from one run to the next, to which up to the share ``jitter`` is added.
+    """
+
+    key: str
+    name: str
+    upstream: str
+    registry: str
+    repositories: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    versions: VersionRange | None = None
+    newest: int | None = None
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = True
+    every: float = 6 * 3600.0
+    jitter: float = 0.1
+    _tag_rules: tuple[PullRule, ...] = field(init=False, eq=False, repr=False)
+
+    @_tag_rules.default
+    def _compile_tags(self) -> tuple[PullRule, ...]:
+        return tuple(PullRule.parse(f"**:{each}") for each in self.tags or ("*",))
+
+    def delay(self, drawn: float) -> float:
+        """Return the seconds to the next run, for a random number from 0 to 1."""
+        return self.every * (1 + self.jitter * drawn)
+
+    def select_tags(self, repository: Repository, names: Iterable[str]) -> list[Tag]:
+        """Return the tags of a repository that match, the newest version first, or else by name.
+
+        Where versions are compared, a tag with a suffix, such as 1.27.3-alpine, counts only if ``tags`` are
+        given: a suffix may stand for another image.
+        """
+        matching = sorted(name for name in set(names) if self._matches(repository, name))
+        if self.versions is None and self.newest is None:
+            return list(map(Tag, matching))
+        found = [(version, name) for name in matching if (version := self._version(name))]
+        found.sort(key=lambda each: each[0].order, reverse=True)
+        return [Tag(name) for _, name in found[: self.newest]]
+
+    def _matches(self, repository: Repository, name: str) -> bool:
+        try:
+            target = Manifest(repository, Tag.parse(name))
+        except RegistryError:
+            return False
+        return any(rule.covers(target) for rule in self._tag_rules)
+
+    def _version(self, name: str) -> Version | None:
+        version = Version.parse(name)
+        if version is None or (version.suffix and not self.tags):
+            return None
+        return version if self.versions is None or self.versions.contains(version) else None
+
+    def select_repositories(self, names: Iterable[str]) -> list[Repository]:
+        """Return the repositories of a catalog that a pattern matches, and those that are named."""
+        rules = [PullRule.parse(each) for each in self.patterns]
+        listed = [_parse_repository(name) for name in names]
+        matching = [each for each in listed if each and any(r.matches_repository(Tags(each)) for r in rules)]
+        return sorted({*self._named(), *matching}, key=str)
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of repositories, for which the upstream's catalog is needed."""
+        return [each for each in self.repositories if set(each) & set("*?")]
+
+    def _named(self) -> list[Repository]:
+        named = [Repository.parse(each) for each in self.repositories if each not in self.patterns]
+        if self.registry != _HUB:
+            return named
+        return [each if "/" in each.name else Repository(f"library/{each}") for each in named]
+
+
+def make_sync_rules(settings: Settings) -> list[SyncRule]:
+    """Return the rules in their order; those of offline upstreams are left out."""
+    return [
+        _make_rule(each, settings)
+        for each in settings.sync
+        if not settings.is_offline(settings.upstreams[each.upstream])
+    ]
+
+
+def check_sync_has_cache(settings: Settings) -> None:
+    """:raises ConfigurationError: when there are rules, but no cache to pull into."""
+    if settings.sync and not has_cache(settings):
+        raise ConfigurationError("sync: needs a cache to pull into; set cache_size above 0")
+
+
+def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
+    return SyncRule(
+        sha256(rule.model_dump_json().encode()).hexdigest()[:16],
+        _describe(rule),
+        rule.upstream,
+        registry_names(settings.upstreams[rule.upstream])[0],
+        rule.repositories,
+        rule.tags,
+        None if rule.semver is None else VersionRange.parse(rule.semver),
+        rule.newest,
+        rule.platforms,
+        rule.referrers,
+        rule.every,
+        rule.jitter,
+    )
+
+
+def _describe(rule: SyncSettings) -> str:
+    tags = [*rule.tags, *([rule.semver] if rule.semver else [])]
+    newest = [f"newest {rule.newest}"] if rule.newest else []
+    which = ", ".join([*tags, *newest]) or "all tags"
+    return f"{rule.upstream}: {' '.join(rule.repositories)} ({which}), every {format_duration(rule.every)}"
+
+
+def _parse_repository(name: str) -> Repository | None:
+    try:
+        return Repository.parse(name)
+    except RegistryError:
+        return None
+
+
+async def find_images(registry: IRegistry, rule: SyncRule) -> list[Pin]:
+    """Return the images that match a rule now, as pins with the platforms that it wants.
+
+    :param registry: the registry of a mirror's own host.
+    :raises RegistryError: when a list cannot be read.
+    """
+    catalog: Sequence[str] = ()
+    if rule.patterns:
+        request = RegistryRequest(Catalog(), namespace=rule.registry)
+        catalog = await _read_list(registry, request, "repositories")
+    found = []
+    for repository in rule.select_repositories(catalog):
+        place = Repository(f"{rule.registry}/{repository}")
+        names = await _read_list(registry, RegistryRequest(Tags(place)), "tags")
+        found += [Pin(place, tag, rule.platforms) for tag in rule.select_tags(repository, names)]
+    return found
+
+
+async def _read_list(registry: IRegistry, request: RegistryRequest, key: str) -> list[str]:
+    """Return the names on all pages of a list."""
+    names: dict[str, None] = {}
+    for _ in range(MAX_PAGES):
+        answer = await registry.fetch(request)
+        page = _parse_names(await collect(answer.body, LIST_LIMIT), key)
+        if page is None:
+            raise Unreadable(f"the upstream's list of {key} cannot be read")
+        is_new = any(name not in names for name in page)
+        names.update(dict.fromkeys(page))
+        if answer.next_page is None or not is_new:
+            break
+        following = tuple(pair for pair in answer.next_page if pair[0] != "ns")
+        request = evolve(request, query=following)
+    return list(names)
+
+
+def _parse_names(data: bytes, key: str) -> list[str] | None:
+    try:
+        names = json.loads(data)[key] or []
+    except (ValueError, KeyError, TypeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -1,0 +1,210 @@
+"""``dockmirror sync``: the rules that keep images in sync, and what they would do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import evolve, frozen
+from zope.interface import implementer
+
+from ..app.sync_rules import SyncRule, find_images, make_sync_rules
+from ..config.notation import format_size
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..interfaces import Answer, IRegistry
+from ..oci.credentials import Credentials
+from ..oci.errors import RegistryError
+from ..oci.request import RegistryRequest
+from ..store import sync_states
+from ..store.pins import Pin
+from ..store.sync_states import SyncState
+from .arguments import json_option
+from .command_context import Context, open_for_change, open_store, run_with_reactor
+from .output import format_age, print_json, print_note, print_table
+
+
+@click.command("sync", short_help="List the rules that keep images in sync, or run them.")
+@json_option
+@click.option("--dry-run", is_flag=True, help="Say what would be pulled and unpinned now.")
+@click.option("--now", is_flag=True, help="Have the running mirror run all rules at once.")
+@click.option("--user", help="With --dry-run, log in to the mirror with this username.")
+@click.option(
+    "--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the password of --user.",
+)  # fmt: skip
+@click.pass_obj
+def sync(
+    context: Context, as_json: bool, dry_run: bool, now: bool, user: str | None, password_file: Path | None
+) -> None:
+    """List the rules of [[sync]], and what each did last.
+
+    --dry-run asks the running mirror for the tags of each rule, and pulls nothing.  --now returns at once:
+    the mirror begins within ten seconds.
+
+    Exit status: 0; 1 when there is no cache, or with --dry-run when a list cannot be read.
+    """
+    if dry_run and now:
+        raise click.UsageError("--dry-run and --now exclude each other")
+    if (user is None) != (password_file is None):
+        raise click.UsageError("--user and --password-file have to be given together")
+    settings = context.settings
+    rules = make_sync_rules(settings)
+    if now:
+        _, root = open_for_change(context)
+        sync_states.request_sync(root, time.time())
+        print_note(
+            f"a running mirror begins with {len(rules)} rules within ten seconds; see 'dockmirror sync'"
+        )
+        return
+    credentials = None
+    if user is not None and password_file is not None:
+        credentials = Credentials.basic(user, password_file.read_text().rstrip("\n"))
+    mirror = _find_mirror(settings) if dry_run else None
+    root = open_store(settings)
+    states = sync_states.read_states(root)
+    if mirror is not None:
+        _print_plans(run_with_reactor(partial(_plan_all, mirror, credentials, rules, root)), as_json)
+    elif as_json:
+        print_json([_state_of(rule, states).fields() for rule in rules])
+    elif rules:
+        columns = ("rule", "outcome", "images", "pinned", "fetched", "last", "message")
+        print_table(columns, [_row(_state_of(rule, states)) for rule in rules], right=columns[2:6])
+    else:
+        print_note("the settings have no [[sync]] rules for upstreams that are asked")
+
+
+def _state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
+    return states.get(rule.key) or SyncState(rule.key, rule.name)
+
+
+def _row(state: SyncState) -> Sequence[str]:
+    """Return the cells of a rule's row in the table."""
+    return (
+        state.name,
+        state.outcome,
+        f"{state.synced} of {state.matched}",
+        str(len(state.pins)),
+        format_size(state.bytes),
+        format_age(time.time() - state.started) if state.started else "not yet",
+        state.message,
+    )
+
+
+def _find_mirror(settings: Settings) -> UpstreamSettings:
+    from .running_mirror import local_mirror
+
+    try:
+        return local_mirror(settings)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@frozen
+class SyncPlan:
+    """The outcome of a dry run of one rule.
+
+    :ivar pull: the images that match and that the rule has not pinned yet; ``keep``, those that it has.
+    :ivar unpin: the images that no rule wants any longer.
+    :ivar error: says why the tags cannot be listed; then the pins stay.
+    """
+
+    rule: str
+    pull: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    unpin: Sequence[str] = ()
+    error: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the plan as JSON has it."""
+        return {
+            "rule": self.rule,
+            "pull": list(self.pull),
+            "keep": list(self.keep),
+            "unpin": list(self.unpin),
+            "error": self.error,
+        }
+
+
+async def _plan_all(
+    mirror: UpstreamSettings,
+    credentials: Credentials | None,
+    rules: Sequence[SyncRule],
+    root: Path,
+    reactor: Any,
+) -> list[SyncPlan]:
+    from ..app.upstream_stack import make_agent
+    from ..upstream.checked_endpoint import threaded_resolver
+    from .running_mirror import connect_to_mirror
+
+    agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    registry = NamespaceQuery(connect_to_mirror(mirror, agent, reactor, credentials))
+    return await plan_rules(registry, rules, sync_states.read_states(root))
+
+
+async def plan_rules(
+    registry: IRegistry, rules: Sequence[SyncRule], states: Mapping[str, SyncState]
+) -> list[SyncPlan]:
+    """Return the plans of all rules, and of removed rules whose pins no other rule wants.
+
+    :param registry: the registry of a mirror's own host.
+    """
+    wanted: dict[str, list[Pin]] = {}
+    errors: dict[str, str] = {}
+    for rule in rules:
+        try:
+            wanted[rule.key] = await find_images(registry, rule)
+        except RegistryError as error:
+            errors[rule.key] = error.summary
+            wanted[rule.key] = list(_state_of(rule, states).pins)
+    after = [SyncState(key, "", pins=tuple(images)) for key, images in wanted.items()]
+    plans = []
+    removed = [state for key, state in states.items() if key not in wanted]
+    for state in [*(_state_of(rule, states) for rule in rules), *removed]:
+        if state.key in errors:
+            plans.append(SyncPlan(state.name, error=errors[state.key]))
+            continue
+        names = [str(each) for each in wanted.get(state.key, ())]
+        pinned = {str(each) for each in state.pins}
+        others = [each for each in after if each.key != state.key]
+        unpins = sync_states.plan_unpins(state, names, others)
+        plans.append(
+            SyncPlan(
+                state.name,
+                [each for each in names if each not in pinned],
+                [each for each in names if each in pinned],
+                [str(each) for each in unpins],
+            )
+        )
+    return plans
+
+
+def _print_plans(plans: Sequence[SyncPlan], as_json: bool) -> None:
+    if as_json:
+        print_json([each.fields() for each in plans])
+    for plan in () if as_json else plans:
+        click.echo(plan.rule)
+        for verb in ("pull", "keep", "unpin"):
+            for image in getattr(plan, verb):
+                click.echo(f"  {verb} {image}")
+        if plan.error:
+            click.echo(f"  error: {plan.error}")
+    if any(each.error for each in plans):
+        raise SystemExit(1)
+
+
+@implementer(IRegistry)
+class NamespaceQuery:
+    """Asks a mirror over HTTP for the registry that a request names, by ``ns`` in the query."""
+
+    def __init__(self, registry: IRegistry) -> None:
+        self._registry = registry
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        if request.namespace is None:
+            return await self._registry.fetch(request)
+        query = (*request.query, ("ns", request.namespace))
+        return await self._registry.fetch(evolve(request, query=query, namespace=None))

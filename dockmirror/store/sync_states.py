@@ -1,0 +1,145 @@
+"""The states of rules that keep images in sync, a file for each, and their pins; calls with a root block."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import asdict, evolve, fields, frozen
+
+from ..system.timestamps import format_timestamp
+from . import files, layout
+from .pins import Pin
+
+Outcome = Literal["waiting", "running", "done", "failed", "paused", "elsewhere"]
+
+
+@frozen
+class SyncState:
+    """The state of a rule, as its last run left it.
+
+    :ivar key: identifies the rule; a rule that is changed is another one.
+    :ivar name: describes the rule.
+    :ivar message: says why the run failed, or paused.
+    :ivar started: when the last run began, ``ended`` when it ended, and ``next_run`` when the next one is
+        due, in seconds since the epoch.
+    :ivar turn: the last turn that this machine had among those that share a bucket.
+    :ivar has_listed: True once the tags were listed.
+    :ivar matched: of the last run, the images that match; ``synced`` and ``failed``, the number of those that
+        were pulled and that could not be; ``fetched`` and ``bytes``, the blobs that the mirror did not have.
+    :ivar pins: the images that are pinned for the rule, with the platforms that it wants.
+    """
+
+    key: str
+    name: str
+    outcome: Outcome = "waiting"
+    message: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+    next_run: float = 0.0
+    turn: str = ""
+    has_listed: bool = False
+    matched: int = 0
+    synced: int = 0
+    failed: int = 0
+    fetched: int = 0
+    bytes: int = 0
+    pins: tuple[Pin, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """Return the state as JSON has it."""
+        times = {
+            name: format_timestamp(getattr(self, name)) if getattr(self, name) else None
+            for name in ("started", "ended", "next_run")
+        }
+        counts = {name: getattr(self, name) for name in ("matched", "synced", "failed", "fetched", "bytes")}
+        return {
+            "rule": self.name,
+            "outcome": self.outcome,
+            "message": self.message or None,
+            **times,
+            **counts,
+            "pinned": sorted(map(str, self.pins)),
+        }
+
+
+def write_state(root: Path, state: SyncState, now: float) -> None:
+    """:raises OSError: when it cannot be written."""
+    values = {**asdict(state, recurse=False), "pins": [json.loads(bytes(each)) for each in state.pins]}
+    files.replace_file(
+        root / layout.sync_state(state.key), json.dumps(values).encode(), root / layout.TEMPORARY, now
+    )
+
+
+def read_states(root: Path) -> dict[str, SyncState]:
+    """Return the states of all rules that have run, by their keys; malformed ones are left out."""
+    names: list[str] = []
+    with suppress(FileNotFoundError):
+        names = sorted(os.listdir(root / layout.SYNC))
+    found = (files.read_small_file(root / layout.SYNC / name) for name in names)
+    states = [_parse(each.data) for each in found if each]
+    return {each.key: each for each in states if each}
+
+
+def delete_state(root: Path, key: str) -> None:
+    files.remove(root / layout.sync_state(key))
+
+
+def request_sync(root: Path, now: float) -> None:
+    """Have a running mirror run all rules, which it begins within seconds.
+
+    :raises OSError: when the request cannot be written.
+    """
+    files.replace_file(root / layout.SYNC_REQUEST, b"", root / layout.TEMPORARY, now)
+
+
+def is_requested(root: Path) -> bool:
+    return (root / layout.SYNC_REQUEST).exists()
+
+
+def end_request(root: Path) -> bool:
+    """Remove the request; return whether there was one."""
+    return files.remove(root / layout.SYNC_REQUEST)
+
+
+def lock_sync(root: Path) -> int | None:
+    """Lock running until the returned file is closed; None if another process has the lock."""
+    return files.lock(root / layout.SYNC_LOCK)
+
+
+def is_pinned_by_rule(name: str, states: Iterable[SyncState]) -> bool:
+    """Return whether a rule has pinned an image, rather than an operator."""
+    return any(str(pin) == name for state in states for pin in state.pins)
+
+
+def merge_platforms(pin: Pin, others: Iterable[SyncState]) -> Pin:
+    """Return the pin for the platforms that it and the other rules want of its image, together."""
+    wanted = [
+        pin.platforms, *(each.platforms for state in others for each in state.pins if str(each) == str(pin))
+    ]  # fmt: skip
+    if not all(wanted):
+        return evolve(pin, platforms=())
+    return evolve(pin, platforms=tuple(dict.fromkeys(each for some in wanted for each in some)))
+
+
+def plan_unpins(state: SyncState, wanted: Collection[str], others: Iterable[SyncState]) -> list[Pin]:
+    """Return the pins of a rule that neither it nor another rule wants any longer.
+
+    :param wanted: the images that match the rule, as pins are written.
+    """
+    kept = {str(pin) for other in others for pin in other.pins}.union(wanted)
+    return [pin for pin in state.pins if str(pin) not in kept]
+
+
+def _parse(data: bytes) -> SyncState | None:
+    try:
+        values = json.loads(data)
+        pins = [Pin.parse(json.dumps(each).encode()) for each in values["pins"]]
+        known = {each.name: values[each.name] for each in fields(SyncState)}
+        return SyncState(**{**known, "pins": tuple(pin for pin in pins if pin)})
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,215 @@
+"""The rules that keep images in sync, and the images that match them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+from zope.interface import implementer
+
+from dockmirror.app.sync_rules import SyncRule, check_sync_has_cache, find_images, make_sync_rules
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError, Settings
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.errors import NameUnknown, Unreadable
+from dockmirror.oci.manifest import Platform
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.versions import VersionRange
+
+from ..answering import now
+
+NGINX = Repository("library/nginx")
+TAGS = [
+    "latest", "1", "1.9", "1.9.1", "1.9.1-alpine", "1.10.0", "1.10.0-alpine", "1.10.1-rc.1", "2.0.0", "v0.9.9"
+]  # fmt: skip
+
+
+def rule(**fields: Any) -> SyncRule:
+    """A rule of Docker Hub's images, of nginx's if nothing else is given."""
+    defaults = {"key": "k", "name": "n", "upstream": "docker", "registry": "docker.io"}
+    return SyncRule(**{**defaults, "repositories": ("library/nginx",), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, sorted(TAGS)),
+        ({"tags": ("1.9*", "latest")}, ["1.9", "1.9.1", "1.9.1-alpine", "latest"]),
+        ({"tags": ("?",)}, ["1"]),
+        ({"tags": ("nothing",)}, []),
+        ({"versions": VersionRange.parse(">=1 <2")}, ["1.10.0", "1.9.1"]),
+        ({"versions": VersionRange.parse(">=1 <2"), "newest": 1}, ["1.10.0"]),
+        (
+            {"versions": VersionRange.parse(">=1 <2"), "tags": ("*-alpine",)},
+            ["1.10.0-alpine", "1.9.1-alpine"],
+        ),
+        ({"newest": 3}, ["2.0.0", "1.10.0", "1.9.1"]),
+        ({"newest": 1, "tags": ("*-alpine",)}, ["1.10.0-alpine"]),
+        ({"newest": 2, "tags": ("1.10*",)}, ["1.10.1-rc.1", "1.10.0"]),
+        ({"newest": 100, "tags": ("latest",)}, []),
+    ],
+)
+def test_tags_are_selected(fields: Mapping[str, Any], expected: Sequence[str]) -> None:
+    assert list(map(str, rule(**fields).select_tags(NGINX, TAGS))) == expected
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9.v-]{1,8}", fullmatch=True)), st.integers(1, 5))
+def test_the_newest_do_not_depend_on_the_order_of_the_list(names: list[str], newest: int) -> None:
+    """They are tags of the list, no more than wanted; what is older than them comes later."""
+    found = rule(newest=newest, tags=("*",)).select_tags(NGINX, names)
+    assert found == rule(newest=newest, tags=("*",)).select_tags(NGINX, reversed(names))
+    assert len(found) <= newest
+    assert set(map(str, found)) <= set(names)
+    assert found == rule(newest=len(names) + 1, tags=("*",)).select_tags(NGINX, names)[:newest]
+
+
+def test_names_that_are_no_tags_are_left_out() -> None:
+    assert rule().select_tags(NGINX, ["-1", "a b", "", "ok"]) == [Tag("ok")]
+
+
+@implementer(IRegistry)
+@define
+class Lists:
+    """The own host of a mirror whose registries answer lists, each in pages.
+
+    :ivar pages: the pages by the path, then the names on each.
+    """
+
+    pages: Mapping[str, Sequence[Any]]
+    asked: list[str] = field(factory=list)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        path = f"{request.namespace or ''}{request.target}"
+        self.asked.append(path)
+        if path not in self.pages:
+            raise NameUnknown
+        page = int(dict(request.query).get("last", "0"))
+        data = json.dumps(self.pages[path][page]).encode()
+        more = page + 1 < len(self.pages[path])
+        following = (("last", str(page + 1)), ("ns", "docker.io")) if more else None
+        return Answer(BytesBody(data, Descriptor(None, None, len(data))), next_page=following)
+
+
+def tags(*names: str) -> Mapping[str, Any]:
+    return {"name": "any", "tags": list(names)}
+
+
+def test_named_repositories_need_no_catalog() -> None:
+    """All pages of the tags are read; Docker Hub's short names are completed."""
+    lists = Lists({"/v2/docker.io/library/nginx/tags/list": [tags("1"), tags("2"), tags("3")]})
+    amd = Platform("linux", "amd64")
+    found = now(find_images(lists, rule(repositories=("nginx",), platforms=(amd,))))
+    assert [str(each) for each in found] == [f"docker.io/library/nginx:{n}" for n in (1, 2, 3)]
+    assert {each.platforms for each in found} == {(amd,)}
+
+
+def test_patterns_are_matched_with_the_catalog() -> None:
+    """A repository that is named, too, is not listed twice."""
+    lists = Lists(
+        {
+            "reg.test/v2/_catalog": [
+                {"repositories": ["team/a", "team/b/c"]}, {"repositories": ["team/d", "BAD"]}
+            ],
+            **{f"/v2/reg.test/team/{name}/tags/list": [tags("1")] for name in "ad"},
+        }
+    )  # fmt: skip
+    found = now(find_images(lists, rule(registry="reg.test", repositories=("team/*", "team/a"))))
+    assert [str(each) for each in found] == ["reg.test/team/a:1", "reg.test/team/d:1"]
+
+
+def test_a_repository_without_tags_matches_nothing() -> None:
+    lists = Lists({"/v2/docker.io/library/nginx/tags/list": [{"name": "any", "tags": None}]})
+    assert now(find_images(lists, rule())) == []
+
+
+def test_a_page_that_repeats_itself_ends_the_list() -> None:
+    lists = Lists({"/v2/docker.io/library/nginx/tags/list": [tags("1")] * 100})
+    assert len(now(find_images(lists, rule()))) == 1
+    assert len(lists.asked) == 2
+
+
+@pytest.mark.parametrize("page", [[], {"name": "any"}, {"tags": "1"}, {"tags": [1]}])
+def test_a_list_that_is_none_is_an_error(page: object) -> None:
+    lists = Lists({"/v2/docker.io/library/nginx/tags/list": [page]})
+    with pytest.raises(Unreadable, match="cannot be read"):
+        now(find_images(lists, rule()))
+
+
+def settings(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "dockmirror.toml"
+    path.write_text(text)
+    return load({"config": str(path)}, {"CACHE_DIRECTORY": "/cache", "STATE_DIRECTORY": "/state"})
+
+
+FULL = """
+[[sync]]
+upstream = "docker"
+repositories = ["nginx", "bitnami/*"]
+tags = "1.*"
+semver = ">=1.25"
+newest = 3
+platforms = "linux/amd64"
+referrers = false
+every = "12h"
+jitter = "50%"
+"""
+
+
+def test_rules_are_made_from_the_settings(tmp_path: Path) -> None:
+    [made] = make_sync_rules(settings(tmp_path, FULL))
+    assert made == SyncRule(
+        made.key, "docker: nginx bitnami/* (1.*, >=1.25, newest 3), every 12h", "docker", "docker.io",
+        ("nginx", "bitnami/*"), ("1.*",), VersionRange.parse(">=1.25"), 3, (Platform("linux", "amd64"),),
+        False, 43200.0, 0.5,
+    )  # fmt: skip
+    assert (made.delay(0.0), made.delay(1.0)) == (43200.0, 64800.0)
+
+
+def test_a_changed_rule_is_another_one(tmp_path: Path) -> None:
+    [one], [same], [other] = (
+        make_sync_rules(settings(tmp_path, text)) for text in (FULL, FULL, FULL.replace("12h", "6h"))
+    )
+    assert one.key == same.key != other.key
+
+
+def test_offline_upstreams_have_no_rules(tmp_path: Path) -> None:
+    assert make_sync_rules(settings(tmp_path, f"offline = true\n{FULL}")) == []
+    assert make_sync_rules(settings(tmp_path, f"{FULL}\n[upstreams.docker]\noffline = true")) == []
+
+
+def test_rules_need_a_cache(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="sync: needs a cache"):
+        check_sync_has_cache(settings(tmp_path, f"cache_size = 0\n{FULL}"))
+    check_sync_has_cache(settings(tmp_path, FULL))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('upstream = "dokcer"', "'dokcer'; is 'docker' meant"),
+        ("repositories = []", "repositories"),
+        ('repositories = ["Nginx"]', 'expected a repository such as "library/nginx"'),
+        ('repositories = ["a//b*"]', "expected a repository such as"),
+        ('tags = ["a:b"]', "expected a pattern of tags"),
+        ('semver = "^1.2"', "expected comparators"),
+        ("newest = 0", "newest"),
+        ('every = "10s"', "expected a duration of at least 1m"),
+        ('evry = "6h"', "every"),
+    ],
+)
+def test_invalid_rules_are_explained(tmp_path: Path, line: str, message: str) -> None:
+    fields = {"upstream": '"docker"', "repositories": '["nginx"]'}
+    key, _, value = line.partition(" = ")
+    rows = "\n".join(f"{name} = {text}" for name, text in {**fields, key: value}.items())
+    with pytest.raises(ConfigurationError, match="sync") as raised:
+        settings(tmp_path, f"[[sync]]\n{rows}\n")
+    assert message in str(raised.value)

@@ -1,0 +1,358 @@
+"""Rules that are run on a schedule, and their pins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from dockmirror.app.sync_rules import SyncRule
+from dockmirror.app.sync_runner import (
+    POLL,
+    QUOTA_PAUSE,
+    RETRY,
+    SyncContext,
+    SyncRunner,
+    SyncTurns,
+    is_quota_low,
+)
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
+from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Manifest, RegistryRequest, Tags
+from dockmirror.pull import HELD_PAUSES
+from dockmirror.status.status_values import Quota
+from dockmirror.store import pins, sync_states
+from dockmirror.store.pins import Pin
+from dockmirror.store.sync_states import SyncState
+
+from ..answering import now
+from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, Shelf
+from ..store.bucket.machines import BucketThreads, bucket
+from ..store.threads import inline
+
+EPOCH = 1_700_000_000.0
+EVERY = 6 * 3600.0
+RULE = SyncRule(
+    "k", "docker: library/nginx", "docker", "docker.io", ("library/nginx",), ("1.*",), every=EVERY
+)
+
+
+@implementer(IRegistry)
+@define
+class Library:
+    """A mirror's own host: a shelf of images with a list of tags.
+
+    :ivar tags: the images, by their tags; other tags are listed, and not found.
+    :ivar refusal: the error with which the list of tags is refused, if there is one.
+    :ivar limited: the tags whose manifests are refused because of a rate limit.
+    :ivar quota: the rate limit that the upstream has told last.
+    """
+
+    tags: dict[str, bytes]
+    shelf: Shelf = field(factory=Shelf)
+    refusal: RegistryError | None = None
+    limited: set[str] = field(factory=set)
+    quota: Quota | None = None
+    next_quota: Quota | None = None
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        target = request.target
+        if isinstance(target, Tags):
+            if self.refusal is not None:
+                raise self.refusal
+            data = json.dumps({"tags": list(self.tags)}).encode()
+            return Answer(BytesBody(data, Descriptor(None, None, len(data))))
+        if isinstance(target, Manifest) and isinstance(target.reference, Tag):
+            self.quota = self.next_quota or self.quota
+            if target.reference.name in self.limited:
+                raise TooManyRequests("rate limit exceeded")
+            for name, data in self.tags.items():
+                if data:
+                    self.shelf.put(data, Tag(name))
+        return await self.shelf.fetch(request)
+
+
+class Site:
+    """A process that keeps images in sync."""
+
+    def __init__(
+        self, root: Path, library: Library, *rules: SyncRule, clock: Clock, turns: Any = None
+    ) -> None:
+        self.root, self.clock, self.library = root, clock, library
+        self.rules: Sequence[SyncRule] = rules
+        context = SyncContext(
+            lambda: self.rules,
+            lambda: library,
+            lambda _: library.quota,
+            turns or SyncTurns(None).claim,
+            lambda: 0.5,
+        )
+        self.service = SyncRunner(root, clock, inline, context)
+        self.service.startService()
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Let time pass, and then a check with everything that it begins."""
+        self.clock.advance(seconds)
+        self.clock.pump([POLL, *HELD_PAUSES])
+
+    @property
+    def pinned(self) -> set[str]:
+        return {str(pin.reference) for pin, _ in pins.iter_pins(self.root)}
+
+    def state(self, key: str = "k") -> SyncState:
+        return sync_states.read_states(self.root)[key]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands long after the epoch."""
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+def images(*tags: str) -> dict[str, bytes]:
+    return dict.fromkeys(tags, FOR_AMD)
+
+
+def test_images_are_pulled_and_pinned_while_they_match(tmp_path: Path, clock: Clock) -> None:
+    """A new tag is pulled at the next run, and one that is gone is unpinned."""
+    library = Library(images("1.1", "1.2", "2.0"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert site.pinned == {"1.1", "1.2"}
+    assert library.shelf.fetched() == sorted(["amd", "base", "a"])
+    state = site.state()
+    assert (state.outcome, state.matched, state.synced, state.failed, state.fetched) == ("done", 2, 2, 0, 3)
+    assert {refreshed > EPOCH for _, refreshed in pins.iter_pins(tmp_path)} == {True}
+
+    library.tags = images("1.2", "1.3")
+    site.poll(EVERY - 100)
+    assert site.pinned == {"1.1", "1.2"}
+    site.poll(EVERY * 0.1)
+    assert site.pinned == {"1.2", "1.3"}
+    assert {str(each.reference) for each in site.state().pins} == {"1.2", "1.3"}
+
+
+def test_the_next_run_is_after_the_interval_and_a_random_part(tmp_path: Path, clock: Clock) -> None:
+    site = Site(tmp_path, Library(images("1.1")), RULE, clock=clock)
+    site.poll()
+    state = site.state()
+    assert state.next_run - state.ended == EVERY * 1.05
+
+
+def test_an_operators_pin_stays(tmp_path: Path, clock: Clock) -> None:
+    """Neither its platforms are changed, nor is it removed."""
+    own = Pin(PLACE, Tag("1.1"), (AMD,))
+    pins.add_pin(tmp_path, own)
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    library.tags = {}
+    site.poll(EVERY * 1.1)
+    assert [pin for pin, _ in pins.iter_pins(tmp_path)] == [own]
+    assert site.state().pins == ()
+
+
+def test_a_removed_rule_unpins_its_images(tmp_path: Path, clock: Clock) -> None:
+    """A changed rule, which is another one, takes over those that it wants."""
+    library = Library(images("1.1", "1.2"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    site.rules = [evolve(RULE, key="other", tags=("1.2",))]
+    library.refusal = Unreachable("down")
+    site.poll()
+    assert site.pinned == {"1.1", "1.2"}
+    library.refusal = None
+    site.poll(RETRY)
+    assert site.pinned == {"1.2"}
+    assert sync_states.read_states(tmp_path).keys() == {"other"}
+    site.rules = []
+    site.poll()
+    assert site.pinned == set()
+    assert sync_states.read_states(tmp_path) == {}
+
+
+def test_an_image_stays_pinned_while_one_of_two_rules_wants_it(tmp_path: Path, clock: Clock) -> None:
+    """It is pinned for the platforms of both."""
+    narrow = evolve(RULE, key="narrow", tags=("1.1",), platforms=(AMD,), referrers=False)
+    index = Library({"1.1": next(d for p, d in Shelf().contents.items() if p.endswith("/latest"))})
+    site = Site(tmp_path, index, narrow, evolve(RULE, referrers=False), clock=clock)
+    site.poll()
+    assert [pin.platforms for pin, _ in pins.iter_pins(tmp_path)] == [()]
+    site.rules = [narrow]
+    site.poll()
+    assert site.pinned == {"1.1"}
+
+
+def test_without_a_list_of_tags_everything_stays(tmp_path: Path, clock: Clock) -> None:
+    """The rule is tried again after a while."""
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    library.refusal, library.tags = Unreachable("the upstream is down"), images("1.2")
+    site.poll(EVERY * 1.1)
+    assert site.pinned == {"1.1"}
+    assert (site.state().outcome, site.state().message) == ("failed", "the upstream is down")
+    library.refusal = None
+    site.poll(RETRY)
+    assert site.pinned == {"1.2"}
+
+
+def test_an_image_that_cannot_be_pulled_is_reported(tmp_path: Path, clock: Clock) -> None:
+    """The others are pulled, and what no longer matches is unpinned."""
+    library = Library({"1.1": b"", "1.2": FOR_AMD})
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert site.pinned == {"1.2"}
+    state = site.state()
+    assert (state.outcome, state.synced, state.failed) == ("failed", 1, 1)
+    assert state.message.startswith("docker.io/library/nginx:1.1: ")
+    assert state.next_run - state.ended == EVERY * 1.05
+
+
+def test_a_run_pauses_before_the_rate_limit_is_used_up(tmp_path: Path, clock: Clock) -> None:
+    """It goes on an hour later, when the upstream tells by HEAD that there is room; nothing is unpinned."""
+    library = Library({"1.1": FOR_AMD, "1.2": FOR_ARM})
+    library.next_quota = Quota(EPOCH, 100, 20)
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert site.pinned == {"1.1"}
+    assert site.state().outcome == "paused"
+    assert "left to clients" in site.state().message
+    asked = len(library.shelf.asked)
+    site.poll(QUOTA_PAUSE)
+    assert library.shelf.asked[asked:] == ["HEAD /v2/docker.io/library/nginx/manifests/1.1"]
+    library.next_quota = Quota(EPOCH, 100, 99)
+    site.poll(QUOTA_PAUSE)
+    assert site.pinned == {"1.1", "1.2"}
+    assert site.state().outcome == "done"
+
+
+def test_a_run_pauses_when_the_rate_limit_is_used_up(tmp_path: Path, clock: Clock) -> None:
+    library = Library(images("1.1", "1.2", "1.3"))
+    library.limited = {"1.2"}
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert (site.pinned, site.state().outcome) == ({"1.1"}, "paused")
+    assert site.state().message == "rate limit exceeded"
+    library.limited = set()
+    site.poll(QUOTA_PAUSE)
+    assert (site.pinned, site.state().outcome) == ({"1.1", "1.2", "1.3"}, "done")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        (None, False),
+        (Quota(0.0), False),
+        (Quota(0.0, 100, 21), False),
+        (Quota(0.0, 100, 20), True),
+        (Quota(0.0, None, 1), False),
+        (Quota(0.0, None, 0), True),
+    ],
+)
+def test_a_fifth_of_the_rate_limit_is_left_to_clients(quota: Quota | None, expected: bool) -> None:
+    assert is_quota_low(quota) is expected
+
+
+def test_an_operator_has_the_rules_run_at_once(tmp_path: Path, clock: Clock) -> None:
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    library.tags = images("1.2")
+    sync_states.request_sync(tmp_path, clock.seconds())
+    site.poll()
+    assert site.pinned == {"1.2"}
+    assert not sync_states.is_requested(tmp_path)
+
+
+def test_an_interrupted_run_begins_again(tmp_path: Path, clock: Clock) -> None:
+    site = Site(tmp_path, Library(images("1.1")), RULE, clock=clock)
+    site.service.stopService()
+    state = SyncState("k", "n", "running", started=EPOCH, next_run=EPOCH + 10 * EVERY)
+    sync_states.write_state(tmp_path, state, EPOCH)
+    site = Site(tmp_path, site.library, RULE, clock=clock)
+    site.poll()
+    assert site.state().outcome == "done"
+
+
+def test_one_of_the_processes_runs_a_rule(tmp_path: Path, clock: Clock) -> None:
+    sites = [Site(tmp_path, Library(images("1.1")), RULE, clock=clock) for _ in range(2)]
+    held = sync_states.lock_sync(tmp_path)
+    assert held is not None
+    sites[0].poll()
+    assert [site.library.shelf.asked for site in sites] == [[], []]
+    os.close(held)
+    sites[0].poll()
+    assert sorted(bool(site.library.shelf.asked) for site in sites) == [False, True]
+
+
+def test_one_mirror_of_a_bucket_runs_a_rule(tmp_path: Path, clock: Clock) -> None:
+    """The other one looks again at its next turn; an operator's request is met without a turn."""
+    store, threads = MemoryStore(), BucketThreads()
+    clock.advance(EVERY - EPOCH % EVERY)
+    one, other = (
+        Site(
+            tmp_path / name, Library(images("1.1")), RULE, clock=clock,
+            turns=SyncTurns(bucket(clock, store, threads)).claim,
+        )
+        for name in ("one", "other")
+    )  # fmt: skip
+    one.poll()
+    assert (one.state().outcome, other.state().outcome) == ("done", "elsewhere")
+    assert (one.pinned, other.pinned) == ({"1.1"}, set())
+    sync_states.request_sync(other.root, clock.seconds())
+    other.poll()
+    assert other.pinned == {"1.1"}
+    one.service.stopService()
+    other.poll(EVERY * 1.1)
+    assert other.state().outcome == "done"
+
+
+def test_turns_are_for_one_rule_each() -> None:
+    clock, store, threads = Clock(), MemoryStore(), BucketThreads()
+    one, other = (SyncTurns(bucket(clock, store, threads)) for _ in range(2))
+    assert now(one.claim("a", 1))
+    assert not now(other.claim("a", 1))
+    assert now(other.claim("b", 1))
+    assert now(other.claim("a", 2))
+    assert not now(one.claim("b", 1))
+    assert not now(one.claim("a", 2))
+
+
+def test_while_the_bucket_fails_no_rule_is_run(tmp_path: Path, clock: Clock) -> None:
+    threads = BucketThreads()
+    threads.down = True
+    turns = SyncTurns(bucket(clock, MemoryStore(), threads)).claim
+    site = Site(tmp_path, Library(images("1.1")), RULE, clock=clock, turns=turns)
+    site.poll()
+    assert (site.state().outcome, site.library.shelf.asked) == ("failed", [])
+    threads.down = False
+    site.poll(RETRY)
+    assert site.state().outcome == "done"
+
+
+def test_without_rules_an_idle_process_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
+    calls: list[object] = []
+
+    async def in_thread(call: Any, /) -> Any:
+        calls.append(call)
+        return call()
+
+    library = Library({})
+    context = SyncContext(lambda: (), lambda: library, lambda _: None, SyncTurns(None).claim, lambda: 0.0)
+    SyncRunner(tmp_path, clock, in_thread, context).startService()
+    clock.pump([POLL] * 10)
+    assert len(calls) == 1
