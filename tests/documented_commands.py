@@ -63,6 +63,7 @@ RUN = {
     r"\S*dockmirror( -c \S+)? check [a-z0-9./ ]+": "integration/test_check.py::test_for_people",
     r"dockmirror( -c \S+)? node (configure|remove).*": "integration/test_nodes.py",
     r"\S*dockmirror warm .*": "integration/test_warm.py::test_an_image",
+    r"dockmirror sync( --dry-run| --now)?": "integration/test_sync.py::test_images_follow_the_registry",
     r"dockmirror policy (test \S+|report)": "cli/test_policy_commands.py",
     r"dockmirror (pin|unpin|pins)\b.*": _PINS,
     r"\S*dockmirror( -c \S+)? config( --check)?": _CONFIG,

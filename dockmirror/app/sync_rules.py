@@ -39,6 +39,7 @@ class SyncRule:
     :ivar tags: patterns of tags; all of them if there are none.
     :ivar newest: how many of the newest versions are wanted; None for all.
     :ivar every: seconds from one run to the next, to which up to the share ``jitter`` is added.
+    :ivar is_offline: True while nothing is asked of the upstream; the rule is not run, and its pins stay.
     """
 
     key: str
@@ -53,6 +54,7 @@ class SyncRule:
     referrers: bool = True
     every: float = 6 * 3600.0
     jitter: float = 0.1
+    is_offline: bool = False
     _tag_rules: tuple[PullRule, ...] = field(init=False, eq=False, repr=False)
 
     @_tag_rules.default
@@ -109,12 +111,8 @@ class SyncRule:
 
 
 def make_sync_rules(settings: Settings) -> list[SyncRule]:
-    """Return the rules in their order; those of offline upstreams are left out."""
-    return [
-        _make_rule(each, settings)
-        for each in settings.sync
-        if not settings.is_offline(settings.upstreams[each.upstream])
-    ]
+    """Return the rules in their order."""
+    return [_make_rule(each, settings) for each in settings.sync]
 
 
 def check_sync_has_cache(settings: Settings) -> None:
@@ -137,6 +135,7 @@ def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
         rule.referrers,
         rule.every,
         rule.jitter,
+        settings.is_offline(settings.upstreams[rule.upstream]),
     )
 
 

@@ -136,7 +136,7 @@ class SyncRunner(PeriodicTask):
         states = sync_states.read_states(self._root)
         if sync_states.is_requested(self._root) or states.keys() - {each.key for each in rules}:
             return True
-        return any(self._is_due(states.get(rule.key)) for rule in rules)
+        return any(self._is_due(states.get(rule.key)) for rule in rules if not rule.is_offline)
 
     def _is_due(self, state: SyncState | None) -> bool:
         return state is None or state.outcome == "running" or state.next_run <= self._clock.seconds()
@@ -144,12 +144,12 @@ class SyncRunner(PeriodicTask):
     async def _run_all(self, rules: Sequence[SyncRule]) -> None:
         is_requested = await self._in_thread(partial(sync_states.end_request, self._root))
         self._states = await self._in_thread(partial(sync_states.read_states, self._root))
-        for rule in rules:
+        online = [rule for rule in rules if not rule.is_offline]
+        for rule in online:
             if is_requested or self._is_due(self._states.get(rule.key)):
                 await self._run_rule(rule, is_requested)
-        current = {rule.key for rule in rules}
-        if all(self._states[key].has_listed for key in current):
-            for key in self._states.keys() - current:
+        if all(self._states[rule.key].has_listed for rule in online):
+            for key in self._states.keys() - {rule.key for rule in rules}:
                 await self._unpin(key, ())
                 del self._states[key]
                 await self._in_thread(partial(sync_states.delete_state, self._root, key))

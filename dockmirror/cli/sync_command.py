@@ -74,7 +74,7 @@ def sync(
         columns = ("rule", "outcome", "images", "pinned", "fetched", "last", "message")
         print_table(columns, [_row(_state_of(rule, states)) for rule in rules], right=columns[2:6])
     else:
-        print_note("the settings have no [[sync]] rules for upstreams that are asked")
+        print_note("the settings have no [[sync]] rules")
 
 
 def _state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
@@ -155,6 +155,10 @@ async def plan_rules(
     wanted: dict[str, list[Pin]] = {}
     errors: dict[str, str] = {}
     for rule in rules:
+        if rule.is_offline:
+            errors[rule.key] = f"the upstream {rule.upstream} is offline"
+            wanted[rule.key] = list(_state_of(rule, states).pins)
+            continue
         try:
             wanted[rule.key] = await find_images(registry, rule)
         except RegistryError as error:

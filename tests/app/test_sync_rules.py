@@ -181,9 +181,11 @@ def test_a_changed_rule_is_another_one(tmp_path: Path) -> None:
     assert one.key == same.key != other.key
 
 
-def test_offline_upstreams_have_no_rules(tmp_path: Path) -> None:
-    assert make_sync_rules(settings(tmp_path, f"offline = true\n{FULL}")) == []
-    assert make_sync_rules(settings(tmp_path, f"{FULL}\n[upstreams.docker]\noffline = true")) == []
+def test_a_rule_of_an_offline_upstream_stays_the_same_rule(tmp_path: Path) -> None:
+    texts = (FULL, f"offline = true\n{FULL}", f"{FULL}\n[upstreams.docker]\noffline = true")
+    rules = [make_sync_rules(settings(tmp_path, text))[0] for text in texts]
+    assert [each.is_offline for each in rules] == [False, True, True]
+    assert len({each.key for each in rules}) == 1
 
 
 def test_rules_need_a_cache(tmp_path: Path) -> None:

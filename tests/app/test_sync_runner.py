@@ -196,6 +196,21 @@ def test_an_image_stays_pinned_while_one_of_two_rules_wants_it(tmp_path: Path, c
     assert site.pinned == {"1.1"}
 
 
+def test_an_offline_upstream_is_not_asked(tmp_path: Path, clock: Clock) -> None:
+    """Its images stay pinned, since they could not be pulled again."""
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    library.tags, site.rules = images("1.2"), [evolve(RULE, is_offline=True)]
+    library.shelf.asked.clear()
+    sync_states.request_sync(tmp_path, clock.seconds())
+    site.poll(EVERY * 1.1)
+    assert (site.pinned, library.shelf.asked) == ({"1.1"}, [])
+    site.rules = [RULE]
+    site.poll()
+    assert site.pinned == {"1.2"}
+
+
 def test_without_a_list_of_tags_everything_stays(tmp_path: Path, clock: Clock) -> None:
     """The rule is tried again after a while."""
     library = Library(images("1.1"))

@@ -88,16 +88,19 @@ class Listing:
 
 
 def test_a_plan_says_what_would_be_pulled_and_unpinned() -> None:
-    """Another rule that cannot list its tags keeps its pins, and a removed one loses them."""
+    """Another rule that cannot list its tags, or is offline, keeps its pins, and a removed one loses them."""
     down = evolve(RULE, key="down", name="down", registry="down.test")
     states = {
         "k": SyncState("k", "the rule", pins=(pin("0"), pin("1"), pin("kept"))),
         "down": SyncState("down", "down", pins=(pin("kept"),)),
         "gone": SyncState("gone", "gone", pins=(pin("2"), pin("old"))),
     }
-    assert now(plan_rules(Listing(), [RULE, down], states)) == [
+    assert now(
+        plan_rules(Listing(), [RULE, down, evolve(RULE, key="off", name="off", is_offline=True)], states)
+    ) == [
         SyncPlan("the rule", [f"{NAME}:2"], [f"{NAME}:1"], [f"{NAME}:0"]),
         SyncPlan("down", error="the registry is down"),
+        SyncPlan("off", error="the upstream docker is offline"),
         SyncPlan("gone", [], [], [f"{NAME}:old"]),
     ]
 
