@@ -230,7 +230,7 @@ def test_dangling_links(store: Stocked) -> None:
 
 
 def test_needed_images_are_not_evicted(store: Stocked) -> None:
-    """What a lock file lists stays, with its layers, however full the cache is; others are evicted."""
+    """An image of a lock file stays, with its layers, however full the cache is; others are evicted."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
     needed, other = store.image(layers[0], age=9 * HOUR), store.image(layers[1], age=8 * HOUR)
     sweep = Sweep(store.root, Budget(1), Retention(needed=lambda: [needed]))
