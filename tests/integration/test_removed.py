@@ -153,6 +153,7 @@ def test_pulled_again(
     succeeded(dockmirror(roomy.mirror, "export", f"{removed.name}:latest", "-o", str(archive)))
     with roomy.upstream_stopped():
         skopeo_pulls(skopeo_machine, f"{roomy.mirror.host('docker')}/{removed.name}:latest", removed.image)
+    roomy.wait_for_upstream()
 
 
 def test_evicted(chains: MakeChain) -> None:

@@ -46,6 +46,7 @@ def test_an_image(chain: Chain, skopeo_machine: Machine, tmp_path: Path) -> None
         wait_until(lambda: all(is_held(chain, "warmed", each) for each in (pushed, other)), "both are cached")
     with chain.upstream_stopped():
         skopeo_pulls(skopeo_machine, f"{chain.mirror.host()}/docker.io/library/warmed:latest", pushed)
+    chain.wait_for_upstream()
 
 
 def test_some_platforms(chain: Chain) -> None:

@@ -15,6 +15,7 @@ from .front import Front
 from .kept import leaks, wrong_blobs
 from .machine import Machine
 from .mirror import Mirror
+from .process import wait_until
 from .registry import Registry, token_registry
 from .tokens import Tokens
 
@@ -43,6 +44,13 @@ class Chain:
         finally:
             for part in (self.tokens, self.registry, self.blobs, self.front):
                 part.start()
+
+    def wait_for_upstream(self) -> None:
+        """Wait until the mirror asks its upstream again, which was stopped."""
+        client = self.mirror.client("docker")
+        wait_until(
+            lambda: client.manifest("library/absent", "latest").status < 500, "the mirror asks its upstream"
+        )
 
     def asked(self) -> list[object]:
         """All requests so far for the registry, its CDN and its token service."""
