@@ -85,13 +85,18 @@ class Problem:
 
 
 def has_value(values: Any, path: Sequence[str]) -> bool:
-    """Return whether nested tables have a value at this path."""
+    """Return whether nested tables, and lists of them, have a value at this path."""
     for key in path:
-        if not isinstance(values, dict):
+        if isinstance(values, list) and key.isdigit():
+            values = dict(enumerate(values)).get(int(key))
+            if values is None:
+                return False
+        elif not isinstance(values, dict):
             return True
-        if key not in values:
+        elif key in values:
+            values = values[key]
+        else:
             return False
-        values = values[key]
     return bool(path)
 
 

@@ -581,6 +581,15 @@ def test_problems_of_settings_that_are_valid_alone_are_reported_at_once_too(tmp_
     ]  # fmt: skip
 
 
+def test_a_problem_in_one_of_several_tables_has_its_line(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[[retention]]\nimages = "a/**"\nunused = "9d"\n\n[[retention]]\nimages = "b/**"\nunused = "soon"\n',
+    )
+    with pytest.raises(ConfigurationError, match=rf"^{path}:7: retention.1.unused: expected a duration"):
+        load({"config": path}, {})
+
+
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, 'domain = "a.example"\ngrace = \n')
     with pytest.raises(ConfigurationError, match=rf"^{path}:2: is not TOML: "):
