@@ -91,6 +91,7 @@ def test_a_history_that_is_off_or_broken_is_said_to_be(tmp_path: Path, endpoint:
 def test_a_malformed_network_is_refused(tmp_path: Path) -> None:
     history = KeptHistory(tmp_path)
     history.write()
+    history.close()
     endpoint = Endpoint(tmp_path, history.reader)
     refused = endpoint.get("/api/v1/history?client=10.0.0.0/33")
     assert (refused.status, refused.message) == (400, "10.0.0.0/33 is neither an address nor a network")
