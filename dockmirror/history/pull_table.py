@@ -20,7 +20,7 @@ _HEAD = Struct("<QQ")
 _CLIENT = Struct(_HEAD.format + "QQd" * _MEMBERS)
 _EMPTY = bytes(_CLIENT.size)
 _FIELDS = range(2, 2 + 3 * _MEMBERS, 3)
-"""Where the fields of each member begin."""
+"""The indices at which the fields of each member begin."""
 _CLIENT_SIZE = 8192 * _CLIENT.size
 _NAMED = Struct("<QB23s")
 """Key of a manifest and a content that it names, whether that is a layer, and its platform."""

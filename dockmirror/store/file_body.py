@@ -200,6 +200,13 @@ class CopyTransfer:
         return len(piece)
 
 
+def choose_transfer(producer: CoroutineProducer, consumer: IConsumer) -> ITransfer:
+    """Return the way to transfer a large body to the producer's consumer."""
+    if IFileConsumer.providedBy(consumer):
+        return SendfileTransfer(producer.send_file)
+    return CopyTransfer(producer.write)
+
+
 def _read(file: int, offset: int, length: int) -> int:
     """Read bytes into the page cache; return how many."""
     count = 0
@@ -240,9 +247,7 @@ class FileBody:
         """Deliver the body; small ones are written at once so that they share a packet with the head."""
         large = sum(map(_length, self._segments)) > PIECE
         producer = CoroutineProducer(consumer, self._clock, self._reader.close)
-        transfer: ITransfer = CopyTransfer(producer.write)
-        if large and IFileConsumer.providedBy(consumer):
-            transfer = SendfileTransfer(producer.send_file)
+        transfer = choose_transfer(producer, consumer) if large else CopyTransfer(producer.write)
         return producer.follow(self._deliver(producer, transfer, large))
 
     def discard(self) -> None:

@@ -223,6 +223,17 @@ def write_all(file: int, content: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
+def write_at(file: int, content: bytes, offset: int) -> None:
+    """Write at an offset.
+
+    :raises OSError: if that fails; a part may have been written.
+    """
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+
+
 _SECOND = 10**9
 _PRIME = 271_828_171
 

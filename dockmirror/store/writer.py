@@ -8,7 +8,7 @@ from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IProducer, IPushProducer, IReactorTime
 
 from ..oci.digest import Digest, Verifier
 from .file_body import FileReader
@@ -68,6 +68,35 @@ class BackgroundHasher:
                 raise OSError(f"a partial file has become shorter than {until} bytes")
             self._verifier.update(buffer[:count])
             self.hashed += count
+
+
+@define
+class BacklogLimit:
+    """Pauses the sender of a body while too much of it waits, until half of that is left.
+
+    :ivar limit: bytes.
+    """
+
+    limit: int
+    _producer: IPushProducer | None = field(default=None, init=False)
+    _is_paused: bool = field(default=False, init=False)
+
+    def register(self, producer: IProducer) -> None:
+        self._producer, self._is_paused = IPushProducer(producer), False
+
+    def unregister(self) -> None:
+        self._producer = None
+
+    def adjust(self, backlog: int) -> None:
+        """Pause or resume the sender, if there is one."""
+        if self._producer is None:
+            return
+        if not self._is_paused and backlog > self.limit:
+            self._is_paused = True
+            self._producer.pauseProducing()
+        elif self._is_paused and backlog <= self.limit // 2:
+            self._is_paused = False
+            self._producer.resumeProducing()
 
 
 @define(eq=False)

@@ -98,14 +98,28 @@ class FixedAddresses:
             return self.resolver.resolveHostName(
                 resolutionReceiver, hostName, portNumber, addressTypes, transportSemantics
             )
-        resolution = HostResolution(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-        for address in fixed:
-            family: Any = IPv6Address if ":" in address else IPv4Address
-            if addressTypes is None or family in addressTypes:
-                resolutionReceiver.addressResolved(family(transportSemantics, address, portNumber))
-        resolutionReceiver.resolutionComplete()
-        return resolution
+        families: Any = ((IPv6Address if ":" in address else IPv4Address, address) for address in fixed)
+        return _resolve_at_once(
+            resolutionReceiver,
+            hostName,
+            (
+                family(transportSemantics, address, portNumber)
+                for family, address in families
+                if addressTypes is None or family in addressTypes
+            ),
+        )
+
+
+def _resolve_at_once(
+    receiver: IResolutionReceiver, host: str, addresses: Iterable[IAddress]
+) -> IHostResolution:
+    """Give known addresses to the receiver."""
+    resolution = HostResolution(host)
+    receiver.resolutionBegan(resolution)
+    for address in addresses:
+        receiver.addressResolved(address)
+    receiver.resolutionComplete()
+    return resolution
 
 
 @implementer(IResolutionReceiver)
@@ -166,12 +180,7 @@ class AddressCache:
         if self._recent.get(look_up) is None:
             self._recent.put(look_up, True, ADDRESSES_RENEWED)
             self._ask(look_up, None)
-        resolution = HostResolution(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-        for address in found:
-            resolutionReceiver.addressResolved(address)
-        resolutionReceiver.resolutionComplete()
-        return resolution
+        return _resolve_at_once(resolutionReceiver, hostName, found)
 
     def _ask(self, look_up: _LookUp, receiver: IResolutionReceiver | None) -> IHostResolution:
         def report(addresses: Sequence[IAddress]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
@@ -17,19 +15,6 @@ from dockmirror.store import layout
 
 from ..archive.packing import Counting, files, manifest, write_tar
 from .shop import AMD, ARM, BASE, CONFIG, NGINX, OTHER, Shop
-
-
-@pytest.fixture
-def archive(shop: Shop, tmp_path: Path) -> Path:
-    """Return an archive of one image."""
-    shop.run("export", "nginx:1.27", "-o", str(tmp_path / "nginx.tar"))
-    return tmp_path / "nginx.tar"
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Shop:
-    """Return a store without images."""
-    return Shop(tmp_path / "empty")
 
 
 def test_a_complete_image_is_exported(shop: Shop, archive: Path, tmp_path: Path) -> None:

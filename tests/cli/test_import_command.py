@@ -23,19 +23,6 @@ NAME = f"{NGINX}:1.27"
 COMPRESSIONS = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
 
 
-@pytest.fixture
-def archive(shop: Shop, tmp_path: Path) -> Path:
-    """Return an archive of one image."""
-    shop.run("export", "nginx:1.27", "-o", str(tmp_path / "nginx.tar"))
-    return tmp_path / "nginx.tar"
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Shop:
-    """Return a store without images."""
-    return Shop(tmp_path / "empty")
-
-
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_compressed_archives_are_read(archive: Path, empty: Shop, tmp_path: Path, kind: str) -> None:
     """Damaged ones are refused; nothing temporary is left."""

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -17,7 +17,7 @@ from ...body.wrappers import PAUSES, ResumingBody, Slice
 from ...concurrency.interrupt import Interrupt
 from ...interfaces import Answer, IBody, IPartSource
 from ...oci.errors import Unavailable, Unreachable
-from ..writer import AsyncFileWriter
+from ..writer import AsyncFileWriter, BacklogLimit
 from .block_file import BLOCK, BlobVersion, BlockFile
 from .context import DownloadContext
 
@@ -70,8 +70,7 @@ class BlockFetch:
     is_answered: bool = field(default=False, init=False)
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _writer: AsyncFileWriter = field(init=False)
-    _producer: IPushProducer | None = field(default=None, init=False)
-    _is_paused: bool = field(default=False, init=False)
+    _limit: BacklogLimit = field(factory=lambda: BacklogLimit(_MAX_PENDING), init=False)
     _received: int = field(init=False)
     _counted: int = field(init=False)
     _checksum: int = field(default=0, init=False)
@@ -120,10 +119,10 @@ class BlockFetch:
         self._interrupt.check()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._producer, self._is_paused = IPushProducer(producer), False
+        self._limit.register(producer)
 
     def unregisterProducer(self) -> None:
-        self._producer = None
+        self._limit.unregister()
 
     def write(self, data: bytes) -> None:
         """Write the next bytes; errors interrupt the fetch and are not raised into the connection."""
@@ -132,7 +131,7 @@ class BlockFetch:
         try:
             self._add_checksums(data)
             self._writer.write(data)
-            self._adjust_pace()
+            self._limit.adjust(self._writer.pending)
         except OSError as error:
             self._interrupt.set(error)
 
@@ -183,17 +182,8 @@ class BlockFetch:
             self._context.written(end - self._counted)
             self._counted = end
             self._on_block(block)
-        self._adjust_pace()
+        self._limit.adjust(self._writer.pending)
         self._on_written()
-
-    def _adjust_pace(self) -> None:
-        if self._producer is None or self._is_paused == (self._writer.pending > _MAX_PENDING):
-            return
-        self._is_paused = not self._is_paused
-        if self._is_paused:
-            self._producer.pauseProducing()
-        else:
-            self._producer.resumeProducing()
 
 
 @frozen

@@ -205,10 +205,7 @@ class BlockFile:
 
         :raises OSError: if that fails; a part may have been written.
         """
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.descriptor, view, offset)
-            view, offset = view[written:], offset + written
+        files.write_at(self.descriptor, data, offset)
 
     def record(self, block: int, checksum: int) -> None:
         """Enter a claimed block that was written, and release it.

@@ -13,14 +13,14 @@ from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, CorruptContent
 from ...concurrency.caching import TTLCache
-from ...interfaces import Answer, IBody, IFileConsumer, IPartSource
+from ...interfaces import Answer, IBody, IPartSource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
 from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
-from ..file_body import CopyTransfer, ITransfer, SendfileTransfer
+from ..file_body import ITransfer, choose_transfer
 from .block_fetch import NoBlocks, RestOfPart, VersionChanged
 from .block_file import BLOCK
 from .block_fill import BlockFill
@@ -76,9 +76,7 @@ class BlockReader(BlockWaiter):
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         producer = CoroutineProducer(consumer, self.fill.context.clock, self.leave)
-        transfer: ITransfer = CopyTransfer(producer.write)
-        if IFileConsumer.providedBy(consumer):
-            transfer = SendfileTransfer(producer.send_file)
+        transfer = choose_transfer(producer, consumer)
         self._on_failure = producer.fail
         delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)

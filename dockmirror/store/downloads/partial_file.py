@@ -113,10 +113,7 @@ class PartialFile:
 
         :raises OSError: if that fails; a part may have been written.
         """
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.descriptor, view, offset)
-            view, offset = view[written:], offset + written
+        files.write_at(self.descriptor, data, offset)
 
     def write_size(self, size: int | None) -> None:
         """Replace the metadata; before the first byte is written, so that what is read has a size."""

@@ -15,13 +15,13 @@ from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, releasable_length
 from ...concurrency.interrupt import Changes
-from ...interfaces import IBody, IDownloadReader, IFileConsumer, ISource
+from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
-from ..file_body import CopyTransfer, FileReader, ITransfer, SendfileTransfer
+from ..file_body import FileReader, ITransfer, choose_transfer
 from .block_fetch import RestOfPart
 from .block_waiter import LINGER, MAX_WAIT
 from .context import DiskFullFallback
@@ -258,9 +258,7 @@ class DownloadReader:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         producer = CoroutineProducer(consumer, self._progress.clock, self.leave)
-        transfer: ITransfer = CopyTransfer(producer.write)
-        if IFileConsumer.providedBy(consumer):
-            transfer = SendfileTransfer(producer.send_file)
+        transfer = choose_transfer(producer, consumer)
         self._on_failure = producer.fail
         delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)

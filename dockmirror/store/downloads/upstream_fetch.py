@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IProducer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -16,7 +16,7 @@ from ...concurrency.interrupt import Interrupt
 from ...interfaces import IBody
 from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable
-from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher
+from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BacklogLimit
 from .context import (
     Attempts,
     DiskFullFallback,
@@ -56,8 +56,7 @@ class IngestConsumer:
     _context: DownloadContext
     is_receiving: bool = field(default=False, init=False)
     _writer: AsyncFileWriter = field(init=False)
-    _producer: IPushProducer | None = field(default=None, init=False)
-    _is_paused: bool = field(default=False, init=False)
+    _limit: BacklogLimit = field(factory=lambda: BacklogLimit(MAX_BACKLOG), init=False)
     _is_hashing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -82,10 +81,10 @@ class IngestConsumer:
         self._interrupt.check()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._producer, self._is_paused = IPushProducer(producer), False
+        self._limit.register(producer)
 
     def unregisterProducer(self) -> None:
-        self._producer = None
+        self._limit.unregister()
 
     def write(self, data: bytes) -> None:
         """Write the next bytes; errors interrupt the download and are not raised into the connection."""
@@ -125,15 +124,7 @@ class IngestConsumer:
             self._is_hashing = False
 
     def _adjust_pace(self) -> None:
-        backlog = self._received_length - self._hasher.hashed
-        if self._producer is None:
-            return
-        if not self._is_paused and backlog > MAX_BACKLOG:
-            self._is_paused = True
-            self._producer.pauseProducing()
-        elif self._is_paused and backlog <= MAX_BACKLOG // 2:
-            self._is_paused = False
-            self._producer.resumeProducing()
+        self._limit.adjust(self._received_length - self._hasher.hashed)
 
 
 @define(eq=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 import pytest
 
 from dockmirror.store.downloads.block_file import BLOCK
-from dockmirror.store.downloads.block_waiter import POLL
+from dockmirror.store.downloads.block_waiter import LINGER, POLL
 
 from .parts import BLOB, END, PartMirror, PartRead, PartSource, PartUpstream
 
@@ -29,20 +30,22 @@ class PartsClient:
         mirror: PartMirror,
         upstream: PartUpstream,
         parts: Iterable[tuple[int, int]],
-        is_open_ended: bool,
+        is_open_ended: bool = False,
+        most: int = 8,
     ) -> None:
         self.received: dict[int, bytes] = {}
         self._mirror = mirror
         self._upstream = upstream
         self._left = deque(parts)
         self._is_open_ended = is_open_ended
+        self._most = most
         self._reads: list[tuple[int, int, PartRead]] = []
 
     @property
     def is_done(self) -> bool:
         return not self._left and not self._reads
 
-    def turn(self, most: int = 8) -> None:
+    def turn(self) -> None:
         """Take what has come, and ask for the next parts."""
         for each in tuple(self._reads):
             first, last, read = each
@@ -50,14 +53,14 @@ class PartsClient:
             assert not read.is_relayed
             data = read.data[: last + 1 - first]
             if len(data) == last + 1 - first:
-                assert data == BLOB[first : last + 1]
+                assert data == self._upstream.data[first : last + 1]
                 self.received[first] = data
                 self._reads.remove(each)
                 if read.outcome is None:
                     read.leave()
             else:
                 assert read.outcome is None
-        while self._left and len(self._reads) < most:
+        while self._left and len(self._reads) < self._most:
             first, last = self._left.popleft()
             source = PartSource(self._upstream)
             read = self._mirror.read_part(source, first, None if self._is_open_ended else last)
@@ -110,10 +113,6 @@ def test_sixteen_clients_in_parts(
 @pytest.mark.parametrize("count", [1, 2])
 def test_scattered_parts(tmp_path_factory: pytest.TempPathFactory, count: int) -> None:
     """Twenty clients that read the same 50 parts cost the blocks that these touch, each once."""
-    import os
-
-    from dockmirror.store.downloads.block_waiter import LINGER
-
     data = os.urandom(160 * BLOCK)
     upstream, root = PartUpstream(data), tmp_path_factory.mktemp("scattered")
     opened: dict[int, object] = {}
@@ -123,43 +122,9 @@ def test_scattered_parts(tmp_path_factory: pytest.TempPathFactory, count: int) -
         for number in range(50)
     ]
     touched = {block for first, last in parts for block in range(first // BLOCK, last // BLOCK + 1)}
-    clients = [ScatteredClient(mirrors[each % count], upstream, parts, data) for each in range(20)]
-    for _ in range(1000):
-        for client in clients:
-            client.turn()
-        for body in upstream.running:
-            body.advance(STEP)
-            if body.position > body.last:
-                body.end()
-        for mirror in mirrors:
-            mirror.turn(POLL)
-    assert all(client.is_done for client in clients)
+    clients = [PartsClient(mirrors[each % count], upstream, parts, most=1) for each in range(20)]
+    pull(upstream, mirrors, clients)
     assert upstream.sent <= 1.1 * len(touched) * BLOCK
     assert len(upstream.requests) <= 70
     for mirror in mirrors:
         mirror.turn(LINGER, 3)
-
-
-class ScatteredClient:
-    """Reads parts one after another."""
-
-    def __init__(
-        self, mirror: PartMirror, upstream: PartUpstream, parts: list[tuple[int, int]], data: bytes
-    ) -> None:
-        self._left = deque(parts)
-        self._mirror = mirror
-        self._upstream = upstream
-        self._data = data
-        self._read: PartRead | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return not self._left and self._read is None
-
-    def turn(self) -> None:
-        read = self._read
-        if read is not None and read.outcome is not None:
-            assert (read.outcome, read.data == read.wanted) == (True, True)
-            self._read = None
-        if self._read is None and self._left:
-            self._read = self._mirror.read_part(PartSource(self._upstream), *self._left.popleft())
