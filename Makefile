@@ -31,8 +31,7 @@ WORKERS ?= $(if $(ARGS)$(filter-out $(SUITE),$(TESTS)),0,6)
 
 BIN := $(VENV)/bin
 
-# All but the hardships and the build of a release: of those the one that reads a document, and the search for secrets
-# in what the run has left.
+# Everything but the hardships and the build of a release.  The search for secrets looks at what the run has left.
 RELEASE := tests/integration/test_release.py
 ALWAYS := tests/hardship/test_documented.py tests/hardship/test_secrets.py
 SUITE := --ignore=$(RELEASE) $(filter-out tests/hardship/ tests/__pycache__/,$(wildcard tests/*/)) \

@@ -22,7 +22,7 @@ class Metrics:
     Labels have no value that a client can choose: they are names from the settings, fixed words and statuses.
 
     :param registry: the registry that exposes them.
-    :ivar cache_size: bytes in the cache, set before a scrape; None where eviction's own count is to do.
+    :ivar cache_size: bytes in the cache, set before a scrape; None to expose eviction's own count.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -25,6 +25,7 @@ print(*sys.modules)
 """
 LATE_IN_START = {
     "bucket": ("dockmirror.store.bucket", "dockmirror.store.tiered", "obstore"),
+    "fleet": ("dockmirror.app.fleet_bucket", "dockmirror.history.fleet", "multiprocessing.pool"),
     "archives": ("dockmirror.archive", "tarfile"),
     "pages": ("dockmirror.web.pages", "dockmirror.client_config.clients"),
     "operations endpoint": ("dockmirror.web.operations_endpoint", "dockmirror.web.status"),

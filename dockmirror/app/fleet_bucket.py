@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..store.bucket.bucket import Bucket
 
 CHECK_PERIOD = 60.0
-"""Seconds between two checks whether it is time to tell the sums."""
+"""Seconds between two checks for sums to upload."""
 _DAY = 86_400
 _READERS = 8
 _log = Logger()
@@ -48,7 +48,7 @@ class FleetUploader(PeriodicTask):
         clock: IReactorTime,
         in_thread: RunInThread,
     ) -> None:
-        super().__init__(self.run, CHECK_PERIOD, clock, "cannot tell the fleet what was pulled", at_once=True)
+        super().__init__(self.run, CHECK_PERIOD, clock, "cannot upload the sums of the history", at_once=True)
         self._path = path
         self._mirror = mirror
         self._version = version
@@ -120,7 +120,7 @@ class FleetReader:
             for each in self._bucket.list(str(layout.FLEET))
             if (day := layout.parse_fleet_day(each.key)) is not None and day >= first
         ]
-        with ThreadPool(_READERS) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             found = dict(zip(listed, pool.map(self._read_day, listed), strict=True))
         self._known = found
         return [each for each in found.values() if each is not None]

@@ -16,6 +16,7 @@ from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..web.shared_tables import SharedTables
 from .budget import has_cache
+from .cache import bucket_address
 from .endpoints import listening_ports
 from .history import open_history
 from .naming import ImageName, parse_image_name, registry_names
@@ -66,7 +67,6 @@ class Operations:
         if root is None:
             return {}
         from ..admission.recall_order import RecallOrder
-        from ..store.bucket.blocking_bucket import BucketAddress
         from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
         from ..store.tag_history import LocalTagHistory
@@ -95,8 +95,7 @@ class Operations:
             )
 
         def order() -> RecallOrder:
-            store, endpoint = settings().store, settings().store_endpoint
-            return RecallOrder(root, BucketAddress(store, endpoint) if store else None, self._reactor.seconds)
+            return RecallOrder(root, bucket_address(settings()), self._reactor.seconds)
 
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self.history.reader if self.history else None

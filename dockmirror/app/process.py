@@ -31,7 +31,6 @@ from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, check_offline_has_cache, open_cache
-from .fleet_bucket import FleetUploader
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
@@ -181,6 +180,8 @@ class ServingProcess:
             bounds = HistoryBounds(settings.history_days, settings.history_size)
             services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
             if cache is not None and cache.bucket is not None:
+                from .fleet_bucket import FleetUploader
+
                 services.append(
                     FleetUploader(
                         settings.history / FILE_NAME, gethostname(), find_version("dockmirror"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pwd import getpwuid
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,8 @@ from ..config.options import Options as Options
 from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings
 from ..http.server import HttpSite
-from ..store.threads import run_in_daemon_threads
 from ..system.posix import make_directory_for
-from ..system.reactor_services import GracefulShutdown
+from ..system.reactor_services import GracefulShutdown, run_in_daemon_thread
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables, create_shared_memory
@@ -235,7 +235,7 @@ def _make_operations_listener(
         from ..web.status.overview import FleetSource
         from .fleet_bucket import FleetReader
 
-        return FleetSource(FleetReader(address).read, run_in_daemon_threads(reactor), reactor)
+        return FleetSource(FleetReader(address).read, partial(run_in_daemon_thread, reactor), reactor)
 
     def make_resource() -> OperationsResource:
         from ..web.operations_endpoint import OperationsResource

@@ -24,6 +24,7 @@ from ..status.status_values import (
     CertificateStatus,
     UpstreamHealthTable,
     UpstreamStatus,
+    Usage,
     WorkerState,
     merge_states,
 )
@@ -58,17 +59,21 @@ class Telemetry:
 
 @frozen
 class ProcessTelemetry:
-    """Reports the metrics and the state of one process; see ``WorkerTelemetry``."""
+    """Reports the metrics and the state of one process; see ``WorkerTelemetry``.
+
+    :param usage: measures the cache, as its status shows it; None without one.
+    """
 
     _metrics: Metrics
     _readiness: ReadinessCheck
     _read_state: Callable[[], Coroutine[Any, Any, WorkerState]]
+    _usage: Callable[[], Coroutine[Any, Any, Usage | None]] | None = None
 
     async def metrics(self) -> bytes:
         disk = await describe_store(self._readiness.checks[:1], self._readiness.clock)
         self._metrics.disk_failing.set(disk not in ("writable", "none"))
-        cache = (await self._read_state()).cache
-        self._metrics.cache_size = cache.bytes if cache else None
+        usage = await self._usage() if self._usage else None
+        self._metrics.cache_size = usage.held if usage else None
         return generate_latest(self._metrics.registry)
 
     async def state(self) -> ReadinessState:
@@ -96,7 +101,10 @@ def make_process_telemetry(
         version=find_version("dockmirror"), twisted=find_version("twisted"), python=platform.python_version()
     )
     return ProcessTelemetry(
-        metrics, ReadinessCheck(site, clock, cache.store_checks if cache else ()), read_state
+        metrics,
+        ReadinessCheck(site, clock, cache.store_checks if cache else ()),
+        read_state,
+        cache.usage if cache else None,
     )
 
 

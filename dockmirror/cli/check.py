@@ -158,7 +158,7 @@ def _conclude(diagnosis: Diagnosis) -> str:
 def _summarize(diagnoses: Sequence[Diagnosis]) -> str:
     asked = [each for each in diagnoses if not each.offline]
     offline = len(diagnoses) - len(asked)
-    suffix = f" {offline} are offline." if offline else ""
+    suffix = f" Offline: {offline}." if offline else ""
     return f"{_summarize_asked(asked)}{suffix}" if asked else "The mirror is offline: no registry is asked."
 
 

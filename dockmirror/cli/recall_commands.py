@@ -112,10 +112,9 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
 
 def _order(settings: Settings, root: Path) -> RecallOrder:
     from ..admission.recall_order import RecallOrder
-    from ..store.bucket.blocking_bucket import BucketAddress
+    from ..app.cache import bucket_address
 
-    bucket = BucketAddress(settings.store, settings.store_endpoint) if settings.store else None
-    return RecallOrder(root, bucket, time.time)
+    return RecallOrder(root, bucket_address(settings), time.time)
 
 
 def _fields(statement: Recall) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sums of several mirrors: the objects by which each tells its own, and their totals."""
+"""The sums of several mirrors: the objects into which each writes its own, and their totals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pulls import PullFilter, PullSums, SumKey
 from .reader import find_speed, make_sums, period_of
 
 UPLOAD_PERIOD = 600.0
-"""Seconds after which a mirror tells its sums again."""
+"""Seconds after which a mirror uploads its sums again."""
 UP_SECONDS = 2.5 * UPLOAD_PERIOD
 """Seconds for which a mirror that has told its sums counts as running."""
 FleetSumKey = SumKey | Literal["mirror"]
@@ -131,7 +131,7 @@ def _rows(day: FleetDay, by: FleetSumKey) -> Iterable[tuple[Any, Row]]:
 
 @frozen
 class FleetUpload:
-    """The days whose sums a mirror has to tell.
+    """The days whose sums a mirror has to upload.
 
     :ivar history: tells the histories of all mirrors apart; one that is begun anew has another.
     :ivar is_first: whether this is the first upload of the day.

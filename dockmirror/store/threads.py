@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from threading import Thread
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -27,26 +26,6 @@ def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
 
     def in_thread(call: Callable[[], T], /) -> Awaitable[T]:
         deferred: Deferred[T] = deferToThreadPool(reactor, pool, call)
-        return deferred
-
-    return in_thread
-
-
-def run_in_daemon_threads(reactor: IReactorFromThreads) -> RunInThread:
-    """Run each call in a thread of its own, for which the exit of the process does not wait."""
-
-    def in_thread(call: Callable[[], T], /) -> Awaitable[T]:
-        deferred: Deferred[T] = Deferred()
-
-        def run() -> None:
-            try:
-                result = call()
-            except BaseException:
-                reactor.callFromThread(deferred.errback, Failure())
-            else:
-                reactor.callFromThread(deferred.callback, result)
-
-        Thread(target=run, daemon=True).start()
         return deferred
 
     return in_thread

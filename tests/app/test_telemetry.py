@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from dockmirror.app.telemetry import PoolTelemetry, ProcessTelemetry
 from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
-from dockmirror.status.status_values import CacheUsage, WorkerState
+from dockmirror.status.status_values import CacheUsage, Usage, WorkerState
 from dockmirror.web.readiness import ReadinessCheck, ReadinessState
 from dockmirror.workers.worker_pool import RpcError
 from tests.scraped import parsed
@@ -101,16 +101,19 @@ def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
     assert totals() == (6, 0, 0, 2)
 
 
-@pytest.mark.parametrize(("cache", "expected"), [(CacheUsage(7, 100), 7), (None, 5)])
-def test_the_size_of_the_cache_is_that_of_the_status(cache: CacheUsage | None, expected: int) -> None:
+@pytest.mark.parametrize(("measured", "expected"), [(Usage(0.0, 0.0, (), held=7), 7), (None, 5)])
+def test_the_size_of_the_cache_is_that_of_the_status(measured: Usage | None, expected: int) -> None:
     metrics, clock = Metrics(CollectorRegistry()), Clock()
     metrics.expose_cache(Figures(size=5))
 
     async def read_state() -> WorkerState:
-        return WorkerState(cache=cache)
+        raise AssertionError("a scrape needs no other state")
+
+    async def usage() -> Usage | None:
+        return measured
 
     readiness = ReadinessCheck(HttpSite(Resource(), clock), clock, ())
-    scrape = now(ProcessTelemetry(metrics, readiness, read_state).metrics())
+    scrape = now(ProcessTelemetry(metrics, readiness, read_state, usage).metrics())
     assert parsed(scrape.decode())["dockmirror_cache_bytes", ()] == expected
 
 

@@ -77,7 +77,7 @@ def test_an_offline_upstream_is_neither_asked_nor_ill() -> None:
     ill = Diagnosis("b", "https://b", (), [DiagnosticStep("TLS", False, "an untrusted authority")])
     assert not_asked.ok
     assert list(describe([not_asked]))[2] == "  The mirror serves what its cache holds."
-    assert list(describe([not_asked, ill]))[-1] == "0 of 1 addresses work. Not: b (TLS). 1 are offline."
+    assert list(describe([not_asked, ill]))[-1] == "0 of 1 addresses work. Not: b (TLS). Offline: 1."
     assert list(describe([not_asked, not_asked]))[-1] == "The mirror is offline: no registry is asked."
 
 

@@ -66,8 +66,8 @@ class RecallActions:
             except NotRecallable as error:
                 raise RegistryError(str(error), status=400) from None
             in_bucket = _publish(order, made)
-            refused = {digest}.union(*scope.users.values())
-            return RecallResult(made, len(refused), remove_recalled(order.root, [digest]), in_bucket)
+            freed = remove_recalled(order.root, [digest])
+            return RecallResult(made, scope.sharing + scope.is_manifest, freed, in_bucket)
 
         return await self._actions.act(actor, "recall", str(digest), recall)
 
