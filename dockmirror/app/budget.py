@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..config.settings import Settings
+from ..config.settings import ConfigurationError, Settings
 from ..store.eviction.store_budget import Budget
 
 
@@ -29,6 +29,26 @@ def disk_size(settings: Settings) -> int | None:
 def has_cache(settings: Settings) -> bool:
     """Return whether the mirror caches anything; otherwise it is a relay."""
     return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
+
+
+def check_without_cache(settings: Settings) -> None:
+    """Check the settings of a mirror that has no cache.
+
+    :raises ConfigurationError: for those that need one.
+    """
+    offline = {f"upstreams.{name}.offline": each.offline for name, each in settings.upstreams.items()}
+    needs = {
+        "store: needs a local cache": settings.store,
+        **{
+            f"{key}: needs a cache to serve from": is_offline
+            for key, is_offline in {"offline": settings.offline, **offline}.items()
+        },
+        "policy: needs a cache, which remembers tags": settings.policy,
+        "sync: needs a cache to pull into": settings.sync,
+    }
+    problems = [f"{need}; set cache_size above 0" for need, is_set in needs.items() if is_set]
+    if problems:
+        raise ConfigurationError(*problems)
 
 
 def make_budget(root: Path, settings: Settings) -> Budget:

@@ -50,7 +50,7 @@ from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
-from .budget import has_cache, make_budget
+from .budget import make_budget
 
 if TYPE_CHECKING:
     from ..store.bucket.blocking_bucket import BucketAddress
@@ -68,7 +68,6 @@ REFRESH_RETRY = 900.0
 """Seconds until a failed refresh is tried again."""
 CUT_PERIOD = 2.0
 """Seconds between two checks for running transfers of recalled contents."""
-OFFLINE_NEEDS_CACHE = "needs a cache to serve from; set cache_size above 0"
 _REFRESH_JOBS = 2
 _MAX_FAILURES = 10_000
 _log = Logger()
@@ -231,20 +230,6 @@ def _share_tag_history(local: LocalTagHistory, tiered: TieredStore, clock: IReac
     shared = TieredTagHistory(local, tiered.bucket, clock)
     shared.uploads.setServiceParent(tiered.service)
     return shared
-
-
-def check_bucket_has_cache(settings: Settings) -> None:
-    """:raises ConfigurationError: when there is a bucket, but no cache on the disk."""
-    if settings.store is not None and not has_cache(settings):
-        raise ConfigurationError("store: needs a local cache; set cache_size above 0")
-
-
-def check_offline_has_cache(settings: Settings) -> None:
-    """:raises ConfigurationError: when an upstream is offline, and there is no cache to serve from."""
-    offline = [name for name, each in settings.upstreams.items() if settings.is_offline(each)]
-    if offline and not has_cache(settings):
-        key = "offline" if settings.offline else f"upstreams.{offline[0]}.offline"
-        raise ConfigurationError(f"{key}: {OFFLINE_NEEDS_CACHE}")
 
 
 def check_bucket_settings(settings: Settings) -> None:

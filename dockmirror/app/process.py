@@ -29,14 +29,14 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
-from .budget import has_cache
-from .cache import CacheParts, PinRefresh, check_bucket_has_cache, check_offline_has_cache, open_cache
+from .budget import check_without_cache, has_cache
+from .cache import CacheParts, PinRefresh, open_cache
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
-from .sync_rules import check_sync_has_cache, make_sync_rules
+from .sync_rules import make_sync_rules
 from .sync_runner import SyncContext, SyncRunner, SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
@@ -222,9 +222,7 @@ class ServingProcess:
 
 def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
     if settings.cache is None or not has_cache(settings):
-        check_bucket_has_cache(settings)
-        check_offline_has_cache(settings)
-        check_sync_has_cache(settings)
+        check_without_cache(settings)
         return None
     try:
         return open_cache(settings.cache, settings, reactor)

@@ -34,7 +34,7 @@ from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
-from .budget import make_budget
+from .budget import check_without_cache, make_budget
 from .images_pages import make_images_resource
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
 from .retention_rules import make_retention
@@ -115,6 +115,8 @@ class SiteBuilder:
 
         :raises ConfigurationError: when they are invalid; then the previous ones stay in force.
         """
+        if self._context.cache is None:
+            check_without_cache(settings)
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()

@@ -48,7 +48,7 @@ from ..admission.sightings import (
 from ..body.line import AdaptiveSegments, FixedSegments, Line
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.notation import AUTOMATIC, MAX_SEGMENTS
-from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
@@ -78,7 +78,7 @@ from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
 from .admission import add_recall_filter, make_admission
-from .cache import OFFLINE_NEEDS_CACHE, CacheParts
+from .cache import CacheParts
 from .history import History
 from .naming import cache_partition, registry_names
 from .offline_stack import make_offline_stack
@@ -149,7 +149,6 @@ def build_stack(
 
     :param account: the mirror's own account at the upstream; clients then share it and log in nowhere.
     :param signing_keys: the keys of ``LocationSigner``.
-    :raises ConfigurationError: when there are policies, but no cache.
     """
     upstream, telemetry = settings.upstreams[name], context.telemetry
     names, is_shared = registry_names(upstream), settings.shared(upstream)
@@ -232,20 +231,15 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     parts = make_upstream(upstream)
     if context.cache is not None:
         return _pull_through(upstream, parts, settings, context)
-    if settings.policy:
-        raise ConfigurationError("policy: needs a cache, which remembers tags; set cache_size above 0")
+    assert not settings.policy  # see check_without_cache
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, parts.writes)
 
 
 def _build_offline(upstream: UpstreamContext, settings: Settings, context: StackContext) -> HostRegistries:
-    """Build the cache of an upstream that is not asked, neither by clients nor by polling.
-
-    :raises ConfigurationError: when there is no cache.
-    """
-    if context.cache is None:
-        raise ConfigurationError(f"upstreams.{upstream.name}: {OFFLINE_NEEDS_CACHE}")
+    """Build the cache of an upstream that is not asked, neither by clients nor by polling."""
+    assert context.cache is not None  # see check_without_cache
     stack = make_offline_stack(upstream, settings, context.cache, context.audit)
     return HostRegistries(
         stack.registry, stack.registry, stack.tokens, admission=stack.admission, public=stack.public

@@ -23,8 +23,8 @@ from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
-from .budget import existing_parent, has_cache
-from .cache import check_bucket_has_cache, check_bucket_settings, check_offline_has_cache
+from .budget import check_without_cache, existing_parent, has_cache
+from .cache import check_bucket_settings
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .site_builder import load_signing_keys
@@ -95,8 +95,8 @@ def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reac
 def _check_cache(settings: Settings) -> None:
     if settings.cache is not None and has_cache(settings):
         _check_writable("cache", settings.cache)
-    check_bucket_has_cache(settings)
-    check_offline_has_cache(settings)
+    else:
+        check_without_cache(settings)
 
 
 def _check_writable(key: str, directory: Path) -> None:

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from ..body.in_memory import collect
 from ..config.notation import format_duration
-from ..config.settings import ConfigurationError, Settings, SyncSettings
+from ..config.settings import Settings, SyncSettings
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, Unreadable
 from ..oci.manifest import Platform
@@ -19,7 +19,6 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
 from ..oci.versions import Version, VersionRange
 from ..store.pins import Pin
-from .budget import has_cache
 from .naming import registry_names
 
 LIST_LIMIT = 16 * 1024 * 1024
@@ -115,12 +114,6 @@ def make_sync_rules(settings: Settings) -> list[SyncRule]:
     return [_make_rule(each, settings) for each in settings.sync]
 
 
-def check_sync_has_cache(settings: Settings) -> None:
-    """:raises ConfigurationError: when there are rules, but no cache to pull into."""
-    if settings.sync and not has_cache(settings):
-        raise ConfigurationError("sync: needs a cache to pull into; set cache_size above 0")
-
-
 def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
     return SyncRule(
         sha256(rule.model_dump_json().encode()).hexdigest()[:16],
@@ -161,12 +154,12 @@ async def find_images(registry: IRegistry, rule: SyncRule) -> list[Pin]:
     """
     catalog: Sequence[str] = ()
     if rule.patterns:
-        request = RegistryRequest(Catalog(), namespace=rule.registry)
+        request = RegistryRequest(Catalog(), namespace=rule.registry, revalidate=True)
         catalog = await _read_list(registry, request, "repositories")
     found = []
     for repository in rule.select_repositories(catalog):
         place = Repository(f"{rule.registry}/{repository}")
-        names = await _read_list(registry, RegistryRequest(Tags(place)), "tags")
+        names = await _read_list(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
         found += [Pin(place, tag, rule.platforms) for tag in rule.select_tags(repository, names)]
     return found
 

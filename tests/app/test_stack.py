@@ -104,15 +104,21 @@ def test_a_reload_ends_the_refreshes_and_polls_of_the_stacks_before() -> None:
     assert builder.polled == {}
 
 
-def test_policies_need_a_cache() -> None:
-    """Without one, nothing would remember what tags named."""
-    policy = {"images": "**", "min_age": "7d"}
-    with pytest.raises(ConfigurationError, match="policy: needs a cache"):
-        House(World(), policy=[policy])
-
-
-@pytest.mark.parametrize("settings", [{"offline": True}, {"upstreams": {"docker": {"offline": True}}}])
-def test_an_offline_upstream_needs_a_cache(settings: dict[str, Any]) -> None:
-    """Without one, there would be nothing to serve."""
-    with pytest.raises(ConfigurationError, match="needs a cache to serve from"):
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("offline", {"offline": True}),
+        ("upstreams.docker.offline", {"upstreams": {"docker": {"offline": True}}}),
+        ("policy", {"policy": [{"images": "**", "min_age": "7d"}]}),
+        ("sync", {"sync": [{"upstream": "docker", "repositories": ["nginx"]}]}),
+    ],
+)
+def test_a_setting_that_needs_a_cache_is_refused_without_one(key: str, settings: dict[str, Any]) -> None:
+    """A reload refuses it, too, and the settings before stay in force."""
+    with pytest.raises(ConfigurationError, match=f"^{key}: needs a cache"):
         House(World(), **settings)
+    house = House(World())
+    before = house.serving.settings
+    with pytest.raises(ConfigurationError, match=f"^{key}: needs a cache"):
+        house.serving.apply(load(settings, {}))
+    assert house.serving.settings is before

@@ -76,6 +76,24 @@ def test_a_cache_that_is_no_directory_is_found(tmp_path: Path) -> None:
     assert problems(tmp_path) == [f"cache: {tmp_path / 'cache'} is not a directory"]
 
 
+def test_settings_that_need_a_cache_are_found(tmp_path: Path) -> None:
+    """A start without a cache refuses them."""
+    text = """
+        cache_size = 0
+        [[policy]]
+        images = "**"
+        min_age = "7d"
+        [[sync]]
+        upstream = "docker"
+        repositories = ["nginx"]
+        [upstreams.quay]
+        offline = true
+        """
+    assert [each.partition(":")[0] for each in problems(tmp_path, text)] == [
+        "upstreams.quay.offline", "policy", "sync"
+    ]  # fmt: skip
+
+
 def test_a_socket_of_systemd_is_no_problem(tmp_path: Path) -> None:
     """Only the service gets it; the certificates of such an endpoint are checked all the same."""
     assert problems(tmp_path, 'listen = ["systemd:domain=INET6:index=0"]') == []
