@@ -138,7 +138,9 @@ class AdmissionRegistry:
             case ServeInstead() as instead:
                 answer.body.discard()
                 is_fresh = answer.cache is not None and answer.cache.result is CacheResult.HIT
-                return await self._serve_instead(request, subject, instead, key if is_fresh else None)
+                replaced = await self._serve_instead(request, subject, instead, key if is_fresh else None)
+                # the client that has the tag revalidated is told the outcome of that
+                return evolve(replaced, cache=answer.cache) if request.revalidate else replaced
             case Refuse() as refusal:
                 answer.body.discard()
                 raise Denied(refusal.why)

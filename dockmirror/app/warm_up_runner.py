@@ -13,7 +13,6 @@ from twisted.logger import Logger
 
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
-from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
@@ -92,11 +91,9 @@ class WarmUpRunner(PeriodicTask):
         except RegistryError as refused:
             return evolve(warm_up, error=refused.summary)
         answer.body.discard()
-        digest = answer.body.descriptor.digest
-        if answer.cache is not None and answer.cache.result in (CacheResult.STALE, CacheResult.HIT):
-            reason = answer.cache.stale_reason or "the upstream was not asked"
-            return evolve(warm_up, error=reason, digest=str(digest or ""))
-        return evolve(warm_up, manifests=1, digest=str(digest or ""))
+        error = answer.cache.unconfirmed if answer.cache else ""
+        digest = str(answer.body.descriptor.digest or "")
+        return evolve(warm_up, error=error, manifests=0 if error else 1, digest=digest)
 
     async def _pull(self, warm_up: WarmUp) -> WarmUp:
         wanted = Wanted(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import frozen
 from click.shell_completion import CompletionItem
 
-from ..config.settings import ConfigurationError
+from ..config.settings import ConfigurationError, Settings
+from ..oci.credentials import Credentials
 from ..oci.manifest import Platform
 from ..store.held_images import HeldImages
 from .command_context import SETTINGS_FILE, Context, find_store
+
+if TYPE_CHECKING:
+    from ..interfaces import IRegistry
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -32,6 +40,72 @@ platforms_option = click.option(
     "--platform", "platforms", type=PlatformType(), multiple=True,
     help="Only this platform of a multi-platform image; repeatable.",
 )  # fmt: skip
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_MIRROR_OPTIONS = (
+    click.option(
+        "--mirror", metavar="URL",
+        help="Address of the mirror.  Default: this machine, port from the settings.",
+    ),
+    click.option("--ca-file", type=_FILE, help="Trust these CA certificates for the mirror too."),
+    click.option("--user", help="Log in to the mirror with this username."),
+    click.option("--password-file", type=_FILE, help="File with the password of --user."),
+)  # fmt: skip
+
+
+@frozen
+class MirrorOptions:
+    """The options that say where the running mirror is, and with which login to ask it."""
+
+    mirror: str | None
+    ca_file: Path | None
+    user: str | None
+    password_file: Path | None
+
+    def check_goes_with(self, option: str, is_given: bool) -> None:
+        """:raises click.UsageError: when some are given without the option that asks the mirror."""
+        if not is_given and any((self.mirror, self.ca_file, self.user, self.password_file)):
+            raise click.UsageError(f"--mirror, --ca-file, --user and --password-file go with {option}")
+
+    def make_connect(self, settings: Settings) -> Callable[[Any], IRegistry]:
+        """Read what the options name; return a function that connects to the mirror with a reactor.
+
+        :raises click.UsageError: when they are invalid, or needed because the settings name no port.
+        """
+        from .running_mirror import local_mirror, mirror_at, open_mirror
+
+        try:
+            mirror = (
+                mirror_at(self.mirror, self.ca_file) if self.mirror else local_mirror(settings, self.ca_file)
+            )
+        except ConfigurationError as error:
+            raise click.UsageError(f"{error}: give its address with --mirror") from None
+        except ValueError as error:
+            raise click.UsageError(f"--mirror: {error}") from None
+        return partial(open_mirror, mirror, self._credentials())
+
+    def _credentials(self) -> Credentials | None:
+        if (self.user is None) != (self.password_file is None):
+            raise click.UsageError("--user and --password-file have to be given together")
+        if self.user is None or self.password_file is None:
+            return None
+        return Credentials.basic(self.user, self.password_file.read_text().rstrip("\n"))
+
+
+def mirror_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``MirrorOptions``, which it takes as ``mirror``."""
+
+    @wraps(command)
+    def run(
+        *arguments: Any, mirror: str | None, ca_file: Path | None, user: str | None,
+        password_file: Path | None, **others: Any,
+    ) -> None:  # fmt: skip
+        command(*arguments, mirror=MirrorOptions(mirror, ca_file, user, password_file), **others)
+
+    for option in reversed(_MIRROR_OPTIONS):
+        run = option(run)
+    return run
 
 
 _SHORT = ("docker.io/library/", "docker.io/")

@@ -27,7 +27,7 @@ from ..store import layout
 from ..store.files import read_small_file
 from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
-from .arguments import json_option
+from .arguments import MirrorOptions, json_option, mirror_options
 from .command_context import Context, find_store
 from .lock_refresh import refresh
 from .output import print_json, print_note, print_table, shorten_digest
@@ -64,11 +64,12 @@ class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option(
     "--as-of", type=_TimeType(), metavar="DATE", help="Write what tags named then, as far as it was seen."
 )
+@mirror_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before anything moves.")
 @click.argument("patterns", nargs=-1)
 @click.pass_obj
 def lock(
-    context: Context, /, as_json: bool, file: Path | None, update: bool, as_of: float | None,
+    context: Context, /, as_json: bool, file: Path | None, mirror: MirrorOptions, as_of: float | None,
     patterns: tuple[str, ...], **flags: bool,
 ) -> None:  # fmt: skip
     """Add the images in the cache to the lock file, or those whose names match PATTERNS.
@@ -83,16 +84,19 @@ def lock(
     Exit status: 0; 1 when there is no cache, when the file is invalid, when you answer no, or when the
     running mirror answers for no tag (--refresh).
     """
+    update = flags["update"]
     if update and as_of is not None:
         raise click.UsageError("--update and --as-of exclude each other")
     if flags["refresh"] and not update:
         raise click.UsageError("--refresh goes with --update")
+    mirror.check_goes_with("--refresh", flags["refresh"])
     settings = context.settings
     path = file or _find_file(settings)
     old = _read(path)
     known = _KnownTags(settings, find_store(settings))
     if flags["refresh"]:
-        refresh(settings, [key for key, each in old.images.items() if _matches(each, patterns)])
+        connect = mirror.make_connect(settings)
+        refresh(connect, [key for key, each in old.images.items() if _matches(each, patterns)])
     found = known.as_of(as_of) if as_of is not None else known.current()
     selected = {key: each for key, each in found.items() if _matches(each, patterns)}
     new = _merge(old, selected, moves=update or as_of is not None, adds=not update)

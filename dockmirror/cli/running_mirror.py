@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from ..app.endpoints import listening_ports
+from ..app.upstream_stack import make_agent
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
@@ -23,10 +25,12 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import TimedOut, Unreachable
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..upstream.agents import make_http_client
-from ..upstream.registry_client import RegistryClient
+from ..upstream.checked_endpoint import threaded_resolver
+from ..upstream.registry_client import RegistryClient, request_headers
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
 from ..upstream.upstream_client import (
+    Header,
     UpstreamClient,
     describe_failure,
     find_root_cause,
@@ -70,6 +74,12 @@ def _mirror_settings(url: str, ca_file: Path | None, addresses: dict[str, Sequen
     return UpstreamSettings.model_validate(fields)
 
 
+def open_mirror(mirror: UpstreamSettings, credentials: Credentials | None, reactor: Any) -> IRegistry:
+    """Return the registry at the mirror's own host, reached over the network."""
+    agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    return connect_to_mirror(mirror, agent, reactor, credentials)
+
+
 def connect_to_mirror(
     mirror: UpstreamSettings, agent: IAgent, clock: IReactorTime, credentials: Credentials | None = None
 ) -> IRegistry:
@@ -79,7 +89,7 @@ def connect_to_mirror(
     """
     client = UpstreamClient(make_http_client(agent), clock, _NAME, mirror.url, mirror.timeout)
     challenge_cache = ChallengeCache(client, mirror.url, clock)
-    registry_client = RegistryClient(mirror.url, client, challenge_cache, clock)
+    registry_client = RegistryClient(mirror.url, client, challenge_cache, clock, _request_headers)
     upstream = UpstreamRegistry(
         client,
         registry_client,
@@ -89,6 +99,13 @@ def connect_to_mirror(
     )
     reader = _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client)
     return _WithCredentials(_AddressReporter(reader, mirror.url), credentials)
+
+
+def _request_headers(request: RegistryRequest) -> Iterator[Header]:
+    """Yield what a registry is sent, and what only a cache understands."""
+    yield from request_headers(request)
+    if request.revalidate:
+        yield "Cache-Control", "no-cache"
 
 
 @implementer(IRegistry)

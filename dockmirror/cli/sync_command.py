@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,15 +12,13 @@ from zope.interface import implementer
 
 from ..app.sync_rules import SyncRule, find_images, make_sync_rules
 from ..config.notation import format_size
-from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import Answer, IRegistry
-from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.request import RegistryRequest
 from ..store import sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
-from .arguments import json_option
+from .arguments import MirrorOptions, json_option, mirror_options
 from .command_context import Context, open_for_change, open_store, run_with_reactor
 from .output import format_age, print_json, print_note, print_table
 
@@ -31,15 +27,9 @@ from .output import format_age, print_json, print_note, print_table
 @json_option
 @click.option("--dry-run", is_flag=True, help="Say what would be pulled and unpinned now.")
 @click.option("--now", is_flag=True, help="Have the running mirror run all rules at once.")
-@click.option("--user", help="With --dry-run, log in to the mirror with this username.")
-@click.option(
-    "--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the password of --user.",
-)  # fmt: skip
+@mirror_options
 @click.pass_obj
-def sync(
-    context: Context, as_json: bool, dry_run: bool, now: bool, user: str | None, password_file: Path | None
-) -> None:
+def sync(context: Context, as_json: bool, dry_run: bool, now: bool, mirror: MirrorOptions) -> None:
     """List the rules of [[sync]], and what each did last.
 
     --dry-run asks the running mirror for the tags of each rule, and pulls nothing.  --now returns at once:
@@ -49,8 +39,7 @@ def sync(
     """
     if dry_run and now:
         raise click.UsageError("--dry-run and --now exclude each other")
-    if (user is None) != (password_file is None):
-        raise click.UsageError("--user and --password-file have to be given together")
+    mirror.check_goes_with("--dry-run", dry_run)
     settings = context.settings
     rules = make_sync_rules(settings)
     if now:
@@ -60,14 +49,11 @@ def sync(
             f"a running mirror begins with {len(rules)} rules within ten seconds; see 'dockmirror sync'"
         )
         return
-    credentials = None
-    if user is not None and password_file is not None:
-        credentials = Credentials.basic(user, password_file.read_text().rstrip("\n"))
-    mirror = _find_mirror(settings) if dry_run else None
-    root = open_store(settings)
-    states = sync_states.read_states(root)
-    if mirror is not None:
-        _print_plans(run_with_reactor(partial(_plan_all, mirror, credentials, rules, root)), as_json)
+    connect = mirror.make_connect(settings) if dry_run else None
+    states = sync_states.read_states(open_store(settings))
+    if connect is not None:
+        plan = run_with_reactor(lambda reactor: plan_rules(NamespaceQuery(connect(reactor)), rules, states))
+        _print_plans(plan, as_json)
     elif as_json:
         print_json([_state_of(rule, states).fields() for rule in rules])
     elif rules:
@@ -94,15 +80,6 @@ def _row(state: SyncState) -> Sequence[str]:
     )
 
 
-def _find_mirror(settings: Settings) -> UpstreamSettings:
-    from .running_mirror import local_mirror
-
-    try:
-        return local_mirror(settings)
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
-
-
 @frozen
 class SyncPlan:
     """The outcome of a dry run of one rule.
@@ -127,22 +104,6 @@ class SyncPlan:
             "unpin": list(self.unpin),
             "error": self.error,
         }
-
-
-async def _plan_all(
-    mirror: UpstreamSettings,
-    credentials: Credentials | None,
-    rules: Sequence[SyncRule],
-    root: Path,
-    reactor: Any,
-) -> list[SyncPlan]:
-    from ..app.upstream_stack import make_agent
-    from ..upstream.checked_endpoint import threaded_resolver
-    from .running_mirror import connect_to_mirror
-
-    agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
-    registry = NamespaceQuery(connect_to_mirror(mirror, agent, reactor, credentials))
-    return await plan_rules(registry, rules, sync_states.read_states(root))
 
 
 async def plan_rules(

@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import asdict, evolve, frozen
 
 from ..config.notation import format_size
-from ..config.settings import ConfigurationError, Settings, UpstreamSettings
-from ..oci.credentials import Credentials
+from ..interfaces import IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from .arguments import complete_image, json_option, platforms_option
+from .arguments import MirrorOptions, complete_image, json_option, mirror_options, platforms_option
 from .command_context import Context, parse_image, run_with_reactor
 from .output import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @frozen
@@ -37,33 +33,11 @@ class _WarmOptions:
     platforms: tuple[Platform, ...]
     referrers: bool
     jobs: int
-    mirror: str | None
-    ca_file: Path | None
-    user: str | None
-    password_file: Path | None
+    mirror: MirrorOptions
 
     def listed_images(self) -> list[str]:
         """Return the images in the file: one a line, without comments."""
         return [name for line in self.file or () if (name := line.partition("#")[0].strip())]
-
-    def mirror_address(self, settings: Settings) -> UpstreamSettings:
-        from .running_mirror import local_mirror, mirror_at
-
-        try:
-            return (
-                mirror_at(self.mirror, self.ca_file) if self.mirror else local_mirror(settings, self.ca_file)
-            )
-        except ConfigurationError as error:
-            raise click.UsageError(f"{error}: give its address with --mirror") from None
-        except ValueError as error:
-            raise click.UsageError(f"--mirror: {error}") from None
-
-    def credentials(self) -> Credentials | None:
-        if (self.user is None) != (self.password_file is None):
-            raise click.UsageError("--user and --password-file have to be given together")
-        if self.user is None or self.password_file is None:
-            return None
-        return Credentials.basic(self.user, self.password_file.read_text().rstrip("\n"))
 
 
 @frozen
@@ -101,12 +75,7 @@ class WarmResult:
     "--jobs", type=click.IntRange(1, 64), default=4, show_default=True,
     help="Number of blobs to read at the same time.",
 )  # fmt: skip
-@click.option(
-    "--mirror", metavar="URL", help="Address of the mirror.  Default: this machine, port from the settings."
-)
-@click.option("--ca-file", type=_FILE, help="Trust these CA certificates for the mirror too.")
-@click.option("--user", help="Log in to the mirror with this username.")
-@click.option("--password-file", type=_FILE, help="File with the password of --user.")
+@mirror_options
 @click.argument("images", nargs=-1, shell_complete=complete_image)
 @click.pass_obj
 def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options: Any) -> None:
@@ -124,9 +93,9 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
     wanted = {
         str(name): Wanted(name.repository, name.reference, given.platforms, given.referrers) for name in names
     }
-    mirror, credentials = given.mirror_address(context.settings), given.credentials()
+    connect = given.mirror.make_connect(context.settings)
     try:
-        results = run_with_reactor(partial(_warm, wanted, mirror, credentials, given.jobs))
+        results = run_with_reactor(partial(_warm, wanted, connect, given.jobs))
     except click.Abort:
         raise click.ClickException(
             "interrupted: the mirror keeps what it has received; run the command again to pull the rest"
@@ -143,18 +112,9 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
 
 
 async def _warm(
-    wanted: dict[str, Wanted],
-    mirror: UpstreamSettings,
-    credentials: Credentials | None,
-    jobs: int,
-    reactor: Any,
+    wanted: dict[str, Wanted], connect: Callable[[Any], IRegistry], jobs: int, reactor: Any
 ) -> list[WarmResult]:
-    from ..app.upstream_stack import make_agent
-    from ..upstream.checked_endpoint import threaded_resolver
-    from .running_mirror import connect_to_mirror
-
-    mirror_agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
-    registry = connect_to_mirror(mirror, mirror_agent, reactor, credentials)
+    registry = connect(reactor)
     with progress_bars("") as bars:
         pull = ImagePuller(registry, jobs, partial(_progress_bar, bars))
         results = [await _pull(pull, bars, name, image) for name, image in wanted.items()]

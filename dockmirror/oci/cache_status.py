@@ -47,6 +47,13 @@ class CacheStatus:
     stale_reason: str = ""
     immutable: bool = False
 
+    @property
+    def unconfirmed(self) -> str:
+        """Why the upstream has not confirmed the answer; empty if it has."""
+        if self.result is CacheResult.STALE:
+            return self.stale_reason or "the upstream gave no answer"
+        return "the upstream was not asked" if self.result.is_hit else ""
+
     @classmethod
     def parse(cls, field: str) -> CacheStatus | None:
         """Read a ``Cache-Status`` field of this mirror's; return None for any other."""

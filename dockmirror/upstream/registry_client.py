@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
@@ -38,14 +38,21 @@ class RegistryClient:
     """Sends registry requests to one upstream.
 
     :param url: the upstream's URL, without a slash at the end.
+    :param headers: returns the headers to send with a request.
     """
 
     def __init__(
-        self, url: str, client: UpstreamClient, challenges: ChallengeCache, clock: IReactorTime
+        self,
+        url: str,
+        client: UpstreamClient,
+        challenges: ChallengeCache,
+        clock: IReactorTime,
+        headers: Callable[[RegistryRequest], Iterable[Header]] | None = None,
     ) -> None:
         self._url = url
         self._client = client
         self._challenges = challenges
+        self._headers = headers or request_headers
         self._heads_avoided: TTLCache[type[Target], bool] = TTLCache(clock, _MAX_KINDS)
 
     async def send(self, request: RegistryRequest) -> IResponse:
@@ -59,7 +66,7 @@ class RegistryClient:
         """
         method = "HEAD" if request.head else "GET"
         url = self._url + request.path_and_query()
-        headers = tuple(_headers(request))
+        headers = tuple(self._headers(request))
         final = await follow_redirects(self._client, method, url, headers)
         if final.is_other_origin and final.response.code in OTHER_HOST_REFUSALS:
             final = await self._retry_at_other_host(final, method, url, headers)
@@ -73,7 +80,9 @@ class RegistryClient:
         :raises RegistryError: the refusal, which says nothing about the upstream itself.
         """
         without_login = evolve(request, credentials=None)
-        response = (await follow_redirects(self._client, "GET", url, tuple(_headers(without_login)))).response
+        response = (
+            await follow_redirects(self._client, "GET", url, tuple(self._headers(without_login)))
+        ).response
         if response.code not in _SUCCESSES:
             raise await read_refusal(self._client, response, request.target.unknown)
         return response
@@ -89,7 +98,7 @@ class RegistryClient:
         if self._heads_avoided.get(kind):
             return None
         url = self._url + request.path_and_query()
-        response = await self._client.request("HEAD", url, tuple(_headers(request)))
+        response = await self._client.request("HEAD", url, tuple(self._headers(request)))
         if response.code in _SUCCESSES:
             return response
         if response.code in REDIRECT_STATUSES | {405}:
@@ -136,7 +145,7 @@ class RegistryClient:
         )
 
 
-def _headers(request: RegistryRequest) -> Iterator[Header]:
+def request_headers(request: RegistryRequest) -> Iterator[Header]:
     """Yield the few headers that an upstream is sent."""
     if isinstance(request.target, Manifest) and accepts_everything(request.accept):
         yield "Accept", ", ".join(EVERYTHING)

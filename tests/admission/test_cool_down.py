@@ -223,6 +223,19 @@ def test_head_and_get_agree(gated: Gated) -> None:
     assert gated.ask(path, if_none_match=format_etag(second)).status == 200
 
 
+def test_a_revalidated_tag_that_is_replaced_says_if_the_registry_confirmed_it(gated: Gated) -> None:
+    """While the registry is down, nothing has: the status is that of the replacement."""
+    gated.publish("2")
+
+    def ask() -> CacheResult | None:
+        status = gated.ask(f"{NAME}/manifests/latest", head=True, revalidate=True).cache
+        return None if status is None else status.result
+
+    assert [ask(), ask()] == [CacheResult.STORED, CacheResult.CONFIRMED]
+    gated.registry_behind.trouble = Unreachable("it is down")
+    assert ask() is CacheResult.HIT
+
+
 def test_a_tag_that_is_gone_is_gone(gated: Gated) -> None:
     del gated.registry_behind.shelf(NAME).tags["latest"]
     gated.clock.advance(DAY)

@@ -6,12 +6,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from attrs import define, field
+from zope.interface import implementer
 
 from dockmirror.admission.lock_file import LockedImage, LockFile
+from dockmirror.body.in_memory import NoBody
+from dockmirror.cli.lock_refresh import ask_all
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.cache_status import CacheResult, CacheStatus
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied
 from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Manifest, RegistryRequest
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
+from ..answering import now
 from ..archive.packing import manifest
 from .shop import AMD, CONFIG, INDEX, NGINX, OTHER, USED, Shop
 
@@ -170,4 +180,40 @@ def test_errors(shop: Shop, file: Path, arguments: tuple[str, ...], code: int, s
 
 
 def test_refresh_goes_with_update(shop: Shop, file: Path) -> None:
+    """The options that say how the mirror is reached go with it."""
     assert "--refresh goes with --update" in shop.run("lock", "-f", str(file), "--refresh", code=2).stderr
+    alone = shop.run("lock", "-f", str(file), "--update", "--user", "alice", code=2)
+    assert "go with --refresh" in alone.stderr
+
+
+@implementer(IRegistry)
+@define
+class Statuses:
+    """A mirror that answers for each tag with the result of its name.
+
+    :ivar asked: the requests so far.
+    """
+
+    asked: list[RegistryRequest] = field(factory=list)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        assert isinstance(request.target, Manifest)
+        self.asked.append(request)
+        name = str(request.target.reference)
+        if name == "denied":
+            raise Denied("log in first")
+        return Answer(NoBody(Descriptor()), cache=CacheStatus(CacheResult[name]))
+
+
+def test_tags_that_the_registry_did_not_confirm_are_reported() -> None:
+    """The mirror is to ask it, however fresh its copies are."""
+    names = ("CONFIRMED", "STORED", "MISS", "BYPASS", "STALE", "HIT", "STALE_WHILE_REVALIDATE", "denied")
+    registry = Statuses()
+    problems = now(ask_all(registry, [(NGINX, Tag(name)) for name in names]))
+    assert [each.partition(" is left as it was seen before: ")[::2] for each in problems] == [
+        (f"{NGINX}:STALE", "the upstream gave no answer"),
+        (f"{NGINX}:HIT", "the upstream was not asked"),
+        (f"{NGINX}:STALE_WHILE_REVALIDATE", "the upstream was not asked"),
+        (f"{NGINX}:denied", "log in first"),
+    ]
+    assert {(each.head, each.revalidate) for each in registry.asked} == {(True, True)}

@@ -20,7 +20,7 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Blob, RegistryRequest
+from dockmirror.oci.request import Blob, RegistryRequest, Tags
 from tests.fakes import Reply, World
 
 from ..stacks import Outcome, bytes_of
@@ -84,6 +84,18 @@ def test_a_head_reports_the_cache_status() -> None:
     statuses = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).cache for _ in range(2)]
     assert statuses == [CacheStatus(), None]
     assert [seen.method for seen in world.seen] == ["HEAD", "HEAD"]
+
+
+@pytest.mark.parametrize("revalidate", [False, True])
+def test_the_mirror_is_told_to_ask_its_upstream(revalidate: bool) -> None:
+    world, tags = World(), Tags(BLOB.repository)
+    world.reply(MIRROR, str(BLOB), Reply(200))
+    world.reply(MIRROR, str(tags), Reply(200, b"{}"))
+    for target in (BLOB, tags):
+        request = RegistryRequest(target, head=target is BLOB, revalidate=revalidate)
+        fetched(world, mirror(world), request).body.discard()
+    expected = ["no-cache"] if revalidate else None
+    assert [seen.headers.get("cache-control") for seen in world.seen] == [expected] * 2
 
 
 def test_the_address_at_which_no_mirror_answers_is_named() -> None:

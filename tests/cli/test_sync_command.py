@@ -70,6 +70,8 @@ def test_a_run_is_requested(shop: Shop, file: str) -> None:
 def test_options_that_exclude_each_other_are_refused(shop: Shop, file: str) -> None:
     assert "exclude each other" in shop.run("sync", "-c", file, "--now", "--dry-run", code=2).output
     assert "given together" in shop.run("sync", "-c", file, "--dry-run", "--user", "u", code=2).output
+    for other in ([], ["--now"]):
+        assert "go with --dry-run" in shop.run("sync", "-c", file, "--user", "u", *other, code=2).output
 
 
 @implementer(IRegistry)
