@@ -133,7 +133,9 @@ def read_members(file: BinaryIO) -> dict[str, ArchiveFile]:
                     raise ArchiveRefused(f"{path} is in it twice")
                 found[path] = StoredFileEntry(file, member.offset_data, member.size)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
-        raise ArchiveRefused(f"this is not a readable, uncompressed tar file: {error}") from None
+        raise ArchiveRefused(
+            f"this is not a tar file, plain or compressed with gzip or zstd: {error}"
+        ) from None
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copyfileobj
@@ -17,7 +18,7 @@ from .checksums import SIGNATURE_SUFFIX, SUFFIX
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1024 * 1024
-_PART = re.compile(r"(.+)\.(\d{3,})")
+_NUMBER = re.compile(r"\.[0-9]{3,}")
 OpenTemporary = Callable[[], BinaryIO]
 """Opens an empty file that is deleted when it is closed."""
 
@@ -25,33 +26,40 @@ OpenTemporary = Callable[[], BinaryIO]
 def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
     """Return the paths of each archive: those of its parts in order, or its only one.
 
+    Files with a number at the end are parts if the first one is named, too: else the number may be a date.
     Checksums and signatures, which ``archive.tar.*`` names too, are left out.
 
     :raises ArchiveRefused: when a part is missing, or no archive is left.
     """
-    groups: dict[str, list[Path]] = {}
-    archives = [each for each in paths if not each.name.endswith((SUFFIX, SIGNATURE_SUFFIX))]
+    groups: dict[Path, list[Path]] = {}
+    archives = dict.fromkeys(each for each in paths if not each.name.endswith((SUFFIX, SIGNATURE_SUFFIX)))
     if not archives:
         raise ArchiveRefused("these are checksums; name the archives, too")
     for path in archives:
-        found = _PART.fullmatch(str(path))
-        groups.setdefault(found[1] if found else f"{path}\n", []).append(path)
-    for name, parts in groups.items():
-        numbers = sorted(int(part.suffix[1:]) for part in parts) if not name.endswith("\n") else [1]
-        missing = set(range(1, numbers[-1] + 1)) - set(numbers)
-        if missing:
-            raise ArchiveRefused(f"{name}.{min(missing):03} is missing")
-        parts.sort(key=str)
+        first = _part(path, 1) if _part_number(path) else path
+        groups.setdefault(first if first in archives else path, []).append(path)
+    for parts in groups.values():
+        parts.sort(key=_part_number)
+        for number, part in enumerate(parts, 1):
+            if len(parts) > 1 and _part_number(part) != number:
+                raise ArchiveRefused(f"{_part(part, number)} is missing")
     return list(groups.values())
 
 
 def find_parts(path: Path) -> list[Path]:
     """Return all parts of the archive to which a part belongs; of an archive in one file, that."""
-    found = _PART.fullmatch(path.name)
-    if found is None:
+    if not _part_number(path) or not _part(path, 1).is_file():
         return [path]
-    names = (each for each in path.parent.iterdir() if _PART.fullmatch(each.name))
-    return sorted(each for each in names if each.stem == found[1])
+    return [each for each in path.parent.iterdir() if each.stem == path.stem and _part_number(each)]
+
+
+def _part_number(path: Path) -> int:
+    """Return the number at the end of a file's name, 0 if there is none."""
+    return int(path.suffix[1:]) if _NUMBER.fullmatch(path.suffix) and not path.is_dir() else 0
+
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_suffix(f".{number:03}")
 
 
 def open_seekable(files: Sequence[BinaryIO], open_temporary: OpenTemporary) -> BinaryIO:
@@ -73,7 +81,7 @@ def open_seekable(files: Sequence[BinaryIO], open_temporary: OpenTemporary) -> B
         if beginning == _ZSTD:
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             return _copy(cast(BinaryIO, reader), open_temporary)
-    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
         raise ArchiveRefused(f"it cannot be decompressed: {error}") from None
     return file
 

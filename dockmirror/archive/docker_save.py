@@ -62,9 +62,10 @@ def convert_legacy_layout(members: dict[str, ArchiveFile]) -> dict[str, ArchiveF
         for name, tags in json.loads(read_document(members, REPOSITORIES)).items():
             for tag, top in tags.items():
                 names.setdefault(top, []).append(f"{name}:{tag}")
-        reader, files, images = _LegacyLayers(members), dict(members), []
+        reader, files, images, count = _LegacyLayers(members), dict(members), [], 0
         for top, tagged in names.items():
             layers = list(reader.chain(top))
+            count = _check_count(count + len(layers))
             files[f"{top}.json"] = GeneratedFile(json.dumps(reader.config(layers)).encode())
             paths = [f"{each}/layer.tar" for each in layers]
             images.append({"Config": f"{top}.json", "RepoTags": tagged, "Layers": paths})
@@ -128,14 +129,18 @@ def _read_images(members: dict[str, ArchiveFile]) -> list[_DockerSaveImage]:
     count, images = 0, []
     for image in json.loads(read_document(members, DOCKER_MANIFEST)):
         path = _normalize(image["Config"])
-        count += len(image["Layers"])
-        if count > _MAX_LAYERS:
-            raise ArchiveRefused("its images have too many layers")
+        count = _check_count(count + len(image["Layers"]))
         if path not in configs:
             configs[path] = read_document(members, path)
             budget.take(len(configs[path]))
         images.append(_DockerSaveImage.read(image, configs[path]))
     return images
+
+
+def _check_count(layers: int) -> int:
+    if layers > _MAX_LAYERS:
+        raise ArchiveRefused("its images have too many layers")
+    return layers
 
 
 @frozen

@@ -82,19 +82,20 @@ class ImageArchive:
         )
 
     def images(self) -> list[NamedImage]:
-        """Return the images in the order of the index.
+        """Return the images in the order of the index; none of an export in which nothing was new.
 
         :raises ArchiveRefused: when the index is invalid.
         """
         data = read_document(self._members, INDEX)
         index = ManifestDocument.parse(data)
-        if index is None or not index.children:
+        fields = json.loads(data) if index else {}
+        is_empty_export = fields.get("manifests") == [] and INVENTORY in self._members
+        if index is None or not (index.children or is_empty_export):
             raise ArchiveRefused(f"{INDEX} names no images")
-        entries = json.loads(data)["manifests"]
         return [
-            NamedImage(_image_name(fields.get("annotations")), child.descriptor)
-            for fields, child in zip(
-                (each for each in entries if not each.get("urls")), index.children, strict=True
+            NamedImage(_image_name(entry.get("annotations")), child.descriptor)
+            for entry, child in zip(
+                (each for each in fields["manifests"] if not each.get("urls")), index.children, strict=True
             )
         ]
 

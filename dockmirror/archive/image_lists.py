@@ -15,6 +15,7 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 
 _IMAGE_KEY = "image"
+_TEXT = "tag:yaml.org,2002:str"
 
 
 class ImageListInvalid(ValueError):
@@ -58,24 +59,25 @@ def _is_locked(words: list[str]) -> bool:
 
 def _read_yaml(text: str) -> Iterator[str]:
     try:
-        for document in yaml.safe_load_all(text):
+        for document in yaml.compose_all(text, yaml.SafeLoader):
             yield from _find_images(document)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise ImageListInvalid(f"{where}it is neither a list of images nor YAML") from None
 
 
-def _find_images(value: object) -> Iterator[str]:
-    match value:
-        case dict():
-            for key, inner in value.items():
-                if key == _IMAGE_KEY and isinstance(inner, str):
-                    yield inner
+def _find_images(node: yaml.Node) -> Iterator[str]:
+    """Yield the images in a document; its other values, such as dates, need not be valid."""
+    match node:
+        case yaml.MappingNode():
+            for key, inner in node.value:
+                if key.value == _IMAGE_KEY and isinstance(inner, yaml.ScalarNode) and inner.tag == _TEXT:
+                    yield inner.value
                 else:
                     yield from _find_images(inner)
-        case list():
-            for inner in value:
+        case yaml.SequenceNode():
+            for inner in node.value:
                 yield from _find_images(inner)
 
 

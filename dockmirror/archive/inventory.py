@@ -67,8 +67,13 @@ class Inventory:
 
 
 def select_new(images: Sequence[PackedImage], earlier: Inventory) -> Sequence[PackedImage]:
-    """Return the images that an earlier archive does not have, or has with another digest."""
-    return [each for each in images if earlier.images.get(each.name) != each.root]
+    """Return the images that no earlier archive has by that digest with all of these manifests."""
+    known = earlier.known
+    return [
+        each
+        for each in images
+        if earlier.images.get(each.name) != each.root or not known.issuperset(each.manifests)
+    ]
 
 
 def make_inventory(images: Sequence[PackedImage], earlier: Inventory) -> Inventory:

@@ -135,17 +135,23 @@ class ImportedImage:
         return f"imported {self.image}{more[self.kind]}"
 
 
-def publish_image(root: Path, planned: PlannedImport, settings: Settings) -> ImportedImage:
-    """Let clients pull one image, whose contents are all stored; its tag is set last.
+def publish_images(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> list[ImportedImage]:
+    """Let clients pull the images, whose contents are all stored.
 
-    :raises ArchiveRefused: when a content was evicted meanwhile.
+    :raises ArchiveRefused: when a content was evicted meanwhile; then no image is published.
     """
+    for each in planned:
+        for digest in each.digests:
+            if not is_stored(root / layout.data(digest), digest):
+                raise ArchiveRefused(f"{each.name}: {digest} was evicted meanwhile: the cache is too small")
+    return [_publish_image(root, each, settings) for each in planned]
+
+
+def _publish_image(root: Path, planned: PlannedImport, settings: Settings) -> ImportedImage:
+    """Link the contents of one image; its tag is set last."""
     repository, now = planned.name.repository, time.time()
     top, reference = planned.image.descriptor.digest, planned.name.reference
     assert top is not None
-    for digest in planned.digests:
-        if not is_stored(root / layout.data(digest), digest):
-            raise ArchiveRefused(f"{planned.name}: {digest} was evicted meanwhile: the cache is too small")
     before = _current(root, planned.name)
     for part, data in planned.parts:
         if part.digest is not None:

@@ -40,7 +40,7 @@ from .image_import import (
     PlannedImport,
     add_contents,
     check_assumed,
-    publish_image,
+    publish_images,
 )
 from .output import print_json
 
@@ -114,7 +114,7 @@ def import_(
             if named and len(planned) != 1:
                 raise ArchiveRefused(f"--as names one image, but the archives hold {len(planned)}")
             added = add_contents(root, planned)
-            changes = [publish_image(root, each, settings) for each in planned]
+            changes = publish_images(root, planned, settings)
             Sweep(root, make_budget(root, settings), make_retention(settings)).run(0, time.time())
         except (ArchiveRefused, OSError, Denied) as error:
             raise click.ClickException(str(error)) from None
@@ -132,8 +132,8 @@ def _report(changes: Sequence[ImportedImage], added: AddedContents, as_json: boo
             }
         )
         return
-    for each in changes:
-        click.echo(str(each))
+    for line in map(str, changes) if changes else ["nothing is new"]:
+        click.echo(line)
     click.echo(
         f"{added.contents} contents added ({format_size(added.bytes)}), {added.held} were there", err=True
     )

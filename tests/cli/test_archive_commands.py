@@ -119,7 +119,7 @@ def test_a_refused_archive_leaves_nothing(archive: Path, empty: Shop) -> None:
     assert empty.json("ls") == []
     assert list((empty.root / layout.TEMPORARY).iterdir()) == []
     refused = empty.run("import", str(archive), __file__, code=1).output
-    assert f"{__file__}: this is not a readable, uncompressed tar file" in refused
+    assert f"{__file__}: this is not a tar file, plain or compressed with gzip or zstd" in refused
 
 
 def test_a_write_error_names_the_output(shop: Shop, tmp_path: Path) -> None:

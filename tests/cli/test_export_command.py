@@ -17,7 +17,7 @@ from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
 
 from ..archive.packing import files, manifest
-from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
+from .shop import AMD, ARM, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
 
 SIGNATURE = json.dumps(
     {
@@ -54,11 +54,12 @@ def exported(shop: Shop, tmp_path: Path, *arguments: str) -> list[str]:
         "kind: Pod\nspec:\n  containers:\n  - name: web\n    image: nginx:1.27\n",
         "services:\n  web:\n    image: nginx:1.27\n    ports: ['80:80']\n",
         "---\n# Source: a/b.yaml\nkind: A\n---\nspec: {initContainers: [{image: 'nginx:1.27'}]}\n",
+        "kind: Pod\nmade: 2024-13-45\nreplicas: !!int many\nimage: nginx:1.27\nother: {image: null}\n",
         f"{NAME} {Digest.of(AMD)} linux/amd64 2026-11-30T01:12:45Z\n",
     ],
 )
 def test_a_file_names_the_images(shop: Shop, tmp_path: Path, text: str) -> None:
-    """A list, a Kubernetes manifest, a compose file, what helm renders, and a lock file."""
+    """A list, a Kubernetes manifest, a compose file, what helm renders, impossible values, a lock file."""
     (tmp_path / "images").write_text(text)
     assert exported(shop, tmp_path, "-f", str(tmp_path / "images")) == [NAME]
     shop.run("export", "-f", "-", "-o", str(tmp_path / "b.tar"), input=text)
@@ -82,6 +83,9 @@ def test_a_lock_file_decides_which_digest_a_tag_is(shop: Shop, tmp_path: Path) -
     [
         ("", "it names no images"),
         ("a: [\n", "line 2: it is neither a list of images nor YAML"),
+        ('a: "\\U00110000"\n', "it is neither a list of images nor YAML"),
+        ('a: "\\UFFFFFFFF"\n', "it is neither a list of images nor YAML"),
+        ("a: {image: !!str {b: c}}\n", "it names no images"),
         ("services: {a: {image: 'nginx:${TAG}'}}\n", "nginx:${TAG} has a variable"),
     ],
 )
@@ -163,6 +167,21 @@ def test_since_leaves_out_what_an_earlier_export_has(shop: Shop, tmp_path: Path)
 
     nothing = json.loads(shop.run("export", "nginx:1.*", "--since", second, "-o", third, "--json").stdout)
     assert (nothing["images"], nothing["contents"]) == ([], 0)  # the second one knows of the first
+    assert site.run("import", third).stdout == "nothing is new\n"
+
+
+def test_since_exports_a_platform_that_the_cache_got_later(shop: Shop, tmp_path: Path) -> None:
+    """Though the index is the same."""
+    first, second = (str(tmp_path / f"{number}.tar") for number in range(2))
+    shop.run("export", "--all", "-o", first)
+    shop.image(NGINX, "", ARM, b'{"os":"arm"}', BASE)
+    assert exported(shop, tmp_path, "--all", "--since", first) == [f"{NGINX}:latest"]
+    shop.run("export", "--all", "--since", first, "-o", second)
+    site = Shop(tmp_path / "site")
+    site.run("import", first)
+    site.run("import", second)
+    platforms = {each["tag"]: each["platforms"] for each in site.json("ls")}
+    assert platforms["latest"] == {"linux/amd64": True, "linux/arm64": True}
 
 
 def test_the_earlier_export_may_have_any_form(shop: Shop, tmp_path: Path) -> None:
@@ -176,7 +195,10 @@ def test_the_earlier_export_may_have_any_form(shop: Shop, tmp_path: Path) -> Non
     shop.run("export", "nginx:1.27", "-o", str(tmp_path / "a.tar"))
     packed.write_bytes(zstandard.ZstdCompressor().compress((tmp_path / "a.tar").read_bytes()))
     listed.write_bytes((directory / "dockmirror.json").read_bytes())
-    for earlier in (parts / "a.tar.002", directory, packed, listed):
+    dated = [tmp_path / f"images.{day}" for day in (20240501, 20240508)]
+    for each in dated:
+        each.write_bytes(packed.read_bytes())
+    for earlier in (parts / "a.tar.002", directory, packed, listed, dated[0]):
         assert exported(shop, tmp_path, "nginx:1.27", "--since", str(earlier)) == []
 
 

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 import zstandard
 
+from dockmirror.app.naming import ImageName
+from dockmirror.archive.archive_files import ArchiveRefused
+from dockmirror.archive.archive_input import find_parts, group_parts
 from dockmirror.archive.archive_plan import blob_path
+from dockmirror.archive.image_archive import ImageArchive
+from dockmirror.cli.image_import import PlannedImport, add_contents, publish_images
+from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Tag
 from dockmirror.store import files as files_of_store
 from dockmirror.store import layout
 
@@ -34,6 +41,43 @@ def test_compressed_archives_are_read(archive: Path, empty: Shop, tmp_path: Path
     file.write_bytes(data)
     assert empty.run("import", str(file)).stdout == f"imported {NAME}\n"
     assert list((empty.root / layout.TEMPORARY).iterdir()) == []
+
+
+def test_corrupt_compressed_data_is_refused(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Its header is right, and no checksum was reached."""
+    file = tmp_path / "nginx.tar.gz"
+    file.write_bytes(gzip.compress(archive.read_bytes())[:10] + b"\xff" * 100)
+    assert "it cannot be decompressed" in empty.run("import", str(file), code=1).output
+    assert (
+        "it cannot be decompressed"
+        in empty.run("export", "--all", "--since", str(file), "-o", "-", code=1).output
+    )
+
+
+def test_a_number_at_the_end_need_not_be_that_of_a_part(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """The dates of files and of directories are none."""
+    dated = [tmp_path / f"images.{day}" for day in (20240501, 20240508)]
+    for each in dated:
+        each.write_bytes(archive.read_bytes())
+    directory = tmp_path / "images.001"
+    empty.run("import", *map(str, dated))
+    empty.run("export", "--all", "--layout", "-o", str(directory))
+    assert empty.run("import", str(directory)).stdout == f"imported {NAME} (unchanged)\n"
+    refused = empty.run("import", f"{archive}.sha256", code=1).output
+    assert "name the archives, too" in refused
+
+
+def test_parts_are_in_the_order_of_their_numbers(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """The thousandth comes after the 101st."""
+    data, paths = archive.read_bytes(), []
+    for number in range(1, 1002):
+        paths.append(tmp_path / f"a.{number:03}")
+        paths[-1].write_bytes(data[(number - 1) * 20 : number * 20 if number < 1001 else None])
+    assert group_parts(paths[::-1]) == [paths]
+    assert group_parts(find_parts(paths[500])) == [paths]
+    assert empty.run("import", *map(str, paths)).stdout == f"imported {NAME}\n"
+    with pytest.raises(ArchiveRefused, match=r"a\.007 is missing"):
+        group_parts([*paths[:6], *paths[7:]])
 
 
 class Pipe(io.BytesIO):
@@ -59,6 +103,25 @@ def test_nothing_is_visible_before_everything_is_verified(archive: Path, empty: 
     other = Shop(tmp_path / "other")
     assert "does not match its digest" in other.run("import", str(broken), str(archive), code=1).output
     assert other.json("ls") == []
+
+
+def test_no_image_is_published_when_a_content_of_another_was_evicted(
+    shop: Shop, archive: Path, empty: Shop, tmp_path: Path
+) -> None:
+    """All images are checked first."""
+    shop.image(NGINX, "1.28", manifest(CONFIG, b"other"), b"other")
+    shop.run("export", "nginx:1.28", "-o", str(tmp_path / "other.tar"))
+    planned = []
+    for path, tag in ((archive, "1.27"), (tmp_path / "other.tar", "1.28")):
+        opened = ImageArchive.open(io.BytesIO(path.read_bytes()))
+        [image] = opened.images()
+        name = ImageName(NGINX, Tag(tag))
+        planned.append(PlannedImport(opened, image, name, list(opened.parts(image.descriptor))))
+    add_contents(empty.root, planned)
+    empty.path(Digest.of(b"other")).unlink()
+    with pytest.raises(ArchiveRefused, match="was evicted meanwhile"):
+        publish_images(empty.root, planned, load({}, {}))
+    assert empty.json("ls") == []
 
 
 def test_an_interrupted_import_continues(archive: Path, empty: Shop, tmp_path: Path) -> None:
@@ -156,6 +219,28 @@ def test_a_malformed_archive_of_old_docker_is_refused(
     (tmp_path / "old.tar").write_bytes(legacy(**changes))
     assert message in empty.run("import", str(tmp_path / "old.tar"), code=1).output
     assert empty.json("ls") == []
+
+
+def test_chains_of_layers_are_counted_as_they_are_read(empty: Shop, tmp_path: Path) -> None:
+    """A small archive whose images share a long chain would fill the memory."""
+    contents = {f"{n}/json": json.dumps({"parent": str(n - 1) if n else None}).encode() for n in range(500)}
+    tops = {**{str(n): str(n) for n in range(500)}, "last": "gone"}
+    contents["repositories"] = json.dumps({"a": tops}).encode()
+    contents |= {f"{n}/layer.tar": b"" for n in range(500)}
+    (tmp_path / "old.tar").write_bytes(write_tar(contents))
+    assert "too many layers" in empty.run("import", str(tmp_path / "old.tar"), code=1).output
+
+
+def test_an_archive_without_images_is_refused(archive: Path, empty: Shop) -> None:
+    """Unless it is an export, in which nothing was new."""
+    contents = files(archive.read_bytes())
+    contents["index.json"] = b'{"schemaVersion": 2, "manifests": []}'
+    archive.write_bytes(write_tar(contents))
+    assert empty.run("import", str(archive)).stdout == "nothing is new\n"
+    for changed in ({"dockmirror.json": None}, {"index.json": manifest(CONFIG)}):
+        left = {name: data for name, data in {**contents, **changed}.items() if data is not None}
+        archive.write_bytes(write_tar(left))
+        assert "index.json names no images" in empty.run("import", str(archive), code=1).output
 
 
 def test_links_in_a_directory_are_not_followed(empty: Shop, shop: Shop, tmp_path: Path) -> None:
