@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..admission.lock_file import LockFile, LockFileInvalid
+from ..admission.lock_source import LockReader
 from ..config.settings import RetentionSettings, Settings
 from ..oci.digest import Digest
 from ..oci.pull_rule import PullRule
@@ -17,12 +17,12 @@ def make_retention(settings: Settings) -> Retention:
     """Return the rules; lock files are read whenever they are applied."""
     locks = [policy.lock for policy in settings.policy if policy.lock is not None]
     needed: Callable[[], Collection[Digest]] = partial(_read_locked, locks)
-    return Retention([_make_rule(n, each) for n, each in enumerate(settings.retention)], needed)
+    return Retention([_make_rule(n, each) for n, each in enumerate(settings.retention, 1)], needed)
 
 
 def _make_rule(number: int, rule: RetentionSettings) -> RetentionRule:
     return RetentionRule(
-        f"retention.{number}",
+        f"retention rule {number}",
         PullRule.parse(rule.images),
         rule.unused,
         rule.tags,
@@ -32,14 +32,11 @@ def _make_rule(number: int, rule: RetentionSettings) -> RetentionRule:
 
 
 def _read_locked(locks: Sequence[Path]) -> Collection[Digest]:
-    """Return the digests in lock files.
+    """Return the digests in lock files, as they are now.
 
     :raises OSError: when one cannot be read; then nothing must be deleted by rules.
     """
     found: set[Digest] = set()
     for path in locks:
-        try:
-            found.update(each.digest for each in LockFile.parse(path.read_text("utf-8")).images.values())
-        except (UnicodeDecodeError, LockFileInvalid) as error:
-            raise OSError(f"{path}: {error}") from error
+        found.update(each.digest for each in LockReader(path).current().images.values())
     return found

@@ -46,7 +46,7 @@ def image(tag: str, days: float, size: int = 10, place: Repository = A) -> Retai
 
 
 def rule(pattern: str = "**", **limits: Any) -> RetentionRule:
-    return RetentionRule("retention.0", PullRule.parse(pattern), **limits)
+    return RetentionRule("retention rule 1", PullRule.parse(pattern), **limits)
 
 
 def gone(images: Sequence[RetainedImage], *rules: RetentionRule) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_reason_names_the_rule() -> None:
     (expired,) = plan_retention([image("old", 40)], [rule(unused=DAY)], NOW)
     assert expired.fields() == {
         "image": "ghcr.io/team/a:old",
-        "reason": "retention.0.unused: not pulled for 40 days",
+        "reason": "retention rule 1, unused: not pulled for 40 days",
     }
 
 
@@ -192,7 +192,7 @@ def test_a_dry_run_lists_what_would_go(shop: Shop, tmp_path: Path) -> None:
     arguments = ("-c", str(settings), "gc")
     planned = shop.json(*arguments, "--dry-run")["expired"]
     assert {each["image"] for each in planned} == {f"{NGINX}:latest", f"{NGINX}:1.27"}
-    assert all(each["reason"].startswith("retention.0.unused: not pulled for") for each in planned)
+    assert all(each["reason"].startswith("retention rule 1, unused: not pulled for") for each in planned)
     assert f"{NGINX}:1.27" in shop.run(*arguments, "--dry-run").stdout
     assert tags(shop) == before
     assert shop.json(*arguments)["expired"] == planned

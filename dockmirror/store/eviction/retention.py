@@ -111,7 +111,7 @@ def _apply(rule: RetentionRule, images: Sequence[RetainedImage], now: float) -> 
     for image in by_age:
         if rule.unused is not None and now - image.used > rule.unused and _may_go(image, now):
             days = int((now - image.used) / _DAY)
-            yield ExpiredImage(image, f"{rule.name}.unused: not pulled for {days} days")
+            yield ExpiredImage(image, f"{rule.name}, unused: not pulled for {days} days")
         else:
             repositories[image.repository].append(image)
     left: list[RetainedImage] = []
@@ -119,14 +119,14 @@ def _apply(rule: RetentionRule, images: Sequence[RetainedImage], now: float) -> 
         if rule.tags is not None:
             surplus = [each for each in kept if each.tag][: -rule.tags]
             gone = [each for each in surplus if _may_go(each, now)]
-            yield from (ExpiredImage(each, f"{rule.name}.tags: more than {rule.tags}") for each in gone)
+            yield from (ExpiredImage(each, f"{rule.name}, tags: more than {rule.tags}") for each in gone)
             kept = [each for each in kept if each not in gone]
         over = list(_over_quota(kept, rule.repository_quota, now))
-        yield from (ExpiredImage(each, f"{rule.name}.repository_quota: exceeded") for each in over)
+        yield from (ExpiredImage(each, f"{rule.name}, repository_quota: exceeded") for each in over)
         left += [each for each in kept if each not in over]
     left.sort(key=lambda each: (each.used, str(each)))
     for image in _over_quota(left, rule.quota, now):
-        yield ExpiredImage(image, f"{rule.name}.quota: exceeded")
+        yield ExpiredImage(image, f"{rule.name}, quota: exceeded")
 
 
 def _over_quota(images: Sequence[RetainedImage], quota: int | None, now: float) -> Iterator[RetainedImage]:
