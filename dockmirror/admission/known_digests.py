@@ -40,7 +40,7 @@ class KnownDigestSource:
     """
 
     fact = "known"
-    setting = "min_age"
+    setting = "digests"
     is_about_tags = False
     needs_manifest = False
 

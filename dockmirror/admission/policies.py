@@ -16,6 +16,8 @@ from ..oci.request import Manifest
 from .cool_down import TagAges, admitted_digests, is_frozen
 from .verdict import Subject
 
+_TURNED_ON_BY = {"digests": "min_age"}
+"""The keys that turn on the rules of other keys, which always have a value."""
 _DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
 
 
@@ -39,13 +41,13 @@ class Policies:
         """Return the policy that holds for a kind of rule: the first one that matches and sets its key."""
         target = self._target(subject)
         for rule, policy in self._rules:
-            if getattr(policy, key) is not None and rule.covers(target):
+            if _sets(policy, key) and rule.covers(target):
                 return policy
         return None
 
     def sets(self, key: str) -> bool:
         """Return whether any policy sets the key of a kind of rule and is not off."""
-        return any(getattr(policy, key) is not None and policy.mode != "off" for _, policy in self._rules)
+        return any(_sets(policy, key) and policy.mode != "off" for _, policy in self._rules)
 
     def find_exception(self, subject: Subject, policy: PolicySettings, now: float) -> PolicyException | None:
         """Return the exception that covers the subject, by its reference or its digest, or None."""
@@ -69,6 +71,10 @@ class Policies:
 
     def _target(self, subject: Subject) -> Manifest:
         return Manifest(Repository(f"{self.registry}/{subject.repository}"), subject.reference)
+
+
+def _sets(policy: PolicySettings, key: str) -> bool:
+    return getattr(policy, _TURNED_ON_BY.get(key, key)) is not None
 
 
 def _parse_pattern(pattern: str) -> PullRule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,13 @@ class Judgement:
     :ivar refusal: the refusal of a rule, of one that is enforced if there is any.
     :ivar unknown: the first rule that could not be checked, with the reason.
     :ivar warn_only: the kinds of rules that only warn.
+    :ivar keys: the keys of a policy by the kinds of rules that they set.
     """
 
     refusal: Refuse | None = None
     unknown: Refuse | None = None
     warn_only: frozenset[str] = frozenset()
+    keys: Mapping[str, str] = {}
 
 
 class LocalVerdicts:
@@ -82,13 +84,14 @@ class LocalVerdicts:
         """
         subject, gatherer = self._subject(name, digest), self._gatherer(name.repository.first)
         applicable = gatherer.applicable(subject, is_replacement=False)
+        keys = {source.fact: source.setting for source, _ in applicable}
         if digest is None:
             sources = (source for source, _ in applicable if source.fact != KnownDigestSource.fact)
             unknown = (
                 Refuse(MissingFact.of(source.setting, "its digest is not known").why, source.fact)
                 for source in sources
             )
-            return Judgement(unknown=next(unknown, None))
+            return Judgement(unknown=next(unknown, None), keys=keys)
         if not applicable:
             return Judgement()
         image = self._held.read_image(name.repository, digest)
@@ -100,7 +103,7 @@ class LocalVerdicts:
         registry = _LocalRegistry(self._held, name.repository.first, missing)
         strict = [(source, policy.model_copy(update={"on_error": "refuse"})) for source, policy in applicable]
         facts = _gather(gatherer, subject, strict, image, registry)
-        return _judge(subject, facts, is_held=image.data is not None)
+        return evolve(_judge(subject, facts, is_held=image.data is not None), keys=keys)
 
     def _subject(self, name: ImageName, digest: Digest | None) -> Subject:
         upstreams = self._settings.upstreams.items()

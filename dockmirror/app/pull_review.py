@@ -27,7 +27,6 @@ from .naming import ImageName
 SIGHTING_SECONDS = 60.0
 """Seconds in which a pull has recorded what its tag names."""
 _PAGE = 10_000
-_KEYS = {"ages": "min_age", "locked": "lock", "known": "digests", "signature": "signed_by"}
 
 Outcome = Literal["refused", "replaced", "unknown"]
 OUTCOMES: Sequence[Outcome] = get_args(Outcome)
@@ -173,9 +172,4 @@ class PullReview:
         for outcome, verdict in found:
             if verdict is not None:
                 mode = "warn" if verdict.rule in judgement.warn_only else "enforce"
-                yield MetRule(str(name), rule_key(verdict.rule), outcome, mode, verdict.why)
-
-
-def rule_key(fact: str) -> str:
-    """Return the key of a policy by which a kind of rule is set."""
-    return _KEYS.get(fact, fact)
+                yield MetRule(str(name), judgement.keys[verdict.rule], outcome, mode, verdict.why)

@@ -156,6 +156,7 @@ def test_the_first_policy_that_sets_a_rule_holds(
     assert found is not None
     assert found.min_age == days * DAY
     assert policies.find(Subject("x", Repository(repository), parsed), "lock") is None
+    assert policies.find(Subject("x", Repository(repository), parsed), "digests") is found
     assert policies.sets("min_age")
     assert not policies.sets("lock")
 

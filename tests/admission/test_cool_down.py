@@ -323,6 +323,12 @@ def test_modes(mode: str, version: str) -> None:
 def test_a_history_that_cannot_be_read_admits_nothing(gated: Gated) -> None:
     gated.history.broken = OSError("the disk is broken")
     gated.clock.advance(600)
+    known = Gated({**WEEK, "digests": "known"})
+    known.publish("1")
+    known.served()
+    known.history.broken = gated.history.broken
+    with pytest.raises(Denied, match="the rule digests cannot be checked: the disk is broken"):
+        known.get(f"{NAME}/manifests/{Digest.of(image(known, '1'))}")
     with pytest.raises(Denied, match="the rule min_age cannot be checked: the disk is broken"):
         gated.get(f"{NAME}/manifests/latest")
 

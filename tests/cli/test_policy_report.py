@@ -121,6 +121,13 @@ def test_lock(reported: Reported, tmp_path: Path) -> None:
     ]
 
 
+def test_only_known_digests(reported: Reported) -> None:
+    """By the policy that has the cool-down."""
+    reported.pull(1, OLD, str(OLD))
+    rules = reported.rules("max_size = 1000000000", f'{COOL}\ndigests = "known"\nmode = "warn"')
+    assert rules == [("@sha256:", "digests", "warn", "refused", 1)]
+
+
 def test_limits_and_signatures(reported: Reported, tmp_path: Path) -> None:
     """Nobody is asked: an image that the cache does not have is unknown."""
     key = tmp_path / "team.pub"
