@@ -61,7 +61,7 @@ class FactGatherer:
     def applicable(self, subject: Subject, is_replacement: bool) -> list[tuple[IFactSource, PolicySettings]]:
         """Return the sources whose rules apply, each with the policy that holds.
 
-        :param is_replacement: whether the digest was chosen by a rule about tags.
+        :param is_replacement: True if the digest was chosen by a rule about tags.
         """
         found: list[tuple[IFactSource, PolicySettings]] = []
         for source in self.sources:

@@ -44,7 +44,7 @@ class KeylessVerifier:
         one, that of the public Sigstore is fetched by the library (TUF), and again after a day; while that
         fails, the last one or the library's own is used.
     :ivar seconds: tells the time.
-    :ivar offline: whether the library's own root of trust is used instead of the one that it would fetch.
+    :ivar offline: True if the library's own root of trust is used instead of the one that it would fetch.
     """
 
     trust_root: Path | None

@@ -33,7 +33,7 @@ _log = Logger()
 class RunningDeliveries:
     """The bodies that this process delivers at the moment, by digest.
 
-    :ivar begun: is called when a delivery begins, after which ``cut`` is to be called from time to time.
+    :ivar begun: is called when a delivery begins; from then on ``cut`` must be called regularly.
     """
 
     def __init__(self) -> None:

@@ -192,9 +192,16 @@ class TagPolling(PeriodicTask):
         if release is None:
             return
         try:
-            await gather(self._poll(name, each) for name, each in polled.items())
+            await gather(self._try_to_poll(name, each) for name, each in polled.items())
         finally:
             release()
+
+    async def _try_to_poll(self, name: str, upstream: PolledUpstream) -> None:
+        """Poll an upstream; records that cannot be read or written leave the other upstreams alone."""
+        try:
+            await self._poll(name, upstream)
+        except OSError as error:
+            _log.error("cannot poll the tags of {upstream}: {error}", upstream=name, error=str(error))
 
     async def _poll(self, name: str, upstream: PolledUpstream) -> None:
         for repository, tag in await self._history.tags(name):

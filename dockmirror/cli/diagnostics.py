@@ -66,7 +66,7 @@ class Diagnosis:
     """The diagnosis of one address of an upstream: its steps up to the first failure.
 
     :ivar addresses: the IP addresses that its name resolves to here.
-    :ivar offline: whether the settings say that nothing is asked of it.
+    :ivar offline: True if the settings say that nothing is asked of it.
     """
 
     upstream: str

@@ -36,7 +36,7 @@ class _Selected:
     """An image to export.
 
     :ivar digest: the digest that its tag is exported as; None for the one that it is served as.
-    :ivar is_match: whether a pattern has found it; then it may be incomplete.
+    :ivar is_match: True if a pattern has found it; then it may be incomplete.
     """
 
     name: ImageName
@@ -50,9 +50,9 @@ class ExportSelection:
 
     :ivar texts: names and patterns.
     :ivar files: lists of images.
-    :ivar everything: whether all images are meant.
+    :ivar everything: True if all images are meant.
     :ivar platform: the only platform of multi-platform images.
-    :ivar with_artifacts: whether signatures, SBOMs and other referrers belong to an image.
+    :ivar with_artifacts: True if signatures, SBOMs and other referrers belong to an image.
     """
 
     texts: Sequence[str] = ()

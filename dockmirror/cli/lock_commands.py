@@ -133,8 +133,8 @@ def _matches(image: LockedImage, patterns: Sequence[str]) -> bool:
 def _merge(old: LockFile, found: Mapping[_Key, LockedImage], moves: bool, adds: bool) -> LockFile:
     """Return the file with the images that were found.
 
-    :param moves: whether listed images become what was found.
-    :param adds: whether others are listed.
+    :param moves: True if listed images become what was found.
+    :param adds: True if others are listed.
     """
     images = dict(old.images)
     for key, image in found.items():

@@ -58,7 +58,7 @@ _ADDITIONS = (
 )
 """Adds what older files lack."""
 OTHERS = "(others)"
-"""The key of the sums that have no key of their own."""
+"""The key under which all further keys are summed up."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _log = Logger()
 

@@ -20,11 +20,11 @@ from .reader import find_speed, make_sums, period_of
 UPLOAD_PERIOD = 600.0
 """Seconds after which a mirror uploads its sums again."""
 UP_SECONDS = 2.5 * UPLOAD_PERIOD
-"""Seconds for which a mirror that has told its sums counts as running."""
+"""Seconds for which a mirror that has uploaded its sums counts as running."""
 FleetSumKey = SumKey | Literal["mirror"]
 _DAY = 86_400
 _MAX_KEYS = 1000
-"""Repositories or clients of a mirror's day that are told by name; the rest count as one."""
+"""Repositories or clients of a mirror's day that are uploaded by name; the rest count as one."""
 _MAX_SIZE = 8 * 1024 * 1024
 """Bytes of an object, decompressed, that are read at most."""
 _AMOUNTS = 8
@@ -44,11 +44,11 @@ Row = Sequence[Any]
 
 @frozen
 class FleetDay:
-    """The sums of one mirror in one day (UTC), and its state when it told them.
+    """The sums of one mirror in one day (UTC), and its state when it uploaded them.
 
     :ivar day: days since the epoch.
     :ivar mirror: the name of its machine.
-    :ivar seen: when it told them, in seconds since the epoch.
+    :ivar seen: when it uploaded them, in seconds since the epoch.
     :ivar rows: by ``hour``, ``registry``, ``repository`` and ``client``.
     """
 
@@ -67,16 +67,17 @@ class FleetDay:
         """Return the sums in an object; None if it is malformed."""
         try:
             fields = json.loads(zlib.decompressobj().decompress(data, _MAX_SIZE))
-            rows = {name: [_check(row) for row in fields["rows"][name]] for name in _KINDS}
+            rows = {name: [_check(name, row) for row in fields["rows"][name]] for name in _KINDS}
             return cls(day, str(fields["mirror"]), str(fields["version"]), float(fields["seen"]), rows)
-        except (zlib.error, ValueError, KeyError, TypeError):
+        except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
-def _check(row: Row) -> Row:
+def _check(kind: str, row: Row) -> Row:
     """:raises ValueError: when it is no row."""
     key, *amounts = row
-    if len(amounts) != _AMOUNTS or not all(isinstance(each, int) for each in amounts):
+    is_key = type(key) is (int if kind == "hour" else str)
+    if not is_key or len(amounts) != _AMOUNTS or not all(isinstance(each, int) for each in amounts):
         raise ValueError("no sums")
     return (key, *amounts)
 
@@ -85,7 +86,7 @@ def _check(row: Row) -> Row:
 class FleetMirror:
     """A mirror of a fleet.
 
-    :ivar seen: when it last told its sums.
+    :ivar seen: when it last uploaded its sums.
     """
 
     name: str
@@ -133,8 +134,8 @@ def _rows(day: FleetDay, by: FleetSumKey) -> Iterable[tuple[Any, Row]]:
 class FleetUpload:
     """The days whose sums a mirror has to upload.
 
-    :ivar history: tells the histories of all mirrors apart; one that is begun anew has another.
-    :ivar is_first: whether this is the first upload of the day.
+    :ivar history: an identifier of the history; one that is begun anew has another.
+    :ivar is_first: True for the first upload of the day.
     """
 
     history: str
@@ -170,7 +171,7 @@ def claim_upload(path: Path, now: float) -> FleetUpload | None:
 
 
 def confirm_upload(path: Path, time: float) -> None:
-    """Note that everything up to a time was told.
+    """Note that everything up to a time is uploaded.
 
     :raises sqlite3.Error: when the file cannot be used.
     """

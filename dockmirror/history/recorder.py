@@ -56,7 +56,7 @@ class PartReport:
     """The requests for a manifest or blob of a pull since the last report.
 
     :ivar number: of the pull; 0 for a blob without one, which counts in sums only.
-    :ivar is_first: whether the pull begins with it.
+    :ivar is_first: True if the pull begins with it.
     :ivar state: None if it was not requested with a GET.
     :ivar gets: requests other than HEADs; a pull without any is none.
     """
@@ -115,8 +115,8 @@ class _Content:
 class _Part:
     """A running request for a manifest or blob.
 
-    :ivar is_new: whether it begins its pull.
-    :ivar is_recent: whether the table knows all of it already.
+    :ivar is_new: True if it begins its pull.
+    :ivar is_recent: True if the table knows all of it already.
     :ivar reported: time of the last report of its bytes.
     """
 
@@ -148,7 +148,7 @@ class PullRecorder:
 
     :ivar process: tells the processes of a mirror apart.
     :ivar take: receives the reports.
-    :ivar begun: is called when a request begins, after which ``flush`` is to be called.
+    :ivar begun: is called when a request begins; ``flush`` must be called some time after it.
     """
 
     _table: PullTable
@@ -222,7 +222,7 @@ class PullRecorder:
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
         """Note the registry's answer, and return it.
 
-        :param is_limited: whether the upstream limits pulls.
+        :param is_limited: True if the upstream limits pulls.
         """
         part = self._running.get(id(request))
         if part is None:

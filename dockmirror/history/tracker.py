@@ -118,7 +118,7 @@ class PartState:
     """One manifest or blob of a pull, which may be requested several times.
 
     :ivar ended: when its last request ended, or was seen running.
-    :ivar is_cached: whether its last complete response came out of the cache.
+    :ivar is_cached: True if its last complete response came out of the cache.
     :ivar reason: why its last request failed; empty if it did not.
     """
 

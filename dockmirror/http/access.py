@@ -42,7 +42,7 @@ class ClientAddress:
 class NetworkAccess:
     """The networks whose clients are served, and the proxies that are trusted.
 
-    :ivar trusts_unix_socket: whether a proxy that connects over a UNIX socket is trusted.
+    :ivar trusts_unix_socket: True if a proxy that connects over a UNIX socket is trusted.
     """
 
     networks: tuple[Network, ...] = PRIVATE

@@ -35,7 +35,7 @@ def get_peer_network(peer: IAddress | None) -> Network | None:
 class OpenConnections:
     """The open connections; each adds and removes itself.
 
-    :ivar draining: whether connections close as soon as they can, new ones included.
+    :ivar draining: True if connections close as soon as they can, new ones included.
     :ivar turned_away: how many connections were rejected because there were too many.
     """
 

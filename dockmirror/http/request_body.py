@@ -27,7 +27,7 @@ class RequestBody:
     :param length: None for a chunked body.
     :param on_wanted: called each time the consumer is ready; the channel then passes input to ``receive``.
     :param on_paused: called each time the consumer pauses.
-    :ivar is_complete: whether the last byte has arrived.
+    :ivar is_complete: True if the last byte has arrived.
     :ivar trailing_data: the input behind the body.
     """
 

@@ -106,7 +106,7 @@ class HeadBuffer:
     """The input of a connection that has not been processed: request heads, and the bytes between them.
 
     :param head_bytes: the most that a head may have.
-    :ivar has_partial_head: whether a head has begun to arrive and is not complete.
+    :ivar has_partial_head: True if a head has begun to arrive and is not complete.
     """
 
     def __init__(self, head_bytes: int) -> None:

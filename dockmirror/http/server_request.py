@@ -50,14 +50,14 @@ class ServerRequest(TwistedRequest):
     :ivar peer: the client, as soon as it is identified.
     :ivar admitted_client: the client, once it was let in.
     :ivar scopes: the scopes that a challenge to this request names.
-    :ivar is_writable: whether its registry accepts writes.
+    :ivar is_writable: True if its registry accepts writes.
     :ivar upstream_status: the upstream's status, if it was asked.
     :ivar reason: a sentence that says why the request was refused, or why its response was cut off.
-    :ivar is_logged: whether the request appears in the access log.
+    :ivar is_logged: True if the request appears in the access log.
     :ivar started: when the head was complete, in the clock's seconds.
     :ivar body_limit: how many bytes of body may still be collected.
     :ivar body: a streamed body, which its resource may read until the response begins.
-    :ivar is_cut_off: whether the response ended incomplete: the client left, or it was aborted.
+    :ivar is_cut_off: True if the response ended incomplete: the client left, or it was aborted.
     """
 
     transport: ITCPTransport

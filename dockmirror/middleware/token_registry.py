@@ -77,9 +77,15 @@ class TokenRegistry:
         raise challenged
 
     async def _token(self, challenged: Unauthorized, scope: Scope) -> Credentials:
-        """Return a token, which another request may have obtained meanwhile."""
+        """Return a token, which another request may have obtained meanwhile.
+
+        :raises Unauthorized: this request's challenge, as a renewal that it joined had none.
+        """
         known = self._known(scope)
-        return known or await self._obtaining.get(scope, lambda: self._obtain(challenged, scope))
+        try:
+            return known or await self._obtaining.get(scope, lambda: self._obtain(challenged, scope))
+        except Unauthorized:
+            raise challenged from None
 
     async def _obtain(self, challenged: Unauthorized, scope: Scope) -> Credentials:
         """Obtain a token.

@@ -37,7 +37,7 @@ class RegistryError(Exception):
     :ivar challenges: for a 401, the upstream's challenges; they are not passed on unchanged.
     :ivar retry_after: the upstream's ``Retry-After``, verbatim.
     :ivar upstream_status: the status of the upstream's response, for the access log.
-    :ivar from_other_host: whether another server than the registry failed: its token service, or a server
+    :ivar from_other_host: True if another server than the registry failed: its token service, or a server
         that it redirects to.
     :ivar content_size: for a 416, the size of the content.
     :ivar range: for a 416 of an upload, the bytes of it that have arrived.

@@ -70,7 +70,7 @@ class IndexEntry:
 class ManifestDocument:
     """The descriptors in a manifest or index, in its order.
 
-    :ivar foreign: whether it has contents with addresses outside of registries; ``layers`` and ``children``
+    :ivar foreign: True if it has contents with addresses outside of registries; ``layers`` and ``children``
         leave them out.
     """
 

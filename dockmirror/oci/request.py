@@ -127,14 +127,14 @@ class ReceivedRequest(Protocol):
 class RegistryRequest:
     """One read request of a client.
 
-    :ivar head: whether only the headers are wanted.
+    :ivar head: True if only the headers are wanted.
     :ivar query: a list's own parameters (``n``, ``last``, ``artifactType``…), in order; without ``ns``.
     :ivar accept: the media types that the client accepts, verbatim.
     :ivar held: with a HEAD of a blob, the cached blob to compare if the registry does not answer HEADs with
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
-    :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
+    :ivar revalidate: True if a cache asks the upstream first, however fresh its copy is.
     :ivar received: the client's HTTP request, for observers and policy servers; None for a request of the
         mirror itself.  No decision of the mirror's own depends on it.
     """

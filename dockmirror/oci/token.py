@@ -31,7 +31,7 @@ MARKER_ANSWER = json.dumps({"token": MARKER, "access_token": MARKER, "expires_in
 class TokenRequest:
     """A client's request to a token service.
 
-    :ivar form: whether it was a POST of a form rather than a GET.
+    :ivar form: True if it was a POST of a form rather than a GET.
     :ivar parameters: all except scope and service, verbatim; those of a form may include a password.
     """
 

@@ -69,17 +69,17 @@ class Outcome(Enum):
 class Facts:
     """The facts about a request for stored content.
 
-    :ivar anonymous: whether the client has no credentials.
-    :ivar granted: whether the upstream has consented to its credentials for the repository lately.
-    :ivar public: whether the upstream has consented to anybody in the last day.
+    :ivar anonymous: True if the client has no credentials.
+    :ivar granted: True if the upstream has consented to its credentials for the repository lately.
+    :ivar public: True if the upstream has consented to anybody in the last day.
     :ivar was_public: the same for the last week.
-    :ivar imported: whether the operator has imported the content into the repository.
-    :ivar mutable: whether it is a list, or named by a tag.
-    :ivar held: whether it is held for the repository, and acceptable to the client.
-    :ivar in_doubt: whether a write through the mirror has deleted or changed it since, or may have.
-    :ivar fresh: whether it needs no confirmation.
-    :ivar expired: whether it was confirmed too long ago to be served in an outage.
-    :ivar keep_deleted: whether content that the upstream has deleted is still served.
+    :ivar imported: True if the operator has imported the content into the repository.
+    :ivar mutable: True if it is a list, or named by a tag.
+    :ivar held: True if it is held for the repository, and acceptable to the client.
+    :ivar in_doubt: True if a write through the mirror has deleted or changed it since, or may have.
+    :ivar fresh: True if it needs no confirmation.
+    :ivar expired: True if it was confirmed too long ago to be served in an outage.
+    :ivar keep_deleted: True if content that the upstream has deleted is still served.
     :ivar outcome: the upstream's answer; None before it is asked.
     :ivar anonymous_outcome: its answer to the mirror's own anonymous request; None if it was not asked.
     """

@@ -72,7 +72,7 @@ class BlobAccess:
     ) -> None:
         """Record that the complete, verified blob was received.
 
-        :param consents: whether it came from the upstream itself, and not from another registry.
+        :param consents: True if it came from the upstream itself, and not from another registry.
         """
         self.grants.record_consent(target, generation)
         if consents:

@@ -89,7 +89,7 @@ class GrantCache:
     def has_consented(self, blob: Blob, generation: bytes, or_began: bool = False) -> bool:
         """Return whether the upstream has given the blob to any client.
 
-        :param or_began: whether a download that has begun is enough.
+        :param or_began: True if a download that has begun is enough.
         """
         key = blob, generation
         return bool(self._consents.get(key) or (or_began and self._started.get((*key, None))))

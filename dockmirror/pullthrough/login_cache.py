@@ -133,7 +133,7 @@ class LoginCache:
     async def _are_public(self, scopes: tuple[Scope, ...], age: float, or_imported: bool = False) -> bool:
         """Return whether all scopes are for pulls from repositories that were public within ``age`` seconds.
 
-        :param or_imported: whether repositories with imported content count, too.
+        :param or_imported: True if repositories with imported content count, too.
         """
         public = self._gateway.public
         for scope in scopes:

@@ -73,7 +73,7 @@ class ManifestFetcher:
         """Return the upstream's answer to the unconditional request, with its content in memory.
 
         :param tag: the requested tag; None for a digest.
-        :param have_stale: whether the store can answer instead.
+        :param have_stale: True if the store can answer instead.
         """
         shared = evolve(request, accept=EVERYTHING, if_none_match=None)
         generation = await self._generations.generation(place)

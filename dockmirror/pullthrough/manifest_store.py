@@ -7,14 +7,17 @@ from collections import OrderedDict
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..body.in_memory import BytesBody, collect
-from ..interfaces import ContentKind, IContentStore
+from ..body.in_memory import BytesBody, NoBody, collect
+from ..interfaces import Answer, ContentKind, IContentStore
+from ..oci.cache_status import CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
+from ..oci.header_fields import etag_matches
 from ..oci.media import ManifestReferences, parse_references
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository
+from ..oci.request import RegistryRequest
 from ..system.posix import explain_write_error
 
 _MAX_REFERENCES = 16 * 1024
@@ -64,6 +67,14 @@ class StoredManifest:
     data: bytes
     digest: Digest
     references: ManifestReferences
+
+
+def answer_stored(request: RegistryRequest, stored: StoredManifest, status: CacheStatus) -> Answer:
+    """Return the answer with a stored manifest: without it for HEAD, and 304 if the client has it."""
+    descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
+    if etag_matches(request.if_none_match, stored.digest):
+        return Answer(NoBody(descriptor), 304, cache=status)
+    return Answer(NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor), cache=status)
 
 
 class ManifestStore:

@@ -8,11 +8,10 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..body.in_memory import BytesBody, NoBody
+from ..body.in_memory import NoBody
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.cache_status import CacheResult, CacheStatus
-from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.header_fields import etag_matches, format_etag
@@ -23,7 +22,7 @@ from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations
 from .manifest_fetcher import ManifestFetcher
-from .manifest_store import ManifestStore, StoredManifest, kind_of
+from .manifest_store import ManifestStore, StoredManifest, answer_stored, kind_of
 from .upstream_gateway import UpstreamGateway
 
 _log = Logger()
@@ -33,7 +32,7 @@ _log = Logger()
 class _TaggedManifest:
     """A stored manifest and its tag; the age is negative if the clock was set back.
 
-    :ivar in_doubt: whether a write with an unknown outcome came after the tag was confirmed.
+    :ivar in_doubt: True if a write with an unknown outcome came after the tag was confirmed.
     """
 
     place: Repository
@@ -101,7 +100,7 @@ class ManifestCache:
         if not accepts(request.accept, stored.references.media_type):
             return await self._pass_through(request)
         await self._check_complete(request, place, stored)
-        return self._answer_stored(request, stored, CacheStatus(immutable=facts.is_for_everybody))
+        return answer_stored(request, stored, CacheStatus(immutable=facts.is_for_everybody))
 
     async def _check_complete(
         self, request: RegistryRequest, place: Repository, stored: StoredManifest
@@ -144,7 +143,7 @@ class ManifestCache:
         facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=result is not None)
         if result is not None and authorize(facts) is Decision.ALLOW:
             await self._check_complete(request, place, tagged.stored)
-            return self._answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
+            return answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
         try:
             current = await self._resolve_tag(request, tagged, facts)
         except RegistryError as error:
@@ -153,7 +152,7 @@ class ManifestCache:
             return await self._adapt(request, current)
         if not accepts(request.accept, current.references.media_type):
             return await self._pass_through(request)
-        return self._answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
+        return answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
 
     async def _judge_age(self, request: RegistryRequest, age: float, ttl: float) -> CacheResult | None:
         """Return the result with which a tag of that age may be served at once, or None.
@@ -225,7 +224,7 @@ class ManifestCache:
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=error.summary)
         status = CacheStatus(CacheResult.STALE, tagged.age, error.summary)
-        return self._answer_stored(request, tagged.stored, status)
+        return answer_stored(request, tagged.stored, status)
 
     async def _is_too_old(self, tagged: _TaggedManifest) -> bool:
         """Return whether it was confirmed too long ago; never so for imports, which may have no upstream."""
@@ -249,10 +248,3 @@ class ManifestCache:
     async def _pass_through(self, request: RegistryRequest) -> Answer:
         """Ask the upstream for a client that does not accept the stored media type."""
         return evolve(await self._gateway.fetch(request), cache=CacheStatus(CacheResult.MISS))
-
-    def _answer_stored(self, request: RegistryRequest, stored: StoredManifest, status: CacheStatus) -> Answer:
-        descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
-        if etag_matches(request.if_none_match, stored.digest):
-            return Answer(NoBody(descriptor), 304, cache=status)
-        content = NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor)
-        return Answer(content, cache=status)

@@ -17,14 +17,13 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody, NoBody, json_body
+from ..body.in_memory import BytesBody, json_body
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
 from ..oci.artifacts import Referrer
 from ..oci.cache_status import CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import NameUnknown
-from ..oci.header_fields import etag_matches
 from ..oci.media import OCI_INDEX, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, Referrers, RegistryRequest, Tags
@@ -32,7 +31,7 @@ from ..oci.token import MARKER_ANSWER, TokenRequest
 from .blobs import cached_response
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .grants import Extent, PublicRepositories
-from .manifest_store import ManifestStore
+from .manifest_store import ManifestStore, answer_stored
 
 NOT_HELD = "the mirror is offline, and holds nothing of this name that all clients may have"
 INCOMPLETE = "the mirror is offline, and holds only a part of this image"
@@ -55,7 +54,7 @@ class OfflineUpstream:
 class LastKnownPublic(PublicRepositories):
     """The repositories that were public when the upstream was last asked.
 
-    :param are_all: whether all repositories are public, as the operator says.
+    :param are_all: True if all repositories are public, as the operator says.
     :param may_mark_public: see ``PublicRepositories``; False if what was recorded no longer counts.
     """
 
@@ -150,11 +149,7 @@ class OfflineRegistry:
             raise target.unknown(NOT_HELD)
         if not await self._manifests.is_complete(place, stored):
             raise target.unknown(INCOMPLETE)
-        descriptor = Descriptor(stored.references.media_type, digest, len(stored.data))
-        if etag_matches(request.if_none_match, digest):
-            return Answer(NoBody(descriptor), 304, cache=status)
-        body = NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor)
-        return Answer(body, cache=status)
+        return answer_stored(request, stored, status)
 
     async def _blob(self, request: RegistryRequest, target: Blob) -> Answer:
         """Serve a blob; the empty one is not secret, and needs no authorization."""

@@ -46,7 +46,7 @@ class RefreshContext:
     """Everything that refreshes need, for one upstream.
 
     :ivar ttl: returns the seconds for which a tag is fresh.
-    :ivar is_ahead: whether tags are refreshed before they are stale.
+    :ivar is_ahead: True if tags are refreshed before they are stale.
     :ivar claim: returns a function that ends this process's turn, or None if another one refreshes the tag.
     :ivar open_circuit: returns the error for which the upstream is not asked now, or None.
     :ivar count: counts a refresh: "confirmed", "moved" or "failed".

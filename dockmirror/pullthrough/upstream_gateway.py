@@ -44,7 +44,7 @@ class UpstreamGateway:
 
     Consent is remembered, a refusal revokes it, and an outage opens a circuit breaker.
 
-    :param keep_deleted: whether content that the upstream has deleted is still served.
+    :param keep_deleted: True if content that the upstream has deleted is still served.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class UpstreamGateway:
     async def fetch(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
         """Return the upstream's answer.
 
-        :param have_stale: whether the store can answer instead; then the timeout is short.
+        :param have_stale: True if the store can answer instead; then the timeout is short.
         :raises RegistryError: its refusal or failure; at once while the circuit is open.
         """
         open_circuit = self._breaker.error(request, have_stale)
@@ -96,7 +96,7 @@ class UpstreamGateway:
     async def token(self, request: TokenRequest, have_stale: bool = False) -> Answer:
         """Return a token; token requests have a breaker of their own.
 
-        :param have_stale: whether the client can pull without a token; otherwise the breaker is ignored.
+        :param have_stale: True if the client can pull without a token; otherwise the breaker is ignored.
         """
         open_circuit = self._token_breaker.error(_TOKENS, have_stale) if have_stale else None
         if open_circuit is not None:

@@ -53,7 +53,7 @@ class UpstreamStatus:
     :ivar registry: the registry's name in image names.
     :ivar host: its virtual host at the mirror.
     :ivar rests: until when anonymous requests are not sent, or None.
-    :ivar offline: whether the operator has set that nothing is asked of it.
+    :ivar offline: True if the operator has set that nothing is asked of it.
     """
 
     name: str

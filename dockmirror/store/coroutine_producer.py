@@ -25,7 +25,7 @@ class _DeliveryEnded(Exception):
 class CoroutineProducer:
     """Lets a coroutine write to a consumer with back-pressure.
 
-    :ivar paused: whether the consumer accepts nothing just now.
+    :ivar paused: True if the consumer accepts nothing just now.
     :param release: frees what the coroutine reads from; called once, at the end.
     """
 

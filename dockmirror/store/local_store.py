@@ -157,10 +157,10 @@ class LocalContentStore:
 
     def _seal_or_remember(self, digest: Digest, file: int, status: os.stat_result, now: float) -> None:
         try:
-            is_sealed = seal(file, now, status.st_size)
+            was_sealed = seal(file, now, status.st_size)
         except OSError:
-            is_sealed = False
-        if not is_sealed:
+            was_sealed = False
+        if not was_sealed:
             self._remember(digest, file, status)
 
     def _remember(self, digest: Digest, file: int, verified: os.stat_result) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..concurrency.caching import SingleFlight
 from ..oci.artifacts import Referrer
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
@@ -16,25 +17,36 @@ _MOST_REFERRERS = 10_000
 
 
 class StoreListing:
-    """Lists the directory of a store, in threads; the times of last use stay."""
+    """Lists the directory of a store, in threads; requests for the same list at the same time share it.
+
+    The times of last use stay.
+    """
 
     def __init__(self, root: Path, in_thread: RunInThread) -> None:
         self._images = HeldImages(root)
         self._in_thread = in_thread
         self._parsed: dict[Digest, Referrer | None] = {}
+        self._reading_repositories: SingleFlight[None, Sequence[Repository]] = SingleFlight()
+        self._reading_tags: SingleFlight[Repository, Mapping[Tag, Digest]] = SingleFlight()
 
     async def repositories(self, registry: str) -> Sequence[Repository]:
         """Return the repositories of a registry, whose name begins each of theirs."""
-        held = await self._in_thread(self._images.list_repositories)
+        held = await self._reading_repositories.get(None, self._read_repositories)
         return [each for each in held if each.first == registry and each.rest]
 
     async def tags(self, repository: Repository) -> Mapping[Tag, Digest]:
         """Return the tags of which an image for at least one platform is held."""
-        return await self._in_thread(partial(_list_tags, self._images, repository))
+        return await self._reading_tags.get(repository, partial(self._read_tags, repository))
 
     async def referrers(self, repository: Repository, subject: Digest) -> Sequence[Referrer]:
         """Return the held manifests of the repository that state this subject."""
         return await self._in_thread(partial(self._list_referrers, repository, subject))
+
+    async def _read_repositories(self) -> Sequence[Repository]:
+        return await self._in_thread(self._images.list_repositories)
+
+    async def _read_tags(self, repository: Repository) -> Mapping[Tag, Digest]:
+        return await self._in_thread(partial(_list_tags, self._images, repository))
 
     def _list_referrers(self, repository: Repository, subject: Digest) -> Sequence[Referrer]:
         parsed = (self._parse(each) for each in sorted(self._images.list_manifests(repository), key=str))

@@ -28,7 +28,7 @@ class TagLocks:
     async def claim(self, tag: object) -> Callable[[], None] | None:
         """Return a function that ends the turn of this process, or None if another one has it.
 
-        If no lock can be had, as on a full disk, the turn is everybody's.
+        If no lock can be had, as on a full disk, every process has the turn.
         """
         path = self._root / layout.tag_refresh_lock(crc32(str(tag).encode()) % COUNT)
         try:

@@ -189,7 +189,7 @@ class CertificateDirectories:
     """The certificate directories in use, each opened once for all of its listeners.
 
     :param default: the directory of listeners that name none.
-    :param filled: whether the mirror writes certificates into the default directory, which may be empty at
+    :param filled: True if the mirror writes certificates into the default directory, which may be empty at
         first.
     """
 

@@ -48,7 +48,7 @@ class RequestBodyProducer:
         complete body.
     :param on_timeout: called with the seconds that were exceeded.
     :param on_sent: called with the size of each piece that was sent.
-    :ivar is_started: whether any of the body was consumed; it cannot be sent again then.
+    :ivar is_started: True if any of the body was consumed; it cannot be sent again then.
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class _UploadTimeout:
     ) -> Deferred[IResponse]:
         """Watch a request until it has a response.
 
-        :param is_sent: whether the request is complete; one with a body sets its own deadlines.
+        :param is_sent: True if the request is complete; one with a body sets its own deadlines.
         """
         self._responding = responding
         if is_sent:

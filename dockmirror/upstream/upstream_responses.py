@@ -41,8 +41,8 @@ AUTHORIZATION = "Authorization"
 class FinalResponse:
     """A response and its URL.
 
-    :ivar is_other_origin: whether the origin differs from the first request's.
-    :ivar is_redirected: whether the URL differs at all.
+    :ivar is_other_origin: True if the origin differs from the first request's.
+    :ivar is_redirected: True if the URL differs at all.
     """
 
     response: IResponse

@@ -20,7 +20,7 @@ STORE_TIMEOUT = 2.0
 class ReadinessState:
     """The readiness of the mirror.
 
-    :ivar ready: whether clients should be sent here.
+    :ivar ready: True if clients should be sent here.
     :ivar status: ``ready``, ``degraded``, ``stopping``, or ``not listening``.
     :ivar store: ``writable``, ``none``, or a description of the failure.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from dockmirror.admission.sightings import (
     poll_interval,
 )
 from dockmirror.body.in_memory import NoBody
-from dockmirror.interfaces import Answer
+from dockmirror.interfaces import Answer, ITagHistory
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized, Unavailable
@@ -106,11 +107,13 @@ class Polled:
             self.gated.publish("1", tag)
             self.gated.served(tag)
         self.origin.take()
-        registry = self.gated.gateway
-        upstream = PolledUpstream(self.gated.policies, self.gated.source, registry, self._is_public)
-        self.polling = TagPolling(
-            lambda: {"docker": upstream}, self.gated.history, self._claim, self.gated.clock
-        )
+        self.begin(["docker"], self.gated.history)
+
+    def begin(self, names: Iterable[str], history: ITagHistory) -> None:
+        """Poll upstreams of these names."""
+        gated = self.gated
+        upstream = PolledUpstream(gated.policies, gated.source, gated.gateway, self._is_public)
+        self.polling = TagPolling(lambda: dict.fromkeys(names, upstream), history, self._claim, gated.clock)
 
     @property
     def origin(self) -> Origin:
@@ -160,6 +163,27 @@ def test_a_mirror_that_stops_between_two_polls_logs_no_error() -> None:
         assert len(polled.origin.take()) == 1
         polled.polling.stopService()
     assert (lines, polled.released) == ([], 1)
+
+
+class PartlyUnreadableHistory(MemoryTagHistory):
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        if upstream == "unreadable":
+            raise OSError("the disk is gone")
+        return await super().tags(upstream, repository)
+
+
+def test_records_that_cannot_be_read_leave_other_upstreams_alone() -> None:
+    polled = Polled("latest")
+    history = PartlyUnreadableHistory()
+    history.records = polled.gated.history.records
+    polled.begin(["unreadable", "docker"], history)
+    polled.gated.clock.advance(12 * 3600)
+    with logged() as lines:
+        assert polled.poll() == [f"0 HEAD {NAME}/manifests/latest"]
+    assert len(lines) == 1
+    assert "cannot poll the tags of unreadable: the disk is gone" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ TODAY = int(NOW // 86_400)
 A, B = FleetMirror("a", "1.0", NOW), FleetMirror("b", "1.1", NOW - 3600)
 
 
-def told(path: Path, day: int = TODAY, mirror: FleetMirror = A) -> FleetDay:
-    """Return what a mirror tells of a day, as another mirror reads it."""
+def uploaded(path: Path, day: int = TODAY, mirror: FleetMirror = A) -> FleetDay:
+    """Return the sums that a mirror uploads of a day, as another mirror reads them."""
     parsed = FleetDay.parse(day, bytes(read_day(path, day, mirror)))
     assert parsed is not None
     return parsed
@@ -45,7 +45,7 @@ def test_the_sums_of_one_mirror_are_those_of_its_history(tmp_path: Path) -> None
         report(number_at(86_400), upstream_bytes=7, upstream_seconds=0.1, last=NOW - 86_400),
     )
     kept.close()
-    fleet = FleetSums([told(kept.path), told(kept.path, TODAY - 1)])
+    fleet = FleetSums([uploaded(kept.path), uploaded(kept.path, TODAY - 1)])
     filter = PullFilter(since=NOW - 86_400)
     for by in ("hour", "day", "registry", "repository", "client"):
         assert fleet.sums(by, filter) == kept.reader.sums(by, filter), by
@@ -60,7 +60,7 @@ def test_the_sums_of_a_fleet_are_those_of_its_mirrors_together(tmp_path: Path) -
         kept = KeptHistory(tmp_path / mirror.name)
         kept.write(report(number_at(10), cached_bytes=size), report(0, name=2, upstream_bytes=1))
         kept.close()
-        days.append(told(kept.path, mirror=mirror))
+        days.append(uploaded(kept.path, mirror=mirror))
     fleet = FleetSums(days)
     everything = PullFilter()
     assert [(each.key, each.cached_bytes) for each in fleet.sums("mirror", everything)] == [
@@ -79,14 +79,14 @@ def test_a_mirror_whose_history_began_anew_is_one_mirror(tmp_path: Path) -> None
     kept = KeptHistory(tmp_path)
     kept.write(report(number_at(10), cached_bytes=5))
     kept.close()
-    before, after = told(kept.path, mirror=evolve(A, version="0.9", seen=NOW - 9)), told(kept.path)
+    before, after = uploaded(kept.path, mirror=evolve(A, version="0.9", seen=NOW - 9)), uploaded(kept.path)
     fleet = FleetSums([after, before])
     assert fleet.mirrors() == [A]
     assert [(each.key, each.cached_bytes) for each in fleet.sums("mirror", PullFilter())] == [("a", 10)]
 
 
-def test_only_changed_days_are_told(tmp_path: Path) -> None:
-    """At first all, then those since the day before the last success; a mirror without pulls tells today."""
+def test_only_changed_days_are_uploaded(tmp_path: Path) -> None:
+    """At first all, then those since the day before the last success; one without pulls uploads today."""
     kept = KeptHistory(tmp_path)
     assert claim_upload(kept.path, NOW) is None
     kept.write(report(number_at(40 * 86_400), last=NOW - 40 * 86_400))
@@ -117,7 +117,7 @@ def test_an_older_file_gets_the_state_of_uploads(tmp_path: Path) -> None:
     assert len(kept.pulls()) == 1
 
 
-def test_many_clients_are_told_as_one(tmp_path: Path) -> None:
+def test_many_clients_are_uploaded_as_one(tmp_path: Path) -> None:
     """The object stays small, and the sums are exact."""
     kept = KeptHistory(tmp_path)
     kept.write(
@@ -131,7 +131,7 @@ def test_many_clients_are_told_as_one(tmp_path: Path) -> None:
         )
     )
     kept.close()
-    day = told(kept.path)
+    day = uploaded(kept.path)
     assert len(bytes(day)) < 64 * 1024
     sums = FleetSums([day]).sums("client", PullFilter(), 10_000)
     assert len(sums) == 1001
@@ -156,6 +156,9 @@ def encoded(**fields: Any) -> bytes:
         encoded(seen="yesterday"),
         encoded(rows={name: [["x", 1]] for name in ("hour", "registry", "repository", "client")}),
         encoded(rows={name: [["x", *"12345678"]] for name in ("hour", "registry", "repository", "client")}),
+        encoded(rows={name: [["x", *range(8)]] for name in ("hour", "registry", "repository", "client")}),
+        encoded(rows={name: [[1, *range(8)]] for name in ("hour", "registry", "repository", "client")}),
+        zlib.compress(b"[" * 100_000),
         zlib.compress(b" " * 20_000_000),
     ],
 )

@@ -88,6 +88,22 @@ def test_a_failed_renewal_is_not_repeated(internet: Internet, registry: TokenReg
     assert "repository:library/busybox:pull was not renewed" in lines[0]
 
 
+def test_a_request_that_joins_a_failed_renewal_is_challenged(
+    internet: Internet, registry: TokenRegistry, clock: Clock
+) -> None:
+    """With the upstream's challenge, which the renewal had none of."""
+    now(registry.fetch(MANIFEST))
+    internet.reply(AUTH, "/token", Reply(401, told=False, end="stalled"))
+    clock.advance(300 * RENEWAL)
+    now(registry.fetch(MANIFEST))
+    internet.auth.revoke()
+    joined = Outcome(registry.fetch(MANIFEST))
+    internet.go_on(b"")
+    assert isinstance(joined.error, Unauthorized)
+    assert joined.error.challenges
+    assert len(internet.asked(AUTH)) == 2
+
+
 def test_concurrent_requests_share_one_token(internet: Internet, registry: TokenRegistry) -> None:
     """A cancelled request does not cancel the others."""
     internet.reply(AUTH, "/token", SILENT)

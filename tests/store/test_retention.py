@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from dockmirror.store import content_files, layout, pins, tag_holds
 from dockmirror.store.eviction.eviction import Sweep
 from dockmirror.store.eviction.retention import (
     INTERVAL,
+    ExpiredImage,
     RetainedImage,
     Retention,
     RetentionRule,
@@ -31,6 +33,7 @@ from dockmirror.store.pins import Pin
 
 from ..archive.packing import manifest
 from ..cli.shop import AMD, BASE, CONFIG, LAYER, NGINX, OTHER, USED, Shop, stocked
+from ..stacks import logged
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
@@ -216,6 +219,22 @@ def test_locked_digests_stay(shop: Shop, tmp_path: Path) -> None:
     assert (swept.expired, bool(swept.evicted and swept.evicted.contents)) == ((), True)
     with pytest.raises(OSError, match="line 1"):
         Sweep(shop.root, BUDGET, retention).dry_run(now)
+
+
+class ReadOnlyRetention(Retention):
+    """Rules for a directory that cannot be written."""
+
+    def apply(self, root: Path, expired: Sequence[ExpiredImage]) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(root))
+
+
+def test_eviction_goes_on_where_expired_images_cannot_be_deleted(shop: Shop) -> None:
+    with logged() as lines:
+        swept = Sweep(shop.root, Budget(0), ReadOnlyRetention([rule(unused=DAY)])).collect(USED + 40 * DAY)
+    assert swept is not None
+    assert (swept.expired, bool(swept.evicted and swept.evicted.contents)) == ((), True)
+    assert len(lines) == 1
+    assert "images that the rules no longer keep stay: [Errno 30]" in lines[0]
 
 
 def test_a_rule_needs_a_pattern_and_positive_numbers() -> None:

@@ -182,7 +182,11 @@ class Sweep:
         except OSError as error:
             _log.error("the rules for retention are not applied: {error}", error=str(error))
             return ()
-        self.retention.apply(self._root, expired)
+        try:
+            self.retention.apply(self._root, expired)
+        except OSError as error:
+            _log.error("images that the rules no longer keep stay: {error}", error=str(error))
+            return ()
         return expired
 
     def _begin_scan(self, now: float) -> StoreScan:

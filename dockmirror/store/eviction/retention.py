@@ -61,7 +61,7 @@ class RetainedImage:
 
     :ivar used: when it was last pulled, in seconds since the epoch.
     :ivar sizes: the bytes of each of its contents.
-    :ivar is_needed: whether it is pinned, or a policy needs it.
+    :ivar is_needed: True if it is pinned, or a policy needs it.
     """
 
     repository: Repository

@@ -69,7 +69,7 @@ class VisibleUpstream:
 
     :ivar name: its name in the settings.
     :ivar registry: the first part of its repositories' names in the store.
-    :ivar has_account: whether ``public`` tells what an account of the mirror's own was given.
+    :ivar has_account: True if ``public`` tells what an account of the mirror's own was given.
     """
 
     name: str
@@ -82,7 +82,7 @@ class VisibleUpstream:
 class ClientViewer:
     """A client of the mirror's own host.
 
-    :param is_user: whether the mirror knows its name, and its password.
+    :param is_user: True if the mirror knows its name, and its password.
     """
 
     def __init__(self, upstreams: Sequence[VisibleUpstream], is_user: bool) -> None:

@@ -81,7 +81,7 @@ _ICON = (
 class PageAssets:
     """The style and the script that are embedded into a page.
 
-    :ivar may_connect: whether the script may request more from the page's host.
+    :ivar may_connect: True if the script may request more from the page's host.
     """
 
     style: str = field(repr=False)
