@@ -37,6 +37,7 @@ class KnownDigestSource:
     The histories of all tags are read when one of them has changed; one ``stat`` call tells.
 
     :param read_manifest: returns a held manifest, or None.
+    :param list_locked: returns the digests that lock files give tags of the subject's repository.
     """
 
     fact = "known"
@@ -49,11 +50,13 @@ class KnownDigestSource:
         source: CoolDownSource,
         history: ITagHistory,
         read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]],
+        list_locked: Callable[[Subject], frozenset[Digest]],
         clock: IReactorTime,
     ) -> None:
         self._source = source
         self._history = history
         self._read_manifest = read_manifest
+        self._list_locked = list_locked
         self._cached: TTLCache[tuple[str, Repository, str], tuple[object, frozenset[Digest]]] = TTLCache(
             clock, _MOST_SERVED
         )
@@ -69,7 +72,7 @@ class KnownDigestSource:
         """Return whether a digest is known; None for tags, and for policies that allow any digest."""
         if policy.digests == "any" or not isinstance(subject.reference, Digest):
             return None
-        served = await self._served(subject, policy)
+        served = await self._served(subject, policy) | self._list_locked(subject)
         return subject.reference in served or await self._is_listed(subject, served)
 
     async def _served(self, subject: Subject, policy: PolicySettings) -> frozenset[Digest]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -14,6 +15,7 @@ from ..oci.reference import Repository, Tag
 from ..store.files import Version, file_version
 from .fact_source import IFactSource
 from .lock_file import LockFile, LockFileInvalid, Unlisted
+from .policies import Policies
 from .repository_reader import RepositoryReader
 from .verdict import Subject
 
@@ -48,18 +50,15 @@ class LockReader:
 
 @implementer(IFactSource)
 class LockSource:
-    """Gathers the digest that the lock file of a policy gives a tag.
-
-    :param registry: the registry's name in images, such as docker.io.
-    """
+    """Gathers the digest that the lock file of a policy gives a tag."""
 
     fact = "locked"
     setting = "lock"
     is_about_tags = True
     needs_manifest = False
 
-    def __init__(self, registry: str) -> None:
-        self._registry = registry
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
         self._readers: dict[Path, LockReader] = {}
 
     async def gather(
@@ -72,8 +71,24 @@ class LockSource:
         if policy.lock is None or not isinstance(subject.reference, Tag):
             return None
         lock = self._readers.setdefault(policy.lock, LockReader(policy.lock)).current()
-        repository = Repository(f"{self._registry}/{subject.repository}")
-        return find_locked(lock, policy, repository, subject.reference)
+        return find_locked(lock, policy, self._policies.full_name(subject), subject.reference)
+
+    def list_locked(self, subject: Subject) -> frozenset[Digest]:
+        """Return the digests that lock files give tags of the subject's repository.
+
+        :raises OSError: when a lock file could not be read yet.
+        """
+        found, name = set(), self._policies.full_name(subject)
+        for path in self._policies.lock_files():
+            images = self._readers.setdefault(path, LockReader(path)).current().images.values()
+            for each in images:
+                if each.repository == name and self._is_locked_by(evolve(subject, reference=each.tag), path):
+                    found.add(each.digest)
+        return frozenset(found)
+
+    def _is_locked_by(self, subject: Subject, path: Path) -> bool:
+        policy = self._policies.find(subject, self.setting)
+        return policy is not None and policy.mode != "off" and policy.lock == path
 
 
 def find_locked(

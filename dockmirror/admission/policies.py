@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from attrs import evolve, frozen
 
@@ -69,8 +70,16 @@ class Policies:
             and rule.covers(evolve(target, reference=subject.digest))
         )
 
+    def lock_files(self) -> frozenset[Path]:
+        """Return the lock files of all policies."""
+        return frozenset(policy.lock for _, policy in self._rules if policy.lock is not None)
+
+    def full_name(self, subject: Subject) -> Repository:
+        """Return the name of the subject's repository with its registry in front."""
+        return Repository(f"{self.registry}/{subject.repository}")
+
     def _target(self, subject: Subject) -> Manifest:
-        return Manifest(Repository(f"{self.registry}/{subject.repository}"), subject.reference)
+        return Manifest(self.full_name(subject), subject.reference)
 
 
 def _sets(policy: PolicySettings, key: str) -> bool:

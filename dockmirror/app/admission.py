@@ -91,10 +91,11 @@ def make_admission(
     verdicts = make_verdict_sources(
         registry, settings, cache.documents, cache.in_thread, clock, upstream.agent_for
     )
+    lock = LockSource(policies)
     sources: Sequence[IFactSource] = (
         cool_down,
-        LockSource(registry),
-        KnownDigestSource(cool_down, cache.tag_history, held.read, clock),
+        lock,
+        KnownDigestSource(cool_down, cache.tag_history, held.read, lock.list_locked, clock),
         *verdicts,
     )
     context = AdmissionContext(

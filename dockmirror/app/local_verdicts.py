@@ -19,6 +19,7 @@ from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.image_limits_source import LIMIT_KEYS
 from ..admission.known_digests import KnownDigestSource
+from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.repository_reader import RepositoryReader
@@ -131,7 +132,9 @@ class LocalVerdicts:
             )
         )  # fmt: skip
         return [
-            KnownDigestSource(cool_down, history, read_manifest, self._clock),
+            KnownDigestSource(
+                cool_down, history, read_manifest, LockSource(policies).list_locked, self._clock
+            ),
             *make_verdict_sources(
                 registry, self._settings, self._documents, _at_once, self._clock, lambda *_: _NoNetwork()
             ),

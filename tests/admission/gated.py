@@ -15,6 +15,7 @@ from dockmirror.admission.admission_registry import AdmissionContext, AdmissionR
 from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource
 from dockmirror.admission.fact_source import FactGatherer, IFactSource
 from dockmirror.admission.known_digests import KnownDigestSource
+from dockmirror.admission.lock_source import LockSource
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.push_times import IPushTimes
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
@@ -146,8 +147,9 @@ class Gated(Mirror):
                 self.history, self.policies, push_times, self._hold, read, self.audit.append, clock
             )
         )
-        known = KnownDigestSource(self.source, self.history, read, clock)
-        gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
+        lock = LockSource(self.policies)
+        known = KnownDigestSource(self.source, self.history, read, lock.list_locked, clock)
+        gatherer = FactGatherer((self.source, known, lock, *sources), self.policies, clock)
         context = AdmissionContext(
             "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read, _hold_nothing,
             lambda rule, outcome: self.counts.append((rule, outcome)), clock,

@@ -10,9 +10,9 @@ import pytest
 from attrs import evolve
 
 from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid
-from dockmirror.admission.lock_source import LockReader, LockSource
+from dockmirror.admission.lock_source import LockReader
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.errors import Denied, Unreachable
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Repository, Tag
 
@@ -77,7 +77,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def locked(file: Path, **policy: Any) -> Gated:
-    return Gated({"lock": str(file), **policy}, sources=[LockSource("docker.io")])
+    return Gated({"lock": str(file), **policy})
 
 
 def test_listed(file: Path) -> None:
@@ -97,6 +97,16 @@ def test_listed(file: Path) -> None:
     gated.registry_behind.trouble = Unreachable("no route")
     gated.pass_days(1)
     assert gated.served() == first
+
+
+def test_a_locked_digest_is_known(file: Path) -> None:
+    """It can be pulled by digest, as clients do after HEAD, though no tag was served as it before."""
+    gated = locked(file, digests="known", min_age="7d")
+    first, second = gated.publish("1"), gated.publish("2")
+    write(file, evolve(ONE, digest=Digest.of(first)), evolve(TWO, digest=Digest.of(second)))
+    assert gated.get(f"{NAME}/manifests/{Digest.of(first)}") == first
+    with pytest.raises(Denied, match="is not known"):
+        gated.get(f"{NAME}/manifests/{Digest.of(second)}")
 
 
 def test_changed(file: Path) -> None:
