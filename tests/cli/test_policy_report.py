@@ -84,7 +84,7 @@ def reported(shop: Shop, tmp_path: Path) -> Reported:
 def test_a_young_digest_is_met_until_it_is_old_enough(reported: Reported) -> None:
     """Each pull is decided by what the mirror had seen then; the mode does not matter."""
     reported.sight((OLD, 60), (OLD, 21), (YOUNG, 20), (YOUNG, 13), (YOUNG, 0))
-    for days in (25, 19, 18, 14, 12, 5):
+    for days in (25, 19, 18, 13.5, 12, 5):
         reported.pull(days, OLD if days > 20 else YOUNG)
     for mode in ("enforce", "warn"):
         assert reported.rules(f'{COOL}\nmode = "{mode}"') == [(":1.27", "min_age", mode, "replaced", 3)]

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import MakeDirectory, MakeMachine, seaweedfs, sharing
 from tests.integration.parts.authority import Authority
 from tests.integration.parts.chain import new_chain
+from tests.integration.parts.programs import require
 from tests.integration.parts.server import Exchange
 from tests.integration.parts.sharing import Sharing
 from tests.long import LONG
@@ -89,6 +90,7 @@ def _gate_settings(hook: PolicyServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def gate(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[Gate]:
     """A mirror of two workers."""
+    require("docker-registry")
     upstream = {"timeout": 2, "connect_timeout": 2}
     with (
         PolicyServer() as hook,

@@ -10,7 +10,7 @@ from dockmirror.app.history import FLUSH_PERIOD, HistoryService
 from dockmirror.history.database import FILE_NAME
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
-from dockmirror.history.pulls import PullFilter
+from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
 
@@ -34,7 +34,14 @@ def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
     recorder.take([report(number_at(2))])
     service.stopService()
     reader = SqliteHistory(tmp_path / "state" / "history" / FILE_NAME, lambda: NOW)
-    wait_until(lambda: len(reader.pulls(PullFilter())) == 1, "the thread has written it")
+
+    def is_written() -> bool:
+        try:
+            return len(reader.pulls(PullFilter())) == 1
+        except HistoryError:  # not there yet
+            return False
+
+    wait_until(is_written, "the thread has written it")
     assert [each.number for each in reader.pulls(PullFilter())] == [number_at(2)]
 
 

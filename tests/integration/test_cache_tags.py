@@ -18,6 +18,10 @@ pytestmark = pytest.mark.integration
 
 NAME, FRESH = "library/tagged", "library/fresh"
 TTL = {FRESH: 3600, "private/*": 3600, "**": 0}
+REFRESHES_EARLY = """
+from dockmirror.pullthrough import tag_refresh
+tag_refresh.EARLIEST = tag_refresh.LATEST = 0.02
+"""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def test_no_cache(tagging: Chain) -> None:
 
 
 def test_stale_while_revalidate(chains: MakeChain) -> None:
-    """Both workers answer with what the tag named, and one asks what it names now."""
+    """A stale tag is served as it was while the mirror asks what it names now, and then as it is."""
     old, new = image("stale"), image("revalidated")
     upstream = {"tag_ttl": 0, "stale_while_revalidate": 3600}
     with chains(upstream=upstream, workers=2) as chain:
@@ -82,13 +86,14 @@ def test_stale_while_revalidate(chains: MakeChain) -> None:
 
 def test_refresh_ahead(chains: MakeChain) -> None:
     """A tag that is asked for again is confirmed without another request of a client, and stays fresh."""
-    with chains(upstream={"tag_ttl": 5}) as chain:
+    with chains(upstream={"tag_ttl": 100}, patched=REFRESHES_EARLY) as chain:
         chain.registry.push(NAME, image("in use"), "latest")
-        for _ in range(2):
-            assert _pull(chain, "latest").status == 200
+        assert _pull(chain, "latest").status == 200
         asked = len(chain.front.requests)
+        assert _pull(chain, "latest").headers["Cache-Status"] == "dockmirror; hit"
         wait_until(lambda: len(chain.front.requests) > asked, "the tag is refreshed")
         assert [(each.method, each.status) for each in chain.front.requests[asked:]] == [("HEAD", 304)]
+        assert _pull(chain, "latest").headers["Cache-Status"] == "dockmirror; hit"
 
 
 def test_strangers_cannot_purge(tagging: Chain) -> None:

@@ -49,6 +49,7 @@ def test_pull_below_a_path(chain: Chain, skopeo_machine: Machine) -> None:
     with chain.front.stopped(), chain.tokens.stopped():
         skopeo_pulls(skopeo_machine, reference, pushed)
         assert client.manifest("library/app", pushed.digest).body == pushed.manifest.data
+    chain.wait_for_upstream()
 
 
 def test_tokens_are_for_the_upstream_name(chain: Chain, skopeo_machine: Machine) -> None:

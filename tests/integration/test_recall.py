@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from .parts.command import dockmirror
-from .parts.images import Image, image
+from .parts.images import Image, image, index_of
 from .parts.kept import blob_file
-from .parts.media import OCI, Content
 from .parts.mirror import Mirror
 from .parts.process import wait_until
 from .parts.seaweed import CREDENTIALS
@@ -24,13 +22,6 @@ MIB = 1024 * 1024
 NAME = "library/recalled"
 EVERYWHERE = 60.0
 """Seconds after which no worker of the machine, and no mirror of the bucket, gives it out."""
-
-
-def listing(*children: Image) -> Image:
-    """An index of images."""
-    listed = [child.manifest.descriptor() for child in children]
-    document = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": listed}
-    return Image(Content(OCI.index, json.dumps(document).encode()), children=children)
 
 
 def outcomes(mirror: Mirror, paths: list[str]) -> Iterator[tuple[str, int]]:
@@ -68,7 +59,7 @@ class SlowReader:
 def test_recall(sharing: Sharing) -> None:
     """Every route refuses the digest in time, the rest is served, and after the recall is lifted, all is."""
     bad, good = image("bad", layers=(32 * MIB, 3_000)), image("good")
-    index = listing(bad, good)
+    index = index_of(bad, good)
     for pushed, tag in ((bad, "bad"), (good, "good"), (index, "index")):
         sharing.registry.push(NAME, pushed, tag)
     mirrors = [sharing.add(workers=2, redirect=True, tag_ttl=0) for _ in range(2)]

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from functools import partial
-from pathlib import Path
 from socket import gethostname
-from subprocess import CompletedProcess
 from urllib.request import urlopen
 
 import pytest
@@ -24,16 +19,21 @@ from .parts.faults import Fault, Stall
 from .parts.images import artifact, image
 from .parts.kept import blob_file, growing_file, holds, length
 from .parts.machine import Machine
-from .parts.process import free_port, wait_until
+from .parts.process import wait_until
 from .parts.registry import Registry
 from .parts.seaweed import CREDENTIALS
 from .parts.sharing import Sharing, metric, pulled, state, status
-from .pulls import ctr_pulls, skopeo_pulls
+from .pulls import ctr_pulls, skopeo_pulls, succeeded
 
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
 NAME = "library/shared"
+UPLOADS_OFTEN = """
+from dockmirror.app import fleet_bucket
+from dockmirror.history import fleet
+fleet_bucket.CHECK_PERIOD, fleet.UPLOAD_PERIOD = 0.3, 0
+"""
 
 
 def reads(sharing: Sharing) -> Counter[str]:
@@ -127,48 +127,25 @@ def test_fleet(sharing: Sharing, directory: MakeDirectory) -> None:
     """The command and the page of one mirror have the sums of all; a failing bucket costs no pull."""
     pushed = image("fleet", layers=(3_000,))
     sharing.registry.push(NAME, pushed, "latest")
+    sharing.patch = UPLOADS_OFTEN
     for number in range(2):
-        history = directory(f"history-{number}") / "pulls.db"
-        operations = f"tcp:{free_port()}:interface=127.0.0.1"
-        mirror = sharing.add(history=str(history.parent), operations=operations)
+        mirror = sharing.add(history=str(directory(f"history-{number}")))
         pulled(mirror.client("docker"), NAME, pushed)
-        wait_until(partial(_has_pull, history), "the pull is in the history")
-        mirror.stop()
-        with closing(sqlite3.connect(history)) as connection, connection:
-            connection.execute("UPDATE fleet SET tried = 0")
-        mirror.start()
-    wait_until(lambda: len(_told(sharing)) == 2, "both have told their sums")
     mirror = sharing.mirrors[0]
-    told = json.loads(succeeded(dockmirror(mirror, "report", "--fleet", "--json", environ=CREDENTIALS)))
-    assert [(each["key"], each["pulls"]) for each in told["mirror"]] == [(gethostname(), 2)]
-    assert told["total"]["served_bytes"] == 2 * sum(
-        len(each.data) for each in [pushed.manifest, *pushed.blobs]
-    )
+    size = sum(len(each.data) for each in [pushed.manifest, *pushed.blobs])
+
+    def has_sums_of_both() -> bool:
+        command = ["report", "--fleet", "--json"]
+        sums = json.loads(succeeded(dockmirror(mirror, *command, environ=CREDENTIALS)))
+        pulls = [(each["key"], each["pulls"]) for each in sums["mirror"]]
+        return pulls == [(gethostname(), 2)] and sums["total"]["served_bytes"] == 2 * size
+
+    wait_until(has_sums_of_both, "the report has the pulls of both")
     wait_until(lambda: status(mirror)["history"]["fleet"]["mirrors"] != [], "the page has the fleet")
     sharing.front.stop()
     failed = dockmirror(mirror, "report", "--fleet", environ=CREDENTIALS)
     assert (failed.returncode, "cannot be read" in failed.stderr) == (1, True)
     pulled(mirror.client("docker"), NAME, pushed)
-
-
-def succeeded(run: CompletedProcess[str]) -> str:
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def _told(sharing: Sharing) -> list[str]:
-    """The keys of sums."""
-    keys = sharing.keys()
-    return [key for key in keys if "dockmirror/fleet/" in key]
-
-
-def _has_pull(history: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(f"{history.as_uri()}?mode=ro", uri=True)) as connection:
-            (count,) = connection.execute("SELECT count(*) FROM part").fetchone()
-    except sqlite3.Error:  # not there yet
-        return False
-    return bool(count == 3)
 
 
 @row(

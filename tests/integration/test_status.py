@@ -83,9 +83,10 @@ def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: st
 
 
 def shows_the_bar_under_the_pointer(chromium: Chrome) -> bool:
-    """Point to the last bar; False if the page drew the bars anew in that moment."""
+    """Point elsewhere, then to the last bar; False if the page drew the bars anew in that moment."""
     bar = chromium.find_element(By.CSS_SELECTOR, "#hours g:last-of-type")
-    ActionChains(chromium).scroll_to_element(bar).move_to_element(bar).perform()
+    title = chromium.find_element(By.CSS_SELECTOR, "#hours figcaption")
+    ActionChains(chromium).scroll_to_element(bar).move_to_element(title).move_to_element(bar).perform()
     shown = chromium.find_element(By.CSS_SELECTOR, "#hours output").text
     return bool(shown) and shown == bar.find_element(By.TAG_NAME, "title").get_property("textContent")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
+
+from dockmirror.system.timestamps import format_timestamp
 
 from .conftest import MakeChain
 from .parts.command import dockmirror
@@ -33,12 +36,20 @@ def listed(mirror: Mirror, *options: str) -> Any:
     return json.loads(succeeded(dockmirror(mirror, "sync", "--json", *options)))
 
 
-def is_pinned(mirror: Mirror, *tags: str) -> bool:
-    """Return whether the rule's last run has ended, and pinned exactly these tags."""
+def run_now(mirror: Mirror) -> str:
+    """Have all rules run, and return the time before that."""
+    before = format_timestamp(time.time())
+    succeeded(dockmirror(mirror, "sync", "--now"))
+    return before
+
+
+def is_pinned(mirror: Mirror, since: str, *tags: str) -> bool:
+    """Return whether a run that began since then has ended, and pinned exactly these tags."""
     [rule] = listed(mirror)
     pins = json.loads(succeeded(dockmirror(mirror, "pins", "--json")))
     names = sorted(f"{PLACE}:{tag}" for tag in tags)
-    return bool(rule["outcome"] == "done" and sorted(each["image"] for each in pins) == names)
+    is_done = rule["outcome"] == "done" and rule["started"] >= since
+    return bool(is_done and sorted(each["image"] for each in pins) == names)
 
 
 def test_images_follow_the_registry(chains: MakeChain) -> None:
@@ -52,8 +63,8 @@ def test_images_follow_the_registry(chains: MakeChain) -> None:
         registry.push(NAME, signature)
         tag, referring = referrers(pushed["1.1.0"], signature)
         registry.push(NAME, referring, tag)
-        succeeded(dockmirror(mirror, "sync", "--now"))
-        wait_until(lambda: is_pinned(mirror, "1.0.0", "1.1.0"), "the first versions are pinned")
+        began = run_now(mirror)
+        wait_until(lambda: is_pinned(mirror, began, "1.0.0", "1.1.0"), "the first versions are pinned")
         amd, *others = pushed["1.1.0"].children
         assert all(holds(mirror.cache, PLACE, each) for each in (amd, signature))
         assert not any(blob_file(mirror.cache, each.digest).exists() for each in others)
@@ -63,9 +74,9 @@ def test_images_follow_the_registry(chains: MakeChain) -> None:
         assert (plan["pull"], plan["keep"], plan["unpin"]) == (
             [f"{PLACE}:1.2.0"], [f"{PLACE}:1.1.0"], [f"{PLACE}:1.0.0"]
         )  # fmt: skip
-        assert is_pinned(mirror, "1.0.0", "1.1.0")
-        succeeded(dockmirror(mirror, "sync", "--now"))
-        wait_until(lambda: is_pinned(mirror, "1.1.0", "1.2.0"), "the newer version is pinned")
+        assert is_pinned(mirror, began, "1.0.0", "1.1.0")
+        again = run_now(mirror)
+        wait_until(lambda: is_pinned(mirror, again, "1.1.0", "1.2.0"), "the newer version is pinned")
         newest = pushed["1.2.0"]
         with chain.upstream_stopped():
             client = mirror.client("docker")
@@ -81,10 +92,16 @@ def test_a_moved_tag_is_pulled_again(chains: MakeChain) -> None:
         mirror = chain.mirror
         for each in (image("first"), image("second")):
             chain.registry.push(NAME, each, "latest")
-            succeeded(dockmirror(mirror, "sync", "--now"))
+            run_now(mirror)
             wait_until(lambda pushed=each: holds(mirror.cache, PLACE, pushed), "the image is held")  # type: ignore[misc]
-        wait_until(lambda: all(rule["ended"] for rule in listed(mirror)), "both rules have been run")
-        named, refused = listed(mirror)
+        rules_run: list[Any] = []
+
+        def is_over() -> bool:
+            rules_run[:] = listed(mirror)
+            return all(rule["ended"] for rule in rules_run)
+
+        wait_until(is_over, "both rules have been run")
+        named, refused = rules_run
         assert (refused["outcome"], refused["pinned"]) == ("failed", [])
         assert refused["message"]
         assert named["pinned"] == [f"{PLACE}:latest"]

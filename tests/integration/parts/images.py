@@ -84,6 +84,16 @@ def index(seed: str, family: Family = OCI) -> Image:
     return Image(manifest=Content(family.index, _json(document)), children=children)
 
 
+def index_of(*children: Image) -> Image:
+    """An index of these images, for no platform."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI.index,
+        "manifests": [child.manifest.descriptor() for child in children],
+    }
+    return Image(manifest=Content(OCI.index, _json(document)), children=children)
+
+
 def artifact(seed: str, subject: Image | None = None, size: int = 5_000) -> Image:
     """An OCI artifact that is not an image; as a *referrer* it names its subject."""
     config = Content(EMPTY, b"{}")
