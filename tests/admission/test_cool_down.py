@@ -192,7 +192,7 @@ def test_a_client_without_indexes_is_given_the_admitted_image_for_linux(gated: G
     assert answer.body.descriptor.digest == Digest.of(child)
 
 
-def test_known_digests_are_read_once(gated: Gated) -> None:
+def test_known_digests_are_read_once() -> None:
     """Histories are read again only when one has changed."""
     gated = Gated({**WEEK, "digests": "known"})
     for number in range(5):

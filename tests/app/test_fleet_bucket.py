@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from attrs import define, field
 from obstore.exceptions import GenericError
-from obstore.store import MemoryStore
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 from twisted.internet.task import Clock
 
 from dockmirror.app.fleet_bucket import FleetReader, FleetUploader
@@ -27,17 +28,15 @@ WEEK = PullFilter(since=NOW - 7 * DAY)
 
 @define
 class Address:
-    """A bucket in memory, which may be down."""
+    """A bucket, in memory if a test does not say otherwise, which may be down."""
 
-    store: MemoryStore = field(factory=MemoryStore)
+    store: ObjectStore = field(factory=MemoryStore)
     is_down: bool = False
-    reads: int = 0
 
     def __str__(self) -> str:
         return "s3://mirrors"
 
-    def open(self) -> MemoryStore:
-        self.reads += 1
+    def open(self) -> ObjectStore:
         if self.is_down:
             raise GenericError("no route to http://h/x?X-Amz-Signature=s3cret\n\nDebug")
         return self.store
@@ -133,12 +132,24 @@ def test_a_broken_history_and_a_broken_object_do_no_harm(tmp_path: Path, address
 
 
 def test_unchanged_objects_are_read_once(tmp_path: Path, address: Address) -> None:
+    """The listing shows that they have not: here they have, and only their times are as before."""
     mirror = Mirror(tmp_path / "a", "a", address)
     mirror.pull(1)
     mirror.upload()
+    [[listed]] = address.store.list()
+    data = address.store.get(listed["path"]).bytes()
+    address.store = LocalStore(tmp_path / "bucket", mkdir=True)
+    address.store.put(listed["path"], data)
     reader = FleetReader(address)  # type: ignore[arg-type]
-    first, second = (reader.read(NOW)._days for _ in range(2))
-    assert first[0] is second[0]
+    before = reader.read(NOW).sums("mirror", WEEK)
+    file = tmp_path / "bucket" / listed["path"]
+    times = file.stat()
+    file.write_bytes(bytes(times.st_size))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert reader.read(NOW).sums("mirror", WEEK) == before
+    assert [each.cached_bytes for each in before] == [1]
+    os.utime(file)
+    assert reader.read(NOW).sums("mirror", WEEK) == []
 
 
 def test_a_failing_bucket_is_named_without_secrets(address: Address) -> None:
