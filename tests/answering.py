@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,11 @@ from dockmirror.oci.token import TokenRequest
 Result = TypeVar("Result")
 Scripted = Answer | RegistryError | Deferred[Answer]
 NOTHING_KNOWN = Descriptor()
+
+
+def json_answer(document: object, next_page: tuple[tuple[str, str], ...] | None = None) -> Answer:
+    """Return an answer with a JSON document, and the query for the next page, if there is one."""
+    return Answer(json_body(json.dumps(document).encode()), next_page=next_page)
 
 
 def watch(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> list[Result | BaseException]:

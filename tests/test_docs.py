@@ -26,7 +26,15 @@ from dockmirror.config.settings import (
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
 DOMAIN = "mirror.example.com"
-Model = type[Settings | AccessSettings | UpstreamSettings]
+Model = type[
+    Settings
+    | AccessSettings
+    | GateSettings
+    | PolicySettings
+    | RetentionSettings
+    | SyncSettings
+    | UpstreamSettings
+]
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -98,16 +106,6 @@ def test_settings() -> None:
             assert is_default(Settings, {}, code(key), default)
 
 
-def test_upstream_settings() -> None:
-    """The table of an upstream's keys has every key and the right default."""
-    rows = table("docs/reference/settings.md", "key of an upstream")
-    fields = {field.alias or name for name, field in UpstreamSettings.model_fields.items()}
-    assert {code(key) for key, *_ in rows} == fields
-    for key, default, _ in rows:
-        if code(key) != "url":
-            assert is_default(UpstreamSettings, {"url": "https://a.example"}, code(key), default)
-
-
 def test_access_settings() -> None:
     """The table of who may use it has every key and variable, and the right default."""
     rows = table("docs/reference/settings.md", "key of access")
@@ -117,52 +115,29 @@ def test_access_settings() -> None:
         assert is_default(AccessSettings, {}, code(key), default)
 
 
-def test_policy_settings() -> None:
-    """The table of a policy's keys has every key and the right default."""
-    rows = table("docs/reference/settings.md", "key of a policy")
-    assert {code(key) for key, *_ in rows} == set(PolicySettings.model_fields)
-    for key, default, _ in rows:
-        if code(key) != "images":
-            assert is_default(PolicySettings, {"images": "**"}, code(key), default)
-
-
-def test_retention_settings() -> None:
-    """The table of a rule's keys has every key and the right default."""
-    rows = table("docs/reference/settings.md", "key of a retention rule")
-    assert {code(key) for key, *_ in rows} == set(RetentionSettings.model_fields)
-    for key, default, _ in rows:
-        if code(key) != "images":
-            assert is_default(RetentionSettings, {"images": "**"}, code(key), default)
-
-
-def test_sync_settings() -> None:
-    """The table of a rule's keys has every key and the right default."""
-    rows = table("docs/reference/settings.md", "key of a sync rule")
-    assert {code(key) for key, *_ in rows} == set(SyncSettings.model_fields)
-    required = {"upstream": "docker", "repositories": ["library/nginx"]}
+@pytest.mark.parametrize(
+    ("model", "heading", "required"),
+    [
+        (PolicySettings, "key of a policy", {"images": "**"}),
+        (RetentionSettings, "key of a retention rule", {"images": "**"}),
+        (SyncSettings, "key of a sync rule", {"upstream": "docker", "repositories": ["library/nginx"]}),
+        (GateSettings, "key of the gate", {}),
+        (UpstreamSettings, "key of an upstream", {"url": "https://a.example"}),
+    ],
+)
+def test_settings_of_a_table(model: Model, heading: str, required: dict[str, Any]) -> None:
+    """The documented table has every key and the right default."""
+    rows = table("docs/reference/settings.md", heading)
+    assert {code(key) for key, *_ in rows} == {
+        field.alias or name for name, field in model.model_fields.items()
+    }
     for key, default, _ in rows:
         if code(key) not in required:
-            assert is_default(SyncSettings, required, code(key), default)
-
-
-def test_gate_settings() -> None:
-    """The table of the gate's keys has every key and the right default."""
-    rows = table("docs/reference/settings.md", "key of the gate")
-    assert {code(key) for key, *_ in rows} == set(GateSettings.model_fields)
-    for key, default, _ in rows:
-        assert is_default(GateSettings, {}, code(key), default)
+            assert is_default(model, required, code(key), default)
 
 
 def is_default(
-    model: type[
-        Settings
-        | AccessSettings
-        | GateSettings
-        | PolicySettings
-        | RetentionSettings
-        | SyncSettings
-        | UpstreamSettings
-    ],
+    model: Model,
     given: dict[str, Any],
     key: str,
     cell: str,

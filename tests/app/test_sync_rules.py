@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,16 @@ from hypothesis import strategies as st
 from zope.interface import implementer
 
 from dockmirror.app.sync_rules import SyncRule, find_images, make_sync_rules
-from dockmirror.body.in_memory import BytesBody
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import NameUnknown, Unreadable
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.versions import VersionRange
 
-from ..answering import now
+from ..answering import json_answer, now
 
 NGINX = Repository("library/nginx")
 TAGS = [
@@ -94,10 +91,9 @@ class Lists:
         if path not in self.pages:
             raise NameUnknown
         page = int(dict(request.query).get("last", "0"))
-        data = json.dumps(self.pages[path][page]).encode()
         more = page + 1 < len(self.pages[path])
         following = (("last", str(page + 1)), ("ns", "docker.io")) if more else None
-        return Answer(BytesBody(data, Descriptor(None, None, len(data))), next_page=following)
+        return json_answer(self.pages[path][page], following)
 
 
 def tags(*names: str) -> Mapping[str, Any]:

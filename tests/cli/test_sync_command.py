@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,9 @@ from attrs import evolve
 from zope.interface import implementer
 
 from dockmirror.app.sync_rules import SyncRule, make_sync_rules
-from dockmirror.body.in_memory import BytesBody
 from dockmirror.cli.sync_command import NamespaceQuery, SyncPlan, plan_rules
 from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Catalog, RegistryRequest, Tags
@@ -22,7 +19,7 @@ from dockmirror.store import sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState
 
-from ..answering import now
+from ..answering import json_answer, now
 from .shop import Shop
 
 TEXT = '[[sync]]\nupstream = "docker"\nrepositories = ["nginx"]\n'
@@ -85,8 +82,7 @@ class Listing:
         self.queries.append(request.query)
         if not isinstance(request.target, Tags) or request.target.repository.first != "docker.io":
             raise Unreachable("the registry is down")
-        data = json.dumps({"tags": ["1", "2"]}).encode()
-        return Answer(BytesBody(data, Descriptor(None, None, len(data))))
+        return json_answer({"tags": ["1", "2"]})
 
 
 def test_a_plan_says_what_would_be_pulled_and_unpinned() -> None:

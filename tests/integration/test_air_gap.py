@@ -35,7 +35,7 @@ def outside(chains: MakeChain) -> Iterator[Chain]:
 
 @pytest.fixture
 def inside(directory: MakeDirectory, make_machine: MakeMachine) -> Iterator[Mirror]:
-    """The mirror at the site, to which only imports are public."""
+    """The mirror at the site, that gives out only what was imported."""
     upstreams = {"docker": {"url": "http://127.0.0.1:9", "public": False}}
     with Mirror(directory("inside"), make_machine(), upstreams, offline=True) as mirror:
         yield mirror

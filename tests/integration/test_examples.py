@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
-import threading
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from .conftest import MakeMachine
-from .parts.process import CLEAN_ENVIRONMENT, Process, free_port
+from .parts.process import CLEAN_ENVIRONMENT, Process, free_port, listens
+from .parts.server import Exchange, Server
 from .pulls import succeeded
 
 pytestmark = pytest.mark.integration
@@ -55,57 +53,45 @@ QUAY = {"docker_url": "quay.io/team/app", "updated_tags": ["a", "b"]}
 HUB = {"push_data": {"tag": "latest"}, "repository": {"repo_name": "team/app"}}
 
 
-class Api(ThreadingHTTPServer):
+class RefreshApi(Server):
     """Takes the requests that a mirror would be sent."""
 
     def __init__(self) -> None:
+        class Answer(RefreshRequest):
+            api = self
+
+        super().__init__("127.0.0.1", Answer)
         self.asked: list[tuple[str, str | None, str]] = []
-        super().__init__(("127.0.0.1", 0), ApiRequest)
 
 
-class ApiRequest(BaseHTTPRequestHandler):
+class RefreshRequest(Exchange):
+    api: RefreshApi
+
     def do_POST(self) -> None:
-        api = self.server
-        assert isinstance(api, Api)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        api.asked.append((self.path, self.headers["Authorization"], body["image"]))
-        self.send_response(202)
-        self.end_headers()
-
-    def log_request(self, *_: object) -> None:
-        """Nothing is printed."""
+        image = json.loads(self.body())["image"]
+        self.api.asked.append((self.path, self.headers["Authorization"], image))
+        self.answer(202)
 
 
 def test_push_events(tmp_path: Path) -> None:
     """Each pushed tag is asked about; what has the wrong secret or is no event is refused."""
-    port, api = free_port(), Api()
-    threading.Thread(target=api.serve_forever, daemon=True).start()
+    port, api = free_port(), RefreshApi()
     program = Process(
         [sys.executable, str(EXAMPLES / "push_events.py"), str(port)],
         log=tmp_path / "log",
-        ready=lambda: accepts(port),
+        ready=lambda: listens("127.0.0.1", port),
         environment={
-            **CLEAN_ENVIRONMENT, "API": f"http://127.0.0.1:{api.server_port}", "TOKEN": "t.s", "SECRET": "x"
+            **CLEAN_ENVIRONMENT, "API": api.url, "TOKEN": "t.s", "SECRET": "x"
         },
     )  # fmt: skip
-    with program:
+    with api, program:
         events: list[object] = [DISTRIBUTION, HARBOR, QUAY, HUB, {}, []]
         statuses = [post(port, "/x", event) for event in events]
         assert statuses == [204, 204, 204, 204, 204, 400]
         assert post(port, "/y", HUB) == 404
-    api.shutdown()
-    api.server_close()
     images = ("registry.example:5000/team/app:1", "harbor.example/team/app:v1", "quay.io/team/app:a",
               "quay.io/team/app:b", "docker.io/team/app:latest")  # fmt: skip
     assert api.asked == [("/api/v1/refresh", "Bearer t.s", image) for image in images]
-
-
-def accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def post(port: int, path: str, event: object) -> int:

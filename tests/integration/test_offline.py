@@ -111,7 +111,7 @@ def archive(directory: MakeDirectory, make_machine: MakeMachine, chart: Path) ->
 
 @pytest.fixture(scope="module")
 def site(directory: MakeDirectory, make_machine: MakeMachine, archive: Path) -> Iterator[Mirror]:
-    """A mirror with another cache, two offline upstreams, and nothing public but the import."""
+    """A mirror with another cache and two offline upstreams, that gives out only what was imported."""
     nowhere = {"url": "http://127.0.0.1:9", "public": False, "offline": True}
     upstreams = {"docker": nowhere, "charts": {**nowhere, "registry": "charts.test"}}
     with Mirror(directory("site"), make_machine(), upstreams) as mirror:

@@ -26,7 +26,7 @@ from .store_scan import EvictionResult, StoreScan
 _log = Logger()
 _DAY = 24 * 3600.0
 _HOUR = 3600.0
-_SCAN_INTERVAL = 30.0
+SCAN_INTERVAL = 30.0
 """Seconds between two scans: more may have become evictable by then."""
 
 
@@ -200,7 +200,7 @@ class Sweep:
 
     def _is_due(self, size: int, age: float) -> bool:
         longest = INTERVAL if self.retention.rules else _DAY
-        return not 0 <= age < longest or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
+        return not 0 <= age < longest or (age >= SCAN_INTERVAL and bool(self._shortfall(size)))
 
     def _scan(self, abandoned: int, now: float) -> SweepResult:
         expired = self._expire(now)

@@ -34,7 +34,7 @@ runroot = "/run/containers/storage"
 
 EVICTS_OFTEN = """
 from dockmirror.store.eviction import eviction
-eviction.CHECK_INTERVAL = eviction._SCAN_INTERVAL = 0.3
+eviction.CHECK_INTERVAL = eviction.SCAN_INTERVAL = 0.3
 """
 """For :meth:`Machine.patch`: the budget is checked every moment, which no operator needs to set."""
 

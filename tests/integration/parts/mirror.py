@@ -135,7 +135,7 @@ def _opened(pid: int) -> list[str]:
 
 
 def opened_names(pid: int) -> list[str]:
-    """Return what the files and sockets are called that a process has open; one may be closed meanwhile."""
+    """Return the targets of a process's open descriptors; those closed meanwhile are left out."""
     names = []
     for file in _opened(pid):
         with suppress(FileNotFoundError):

@@ -21,7 +21,7 @@ class PartedClient:
 
     It asks for ``bytes=K-`` for each part, takes the bytes of the part, and closes the connection.
 
-    :param is_open_ended: whether it does; otherwise it asks for just the part.
+    :param is_open_ended: whether it asks for ``bytes=K-``; otherwise for just the part.
     """
 
     def __init__(self, mirror: Mirror, host: str, is_open_ended: bool = True) -> None:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import Answer, IPartSource
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
+from dockmirror.oci.errors import RangeInvalid, Unreachable
 from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
@@ -22,7 +22,7 @@ from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import POLL
 
 from ...answering import Feed
-from ..downloads.upstream import BUSYBOX, REGISTRY, Client, Mirror, open_files
+from ..downloads.upstream import BUSYBOX, REGISTRY, Client, Mirror, Source, open_files
 
 BLOCKS = 20
 BLOB = os.urandom(BLOCKS * BLOCK - BLOCK // 2)
@@ -93,6 +93,9 @@ class PartUpstream:
         for body in self.running:
             body.finish()
 
+    async def open(self, offset: int) -> Answer:
+        return await self.open_part(offset, len(self.data) - 1)
+
     async def open_part(self, first: int, last: int) -> Answer:
         self.requests.append((first, last))
         if self.opening is not None:
@@ -109,20 +112,14 @@ class PartUpstream:
 
 
 @implementer(IPartSource)
-class PartSource:
-    """One reader's source; the upstream refuses it with the error, if there is one.
+class PartSource(Source):
+    """One reader's source of parts.
 
     :ivar held: the blob that was checked last.
     """
 
-    def __init__(self, upstream: PartUpstream, refusal: RegistryError | None = None) -> None:
-        self.refusal = refusal
-        self.checks = 0
-        self.held: HeldBlob | None = None
-        self._upstream = upstream
-
-    async def open(self, offset: int) -> Answer:
-        return await self._upstream.open_part(offset, len(self._upstream.data) - 1)
+    held: HeldBlob | None = None
+    _upstream: PartUpstream
 
     async def open_part(self, first: int, last: int) -> Answer:
         self._refuse()
@@ -130,13 +127,7 @@ class PartSource:
 
     async def check(self, held: HeldBlob) -> None:
         self.held = held
-        self.checks += 1
-        self._upstream.checks += 1
-        self._refuse()
-
-    def _refuse(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
+        await super().check(held)
 
 
 class PartRead:

@@ -14,24 +14,30 @@ from hypothesis import strategies as st
 from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL
 
-from ..downloads.upstream import Client, FileClient, Mirror, all_closed
+from ..downloads.upstream import Client, FileClient, all_closed
+from ..downloads.world import BREAKS, World
 from .parts import PartBody, PartMirror, PartRead, PartSource, PartUpstream
 
 SIZE = 3 * BLOCK + BLOCK // 2
 DATA, CHANGED = os.urandom(SIZE), os.urandom(SIZE)
 WRONG = DATA[: 2 * BLOCK] + os.urandom(SIZE - 2 * BLOCK)
 _SAMPLE = 1024
-BREAKS = 4
-"""Times that an upstream may break off before a request fails."""
 
 
 @frozen
 class Reader:
-    """A reader who came, and the part that it wants; None for all of it from the first byte on."""
+    """A reader, and where its part begins."""
 
     mirror: PartMirror
     read: PartRead
     first: int
+
+    @property
+    def client(self) -> Client:
+        return self.read.client
+
+    def leave(self) -> None:
+        self.read.leave()
 
     @property
     def is_whole(self) -> bool:
@@ -43,29 +49,20 @@ class Reader:
         return data[self.first : self.first + len(received)] == received
 
 
-class World:
-    """Two processes on one directory, an upstream, and readers that come and go."""
+class PartWorld(World[PartMirror, PartUpstream, Reader]):
+    """Readers of parts of one blob, which may change."""
 
     def __init__(self, root: Path) -> None:
-        self.mirrors: list[PartMirror] = []
-        self.upstreams: list[PartUpstream] = []
-        self.readers: list[Reader] = []
-        self.gone: list[Reader] = []
-        self.has_failed = False
-        self._root = root
-        self._opened: dict[int, Mirror] = {}
-        self._breaks = 0
         self._data, self._etag = DATA, '"one"'
-        self._cut: list[PartUpstream] = []
-        for process in range(2):
-            self._start(process)
+        super().__init__(root)
 
-    def _start(self, process: int) -> None:
-        """Each process has connections of its own to the upstream."""
+    def make(self) -> tuple[PartUpstream, PartMirror]:
         upstream = PartUpstream(self._data)
         upstream.etag = self._etag
-        self.upstreams.insert(process, upstream)
-        self.mirrors.insert(process, PartMirror(self._root, DATA, opened=self._opened))
+        return upstream, PartMirror(self.root, DATA, opened=self.opened)
+
+    def running(self) -> list[PartBody]:
+        return [body for upstream in self.upstreams for body in upstream.running]
 
     def read(self, process: int, first: int, length: int, kind: Callable[[], Client]) -> None:
         mirror = self.mirrors[process]
@@ -73,61 +70,26 @@ class World:
         read = mirror.read_part(PartSource(self.upstreams[process]), first, last, kind=kind)
         self.readers.append(Reader(mirror, read, first))
 
-    def leave(self, which: int) -> None:
-        if self.readers:
-            self.gone.append(self.readers.pop(which % len(self.readers)))
-            self.gone[-1].read.leave()
-
     def pause(self, which: int) -> None:
         """A client pauses, once its part is delivered to it."""
-        if self.readers and self.readers[which % len(self.readers)].read.client.producer is not None:
-            self.readers[which % len(self.readers)].read.client.pause()
-
-    def resume(self, which: int) -> None:
-        if self.readers:
-            self.readers[which % len(self.readers)].read.client.resume()
+        if self.readers and self.readers[which % len(self.readers)].client.producer is not None:
+            super().pause(which)
 
     def send(self, count: int) -> None:
-        for body in self._running():
+        for body in self.running():
             body.advance(count)
             if body.position > body.last:
                 body.end()
 
-    def break_off(self) -> None:
-        for body in self._running():
-            if self._breaks < BREAKS:
-                self._breaks += 1
-                body.break_off()
-
-    def turn(self, process: int) -> None:
-        self.mirrors[process].turn(POLL)
-
     def wait(self, process: int) -> None:
         """Let so much time pass that nothing waits any longer."""
-        self.has_failed = True
         self.mirrors[process].turn(MAX_WAIT)
-
-    def kill(self, process: int) -> None:
-        """A process dies, and another takes its place; its readers are cut off by that."""
-        self.has_failed = True
-        killed = self.mirrors.pop(process)
-        killed.kill()
-        self._cut.append(self.upstreams.pop(process))
-        self.gone += [reader for reader in self.readers if reader.mirror is killed]
-        self.readers = [reader for reader in self.readers if reader.mirror is not killed]
-        self._start(process)
 
     def change(self, data: bytes, etag: str) -> None:
         """The upstream has other bytes from now on."""
-        self.has_failed = True
         self._data, self._etag = data, etag
         for upstream in self.upstreams:
             upstream.data, upstream.etag = data, etag
-
-    @property
-    def requested(self) -> int:
-        """The number of bytes that left the upstream."""
-        return sum(upstream.sent for upstream in self.upstreams + self._cut)
 
     def settle(self) -> None:
         """Send everything, and have all readers take it."""
@@ -136,7 +98,7 @@ class World:
             for process in range(2):
                 self.mirrors[process].turn(POLL if turn < 40 else 1.0)
             for reader in self.readers:
-                reader.read.client.resume()
+                reader.client.resume()
 
     def bury(self) -> None:
         """Give back everything that killed processes have left in this one."""
@@ -144,14 +106,11 @@ class World:
             reader.read.leave()
         mirrors = {reader.mirror for reader in self.gone} | set(self.mirrors)
         for _ in range(2 * BREAKS):
-            for upstream in self._cut:
+            for upstream in self.cut:
                 for body in upstream.running:
                     body.break_off()
             for mirror in mirrors:
                 mirror.turn(LINGER)
-
-    def _running(self) -> list[PartBody]:
-        return [body for upstream in self.upstreams for body in upstream.running]
 
 
 processes = st.integers(0, 1)
@@ -160,19 +119,19 @@ offsets = st.one_of(st.just(0), st.integers(0, SIZE - 1), st.sampled_from([BLOCK
 counts = st.one_of(st.integers(1, 100), st.integers(1, SIZE - 1), st.just(SIZE))
 kinds = st.sampled_from([Client, FileClient])
 quiet = (
-    st.tuples(st.just(World.read), processes, offsets, counts, kinds),
-    st.tuples(st.sampled_from([World.leave, World.pause, World.resume]), readers),
-    st.tuples(st.just(World.send), counts),
-    st.tuples(st.just(World.turn), processes),
+    st.tuples(st.just(PartWorld.read), processes, offsets, counts, kinds),
+    st.tuples(st.sampled_from([PartWorld.leave, PartWorld.pause, PartWorld.resume]), readers),
+    st.tuples(st.just(PartWorld.send), counts),
+    st.tuples(st.just(PartWorld.turn), processes),
 )
 troubles = (
-    st.tuples(st.just(World.break_off)),
-    st.tuples(st.sampled_from([World.kill, World.wait]), processes),
+    st.tuples(st.just(PartWorld.break_off)),
+    st.tuples(st.sampled_from([PartWorld.kill, PartWorld.wait]), processes),
 )
 Steps = list[tuple[Callable[..., None], *tuple[object, ...]]]
 
 
-def run(world: World, taken: Steps, *blobs: bytes) -> None:
+def run(world: PartWorld, taken: Steps, *blobs: bytes) -> None:
     """Take the steps; readers are given bytes of one of these blobs only."""
     for step, *arguments in taken:
         step(world, *arguments)
@@ -181,7 +140,7 @@ def run(world: World, taken: Steps, *blobs: bytes) -> None:
     world.settle()
     for reader in world.readers:
         assert any(reader.is_right(blob) for blob in blobs)
-        assert reader.read.client.written_while_paused == 0
+        assert reader.client.written_while_paused == 0
     event(f"{len(world.readers)} stayed")
 
 
@@ -190,13 +149,13 @@ def run(world: World, taken: Steps, *blobs: bytes) -> None:
 def test_each_block_is_fetched_once(taken: Steps) -> None:
     """When nothing fails, all readers get their parts, and no block leaves the upstream twice."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
-        world = World(Path(directory))
+        world = PartWorld(Path(directory))
         run(world, taken, DATA)
         for reader in world.readers:
             assert not reader.read.is_relayed
             assert (reader.read.outcome, reader.read.data == reader.read.wanted) == (True, True)
         blob = world.mirrors[0].blob
-        assert world.requested == SIZE if blob.exists() else world.requested <= SIZE
+        assert world.sent == SIZE if blob.exists() else world.sent <= SIZE
         assert not blob.exists() or blob.read_bytes() == DATA
         world.bury()
 
@@ -206,7 +165,7 @@ def test_each_block_is_fetched_once(taken: Steps) -> None:
 def test_any_readers_get_the_right_bytes(taken: Steps) -> None:
     """Readers get their parts, whether the upstream breaks off, is slow, or a process dies."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
-        world = World(Path(directory))
+        world = PartWorld(Path(directory))
         run(world, taken, DATA)
         for reader in world.readers:
             read = reader.read
@@ -223,14 +182,14 @@ changes = st.sampled_from([(CHANGED, '"two"'), (DATA, '"one"'), (WRONG, '"one"')
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(
-        st.one_of(*quiet, *troubles, changes.map(lambda each: (World.change, *each))),
+        st.one_of(*quiet, *troubles, changes.map(lambda each: (PartWorld.change, *each))),
         max_size=30,
     )
 )
 def test_no_whole_reader_gets_wrong_bytes(taken: Steps) -> None:
     """Whatever the upstream sends, nothing wrong is held, and versions that it tells apart are not mixed."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
-        world = World(Path(directory))
+        world = PartWorld(Path(directory))
         for step, *arguments in taken:
             step(world, *arguments)
         world.settle()

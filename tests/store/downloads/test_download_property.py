@@ -13,14 +13,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.downloads.downloads import POLL
 
 from .upstream import Body, Client, FileClient, Joining, Mirror, Source, Upstream, all_closed
+from .world import World
 
 DATA = os.urandom(700_000)
 SIZE = len(DATA)
-BREAKS = 4
-"""Times that the upstream may break off before a download fails."""
 
 
 @frozen
@@ -41,28 +39,20 @@ class Reader:
         self.client.leave() if self.joining.is_admitted else self.joining.cancel()
 
 
-class World:
-    """Two processes on one directory, an upstream, and readers that come and go."""
+class DownloadWorld(World[Mirror, Upstream, Reader]):
+    """Readers of one download, or of a part of it."""
 
     def __init__(self, root: Path, has_size: bool) -> None:
-        self.mirrors: list[Mirror] = []
-        self.upstreams: list[Upstream] = []
-        self.readers: list[Reader] = []
-        self.gone: list[Reader] = []
-        self._root = root
         self._has_size = has_size
-        self._opened: dict[int, Mirror] = {}
-        self._breaks = 0
-        self._cut: list[Upstream] = []
-        for process in range(2):
-            self._start(process)
+        super().__init__(root)
 
-    def _start(self, process: int) -> None:
-        """Each process has connections of its own to the upstream."""
+    def make(self) -> tuple[Upstream, Mirror]:
         upstream = Upstream(DATA)
         upstream.size = SIZE if self._has_size else None
-        self.upstreams.insert(process, upstream)
-        self.mirrors.insert(process, Mirror(self._root, DATA, opened=self._opened))
+        return upstream, Mirror(self.root, DATA, opened=self.opened)
+
+    def running(self) -> list[Body]:
+        return [upstream.running for upstream in self.upstreams if upstream.running]
 
     def join(self, process: int, first: int, length: int, kind: Callable[[], Client]) -> None:
         part = ContentRange(first, min(SIZE, first + length) - 1, SIZE) if first else None
@@ -71,49 +61,14 @@ class World:
         self.readers.append(Reader(mirror, joining, client, part))
         joining.once(lambda reader: client.read(reader, mirror.descriptor, part))
 
-    def leave(self, which: int) -> None:
-        if self.readers:
-            self.gone.append(self.readers.pop(which % len(self.readers)))
-            self.gone[-1].leave()
-
-    def pause(self, which: int) -> None:
-        if self.readers:
-            self.readers[which % len(self.readers)].client.pause()
-
-    def resume(self, which: int) -> None:
-        if self.readers:
-            self.readers[which % len(self.readers)].client.resume()
-
     def send(self, count: int) -> None:
         """The upstream sends something to whoever fetches."""
-        for body in self._running():
+        for body in self.running():
             body.advance(count)
 
     def finish(self) -> None:
-        for body in self._running():
+        for body in self.running():
             body.finish()
-
-    def break_off(self) -> None:
-        for body in self._running():
-            if self._breaks < BREAKS:
-                self._breaks += 1
-                body.break_off()
-
-    def turn(self, process: int) -> None:
-        self.mirrors[process].turn(POLL)
-
-    def kill(self, process: int) -> None:
-        """A process dies, and another takes its place; its readers are cut off by that."""
-        killed = self.mirrors.pop(process)
-        killed.kill()
-        self._cut.append(self.upstreams.pop(process))
-        self.gone += [reader for reader in self.readers if reader.mirror is killed]
-        self.readers = [reader for reader in self.readers if reader.mirror is not killed]
-        self._start(process)
-
-    @property
-    def sent(self) -> int:
-        return sum(upstream.sent for upstream in self.upstreams + self._cut)
 
     def settle(self) -> None:
         """Send everything, and have all readers take it."""
@@ -128,12 +83,9 @@ class World:
         """Give back everything that killed processes have left in this one."""
         for reader in self.gone:
             reader.leave()
-        for upstream in self._cut:
+        for upstream in self.cut:
             if upstream.running:
                 upstream.running.break_off()
-
-    def _running(self) -> list[Body]:
-        return [upstream.running for upstream in self.upstreams if upstream.running]
 
 
 processes = st.integers(0, 1)
@@ -141,13 +93,13 @@ readers = st.integers(0, 5)
 counts = st.one_of(st.integers(1, 100), st.integers(1, SIZE), st.just(65536))
 kinds = st.sampled_from([Client, partial(Client, picky=True), FileClient])
 steps = st.one_of(
-    st.tuples(st.just(World.join), processes, st.integers(0, SIZE - 1), counts, kinds),
-    st.tuples(st.just(World.join), processes, st.just(0), counts, kinds),
-    st.tuples(st.sampled_from([World.leave, World.pause, World.resume]), readers),
-    st.tuples(st.just(World.send), counts),
-    st.tuples(st.sampled_from([World.finish, World.break_off])),
-    st.tuples(st.just(World.turn), processes),
-    st.tuples(st.just(World.kill), processes),
+    st.tuples(st.just(DownloadWorld.join), processes, st.integers(0, SIZE - 1), counts, kinds),
+    st.tuples(st.just(DownloadWorld.join), processes, st.just(0), counts, kinds),
+    st.tuples(st.sampled_from([DownloadWorld.leave, DownloadWorld.pause, DownloadWorld.resume]), readers),
+    st.tuples(st.just(DownloadWorld.send), counts),
+    st.tuples(st.sampled_from([DownloadWorld.finish, DownloadWorld.break_off])),
+    st.tuples(st.just(DownloadWorld.turn), processes),
+    st.tuples(st.just(DownloadWorld.kill), processes),
 )
 
 
@@ -158,7 +110,7 @@ def test_any_readers_get_the_right_bytes(
 ) -> None:
     """Every reader who stays gets the right bytes, and each byte leaves the upstream once."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
-        world = World(Path(directory), has_size)
+        world = DownloadWorld(Path(directory), has_size)
         for step, *arguments in taken:
             step(world, *arguments)
             for reader in world.readers + world.gone:

@@ -8,7 +8,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -145,11 +145,19 @@ class Body(Feed):
         self.advance().end()
 
 
+class BlobUpstream(Protocol):
+    """An upstream with one blob."""
+
+    checks: int
+
+    async def open(self, offset: int) -> Answer: ...
+
+
 @implementer(ISource)
 class Source:
     """One reader's source; the upstream refuses it with the error, if there is one."""
 
-    def __init__(self, upstream: Upstream, refusal: RegistryError | None = None) -> None:
+    def __init__(self, upstream: BlobUpstream, refusal: RegistryError | None = None) -> None:
         self.refusal = refusal
         self.opens = 0
         self.checks = 0
