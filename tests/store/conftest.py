@@ -11,6 +11,7 @@ from dockmirror.store.store_directory import prepare_directory
 
 from ..integration.parts.programs import require
 from ..integration.parts.seaweed import WEED, SeaweedFS
+from ..stacks import logged
 from .stocked import Stocked
 
 
@@ -25,3 +26,9 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 def store(tmp_path: Path) -> Stocked:
     prepare_directory(tmp_path)
     return Stocked(tmp_path)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    with logged() as texts:
+        yield texts

@@ -6,24 +6,24 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...body.verified import CorruptContent
 from ...concurrency.interrupt import Changes
-from ...interfaces import Answer, ContentKind, IPartSource
+from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest
-from ...oci.errors import RangeInvalid, RegistryError
+from ...oci.errors import RangeInvalid, RegistryError, Unavailable
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from .block_fetch import BlockFetch, NoBlocks, VersionChanged
 from .block_file import BLOCK, BlobVersion, BlockFile, BlockFileState
 from .block_transitions import keep_or_mark, open_blocks
 from .block_waiter import LINGER, MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
-from .context import DownloadContext, NoReaders
+from .context import BlobLinks, DownloadContext, NoReaders
 
 
 class BlockFill:
@@ -76,7 +76,7 @@ class BlockFill:
         digest: Digest,
         context: DownloadContext,
         may_complete: Callable[[], bool],
-        ended: Callable[[BlockFill], None],
+        ended: Callable[[], None],
     ) -> None:
         self.context = context
         self.changes = Changes()
@@ -94,7 +94,7 @@ class BlockFill:
         self._fetches: dict[int, BlockFetch] = {}
         self._trusted: set[int] = set()
         self._consented: set[Repository] = set()
-        self._linked: set[Repository] = set()
+        self._links = BlobLinks(context.contents, digest)
         self._lingering: IDelayedCall | None = None
         self._has_ended = self._has_failed = self._has_tried = False
 
@@ -118,11 +118,10 @@ class BlockFill:
 
     def remove(self, reader: BlockWaiter) -> None:
         """Remove a reader, unless it was removed before."""
-        if reader not in self._readers:
-            return
-        del self._readers[reader]
-        if not self._readers:
-            self._linger()
+        if reader in self._readers:
+            del self._readers[reader]
+            if not self._readers:
+                self._linger()
 
     def consent(self, repository: Repository) -> None:
         """Link the blob to the repository, now or when it is complete."""
@@ -173,8 +172,9 @@ class BlockFill:
         """Bring a block closer: verify it, fetch it with what is missing up to ``last``, or wait for it.
 
         :raises RelayRequired: if it cannot be had, or takes too long.
-        :raises CorruptContent: if the blob is wrong.
+        :raises Exception: the failure of the waiter.
         """
+        waiter.check()
         self.check_state()
         if self.is_present(block):
             return
@@ -223,20 +223,20 @@ class BlockFill:
         Deferred.fromCoroutine(self._complete(completion)).addBoth(self._end_completion)
 
     async def _open(self, reader: BlockWaiter, span: Span) -> None:
-        while self._file is None:
-            if self._opener is not None:
-                await reader.wait(None)
-                continue
-            self._opener = reader
-            try:
-                opened = await open_blocks(self.context, self._registry, self._digest, reader, span)
-                self._file = opened.file
-                if opened.answer is not None:
-                    reader.grant()
-                    self._start(opened.run, reader, opened.answer)
-            finally:
-                self._opener = None
-                self.changes.notify()
+        while self._file is None and self._opener is not None:
+            await reader.wait(None)
+        if self._file is not None:
+            return
+        self._opener = reader
+        try:
+            opened = await open_blocks(self.context, self._registry, self._digest, reader, span)
+            self._file = opened.file
+            if opened.answer is not None:
+                reader.grant()
+                self._start(opened.run, reader, opened.answer)
+        finally:
+            self._opener = None
+            self.changes.notify()
 
     def _held(self, reader: BlockWaiter, first: int) -> HeldBlob:
         """Return the blob to compare with the upstream's: a part of a block that is there, or comes first."""
@@ -244,18 +244,23 @@ class BlockFill:
         return HeldBlob(self.version.size, partial(self._read, reader), self.version.sample(block))
 
     async def _read(self, reader: BlockWaiter, part: ContentRange) -> bytes | None:
-        """Read a part of one block, waiting for it if it is being fetched."""
+        """Return a part of a block as soon as it has arrived; None if that cannot be, or the reader left."""
         block = part.first // BLOCK
         try:
-            while self.readable_end(part.first) <= part.last:
+            while reader in self._readers and self.readable_end(part.first) <= part.last:
                 if block in self._fetches or not self.file.has(block):
                     self.check_state()
                     await reader.wait(None if block in self._fetches else POLL)
                 else:
                     await self.advance(reader, block, block)
-            return await self.file.reader.read(part.first, part.length)
-        except (RelayRequired, RegistryError, OSError):
+            if reader in self._readers:
+                return await self.file.reader.read(part.first, part.length)
+        except (RelayRequired, RegistryError, NoBlocks, VersionChanged, OSError):
             return None
+        except CancelledError:
+            if reader in self._readers:  # it was not by ``remove``
+                raise
+        return None
 
     def _has_begun(self, block: int) -> bool:
         fetch = self._fetches.get(block)
@@ -295,6 +300,9 @@ class BlockFill:
             self._has_failed = True
         except (RegistryError, NoBlocks) as error:
             waiter.fail(error)
+        except Exception:
+            self._log_failure(Failure())
+            waiter.fail(Unavailable("the blocks failed unexpectedly"))
         finally:
             for block in fetch.run:
                 if self._fetches.get(block) is fetch:
@@ -347,11 +355,7 @@ class BlockFill:
         self.changes.notify()
 
     def _link(self) -> None:
-        """Link the blob to the repositories of the clients that the upstream gives it to."""
-        unlinked, self._linked = self._consented - self._linked, set(self._consented)
-        for repository in unlinked:
-            linking = self.context.contents.link(repository, self._digest, ContentKind.BLOB)
-            Deferred.fromCoroutine(linking).addErrback(self._log_failure)
+        Deferred.fromCoroutine(self._links.link(self._consented)).addErrback(self._log_failure)
 
     def _fail(self, error: Exception) -> None:
         """Cut all readers off."""
@@ -364,7 +368,7 @@ class BlockFill:
         """Let new readers open the file again."""
         if not self._has_ended:
             self._has_ended = True
-            self._ended(self)
+            self._ended()
 
     def _linger(self) -> None:
         if self._file is None:
@@ -388,13 +392,9 @@ class BlockFill:
 
     def _close_if_unused(self) -> None:
         is_used = self._readers or self._fetches or self._lingering is not None or self.is_completing
-        if self._has_ended and not is_used:
-            self._close_file()
-
-    def _close_file(self) -> None:
-        if self._file is not None:
+        if self._has_ended and not is_used and self._file is not None:
             self._file.close()
-        self._file = None
+            self._file = None
 
     def _log_failure(self, failure: Failure) -> None:
         self._log.failure("the blocks of {name} failed unexpectedly", failure=failure, name=self._name)

@@ -175,14 +175,12 @@ class BlockFills:
         return None
 
     def _new(self, key: _Key) -> BlockFill:
-        fill = BlockFill(*key, self._context, self._may_complete, self._remove)
+        fill = BlockFill(*key, self._context, self._may_complete, partial(self._remove, key))
         self._fills[key] = fill
         return fill
 
     def _may_complete(self) -> bool:
         return sum(fill.is_completing for fill in self._fills.values()) < MAX_COMPLETIONS
 
-    def _remove(self, ended: BlockFill) -> None:
-        for key, fill in tuple(self._fills.items()):
-            if fill is ended:
-                del self._fills[key]
+    def _remove(self, key: _Key) -> None:
+        del self._fills[key]

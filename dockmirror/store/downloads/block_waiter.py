@@ -84,11 +84,13 @@ class BlockWaiter:
 
         :param own: it waits for a request of its own.
         :raises RelayRequired: if it has waited too long for others since its last progress.
+        :raises Exception: the failure of this reader.
         """
+        self.check()
         clock = self._clock
-        if self._since is None:
-            self._since = clock.seconds()
         if not own and not self._is_patient:
+            if self._since is None:
+                self._since = clock.seconds()
             left = self._since + MAX_WAIT - clock.seconds()
             if left <= 0:
                 raise RelayRequired

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
@@ -13,10 +13,11 @@ from zope.interface import implementer
 
 from ...body.verified import CorruptContent, TailHoldback
 from ...body.wrappers import PAUSES, ResumingBody, Slice
-from ...interfaces import Answer, IBody, IContentStore, ISource
+from ...interfaces import Answer, ContentKind, IBody, IContentStore, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
+from ...oci.reference import Repository
 from ...system.posix import explain_write_error
 from ..threads import RunInThread
 
@@ -66,6 +67,26 @@ class DownloadContext:
     finish_threshold: int = 64 * 1024 * 1024
     stats: DownloadStats = Factory(DownloadStats)
     disk_log: LogOnce = Factory(LogOnce)
+
+
+@define
+class BlobLinks:
+    """Links a blob to the repositories that the upstream gives it for, each once."""
+
+    _contents: IContentStore
+    _digest: Digest
+    _linked: set[Repository] = field(factory=set, init=False)
+    _log = Logger()
+
+    async def link(self, repositories: set[Repository]) -> None:
+        """Link the blob to these repositories, and to those that are added to them meanwhile."""
+        while unlinked := repositories - self._linked:
+            self._linked |= unlinked
+            for repository in unlinked:
+                try:
+                    await self._contents.link(repository, self._digest, ContentKind.BLOB)
+                except OSError as error:
+                    self._log.error("{name} is not linked: {error}", name=repository.name, error=str(error))
 
 
 @define

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from ...body.verified import CorruptContent
 from ...concurrency.caching import TTLCache
 from ...concurrency.interrupt import Interrupt
-from ...interfaces import Answer, ContentKind, IDownloads, IPartSource, ISource
+from ...interfaces import Answer, IDownloads, IPartSource, ISource
 from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob
 from ...oci.descriptor import Descriptor
@@ -34,6 +34,7 @@ from .block_fills import BlockFills
 from .block_waiter import MAX_WAIT, MEDIA_TYPE
 from .context import (
     Attempts,
+    BlobLinks,
     DiskFullFallback,
     DownloadContext,
     NoReaders,
@@ -113,7 +114,7 @@ class Download:
         self._may_continue = may_continue
         self._ended = ended
         self._paths = PartialPaths.of(context.root, registry, digest)
-        self._linked: set[Repository] = set()
+        self._links = BlobLinks(context.contents, digest)
         self._interrupt = Interrupt()
         self._attempts = Attempts()
         self._partial: PartialFile | None = None
@@ -129,14 +130,7 @@ class Download:
         return self.state is DownloadState.FETCHING and not self.progress.readers
 
     async def link(self) -> None:
-        """Link the blob to all repositories that the upstream gave it for, each once."""
-        while unlinked := self.progress.repositories - self._linked:
-            self._linked |= unlinked
-            for repository in unlinked:
-                try:
-                    await self._context.contents.link(repository, self._digest, ContentKind.BLOB)
-                except OSError as error:
-                    self._log.error("{name} is not linked: {error}", name=repository.name, error=str(error))
+        await self._links.link(self.progress.repositories)
 
     def _stop_without_readers(self) -> None:
         if self.progress.readers or self.progress.is_verified:

@@ -116,9 +116,11 @@ class PartSource(Source):
     """One reader's source of parts.
 
     :ivar held: the blob that was checked last.
+    :ivar checking: checks are answered when this fires.
     """
 
     held: HeldBlob | None = None
+    checking: Deferred[None] | None = None
     _upstream: PartUpstream
 
     async def open_part(self, first: int, last: int) -> Answer:
@@ -127,6 +129,8 @@ class PartSource(Source):
 
     async def check(self, held: HeldBlob) -> None:
         self.held = held
+        if self.checking is not None:
+            await self.checking
         await super().check(held)
 
 

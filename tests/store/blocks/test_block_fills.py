@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.concurrency.interrupt import Changes
 from dockmirror.interfaces import IPartSource
 from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable
 from dockmirror.store.downloads.block_file import BLOCK, WRONG_TTL
 from dockmirror.store.downloads.block_fills import NO_BLOCKS_TTL
-from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL
+from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL, BlockWaiter, RelayRequired
 
-from ...answering import now
+from ...answering import now, watch
 from ..downloads.upstream import ALPINE, BUSYBOX, FileClient, full
 from .parts import BLOB, BLOCKS, END, PartMirror, PartSource, PartUpstream, settle
 
@@ -280,6 +282,50 @@ def test_what_is_compared_is_held(mirror: PartMirror, upstream: PartUpstream) ->
     assert read.data == BLOB[:1]
 
 
+@pytest.mark.parametrize("cause", ["left", "changed", "no ranges"])
+def test_a_check_outlives_the_reader_that_began_it(
+    mirror: PartMirror, upstream: PartUpstream, cause: str
+) -> None:
+    """Others may wait for the same check, which ends without a result if its reader leaves or fails."""
+    mirror.read_part(PartSource(upstream), 0, 99)
+    (source := PartSource(upstream)).checking = Deferred()
+    second = mirror.read_part(source, 0, 99)
+    assert source.held is not None
+    assert source.held.part is not None
+    reading = Deferred.fromCoroutine(_await(source.held.read(source.held.part)))
+    assert not reading.called
+    if cause == "left":
+        second.leave()
+    elif cause == "changed":
+        upstream.etag = '"two"'
+        mirror.read_part(PartSource(upstream), 2 * BLOCK, 2 * BLOCK)
+    else:
+        upstream.bodies[0].break_off()
+        upstream.ranges = False
+        mirror.turn(1)
+        settle(upstream, mirror, times=int(MAX_WAIT / POLL))
+    assert now(reading) is None
+    late = Deferred.fromCoroutine(_await(source.held.read(source.held.part)))
+    assert now(late) is None
+    source.checking.callback(None)
+    settle(upstream, mirror)
+
+
+def test_a_mistake_of_ours_fails_the_reader(
+    mirror: PartMirror, upstream: PartUpstream, log: list[str]
+) -> None:
+    """An unexpected exception is logged with its traceback; the reader is refused, and others fetch again."""
+    source = PartSource(upstream)
+    read = mirror.read_part(source, 0)
+    source.refusal = ValueError("a mistake")
+    settle(upstream, mirror)
+    assert isinstance(read.outcome, Unavailable)
+    assert "failed unexpectedly" in log[0]
+    other = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+    settle(upstream, mirror)
+    assert (other.outcome, other.data) == (True, other.wanted)
+
+
 def test_the_last_bytes_of_a_blob_of_unknown_size(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The first block tells the size."""
     read = mirror.read_part(PartSource(upstream), None, suffix=100)
@@ -343,6 +389,22 @@ def test_nothing_waits_long_for_another_reader(mirror: PartMirror, upstream: Par
     assert (second.outcome, second.data, first.outcome) == (True, BLOB[:1000], None)
     settle(upstream, mirror)
     assert (first.outcome, first.data) == (True, BLOB[:1000])
+
+
+def test_waits_for_its_own_request_do_not_count() -> None:
+    """Only the time counts for which a reader has waited for others without a byte."""
+    clock, changes = Clock(), Changes()
+    waiter = BlockWaiter(PartSource(PartUpstream()), clock, changes, lambda: None)
+    own = watch(waiter.wait(2 * MAX_WAIT, own=True))
+    clock.advance(2 * MAX_WAIT)
+    assert own == [None]
+    others = watch(waiter.wait(None))
+    clock.advance(MAX_WAIT - 0.1)
+    assert others == []
+    clock.advance(0.1)
+    assert others == [None]
+    with pytest.raises(RelayRequired):
+        now(waiter.wait(None))
 
 
 def test_the_rest_must_be_of_the_same_version(mirror: PartMirror, upstream: PartUpstream) -> None:

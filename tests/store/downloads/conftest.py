@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ...stacks import logged
 from .upstream import DATA, Mirror, Upstream, all_closed
 
 
@@ -39,9 +38,3 @@ def owner(mirrors: tuple[Mirror, Mirror]) -> Mirror:
 @pytest.fixture
 def other(mirrors: tuple[Mirror, Mirror]) -> Mirror:
     return mirrors[1]
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    with logged() as texts:
-        yield texts

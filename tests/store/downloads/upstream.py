@@ -26,7 +26,7 @@ from dockmirror.interfaces import (
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
+from dockmirror.oci.errors import RangeInvalid, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
@@ -157,7 +157,7 @@ class BlobUpstream(Protocol):
 class Source:
     """One reader's source; the upstream refuses it with the error, if there is one."""
 
-    def __init__(self, upstream: BlobUpstream, refusal: RegistryError | None = None) -> None:
+    def __init__(self, upstream: BlobUpstream, refusal: Exception | None = None) -> None:
         self.refusal = refusal
         self.opens = 0
         self.checks = 0
