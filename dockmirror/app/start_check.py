@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 
 from ..config.load import PASSWORD_PREFIX
 from ..config.settings import ConfigurationError, Settings, setting_errors
+from ..store.store_directory import UnusableDirectory, require_known_format
 from ..system.external_program import run_process
 from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
@@ -95,6 +96,10 @@ def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reac
 def _check_cache(settings: Settings) -> None:
     if settings.cache is not None and has_cache(settings):
         _check_writable("cache", settings.cache)
+        try:
+            require_known_format(settings.cache)
+        except UnusableDirectory as error:
+            raise ConfigurationError(f"cache: {error}") from None
     else:
         check_without_cache(settings)
 

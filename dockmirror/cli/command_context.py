@@ -15,6 +15,7 @@ from ..config.explain import SettingsSource
 from ..config.load import find_origin, find_settings_file, merge_sources, read_sources
 from ..config.settings import Settings
 from ..store import layout
+from ..store.store_format import NewerFormat, check_directory_format
 
 T = TypeVar("T")
 SETTINGS_FILE = "dockmirror.settings_file"
@@ -93,15 +94,20 @@ def become_owner(directory: Path) -> Path:
 def find_store(settings: Settings) -> Path:
     """Return the store's directory, for commands that only read.
 
-    :raises click.ClickException: when there is no store, or its owner alone may read it.
+    :raises click.ClickException: when there is no store, its owner alone may read it, or a newer version has
+        written it.
     """
     root = settings.cache
     try:
         exists = root is not None and (root / layout.BLOBS).is_dir()
+        if root is not None and exists:
+            check_directory_format(root)
     except PermissionError:
         raise click.ClickException(
             f"permission denied: only its owner may read the cache in {root}; run the command as that user"
         ) from None
+    except NewerFormat as error:
+        raise click.ClickException(f"the cache in {root} cannot be used: {error}") from None
     if root is None or not exists:
         raise click.ClickException(f"there is no cache in {root}: 'dockmirror serve' creates it")
     return root

@@ -56,7 +56,10 @@ _ADDITIONS = (
     "CREATE TABLE IF NOT EXISTS fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL)",
     "INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM fleet)",
 )
-"""Adds what older files lack."""
+"""Adds what older files lack.
+
+Only tables and indices can be added: processes of the version before write to the same file.
+"""
 OTHERS = "(others)"
 """The key under which all further keys are summed up."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -136,8 +139,8 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise VersionError(f"it has version {version} of the format, and this program {_VERSION}")
+            else:
+                _check_version(version)
             for statement in _ADDITIONS:
                 connection.execute(statement)
     except BaseException:
@@ -148,18 +151,36 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """:raises sqlite3.Error: when there is no file, or it cannot be read."""
+    connection = _connect_for_reading(path)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        _check_version(version or _VERSION)  # it is 0 until the first process has made the tables
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_SECONDS, uri=True, isolation_level=None
     )
 
 
+def _check_version(version: int) -> None:
+    if version != _VERSION:
+        raise VersionError(
+            f"it has format {version}, and this version of dockmirror knows format {_VERSION} only"
+        )
+
+
 class VersionError(sqlite3.DatabaseError):
-    """Raised if another version of the program has written the file."""
+    """Raised if a newer version of the mirror has written the file, which is left as it is."""
 
 
 def is_broken(error: Exception) -> bool:
     """Return whether the file can never be used again."""
-    return isinstance(error, VersionError) or (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
 
 
 def is_locked(error: Exception) -> bool:
@@ -173,12 +194,11 @@ def set_aside(path: Path, error: Exception) -> None:
     aside = path.with_name(f"{path.name}.broken")
     with lock(path):
         try:
-            with closing(open_for_reading(path)) as connection:
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
+            with closing(_connect_for_reading(path)) as connection:
                 is_sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
         except sqlite3.Error:
             is_sound = False
-        if is_sound and version == _VERSION:
+        if is_sound:
             return
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -10,6 +10,7 @@
         _manifests/tags/latest/current/link       the tag's manifest; modified when it was last confirmed
         _manifests/tags/latest/index/sha256/<hex>/link
     dockmirror/                                   our own files, outside that tree
+      format                                      the number of the format, if it is not 1; in a bucket, too
       growing/docker.io/sha256-<hex>              a partial download; locked by its writer
       growing/docker.io/sha256-<hex>.size         its expected size
       growing/docker.io/sha256-<hex>.blocks       blocks of it that were fetched in any order, and their map
@@ -65,6 +66,7 @@ _OURS = PurePosixPath("dockmirror")
 
 BLOBS = _REGISTRY / "blobs"
 REPOSITORIES = _REGISTRY / "repositories"
+FORMAT = _OURS / "format"
 GROWING = _OURS / "growing"
 DOCUMENTS = _OURS / "documents"
 TEMPORARY = _OURS / "tmp"

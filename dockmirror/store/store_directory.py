@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 from . import layout
+from .store_format import NewerFormat, check_directory_format
 
 _DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.TEMPORARY
 _OTHERS_MODE, _NON_OWNER_MODE = 0o007, 0o077
@@ -34,6 +35,7 @@ def prepare_directory(root: Path, mounts: Path = MOUNTS) -> None:
     with _report_write_errors(root):
         root.mkdir(0o700, parents=True, exist_ok=True)
     _refuse_network_file_system(root, mounts)
+    require_known_format(root)
     with _report_write_errors(root):
         for each in _DIRECTORIES:
             _make_directories(root, Path(each))
@@ -42,6 +44,19 @@ def prepare_directory(root: Path, mounts: Path = MOUNTS) -> None:
         with TemporaryDirectory(prefix="try-", dir=root / layout.TEMPORARY) as trial:
             _require_case_sensitivity(root, Path(trial))
             _require_locks(root, Path(trial))
+
+
+def require_known_format(root: Path) -> None:
+    """Check that no newer version has written a directory in a format that this one does not know.
+
+    :raises UnusableDirectory: if one has, or the directory cannot be read.
+    """
+    try:
+        check_directory_format(root)
+    except NewerFormat as error:
+        raise UnusableDirectory(f"{root} cannot be used: {error}") from None
+    except OSError as error:
+        raise UnusableDirectory(explain_unwritable(root, error)) from None
 
 
 def _make_directories(root: Path, directory: Path) -> None:

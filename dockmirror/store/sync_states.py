@@ -139,7 +139,7 @@ def _parse(data: bytes) -> SyncState | None:
     try:
         values = json.loads(data)
         pins = [Pin.parse(json.dumps(each).encode()) for each in values["pins"]]
-        known = {each.name: values[each.name] for each in fields(SyncState)}
+        known = {each.name: values[each.name] for each in fields(SyncState) if each.name in values}
         return SyncState(**{**known, "pins": tuple(pin for pin in pins if pin)})
     except (ValueError, KeyError, TypeError):
         return None

@@ -75,12 +75,16 @@ def is_queued(root: Path, write: PendingWrite) -> bool:
 
 
 def list_pending(root: Path) -> list[Path]:
-    """List the files of the pending writes, in the order in which they are to be uploaded."""
+    """List the files of the pending writes, in the order in which they are to be uploaded.
+
+    Those of unknown kinds are left to the version of the mirror that knows them.
+    """
     try:
         names = os.listdir(root / layout.WRITE_BEHIND)
     except FileNotFoundError:
         return []
-    return [root / layout.WRITE_BEHIND / name for name in sorted(names, key=_sort_key)]
+    known = [name for name in names if _kind_of(name) in _ORDER]
+    return [root / layout.WRITE_BEHIND / name for name in sorted(known, key=_sort_key)]
 
 
 def claim(path: Path) -> tuple[PendingWrite | None, Path]:
@@ -130,8 +134,11 @@ def _path(root: Path, write: PendingWrite) -> Path:
 
 
 def _sort_key(name: str) -> tuple[int, str]:
-    kind = name.partition("-")[0]
-    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER)), name
+    return _ORDER.index(_kind_of(name)), name
+
+
+def _kind_of(name: str) -> str:
+    return name.partition("-")[0]
 
 
 def _parse_write(data: bytes) -> PendingWrite | None:

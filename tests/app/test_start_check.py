@@ -12,6 +12,7 @@ from twisted.internet import reactor
 
 from dockmirror.app.start_check import find_start_problems
 from dockmirror.config.load import load
+from dockmirror.store import layout
 
 
 def problems(tmp_path: Path, text: str = "", **environ: str) -> list[str]:
@@ -74,6 +75,14 @@ def test_a_cache_that_is_no_directory_is_found(tmp_path: Path) -> None:
     """So is one below a file."""
     (tmp_path / "cache").write_text("")
     assert problems(tmp_path) == [f"cache: {tmp_path / 'cache'} is not a directory"]
+
+
+def test_a_cache_of_a_newer_version_is_found(tmp_path: Path) -> None:
+    number = tmp_path / "cache" / layout.FORMAT
+    number.parent.mkdir(parents=True)
+    number.write_text("2")
+    (problem,) = problems(tmp_path)
+    assert problem.startswith(f"cache: {tmp_path / 'cache'} cannot be used: it has format '2' of a newer")
 
 
 def test_settings_that_need_a_cache_are_found(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_without_a_cache_every_command_fails(tmp_path: Path) -> None:
     assert not shop.root.exists()
 
 
+def test_no_command_touches_the_cache_of_a_newer_version(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    (tmp_path / layout.FORMAT).write_text("2")
+    for command in (["ls"], ["rm", "-y", "a"], ["verify"], ["gc"], ["usage"], ["pins"]):
+        assert "cannot be used: it has format '2' of a newer dockmirror" in shop.run(*command, code=1).output
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_the_cache_of_another_user_is_reported_in_one_line(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "cache")

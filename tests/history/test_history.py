@@ -247,6 +247,29 @@ def test_a_broken_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
     kept.close()
 
 
+def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """One line says so; what this version would write and read is missing meanwhile."""
+    newer = KeptHistory(tmp_path)
+    newer.write(report(number_at(1)))
+    newer.close()
+    with closing(sqlite3.connect(newer.path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    older = KeptHistory(tmp_path)
+    with logged() as lines:
+        older.write(report(number_at(2)))
+        older.write(report(number_at(3)))
+    assert len(lines) == 1
+    assert (
+        "cannot be written: it has format 2, and this version of dockmirror knows format 1 only" in lines[0]
+    )
+    with pytest.raises(HistoryError, match="cannot be read: it has format 2"):
+        older.pulls()
+    older.close()
+    assert {each.name for each in tmp_path.iterdir()} <= {"pulls.db", "pulls.db-wal", "pulls.db-shm"}
+    with closing(sqlite3.connect(newer.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM pull").fetchone() == (1,)
+
+
 def test_a_file_that_breaks_while_it_is_used_is_set_aside(tmp_path: Path) -> None:
     """Another process that has it open goes over to the new one."""
     kept, other = KeptHistory(tmp_path), KeptHistory(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert sync_states.read_states(tmp_path) == {"one": full, "two": state("two")}
     sync_states.delete_state(tmp_path, "one")
     assert sync_states.read_states(tmp_path) == {"two": state("two")}
+
+
+def test_states_of_the_version_before_and_after_are_read(tmp_path: Path) -> None:
+    """A field that is missing has its default, and an unknown one is ignored."""
+    sync_states.write_state(tmp_path, state("one"), 1.0)
+    path = tmp_path / layout.sync_state("one")
+    values = json.loads(path.read_bytes())
+    del values["matched"]
+    path.write_text(json.dumps({**values, "later": 1}))
+    assert sync_states.read_states(tmp_path) == {"one": state("one")}
 
 
 def test_no_rule_has_run_at_first(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from attrs import frozen
 
 from ...oci.digest import Digest, Verifier
+from .. import layout
+from ..store_format import check_format
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -73,12 +75,7 @@ class BlockingBucket:
 
     def read(self, key: str) -> bytes | None:
         """Read a small object; None if there is none."""
-        import obstore
-
-        try:
-            return bytes(obstore.get(self._client, key).bytes())
-        except FileNotFoundError:
-            return None
+        return _read(self._client, key)
 
     def read_first_byte(self, key: str) -> None:
         """Read one byte of an object, unless it is missing or empty."""
@@ -137,9 +134,26 @@ class BlockingBucket:
 
     @property
     def _client(self) -> ObjectStore:
+        """The client, once the bucket has a format that this version knows.
+
+        :raises NewerFormat: if it has not; each request fails until it has.
+        """
         if self._store is None:
-            self._store = self._connect()
+            store = self._connect()
+            number = _read(store, str(layout.FORMAT))
+            if number is not None:
+                check_format(number)
+            self._store = store
         return self._store
+
+
+def _read(store: ObjectStore, key: str) -> bytes | None:
+    import obstore
+
+    try:
+        return bytes(obstore.get(store, key).bytes())
+    except FileNotFoundError:
+        return None
 
 
 def _attributes(metadata: Metadata) -> Any:

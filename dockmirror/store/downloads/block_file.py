@@ -48,7 +48,8 @@ WRONG_TTL = 600.0
 _ENTRY = struct.Struct(">II")
 _PRESENT = 1
 _FOOTER = 128
-_MAGIC = "dockmirror blocks 1"
+_MAGIC = "dockmirror blocks "
+_FORMAT = "1"
 _WRONG = b"wrong\n"
 _LOCK = struct.Struct("hhqqi4x")  # struct flock
 _CREATION = 1 << 40
@@ -97,6 +98,7 @@ class BlockFileState(Enum):
     NEW = auto()  # it has no footer yet
     FILLING = auto()
     COMPLETE = auto()  # it is the finished blob
+    FOREIGN = auto()  # another version of the mirror has made it, in a format that this one does not know
     WRONG = auto()  # its bytes did not match the digest, or another file's before
     UNLINKED = auto()  # it has no name any more
 
@@ -137,7 +139,10 @@ class BlockFile:
                 is_recent = 0 <= now - status.st_mtime < WRONG_TTL
                 return BlockFileState.WRONG if is_recent else BlockFileState.UNLINKED
             if self.version is None:
-                self.version = self._read_version(status.st_size)
+                footer = self._read_footer(status.st_size)
+                if footer[:1] not in ([], [_FORMAT]):
+                    return BlockFileState.FOREIGN
+                self.version = _parse_version(footer[1:], status.st_size)
             return BlockFileState.NEW if self.version is None else BlockFileState.FILLING
         if self._is_named(self._blob, status):
             return BlockFileState.COMPLETE
@@ -164,7 +169,7 @@ class BlockFile:
         """
         self._lock(run.start, len(run))
         length = version.size + version.blocks * _ENTRY.size
-        footer = f"{_MAGIC} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"
+        footer = f"{_MAGIC}{_FORMAT} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"
         os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, length)
         os.pwrite(self.descriptor, footer.encode(), length)
@@ -278,17 +283,11 @@ class BlockFile:
         entry = _ENTRY.pack(present, checksum)
         os.pwrite(self.descriptor, entry, self._version.size + block * _ENTRY.size)
 
-    def _read_version(self, length: int) -> BlobVersion | None:
-        """Return the version in the footer; None while there is no valid one."""
+    def _read_footer(self, length: int) -> list[str]:
+        """Return the words of the footer, the first of which is the format; empty while there is none."""
         footer = os.pread(self.descriptor, _FOOTER, max(0, length - _FOOTER)).decode("ascii", "replace")
-        if not footer.startswith(_MAGIC) or not footer.endswith("\n"):
-            return None
-        try:
-            size, etag = footer.removeprefix(_MAGIC).split()
-            version = BlobVersion(int(size), None if etag == _UNKNOWN else etag)
-        except ValueError:
-            return None
-        return version if length == version.size + version.blocks * _ENTRY.size + _FOOTER else None
+        is_whole = footer.startswith(_MAGIC) and footer.endswith("\n")
+        return footer.removeprefix(_MAGIC).split() if is_whole else []
 
     def _was_marked(self) -> bool:
         try:
@@ -318,6 +317,16 @@ class BlockFile:
 
     def _unlock(self, first: int, count: int) -> None:
         fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_UNLCK, first, count))
+
+
+def _parse_version(words: list[str], length: int) -> BlobVersion | None:
+    """Return the version in the words of a footer; None if it does not belong to a file of that length."""
+    try:
+        size, etag = words
+        version = BlobVersion(int(size), None if etag == _UNKNOWN else etag)
+    except ValueError:
+        return None
+    return version if length == version.size + version.blocks * _ENTRY.size + _FOOTER else None
 
 
 def _lock_of(kind: int, first: int, count: int) -> bytes:

@@ -36,7 +36,8 @@ async def open_blocks(
 ) -> OpenedBlocks:
     """Open the blocks of a blob from that registry, for a reader of a part.
 
-    :raises RelayRequired: if the blob was wrong a while ago, or it takes too long.
+    :raises RelayRequired: if the blob was wrong a while ago, another version of the mirror has its blocks in
+        a format that this one does not know, or it takes too long.
     :raises NoBlocks: if the upstream's answers give no blocks.
     :raises RegistryError: the refusal of the reader's source.
     :raises OSError: if the file cannot be opened or made.
@@ -65,7 +66,7 @@ async def _settle(
             return await _create(file, waiter, span)
         else:
             file.release_creation()
-    if state is BlockFileState.WRONG:
+    if state in (BlockFileState.WRONG, BlockFileState.FOREIGN):
         raise RelayRequired
     if state is BlockFileState.COMPLETE:
         return OpenedBlocks(file)

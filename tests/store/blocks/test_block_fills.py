@@ -192,6 +192,18 @@ def test_a_wrong_blob_is_relayed_for_a_while(
     assert (again.outcome, mirror.blob.read_bytes() == BLOB) == (True, True)
 
 
+def test_blocks_of_a_newer_version_are_left_alone(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """Parts are relayed while another format of the blocks is there."""
+    mirror.read_part(PartSource(upstream), 0, 99)
+    settle(upstream, mirror)
+    mirror.kill()
+    newer = mirror.blocks.read_bytes().replace(b"dockmirror blocks 1 ", b"dockmirror blocks 2 ")
+    mirror.blocks.write_bytes(newer)
+    other = PartMirror(mirror.root)
+    assert other.read_part(PartSource(upstream), 0, 99).is_relayed
+    assert mirror.blocks.read_bytes() == newer
+
+
 @pytest.mark.parametrize(("etag", "size"), [('"two"', END), ('"one"', END - 9)])
 def test_blocks_of_another_version_are_dropped(
     mirror: PartMirror, upstream: PartUpstream, etag: str, size: int
