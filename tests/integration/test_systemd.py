@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -50,16 +51,24 @@ def units(make_machine: MakeMachine, directory: MakeDirectory) -> tuple[Machine,
     """A machine on which the units lie, whose program is the one of these tests."""
     machine, lying = make_machine("systemd-analyze"), directory("units")
     program = str(Path(sys.executable).with_name("dockmirror"))
-    for name in ("dockmirror.service", "dockmirror.socket"):
+    copies = {
+        "dockmirror.service": "dockmirror.service",
+        "dockmirror.socket": "dockmirror.socket",
+        "dockmirror-next.service": "dockmirror.service",
+        "dockmirror-next.service.d/next.conf": "dockmirror-next.conf",
+    }
+    for copy, name in copies.items():
         text = (EXAMPLES / name).read_text("utf-8")
-        (lying / name).write_text(text.replace("/opt/dockmirror/bin/dockmirror", program))
+        (lying / copy).parent.mkdir(exist_ok=True)
+        (lying / copy).write_text(re.sub(r"/opt/dockmirror(-new)?/bin/dockmirror", program, text))
     return machine, lying
 
 
 def test_units(units: tuple[Machine, Path]) -> None:
     """systemd finds nothing wrong with them, and no line in them that it does not know."""
     machine, lying = units
-    paths = [str(lying / name) for name in ("dockmirror.service", "dockmirror.socket")]
+    names = ("dockmirror.service", "dockmirror.socket", "dockmirror-next.service")
+    paths = [str(lying / name) for name in names]
     verified = machine.run("systemd-analyze", "--man=no", "verify", *paths)
     assert succeeded(verified) == ""
     assert "dockmirror" not in verified.stderr
