@@ -13,6 +13,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
@@ -37,7 +38,8 @@ from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .sync_rules import make_sync_rules
-from .sync_runner import SyncContext, SyncRunner, SyncTurns
+from .sync_runner import SyncContext, SyncRunner
+from .sync_turns import SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
 from .warm_up_runner import WarmUpRunner
@@ -194,18 +196,20 @@ class ServingProcess:
                     make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
                     for make in (PinRefresh, WarmUpRunner)
                 ),
-                SyncRunner(settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry)),
+                SyncRunner(
+                    settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry, reactor)
+                ),
                 make_tag_polling(settings.cache, cache, lambda: self._builder.polled, reactor),
             ]
         for service in services:
             service.setServiceParent(self.service)
 
-    def _sync_context(self, cache: CacheParts, telemetry: Telemetry) -> SyncContext:
+    def _sync_context(self, cache: CacheParts, telemetry: Telemetry, clock: IReactorTime) -> SyncContext:
         return SyncContext(
             lambda: make_sync_rules(self._builder.settings),
             lambda: self._builder.registry,
             lambda upstream: telemetry.upstreams.of(upstream).quota,
-            SyncTurns(cache.bucket.bucket if cache.bucket else None).claim,
+            SyncTurns(cache.bucket.bucket if cache.bucket else None, clock),
             random,
         )
 

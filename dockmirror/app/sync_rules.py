@@ -19,12 +19,14 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
 from ..oci.versions import Version, VersionRange
 from ..store.pins import Pin
+from ..system.schedule import CronSchedule, Interval, Schedule
 from .naming import registry_names
 
 LIST_LIMIT = 16 * 1024 * 1024
 """Bytes of a page of a list."""
 MAX_PAGES = 10_000
 _HUB = "docker.io"
+_SIX_HOURS = Interval(6 * 3600.0)
 
 
 @frozen
@@ -37,7 +39,6 @@ class SyncRule:
     :ivar repositories: names or patterns of repositories.
     :ivar tags: patterns of tags; all of them if there are none.
     :ivar newest: how many of the newest versions are wanted; None for all.
-    :ivar every: seconds from one run to the next, to which up to the share ``jitter`` is added.
     :ivar is_offline: True while nothing is asked of the upstream; the rule is not run, and its pins stay.
     """
 
@@ -51,18 +52,13 @@ class SyncRule:
     newest: int | None = None
     platforms: tuple[Platform, ...] = ()
     referrers: bool = True
-    every: float = 6 * 3600.0
-    jitter: float = 0.1
+    schedule: Schedule = _SIX_HOURS
     is_offline: bool = False
     _tag_rules: tuple[PullRule, ...] = field(init=False, eq=False, repr=False)
 
     @_tag_rules.default
     def _compile_tags(self) -> tuple[PullRule, ...]:
         return tuple(PullRule.parse(f"**:{each}") for each in self.tags or ("*",))
-
-    def delay(self, drawn: float) -> float:
-        """Return the seconds to the next run, for a random number from 0 to 1."""
-        return self.every * (1 + self.jitter * drawn)
 
     def select_tags(self, repository: Repository, names: Iterable[str]) -> list[Tag]:
         """Return the tags of a repository that match, the newest version first, or else by name.
@@ -126,17 +122,27 @@ def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
         rule.newest,
         rule.platforms,
         rule.referrers,
-        rule.every,
-        rule.jitter,
+        _make_schedule(rule),
         settings.is_offline(settings.upstreams[rule.upstream]),
     )
+
+
+def _make_schedule(rule: SyncSettings) -> Schedule:
+    if rule.schedule is not None:
+        return CronSchedule(rule.schedule, rule.jitter)
+    return Interval(rule.every or _SIX_HOURS.every, rule.jitter)
 
 
 def _describe(rule: SyncSettings) -> str:
     tags = [*rule.tags, *([rule.semver] if rule.semver else [])]
     newest = [f"newest {rule.newest}"] if rule.newest else []
     which = ", ".join([*tags, *newest]) or "all tags"
-    return f"{rule.upstream}: {' '.join(rule.repositories)} ({which}), every {format_duration(rule.every)}"
+    times = (
+        f"at {rule.schedule} UTC"
+        if rule.schedule
+        else f"every {format_duration(rule.every or _SIX_HOURS.every)}"
+    )
+    return f"{rule.upstream}: {' '.join(rule.repositories)} ({which}), {times}"
 
 
 def _parse_repository(name: str) -> Repository | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -19,14 +19,12 @@ from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..status.status_values import Quota
-from ..store import layout, pins, sync_states
+from ..store import files, layout, pins, sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
 from ..store.threads import RunInThread
 from .sync_rules import SyncRule, find_images
-
-if TYPE_CHECKING:
-    from ..store.bucket.bucket import Bucket
+from .sync_turns import LEASE, RENEWAL, SyncTurn, SyncTurns
 
 POLL = 10.0
 """Seconds between two checks for rules that are due."""
@@ -34,6 +32,10 @@ RETRY = 900.0
 """Seconds after which a rule is run again whose tags could not be listed."""
 QUOTA_PAUSE = 3600.0
 """Seconds after which a rule goes on that has paused for the upstream's rate limit."""
+LOOK = 300.0
+"""Seconds between two looks at the run of another mirror that shares the bucket."""
+PROGRESS = 10.0
+"""Seconds between two writes of a run's progress while it pins nothing new."""
 QUOTA_SHARE = 0.2
 """The share of an upstream's rate limit that is left to clients."""
 _JOBS = 2
@@ -47,31 +49,6 @@ def is_quota_low(quota: Quota | None) -> bool:
     return quota.remaining <= QUOTA_SHARE * (quota.limit or 0)
 
 
-class SyncTurns:
-    """Gives the turn to run a rule to one of the mirrors that share a bucket.
-
-    :param bucket: the bucket; None if the cache is on the local disk only.
-    """
-
-    def __init__(self, bucket: Bucket | None) -> None:
-        self._bucket = bucket
-
-    async def claim(self, key: str, number: int) -> bool:
-        """Return whether this mirror has the turn of that number.
-
-        :raises OSError: when the bucket fails.
-        """
-        if self._bucket is None:
-            return True
-        name = f"{key}-{number}"
-        if not await self._bucket.put_new(layout.SYNC_TURNS / name, b""):
-            return False
-        turns = [each.key for each in await self._bucket.list(layout.SYNC_TURNS)]
-        ours = [each for each in turns if each.rpartition("/")[2].startswith(f"{key}-")]
-        await self._bucket.delete([each for each in ours if not each.endswith(f"/{name}")])
-        return True
-
-
 @frozen
 class SyncContext:
     """The collaborators of a ``SyncRunner``.
@@ -79,14 +56,14 @@ class SyncContext:
     :ivar rules: returns the rules in force; a reload changes them.
     :ivar registry: returns the registry of the mirror's own host, which a reload replaces.
     :ivar quota: returns an upstream's rate limit, by its name in the settings.
-    :ivar claim_turn: see ``SyncTurns.claim``.
+    :ivar turns: gives the turn to run a rule to one of the mirrors that share a bucket.
     :ivar draw: returns a random number from 0 to 1.
     """
 
     rules: Callable[[], Sequence[SyncRule]]
     registry: Callable[[], IRegistry]
     quota: Callable[[str], Quota | None]
-    claim_turn: Callable[[str, int], Awaitable[bool]]
+    turns: SyncTurns
     draw: Callable[[], float]
 
 
@@ -108,7 +85,8 @@ class SyncRunner(PeriodicTask):
         self._in_thread = in_thread
         self._context = context
         self._states: dict[str, SyncState] = {}
-        self._is_clean = False
+        self._written = 0.0
+        self._idle: _Idle | None = None
 
     async def _check(self) -> None:
         try:
@@ -117,11 +95,13 @@ class SyncRunner(PeriodicTask):
             _log.warn("cannot keep images in sync: {error}", error=error)
 
     async def _run_due(self) -> None:
-        rules = self._context.rules()
-        if not rules and self._is_clean:
+        rules = tuple(self._context.rules())
+        idle = _Idle(rules, self._versions())
+        if self._idle == idle and self._clock.seconds() < self._idle.until:
             return
-        if not await self._in_thread(partial(self._has_work, rules)):
-            self._is_clean = not rules
+        until = await self._in_thread(partial(self._find_next_run, rules))
+        if self._clock.seconds() < until:
+            self._idle = evolve(idle, until=until)
             return
         lock = await self._in_thread(partial(sync_states.lock_sync, self._root))
         if lock is None:
@@ -131,91 +111,119 @@ class SyncRunner(PeriodicTask):
         finally:
             os.close(lock)
 
-    def _has_work(self, rules: Sequence[SyncRule]) -> bool:
-        """Return whether a rule is due, or one was removed; it blocks."""
+    def _versions(self) -> tuple[files.Version | None, ...]:
+        """Return the versions of the states and of a request; no thread is needed for that."""
+        return tuple(files.file_version(self._root / each) for each in (layout.SYNC, layout.SYNC_REQUEST))
+
+    def _find_next_run(self, rules: Sequence[SyncRule]) -> float:
+        """Return when a rule is due, which is 0 if one was removed or all are requested; it blocks."""
         states = sync_states.read_states(self._root)
         if sync_states.is_requested(self._root) or states.keys() - {each.key for each in rules}:
-            return True
-        return any(self._is_due(states.get(rule.key)) for rule in rules if not rule.is_offline)
-
-    def _is_due(self, state: SyncState | None) -> bool:
-        return state is None or state.outcome == "running" or state.next_run <= self._clock.seconds()
+            return 0.0
+        return min((_next_run(states.get(each.key)) for each in rules if not each.is_offline), default=inf)
 
     async def _run_all(self, rules: Sequence[SyncRule]) -> None:
         is_requested = await self._in_thread(partial(sync_states.end_request, self._root))
         self._states = await self._in_thread(partial(sync_states.read_states, self._root))
         online = [rule for rule in rules if not rule.is_offline]
         for rule in online:
-            if is_requested or self._is_due(self._states.get(rule.key)):
-                await self._run_rule(rule, is_requested)
+            state = self._states.get(rule.key)
+            if is_requested:
+                await self._run_rule(rule, None)
+            elif state is None and not rule.schedule.starts_at_once:
+                await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
+            elif _next_run(state) <= self._clock.seconds():
+                await self._run_turn(rule)
         if all(self._states[rule.key].has_listed for rule in online):
             for key in self._states.keys() - {rule.key for rule in rules}:
                 await self._unpin(key, ())
                 del self._states[key]
                 await self._in_thread(partial(sync_states.delete_state, self._root, key))
 
-    async def _run_rule(self, rule: SyncRule, is_requested: bool) -> None:
+    def _next_time(self, rule: SyncRule) -> float:
+        return rule.schedule.next_run(self._clock.seconds(), self._context.draw())
+
+    async def _run_turn(self, rule: SyncRule) -> None:
+        """Run a rule if it is this mirror's turn."""
         now = self._clock.seconds()
         last = self._states.get(rule.key) or SyncState(rule.key, rule.name)
-        turn = int(now // rule.every)
-        if not is_requested and last.turn != str(turn):
-            try:
-                has_turn = await self._context.claim_turn(rule.key, turn)
-            except OSError as error:  # logged by the bucket
-                await self._write(evolve(last, outcome="failed", message=str(error), next_run=now + RETRY))
-                return
-            if not has_turn:
-                await self._leave_to_another(rule, last)
-                return
+        owner = await self._in_thread(partial(sync_states.read_owner, self._root, now))
+        try:
+            turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
+        except OSError as error:  # logged by the bucket
+            await self._write(evolve(last, outcome="failed", message=str(error), next_run=now + RETRY))
+            return
+        if turn.owner == owner and turn.images is None:
+            await self._run_rule(rule, turn)
+        else:
+            await self._leave_to_another(rule, last, turn.images)
+
+    async def _leave_to_another(
+        self, rule: SyncRule, last: SyncState, images: Collection[str] | None
+    ) -> None:
+        """Keep the pins while another mirror runs the rule; then unpin what does not match any longer."""
+        if images is None:
+            message = "another mirror of the bucket runs it"
+            next_look = self._clock.seconds() + LOOK
+            await self._write(evolve(last, outcome="elsewhere", message=message, next_run=next_look))
+            return
+        message = "another mirror of the bucket has run it"
+        next_run = self._next_time(rule)
+        await self._write(
+            evolve(last, outcome="elsewhere", message=message, has_listed=True, next_run=next_run)
+        )
+        await self._unpin(rule.key, images)
+
+    async def _run_rule(self, rule: SyncRule, turn: SyncTurn | None) -> None:
+        """Run a rule to its end, and record the outcome.
+
+        :param turn: the mirror's turn; None if an operator has asked for the run.
+        """
+        last = self._states.get(rule.key) or SyncState(rule.key, rule.name)
         await self._write(
             SyncState(
-                rule.key, rule.name, "running", started=now, turn=str(turn), has_listed=last.has_listed,
+                rule.key, rule.name, "running", started=self._clock.seconds(), has_listed=last.has_listed,
                 pins=last.pins,
             )
         )  # fmt: skip
-        await self._sync(rule)
+        try:
+            await self._sync(rule, turn)
+        except _Pause as pause:
+            await self._end(rule, "paused", str(pause), self._clock.seconds() + QUOTA_PAUSE)
+            if turn is not None:
+                await self._context.turns.extend(turn, self._clock.seconds() + QUOTA_PAUSE + LEASE)
+        except RegistryError as error:
+            await self._end(rule, "failed", error.summary, self._clock.seconds() + RETRY)
+
+    async def _sync(self, rule: SyncRule, turn: SyncTurn | None) -> None:
+        """Pull and pin what matches, and unpin the rest.
+
+        :raises RegistryError: when the tags cannot be listed.
+        :raises _Pause: when the upstream's rate limit is nearly used up.
+        """
+        images = await find_images(self._context.registry(), rule)
+        await self._write(evolve(self._states[rule.key], matched=len(images), has_listed=True))
+        for number, image in enumerate(images):
+            now = self._clock.seconds()
+            if turn is not None and turn.until - now < LEASE - RENEWAL:
+                turn = await self._context.turns.extend(turn, now + LEASE)
+            await self._pull(rule, image, is_first=not number)
+        names = {str(image) for image in images}
+        await self._unpin(rule.key, names)
         ended = self._states[rule.key]
+        await self._end(rule, "failed" if ended.failed else "done", ended.message, self._next_time(rule))
+        if turn is not None:
+            await self._context.turns.complete(turn, sorted(names))
+
+    async def _end(self, rule: SyncRule, outcome: sync_states.Outcome, message: str, next_run: float) -> None:
+        now = self._clock.seconds()
+        ended = evolve(self._states[rule.key], outcome=outcome, message=message, ended=now, next_run=next_run)
+        await self._write(ended)
         _log.info(
             "sync of {rule}: {outcome}, {synced} of {matched} images, {size} bytes fetched{message}",
-            rule=rule.name, outcome=ended.outcome, synced=ended.synced, matched=ended.matched,
-            size=ended.bytes, message=f": {ended.message}" if ended.message else "",
+            rule=rule.name, outcome=outcome, synced=ended.synced, matched=ended.matched,
+            size=ended.bytes, message=f": {message}" if message else "",
         )  # fmt: skip
-
-    async def _leave_to_another(self, rule: SyncRule, last: SyncState) -> None:
-        """Unpin what this mirror has pinned for the rule: the one that runs it pins it in its own cache."""
-        delay = rule.delay(self._context.draw())
-        message = "another mirror of the bucket runs it"
-        await self._write(
-            evolve(
-                last, outcome="elsewhere", message=message, has_listed=True,
-                next_run=self._clock.seconds() + delay,
-            )
-        )  # fmt: skip
-        await self._unpin(rule.key, ())
-
-    async def _sync(self, rule: SyncRule) -> None:
-        """Run a rule to its end, and record the outcome."""
-        key = rule.key
-        try:
-            images = await find_images(self._context.registry(), rule)
-        except RegistryError as error:
-            await self._end(key, "failed", error.summary, RETRY)
-            return
-        await self._write(evolve(self._states[key], matched=len(images), has_listed=True))
-        try:
-            for number, image in enumerate(images):
-                await self._pull(rule, image, is_first=not number)
-        except _Pause as pause:
-            await self._end(key, "paused", str(pause), QUOTA_PAUSE)
-            return
-        await self._unpin(key, {str(image) for image in images})
-        outcome: sync_states.Outcome = "failed" if self._states[key].failed else "done"
-        await self._end(key, outcome, self._states[key].message, rule.delay(self._context.draw()))
-
-    async def _end(self, key: str, outcome: sync_states.Outcome, message: str, delay: float) -> None:
-        now = self._clock.seconds()
-        ended = evolve(self._states[key], outcome=outcome, message=message, ended=now, next_run=now + delay)
-        await self._write(ended)
 
     async def _pull(self, rule: SyncRule, image: Pin, is_first: bool) -> None:
         """Pull and pin an image.
@@ -239,11 +247,11 @@ class SyncRunner(PeriodicTask):
         state = self._states[rule.key]
         state = evolve(state, fetched=state.fetched + pulled.fetched, bytes=state.bytes + pulled.bytes)
         if error:
-            message = state.message or f"{image}: {error}"
-            await self._write(evolve(state, failed=state.failed + 1, message=message))
-            return
-        await self._write(evolve(state, synced=state.synced + 1))
-        await self._in_thread(partial(self._pin, rule.key, image))
+            state = evolve(state, failed=state.failed + 1, message=state.message or f"{image}: {error}")
+            await self._in_thread(partial(self._record, state))
+        else:
+            state = evolve(state, synced=state.synced + 1)
+            await self._in_thread(partial(self._pin, state, image))
 
     async def _ask_quota(self, registry: IRegistry, image: Pin) -> None:
         """Have the upstream tell what remains of its rate limit, which a HEAD request does not use up."""
@@ -251,21 +259,31 @@ class SyncRunner(PeriodicTask):
         request = RegistryRequest(target, head=True, accept=EVERYTHING, revalidate=True)
         (await registry.fetch(request)).body.discard()
 
-    def _pin(self, key: str, image: Pin) -> None:
-        """Pin an image for a rule, unless an operator has pinned it; it blocks."""
-        state, name, now = self._states[key], str(image), self._clock.seconds()
+    def _pin(self, state: SyncState, image: Pin) -> None:
+        """Record that an image was pulled, and pin it unless an operator has; it blocks."""
+        name, now = str(image), self._clock.seconds()
         existing = pins.find_pin(self._root, image)
         if existing is not None and not sync_states.is_pinned_by_rule(name, self._states.values()):
+            self._record(state)
             return
-        others = [each for each in self._states.values() if each.key != key]
-        owned = (*(each for each in state.pins if str(each) != name), image)
-        state = self._states[key] = evolve(state, pins=owned)
-        sync_states.write_state(self._root, state, now)  # first, so that no pin is without an owner
+        if image not in state.pins:
+            state = evolve(state, pins=(*(each for each in state.pins if str(each) != name), image))
+        self._record(state)  # first, so that no pin is without an owner
+        others = [each for each in self._states.values() if each.key != state.key]
         merged = sync_states.merge_platforms(image, others)
         if existing != merged:
             pins.add_pin(self._root, merged)
         if merged == image:
             pins.mark_refreshed(self._root, merged, now)
+
+    def _record(self, state: SyncState) -> None:
+        """Write the progress of a run, at once if the pins differ and otherwise now and then; it blocks."""
+        is_pinning = state.pins != self._states[state.key].pins
+        self._states[state.key] = state
+        now = self._clock.seconds()
+        if is_pinning or not 0 <= now - self._written < PROGRESS:
+            sync_states.write_state(self._root, state, now)
+            self._written = now
 
     async def _unpin(self, key: str, wanted: Collection[str]) -> None:
         """Unpin what no rule wants any longer."""
@@ -285,4 +303,22 @@ class SyncRunner(PeriodicTask):
 
     async def _write(self, state: SyncState) -> None:
         self._states[state.key] = state
-        await self._in_thread(partial(sync_states.write_state, self._root, state, self._clock.seconds()))
+        self._written = self._clock.seconds()
+        await self._in_thread(partial(sync_states.write_state, self._root, state, self._written))
+
+
+@frozen
+class _Idle:
+    """The rules and the files as they were when no rule was due.
+
+    :ivar until: when one is due.
+    """
+
+    rules: tuple[SyncRule, ...]
+    versions: tuple[files.Version | None, ...]
+    until: float = field(default=0.0, eq=False)
+
+
+def _next_run(state: SyncState | None) -> float:
+    """Return when a rule is due, which is 0 if it has never run or was interrupted."""
+    return 0.0 if state is None or state.outcome == "running" else state.next_run

@@ -24,6 +24,7 @@ from ..oci.manifest import Platform
 from ..oci.reference import Repository
 from ..oci.versions import VersionRange
 from ..system.networks import parse_networks
+from ..system.schedule import check_cron
 from .notation import Seconds, is_short_endpoint
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
@@ -295,6 +296,7 @@ TagPatterns = Annotated[
     tuple[Annotated[str, _match(r"[A-Za-z0-9._*?-]+", 'a pattern of tags such as "1.27-*"')], ...],
     BeforeValidator(split_words),
 ]
+CronText = Annotated[str, AfterValidator(check_cron)]
 VersionRangeText = Annotated[str, AfterValidator(_check_version_range)]
 GateUrl = Annotated[str, AfterValidator(_check_gate_url)]
 PlatformName = Annotated[Platform, PlainValidator(_parse_platform), PlainSerializer(str)]

@@ -22,6 +22,7 @@ from pydantic import (
 from .field_types import (
     Addresses,
     BucketAddress,
+    CronText,
     Directory,
     Email,
     Endpoints,
@@ -264,8 +265,16 @@ class SyncSettings(_Frozen):
     newest: Annotated[int, Field(ge=1)] | None = None
     platforms: Platforms = ()
     referrers: bool = True
-    every: SyncPeriod = 6 * 3600.0
+    every: SyncPeriod | None = None
+    schedule: CronText | None = None
     jitter: Share = 0.1
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_excludes_every(cls, schedule: str | None, info: ValidationInfo) -> str | None:
+        if schedule is not None and info.data.get("every") is not None:
+            raise ValueError("expected 'every' or 'schedule', not both")
+        return schedule
 
 
 class Settings(_Frozen):

@@ -36,7 +36,8 @@
       sync/<key>                                  the state of a rule that keeps images in sync
       sync.lock                                   locked while rules are run
       sync.request                                asks for all rules to be run
-      sync_turns/<key>-<number>                   in a bucket: made by the mirror that runs a rule
+      sync.owner                                  identifies this cache among those that share a bucket
+      sync_turns/<key>-<period>-<attempt>         in a bucket: states which mirror runs a rule, or has run it
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -81,6 +82,7 @@ WARM_UPS_LOCK = _OURS / "warm_ups.lock"
 SYNC = _OURS / "sync"
 SYNC_LOCK = _OURS / "sync.lock"
 SYNC_REQUEST = _OURS / "sync.request"
+SYNC_OWNER = _OURS / "sync.owner"
 SYNC_TURNS = _OURS / "sync_turns"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal
 
 from attrs import asdict, evolve, fields, frozen
@@ -27,8 +28,7 @@ class SyncState:
     :ivar message: says why the run failed, or paused.
     :ivar started: when the last run began, ``ended`` when it ended, and ``next_run`` when the next one is
         due, in seconds since the epoch.
-    :ivar turn: the last turn that this machine had among those that share a bucket.
-    :ivar has_listed: True once the tags were listed.
+    :ivar has_listed: True once the tags were listed, by this mirror or another one of the bucket.
     :ivar matched: of the last run, the images that match; ``synced`` and ``failed``, the number of those that
         were pulled and that could not be; ``fetched`` and ``bytes``, the blobs that the mirror did not have.
     :ivar pins: the images that are pinned for the rule, with the platforms that it wants.
@@ -41,7 +41,6 @@ class SyncState:
     started: float = 0.0
     ended: float = 0.0
     next_run: float = 0.0
-    turn: str = ""
     has_listed: bool = False
     matched: int = 0
     synced: int = 0
@@ -109,6 +108,20 @@ def end_request(root: Path) -> bool:
 def lock_sync(root: Path) -> int | None:
     """Lock running until the returned file is closed; None if another process has the lock."""
     return files.lock(root / layout.SYNC_LOCK)
+
+
+def read_owner(root: Path, now: float) -> str:
+    """Return what identifies this cache among those that share a bucket; the caller has locked running.
+
+    :raises OSError: when it cannot be written the first time.
+    """
+    path = root / layout.SYNC_OWNER
+    found = files.read_small_file(path)
+    if found is not None and found.data:
+        return found.data.decode(errors="replace")
+    owner = token_hex(16)
+    files.replace_file(path, owner.encode(), root / layout.TEMPORARY, now)
+    return owner
 
 
 def is_pinned_by_rule(name: str, states: Iterable[SyncState]) -> bool:

@@ -21,6 +21,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.versions import VersionRange
+from dockmirror.system.schedule import CronSchedule, Interval
 
 from ..answering import json_answer, now
 
@@ -166,9 +167,20 @@ def test_rules_are_made_from_the_settings(tmp_path: Path) -> None:
     assert made == SyncRule(
         made.key, "docker: nginx bitnami/* (1.*, >=1.25, newest 3), every 12h", "docker", "docker.io",
         ("nginx", "bitnami/*"), ("1.*",), VersionRange.parse(">=1.25"), 3, (Platform("linux", "amd64"),),
-        False, 43200.0, 0.5,
+        False, Interval(43200.0, 0.5),
     )  # fmt: skip
-    assert (made.delay(0.0), made.delay(1.0)) == (43200.0, 64800.0)
+
+
+def test_a_rule_follows_a_cron_expression(tmp_path: Path) -> None:
+    by_cron = FULL.replace('every = "12h"', 'schedule = "0 3 * * *"')
+    [made] = make_sync_rules(settings(tmp_path, by_cron))
+    assert made.schedule == CronSchedule("0 3 * * *", 0.5)
+    assert made.name.endswith(", at 0 3 * * * UTC")
+
+
+def test_a_rule_has_an_interval_or_a_cron_expression(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'every' or 'schedule', not both"):
+        settings(tmp_path, f'{FULL}schedule = "0 3 * * *"\n')
 
 
 def test_a_changed_rule_is_another_one(tmp_path: Path) -> None:
@@ -197,6 +209,7 @@ def test_a_rule_of_an_offline_upstream_stays_the_same_rule(tmp_path: Path) -> No
         ("newest = 0", "newest"),
         ('every = "10s"', "expected a duration of at least 1m"),
         ('evry = "6h"', "every"),
+        ('schedule = "0 25 * * *"', "expected a cron expression"),
     ],
 )
 def test_invalid_rules_are_explained(tmp_path: Path, line: str, message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from zope.interface import implementer
 
 from dockmirror.app.sync_rules import SyncRule
 from dockmirror.app.sync_runner import (
+    LOOK,
     POLL,
     QUOTA_PAUSE,
     RETRY,
     SyncContext,
     SyncRunner,
-    SyncTurns,
     is_quota_low,
 )
+from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
@@ -32,11 +33,12 @@ from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, RegistryRequest, Tags
 from dockmirror.pull import HELD_PAUSES
 from dockmirror.status.status_values import Quota
-from dockmirror.store import pins, sync_states
+from dockmirror.store import files, layout, pins, sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState
+from dockmirror.store.threads import RunInThread
+from dockmirror.system.schedule import CronSchedule, Interval
 
-from ..answering import now
 from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, Shelf
 from ..store.bucket.machines import BucketThreads, bucket
 from ..store.threads import inline
@@ -44,8 +46,9 @@ from ..store.threads import inline
 EPOCH = 1_700_000_000.0
 EVERY = 6 * 3600.0
 RULE = SyncRule(
-    "k", "docker: library/nginx", "docker", "docker.io", ("library/nginx",), ("1.*",), every=EVERY
-)
+    "k", "docker: library/nginx", "docker", "docker.io", ("library/nginx",), ("1.*",),
+    schedule=Interval(EVERY, 0.1),
+)  # fmt: skip
 
 
 @implementer(IRegistry)
@@ -57,6 +60,7 @@ class Library:
     :ivar refusal: the error with which the list of tags is refused, if there is one.
     :ivar limited: the tags whose manifests are refused because of a rate limit.
     :ivar quota: the rate limit that the upstream has told last.
+    :ivar on_manifest: is called when a tag's manifest is requested.
     """
 
     tags: dict[str, bytes]
@@ -65,6 +69,7 @@ class Library:
     limited: set[str] = field(factory=set)
     quota: Quota | None = None
     next_quota: Quota | None = None
+    on_manifest: Callable[[], object] = tuple
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         target = request.target
@@ -75,6 +80,7 @@ class Library:
             return Answer(BytesBody(data, Descriptor(None, None, len(data))))
         if isinstance(target, Manifest) and isinstance(target.reference, Tag):
             self.quota = self.next_quota or self.quota
+            self.on_manifest()
             if target.reference.name in self.limited:
                 raise TooManyRequests("rate limit exceeded")
             for name, data in self.tags.items():
@@ -87,7 +93,7 @@ class Site:
     """A process that keeps images in sync."""
 
     def __init__(
-        self, root: Path, library: Library, *rules: SyncRule, clock: Clock, turns: Any = None
+        self, root: Path, library: Library, *rules: SyncRule, clock: Clock, turns: SyncTurns | None = None
     ) -> None:
         self.root, self.clock, self.library = root, clock, library
         self.rules: Sequence[SyncRule] = rules
@@ -95,7 +101,7 @@ class Site:
             lambda: self.rules,
             lambda: library,
             lambda _: library.quota,
-            turns or SyncTurns(None).claim,
+            turns or SyncTurns(None, clock),
             lambda: 0.5,
         )
         self.service = SyncRunner(root, clock, inline, context)
@@ -314,17 +320,24 @@ def test_one_of_the_processes_runs_a_rule(tmp_path: Path, clock: Clock) -> None:
     assert sorted(bool(site.library.shelf.asked) for site in sites) == [False, True]
 
 
-def test_one_mirror_of_a_bucket_runs_a_rule(tmp_path: Path, clock: Clock) -> None:
-    """The other one looks again at its next turn; an operator's request is met without a turn."""
+@pytest.fixture
+def pair(tmp_path: Path, clock: Clock) -> tuple[Site, Site]:
+    """Two mirrors that share a bucket; the first one has the turn to run the rule."""
     store, threads = MemoryStore(), BucketThreads()
     clock.advance(EVERY - EPOCH % EVERY)
     one, other = (
         Site(
             tmp_path / name, Library(images("1.1")), RULE, clock=clock,
-            turns=SyncTurns(bucket(clock, store, threads)).claim,
+            turns=SyncTurns(bucket(clock, store, threads), clock),
         )
         for name in ("one", "other")
     )  # fmt: skip
+    return one, other
+
+
+def test_one_mirror_of_a_bucket_runs_a_rule(pair: tuple[Site, Site], clock: Clock) -> None:
+    """The other one looks again at its next turn; an operator's request is met without a turn."""
+    one, other = pair
     one.poll()
     assert (one.state().outcome, other.state().outcome) == ("done", "elsewhere")
     assert (one.pinned, other.pinned) == ({"1.1"}, set())
@@ -336,21 +349,54 @@ def test_one_mirror_of_a_bucket_runs_a_rule(tmp_path: Path, clock: Clock) -> Non
     assert other.state().outcome == "done"
 
 
-def test_turns_are_for_one_rule_each() -> None:
-    clock, store, threads = Clock(), MemoryStore(), BucketThreads()
-    one, other = (SyncTurns(bucket(clock, store, threads)) for _ in range(2))
-    assert now(one.claim("a", 1))
-    assert not now(other.claim("a", 1))
-    assert now(other.claim("b", 1))
-    assert now(other.claim("a", 2))
-    assert not now(one.claim("b", 1))
-    assert not now(one.claim("a", 2))
+def test_a_mirror_keeps_its_pins_until_another_has_run_the_rule(
+    pair: tuple[Site, Site], clock: Clock
+) -> None:
+    """Then it unpins those that no longer match."""
+    one, other = pair
+    other.library.tags = images("1.1", "1.2")
+    sync_states.request_sync(other.root, clock.seconds())
+    one.library.next_quota = Quota(EPOCH, 100, 20)
+    one.poll()
+    other.poll(EVERY * 1.2)
+    assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
+    assert other.pinned == {"1.1", "1.2"}
+    one.library.next_quota = Quota(EPOCH, 100, 99)
+    one.poll(QUOTA_PAUSE)
+    assert one.state().outcome == "done"
+    other.poll(LOOK)
+    assert other.pinned == {"1.1"}
+    assert other.state().next_run > clock.seconds() + LOOK
+
+
+def test_a_mirror_that_pauses_keeps_its_turn(pair: tuple[Site, Site]) -> None:
+    one, other = pair
+    for each in pair:
+        each.library.tags, each.library.next_quota = images("1.1", "1.2"), Quota(EPOCH, 100, 20)
+    for _ in range(4):
+        one.poll(LOOK)
+    assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
+    one.poll(LEASE)
+    other.poll(LOOK)
+    assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
+
+
+def test_a_mirror_takes_over_the_turn_of_one_that_was_killed(pair: tuple[Site, Site]) -> None:
+    one, other = pair
+    one.library.refusal = Unreachable("the upstream does not answer")
+    one.poll()
+    assert (one.state().outcome, other.state().outcome) == ("failed", "elsewhere")
+    one.service.stopService()
+    other.poll(LEASE - LOOK)
+    assert other.state().outcome == "elsewhere"
+    other.poll(LOOK)
+    assert (other.state().outcome, other.pinned) == ("done", {"1.1"})
 
 
 def test_while_the_bucket_fails_no_rule_is_run(tmp_path: Path, clock: Clock) -> None:
     threads = BucketThreads()
     threads.down = True
-    turns = SyncTurns(bucket(clock, MemoryStore(), threads)).claim
+    turns = SyncTurns(bucket(clock, MemoryStore(), threads), clock)
     site = Site(tmp_path, Library(images("1.1")), RULE, clock=clock, turns=turns)
     site.poll()
     assert (site.state().outcome, site.library.shelf.asked) == ("failed", [])
@@ -359,15 +405,70 @@ def test_while_the_bucket_fails_no_rule_is_run(tmp_path: Path, clock: Clock) -> 
     assert site.state().outcome == "done"
 
 
-def test_without_rules_an_idle_process_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
-    calls: list[object] = []
+def test_a_cron_schedule_sets_the_times(tmp_path: Path, clock: Clock) -> None:
+    """A new rule waits for its first time, too, unless an operator asks for it."""
+    schedule = CronSchedule("0 3 * * *", 0.1)
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, evolve(RULE, schedule=schedule), clock=clock)
+    site.poll()
+    due = schedule.next_run(EPOCH, 0.5)
+    assert (site.state().outcome, site.state().next_run, site.pinned) == ("waiting", due, set())
+    site.poll(due - clock.seconds() - POLL)
+    assert (site.state().outcome, site.pinned) == ("done", {"1.1"})
+    assert site.state().next_run == due + 24 * 3600.0
+    library.tags = images("1.2")
+    sync_states.request_sync(tmp_path, clock.seconds())
+    site.poll()
+    assert site.pinned == {"1.2"}
+
+
+def test_what_stands_is_not_written_again(tmp_path: Path, clock: Clock) -> None:
+    """The state is written once for an image that is pinned, and not at all for one that was."""
+    library = Library(images("1.1", "1.2", "1.3", "1.4"))
+    written: list[object] = []
+    path = tmp_path / layout.sync_state("k")
+    library.on_manifest = lambda: written.append(files.file_version(path))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert len(set(written)) == 4
+    written.clear()
+    site.poll(EVERY * 1.1)
+    assert site.state().synced == 4
+    assert len(set(written)) == 1
+
+
+def counted(calls: list[object]) -> RunInThread:
+    """Count the calls that a thread would run."""
 
     async def in_thread(call: Any, /) -> Any:
         calls.append(call)
         return call()
 
+    return in_thread
+
+
+def test_a_mirror_that_waits_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
+    """It looks into the states again when one has changed, or when a rule is due."""
+    calls: list[object] = []
+    library = Library(images("1.1"))
+    context = SyncContext(
+        lambda: (RULE,), lambda: library, lambda _: None, SyncTurns(None, clock), lambda: 0.0
+    )
+    SyncRunner(tmp_path, clock, counted(calls), context).startService()
+    clock.pump([POLL, *HELD_PAUSES, POLL])
+    calls.clear()
+    clock.pump([POLL] * 10)
+    assert calls == []
+    library.tags = images("1.2")
+    clock.advance(EVERY)
+    clock.pump([POLL, *HELD_PAUSES])
+    assert {str(pin.reference) for pin, _ in pins.iter_pins(tmp_path)} == {"1.2"}
+
+
+def test_without_rules_an_idle_process_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
+    calls: list[object] = []
     library = Library({})
-    context = SyncContext(lambda: (), lambda: library, lambda _: None, SyncTurns(None).claim, lambda: 0.0)
-    SyncRunner(tmp_path, clock, in_thread, context).startService()
+    context = SyncContext(lambda: (), lambda: library, lambda _: None, SyncTurns(None, clock), lambda: 0.0)
+    SyncRunner(tmp_path, clock, counted(calls), context).startService()
     clock.pump([POLL] * 10)
     assert len(calls) == 1

@@ -31,7 +31,7 @@ def state(key: str, *pins: Pin) -> SyncState:
 def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
     """A malformed file is left out."""
     full = SyncState(
-        "one", "docker: nginx", "paused", "later", 1.0, 2.0, 3.5, "7", True, 9, 8, 1, 5, 6, (pin("1", AMD),)
+        "one", "docker: nginx", "paused", "later", 1.0, 2.0, 3.5, True, 9, 8, 1, 5, 6, (pin("1", AMD),)
     )  # fmt: skip
     for each in (full, state("two")):
         sync_states.write_state(tmp_path, each, 1.0)
@@ -49,6 +49,12 @@ def test_states_of_the_version_before_and_after_are_read(tmp_path: Path) -> None
     del values["matched"]
     path.write_text(json.dumps({**values, "later": 1}))
     assert sync_states.read_states(tmp_path) == {"one": state("one")}
+
+
+def test_a_cache_keeps_its_name_among_those_of_a_bucket(tmp_path: Path) -> None:
+    owner = sync_states.read_owner(tmp_path / "one", 1.0)
+    assert owner == sync_states.read_owner(tmp_path / "one", 2.0)
+    assert owner != sync_states.read_owner(tmp_path / "other", 1.0)
 
 
 def test_no_rule_has_run_at_first(tmp_path: Path) -> None:

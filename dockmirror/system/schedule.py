@@ -1,0 +1,93 @@
+"""Schedules of what recurs: after an interval, or at the times of a cron expression, in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Protocol
+
+from attrs import frozen
+from cronsim import CronSim, CronSimError
+
+MAX_CRON_DELAY = 900.0
+"""Seconds by which a random delay puts off the times of a cron expression, at most."""
+
+
+class Schedule(Protocol):
+    """Times of runs, each put off by a random part of the time from one run to the next."""
+
+    @property
+    def starts_at_once(self) -> bool:
+        """True if a first run is due at once, before the first time of the schedule."""
+
+    def period(self, now: float) -> int:
+        """Return the number of the period that a time lies in; a later period has a higher one."""
+
+    def next_run(self, now: float, drawn: float) -> float:
+        """Return the time of the next run.
+
+        :param drawn: a random number from 0 to 1.
+        """
+
+
+@frozen
+class Interval:
+    """A schedule of runs that begin so many seconds after the end of the one before.
+
+    :ivar jitter: the largest share of the interval that is added to it.
+    """
+
+    starts_at_once: ClassVar[bool] = True
+    every: float
+    jitter: float = 0.0
+
+    def period(self, now: float) -> int:
+        return int(now // self.every)
+
+    def next_run(self, now: float, drawn: float) -> float:
+        return now + self.every * (1 + self.jitter * drawn)
+
+
+@frozen
+class CronSchedule:
+    """A schedule of runs at the times of a cron expression with five fields.
+
+    The times are in UTC: there no hour is skipped or repeated, and mirrors that share the work agree on the
+    times wherever they are.
+
+    :ivar jitter: the largest share of the time to the run after next by which a run is put off.
+    """
+
+    starts_at_once: ClassVar[bool] = False
+    expression: str
+    jitter: float = 0.0
+
+    def period(self, now: float) -> int:
+        after = _time(now) + timedelta(seconds=1)
+        return int(next(CronSim(self.expression, after, reverse=True)).timestamp())
+
+    def next_run(self, now: float, drawn: float) -> float:
+        times = CronSim(self.expression, _time(now))
+        due, following = (next(times).timestamp() for _ in range(2))
+        return due + drawn * min(self.jitter * (following - due), MAX_CRON_DELAY)
+
+
+def check_cron(expression: str) -> str:
+    """Return a cron expression as it is.
+
+    :raises ValueError: when it is malformed, or no time matches it.
+    """
+    try:
+        next(CronSim(expression, _time(0.0)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f'expected a cron expression such as "0 3 * * *"{_explain(error)}') from None
+    if len(expression.split()) != 5:
+        raise ValueError("expected the five fields of cron: minute, hour, day, month and weekday")
+    return expression
+
+
+def _explain(error: Exception) -> str:
+    return f": {error}" if isinstance(error, CronSimError) else ", which some time matches"
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)

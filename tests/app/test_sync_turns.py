@@ -1,0 +1,116 @@
+"""The turns of mirrors that share a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.app.sync_turns import LEASE, SyncTurn, SyncTurns
+from dockmirror.store import layout
+from dockmirror.store.bucket.bucket import MAX_BACKOFF, BucketUnavailable
+
+from ..answering import now
+from ..store.bucket.machines import bucket
+
+T = TypeVar("T")
+
+
+class LateFailures:
+    """Threads whose calls reach the bucket; the answers of some are lost.
+
+    :ivar lost: the numbers of the calls whose answers are lost.
+    """
+
+    def __init__(self, *lost: int) -> None:
+        self.lost = lost
+        self.calls = 0
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        self.calls += 1
+        is_lost = self.calls in self.lost
+
+        async def run() -> T:
+            result = call()
+            if is_lost:
+                raise GenericError("no answer")
+            return result
+
+        return run()
+
+
+def test_turns_are_for_one_rule_and_period_each() -> None:
+    clock, store = Clock(), MemoryStore()
+    one, other = (SyncTurns(bucket(clock, store), clock) for _ in range(2))
+    assert now(one.claim("a", 1, "one")).owner == "one"
+    assert now(other.claim("a", 1, "other")).owner == "one"
+    assert now(other.claim("b", 1, "other")).owner == "other"
+    assert now(other.claim("a", 2, "other")).owner == "other"
+    assert now(one.claim("a", 2, "one")).owner == "other"
+    assert now(one.claim("a", 2, "other")).owner == "other"
+    assert len(store.list(str(layout.SYNC_TURNS)).collect()) == 2
+
+
+def test_a_claim_whose_answer_was_lost_counts() -> None:
+    """The mirror finds itself named as the owner when it claims the turn again."""
+    clock, store = Clock(), MemoryStore()
+    turns = SyncTurns(bucket(clock, store, LateFailures(2)), clock)
+    with pytest.raises(BucketUnavailable):
+        now(turns.claim("a", 1, "one"))
+    clock.advance(MAX_BACKOFF)
+    assert now(turns.claim("a", 1, "one")).owner == "one"
+    assert now(SyncTurns(bucket(clock, store), clock).claim("a", 1, "other")).owner == "one"
+
+
+def test_a_turn_is_claimed_although_old_ones_cannot_be_deleted() -> None:
+    clock, store = Clock(), MemoryStore()
+    now(SyncTurns(bucket(clock, store), clock).claim("a", 1, "one"))
+    turns = SyncTurns(bucket(clock, store, LateFailures(3)), clock)
+    assert now(turns.claim("a", 2, "one")).owner == "one"
+
+
+def test_a_turn_that_is_not_renewed_is_taken_over() -> None:
+    """One of several mirrors does so; the owner, if it lives, leaves it to that one."""
+    clock, store = Clock(), MemoryStore()
+    turns = SyncTurns(bucket(clock, store), clock)
+    turn = now(turns.claim("a", 1, "one"))
+    clock.advance(LEASE - 1)
+    turn = now(turns.extend(turn, clock.seconds() + LEASE))
+    clock.advance(LEASE - 1)
+    assert now(turns.claim("a", 1, "other")).owner == "one"
+    clock.advance(1)
+    assert now(turns.claim("a", 1, "other")).owner == "other"
+    assert now(turns.claim("a", 1, "third")).owner == "other"
+    assert now(turns.claim("a", 1, "one")).owner == "other"
+
+
+def test_a_complete_turn_has_the_images_that_match() -> None:
+    clock, store = Clock(), MemoryStore()
+    turns = SyncTurns(bucket(clock, store), clock)
+    now(turns.complete(now(turns.claim("a", 1, "one")), ["docker.io/library/nginx:1"]))
+    clock.advance(2 * LEASE)
+    assert now(turns.claim("a", 1, "other")).images == ("docker.io/library/nginx:1",)
+
+
+def test_a_malformed_turn_is_taken_over() -> None:
+    clock, store = Clock(), MemoryStore()
+    for data in (b"", b"[]", b'{"owner": "one"}', b"\xff"):
+        store.put(str(layout.SYNC_TURNS / "a-1-0"), data)
+        assert now(SyncTurns(bucket(clock, store), clock).claim("a", 1, "other")).owner == "other"
+        store.delete(str(layout.SYNC_TURNS / "a-1-1"))
+
+
+def test_without_a_bucket_each_turn_is_the_mirrors_own() -> None:
+    clock = Clock()
+    turn = now(SyncTurns(None, clock).claim("a", 1, "one"))
+    assert now(SyncTurns(None, clock).complete(turn, ["x"])).owner == "one"
+
+
+def test_turns_are_written_as_they_are_read() -> None:
+    path = layout.SYNC_TURNS / "a-1-0"
+    for turn in (SyncTurn(path, "one", 3.5), SyncTurn(path, "one", 3.5, ("x", "y"))):
+        assert SyncTurn.parse(path, bytes(turn)) == turn
