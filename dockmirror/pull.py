@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from .body.in_memory import collect
 from .interfaces import IRegistry
+from .oci.artifacts import artifact_tags
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.errors import ManifestInvalid, ManifestUnknown, RegistryError
@@ -57,6 +58,7 @@ class Wanted:
     :ivar platforms: the platforms of an index to pull; all if there are none.
     :ivar referrers: True to pull its referrers, too: signatures, attestations and the like.
     :ivar revalidate: True to have a mirror ask the upstream what the tag names, however fresh it is.
+    :ivar tags: the tags of the repository among which artifacts are; None if they are not known.
     """
 
     repository: Repository
@@ -64,6 +66,11 @@ class Wanted:
     platforms: Collection[Platform] = ()
     referrers: bool = False
     revalidate: bool = False
+    tags: Collection[str] | None = None
+
+    def has_tag(self, name: str) -> bool:
+        """Return whether the repository may have a tag."""
+        return self.tags is None or name in self.tags
 
     def wants(self, child: IndexEntry) -> bool:
         """Return whether the entry is for a wanted platform."""
@@ -128,7 +135,9 @@ class ImagePuller:
             if child.descriptor.digest is not None:
                 await self._manifest(wanted, child.descriptor.digest, seen)
         if wanted.referrers:
-            await self._referrers(evolve(wanted, platforms=()), digest, seen)
+            everything = evolve(wanted, platforms=())
+            await self._referrers(everything, digest, seen)
+            await self._artifacts(everything, digest, seen)
 
     async def _referrers(self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument]) -> None:
         """Pull a manifest's referrers, by the API or, if the registry has none, by the tag schema.
@@ -137,6 +146,8 @@ class ImagePuller:
         """
         tag = Tag(f"{subject.algorithm}-{subject.hex}")
         for target in (Referrers(wanted.repository, subject), ManifestTarget(wanted.repository, tag)):
+            if isinstance(target, ManifestTarget) and not wanted.has_tag(tag.name):
+                continue
             try:
                 answer = await self._registry.fetch(RegistryRequest(target, accept=EVERYTHING))
             except RegistryError as error:
@@ -148,6 +159,15 @@ class ImagePuller:
                 if child.descriptor.digest is not None:
                     await self._manifest(wanted, child.descriptor.digest, seen)
             return
+
+    async def _artifacts(self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument]) -> None:
+        """Pull the artifacts that cosign tags by the digest of a manifest."""
+        for name in filter(wanted.has_tag, artifact_tags(subject)):
+            try:
+                await self._manifest(wanted, Tag(name), seen)
+            except RegistryError as error:
+                if error.status != 404:
+                    raise
 
     async def _blob(self, repository: Repository, blob: Descriptor, pulled: PulledImage) -> None:
         assert blob.digest is not None

@@ -20,7 +20,7 @@ from dockmirror.oci.request import Manifest as Asked
 from dockmirror.pull import HELD_PAUSES, HeldCheck, ImagePuller, PulledImage, Wanted
 
 from .answering import Feed, now, watch
-from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
+from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, SIGNATURE, Shelf
 from .stacks import Outcome
 
 
@@ -97,6 +97,25 @@ def test_referrers_are_pulled(shelf: Shelf, api: bool) -> None:
     assert pulled(shelf, referrers=True).manifests == 2
     assert "signature" in shelf.fetched()
     assert pulled(shelf).manifests == 1
+
+
+@pytest.mark.parametrize("suffix", ["sig", "att", "sbom"])
+def test_artifacts_are_pulled_by_the_tags_of_cosign(shelf: Shelf, suffix: str) -> None:
+    """No tag is requested that the repository is known not to have."""
+    tag = f"sha256-{Digest.of(FOR_AMD).hex}.{suffix}"
+    shelf.put(SIGNATURE, Tag(tag))
+    assert pulled(shelf, AMD, referrers=True).manifests == 3
+    assert "signature" in shelf.fetched()
+    shelf.asked.clear()
+    wanted = Wanted(PLACE, LATEST, [AMD], referrers=True, tags={tag, "latest"})
+    now(ImagePuller(shelf).image(wanted, PulledImage()))
+    assert [each for each in shelf.asked if "manifests/sha256-" in each] == [f"GET {Asked(PLACE, Tag(tag))}"]
+
+
+def test_a_failed_artifact_fails_the_image(shelf: Shelf) -> None:
+    shelf.put(b"{}", Tag(f"sha256-{Digest.of(FOR_AMD).hex}.sig"))
+    with pytest.raises(ManifestInvalid):
+        pulled(shelf, AMD, referrers=True)
 
 
 def test_a_failed_blob_fails_the_image(shelf: Shelf) -> None:

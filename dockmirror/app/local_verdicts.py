@@ -193,10 +193,8 @@ class _LocalRegistry:
         return Answer(BytesBody(data, Descriptor(size=len(data))))
 
     def _manifest(self, place: Repository, reference: Reference) -> bytes | None:
-        if isinstance(reference, Tag):
-            tagged = self.held.list_tags(place).get(reference)
-            return None if tagged is None else self.held.read_image(place, tagged.digest).data
-        return self.held.read_image(place, reference).data
+        digest = self.held.find_digest(place, reference)
+        return None if digest is None else self.held.read_image(place, digest).data
 
 
 @implementer(IDocumentStore)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from attrs import evolve, field, frozen
@@ -12,6 +12,7 @@ from ..body.in_memory import collect
 from ..config.notation import format_duration
 from ..config.settings import Settings, SyncSettings
 from ..interfaces import IRegistry
+from ..oci.artifacts import parse_artifact_tag
 from ..oci.errors import RegistryError, Unreadable
 from ..oci.manifest import Platform
 from ..oci.pull_rule import PullRule
@@ -63,6 +64,7 @@ class SyncRule:
     def select_tags(self, repository: Repository, names: Iterable[str]) -> list[Tag]:
         """Return the tags of a repository that match, the newest version first, or else by name.
 
+        Tags of artifacts do not match if referrers are wanted: they come with their images.
         Where versions are compared, a tag with a suffix, such as 1.27.3-alpine, counts only if ``tags`` are
         given: a suffix may stand for another image.
         """
@@ -74,6 +76,8 @@ class SyncRule:
         return [Tag(name) for _, name in found[: self.newest]]
 
     def _matches(self, repository: Repository, name: str) -> bool:
+        if self.referrers and parse_artifact_tag(name) is not None:
+            return False
         try:
             target = Manifest(repository, Tag.parse(name))
         except RegistryError:
@@ -152,8 +156,19 @@ def _parse_repository(name: str) -> Repository | None:
         return None
 
 
-async def find_images(registry: IRegistry, rule: SyncRule) -> list[Pin]:
-    """Return the images that match a rule now, as pins with the platforms that it wants.
+@frozen
+class MatchingImages:
+    """The images that match a rule, as pins with the platforms that it wants.
+
+    :ivar artifact_tags: the tags of signatures and other artifacts in each repository.
+    """
+
+    pins: Sequence[Pin]
+    artifact_tags: Mapping[Repository, Collection[str]]
+
+
+async def find_images(registry: IRegistry, rule: SyncRule) -> MatchingImages:
+    """Return the images that match a rule now.
 
     :param registry: the registry of a mirror's own host.
     :raises RegistryError: when a list cannot be read.
@@ -162,12 +177,13 @@ async def find_images(registry: IRegistry, rule: SyncRule) -> list[Pin]:
     if rule.patterns:
         request = RegistryRequest(Catalog(), namespace=rule.registry, revalidate=True)
         catalog = await _read_list(registry, request, "repositories")
-    found = []
+    found, artifacts = list[Pin](), dict[Repository, Collection[str]]()
     for repository in rule.select_repositories(catalog):
         place = Repository(f"{rule.registry}/{repository}")
         names = await _read_list(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
         found += [Pin(place, tag, rule.platforms) for tag in rule.select_tags(repository, names)]
-    return found
+        artifacts[place] = {name for name in names if parse_artifact_tag(name) is not None}
+    return MatchingImages(found, artifacts)
 
 
 async def _read_list(registry: IRegistry, request: RegistryRequest, key: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -201,13 +202,17 @@ class SyncRunner(PeriodicTask):
         :raises RegistryError: when the tags cannot be listed.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
-        images = await find_images(self._context.registry(), rule)
+        found = await find_images(self._context.registry(), rule)
+        images = found.pins
         await self._write(evolve(self._states[rule.key], matched=len(images), has_listed=True))
         for number, image in enumerate(images):
             now = self._clock.seconds()
             if turn is not None and turn.until - now < LEASE - RENEWAL:
                 turn = await self._context.turns.extend(turn, now + LEASE)
-            await self._pull(rule, image, is_first=not number)
+            if not number and self._context.quota(rule.upstream) is not None:
+                await self._ask_quota(image)
+            tags = found.artifact_tags[image.repository]
+            await self._pull(rule, image, tags)
         names = {str(image) for image in images}
         await self._unpin(rule.key, names)
         ended = self._states[rule.key]
@@ -225,17 +230,16 @@ class SyncRunner(PeriodicTask):
             size=ended.bytes, message=f": {message}" if message else "",
         )  # fmt: skip
 
-    async def _pull(self, rule: SyncRule, image: Pin, is_first: bool) -> None:
+    async def _pull(self, rule: SyncRule, image: Pin, tags: Collection[str]) -> None:
         """Pull and pin an image.
 
+        :param tags: the tags of artifacts in the repository.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
         registry, pulled = self._context.registry(), PulledImage()
-        wanted = Wanted(image.repository, image.reference, rule.platforms, rule.referrers, revalidate=True)
+        wanted = Wanted(image.repository, image.reference, rule.platforms, rule.referrers, True, tags)
         error = ""
         try:
-            if is_first and self._context.quota(rule.upstream) is not None:
-                await self._ask_quota(registry, image)
             if is_quota_low(self._context.quota(rule.upstream)):
                 raise _Pause(f"the rest of the rate limit of {rule.upstream} is left to clients")
             parts = await ImagePuller(registry, _JOBS).image(wanted, pulled)
@@ -253,11 +257,12 @@ class SyncRunner(PeriodicTask):
             state = evolve(state, synced=state.synced + 1)
             await self._in_thread(partial(self._pin, state, image))
 
-    async def _ask_quota(self, registry: IRegistry, image: Pin) -> None:
+    async def _ask_quota(self, image: Pin) -> None:
         """Have the upstream tell what remains of its rate limit, which a HEAD request does not use up."""
         target = Manifest(image.repository, image.reference)
         request = RegistryRequest(target, head=True, accept=EVERYTHING, revalidate=True)
-        (await registry.fetch(request)).body.discard()
+        with suppress(RegistryError):  # the pull that follows reports it
+            (await self._context.registry().fetch(request)).body.discard()
 
     def _pin(self, state: SyncState, image: Pin) -> None:
         """Record that an image was pulled, and pin it unless an operator has; it blocks."""

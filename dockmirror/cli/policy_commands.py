@@ -101,10 +101,7 @@ def _find_digest(held_images: HeldImages, name: ImageName, fields: dict[str, Any
     """Return the digest that an image leads to, as far as the mirror knows."""
     if fields["digest"] is not None:
         return Digest.parse(fields["digest"])
-    if isinstance(name.reference, Digest):
-        return name.reference
-    tagged = held_images.list_tags(name.repository).get(name.reference)
-    return None if tagged is None else tagged.digest
+    return held_images.find_digest(name.repository, name.reference)
 
 
 def _describe_locked(locked: LockedTag) -> dict[str, Any]:

@@ -121,7 +121,7 @@ async def plan_rules(
             wanted[rule.key] = list(_state_of(rule, states).pins)
             continue
         try:
-            wanted[rule.key] = await find_images(registry, rule)
+            wanted[rule.key] = list((await find_images(registry, rule)).pins)
         except RegistryError as error:
             errors[rule.key] = error.summary
             wanted[rule.key] = list(_state_of(rule, states).pins)

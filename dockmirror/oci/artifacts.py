@@ -24,6 +24,7 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("signature", re.compile(r"cosign.simplesigning|cncf.notary.signature|sigstore.bundle")),
 )
 _PREDICATES = ("in-toto.io/predicate-type", "predicateType", "dev.sigstore.bundle.predicateType")
+_TAG_SUFFIXES = (".sig", ".att", ".sbom")
 _TAG = re.compile(r"(sha256|sha512)-([0-9a-f]{64}(?:[0-9a-f]{64})?)(\.(?:sig|att|sbom))?")
 
 
@@ -90,6 +91,11 @@ class Referrer:
             "annotations": dict(self.annotations),
         }
         return {key: value for key, value in fields.items() if value not in ("", {})}
+
+
+def artifact_tags(subject: Digest) -> tuple[str, ...]:
+    """Return the tags by which cosign finds the signatures, attestations and SBOMs of a manifest."""
+    return tuple(f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in _TAG_SUFFIXES)
 
 
 def parse_artifact_tag(tag: str) -> Digest | None:

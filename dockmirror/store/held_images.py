@@ -9,10 +9,11 @@ from typing import Any
 from attrs import frozen
 
 from ..interfaces import ContentKind, TagEntry
+from ..oci.artifacts import Referrer, parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument, Platform
-from ..oci.reference import Repository, Tag
+from ..oci.reference import Reference, Repository, Tag
 from ..system.timestamps import format_timestamp
 from . import content_files, files, layout
 from .content_files import is_stored
@@ -95,6 +96,28 @@ class HeldImages:
         return [
             path.name for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name)
         ]
+
+    def find_digest(self, repository: Repository, reference: Reference) -> Digest | None:
+        """Return the digest that a reference names; None for a tag that names nothing."""
+        if isinstance(reference, Digest):
+            return reference
+        entry = content_files.read_link(self.root / layout.tag_link(repository, reference))
+        return entry.digest if entry else None
+
+    def list_artifacts(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
+        """Return the references and digests of a repository's artifacts by their subjects."""
+        found: dict[Digest, list[tuple[Reference, Digest]]] = {}
+        for name in sorted(self.list_tag_names(repository)):
+            if (subject := parse_artifact_tag(name)) is not None:
+                tag = Tag(name)
+                if (digest := self.find_digest(repository, tag)) is not None:
+                    found.setdefault(subject, []).append((tag, digest))
+        for digest in sorted(self.list_manifests(repository), key=str):
+            held = self.read_manifest(digest)
+            referrer = Referrer.parse(digest, held[0]) if held else None
+            if referrer is not None:
+                found.setdefault(referrer.subject, []).append((digest, digest))
+        return found
 
     def list_manifests(self, repository: Repository) -> list[Digest]:
         return list(

@@ -9,7 +9,6 @@ from typing import BinaryIO
 from attrs import evolve, frozen
 
 from ..archive.archive_plan import OpenContent, PackedImage
-from ..oci.artifacts import Referrer, parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository, Tag
@@ -79,7 +78,7 @@ def _select_image(
 
     :raises ImageNotHeld: when its manifest is not held.
     """
-    digest = find_digest(held_images, repository, reference)
+    digest = held_images.find_digest(repository, reference)
     if digest is not None and isinstance(reference, Tag):
         digest = gate.choose(digest)
     image = held_images.read_image(repository, digest) if digest else None
@@ -138,25 +137,8 @@ class ArtifactFinder:
     def _read(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
         """Return the references and digests of a repository's artifacts by their subjects."""
         if repository not in self._known:
-            found: dict[Digest, list[tuple[Reference, Digest]]] = {}
-            for tag, entry in self._held_images.list_tags(repository).items():
-                if (subject := parse_artifact_tag(tag.name)) is not None:
-                    found.setdefault(subject, []).append((tag, entry.digest))
-            for digest in sorted(self._held_images.list_manifests(repository), key=str):
-                held = self._held_images.read_manifest(digest)
-                referrer = Referrer.parse(digest, held[0]) if held else None
-                if referrer is not None:
-                    found.setdefault(referrer.subject, []).append((digest, digest))
-            self._known[repository] = found
+            self._known[repository] = self._held_images.list_artifacts(repository)
         return self._known[repository]
-
-
-def find_digest(held_images: HeldImages, repository: Repository, reference: Reference) -> Digest | None:
-    """Return the digest that a reference names in the store, or None."""
-    if isinstance(reference, Digest):
-        return reference
-    tagged = held_images.list_tags(repository).get(reference)
-    return tagged.digest if tagged else None
 
 
 def open_contents(root: Path) -> OpenContent:

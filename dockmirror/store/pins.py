@@ -91,13 +91,13 @@ def mark_refreshed(root: Path, pin: Pin, now: float) -> None:
             os.utime(_path(root, pin), (now, now))
 
 
-def iter_pinned_manifests(root: Path) -> Iterator[Digest]:
-    """Iterate over the manifests that are pinned, stored or not."""
+def iter_pinned_manifests(root: Path) -> Iterator[tuple[Repository, Digest]]:
+    """Iterate over the manifests that are pinned, stored or not, each with its repository."""
     for pin, _ in iter_pins(root):
         if isinstance(pin.reference, Digest):
-            yield pin.reference
+            yield pin.repository, pin.reference
         elif entry := content_files.read_link(root / layout.tag_link(pin.repository, pin.reference)):
-            yield entry.digest
+            yield pin.repository, entry.digest
 
 
 def lock_refresh(root: Path) -> int | None:

@@ -28,7 +28,7 @@ from ..store.eviction.removal import (
     plan_deletions,
 )
 from ..store.held_images import HeldImages
-from ..store.packed_images import ExportGate, ImageNotHeld, find_digest, pack_image
+from ..store.packed_images import ExportGate, ImageNotHeld, pack_image
 from ..store.pins import Pin
 from ..store.threads import RunInThread, shield
 from ..store.warm_ups import WarmUp
@@ -207,7 +207,7 @@ class ImageActions:
 
         def verify() -> Verification:
             images = HeldImages(self.root)
-            digest = find_digest(images, repository, reference)
+            digest = images.find_digest(repository, reference)
             held = images.read_image(repository, digest) if digest else None
             if held is None or held.data is None:
                 raise ManifestUnknown(f"{image} is not in the cache, or its manifest is corrupt")

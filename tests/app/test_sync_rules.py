@@ -70,6 +70,13 @@ def test_the_newest_do_not_depend_on_the_order_of_the_list(names: list[str], new
     assert found == rule(newest=len(names) + 1, tags=("*",)).select_tags(NGINX, names)[:newest]
 
 
+def test_artifacts_come_with_their_images() -> None:
+    """Their tags match a pattern only if they do not come anyway."""
+    signature = f"sha256-{'0' * 64}.sig"
+    assert rule().select_tags(NGINX, ["1", signature]) == [Tag("1")]
+    assert rule(referrers=False).select_tags(NGINX, ["1", signature]) == [Tag("1"), Tag(signature)]
+
+
 def test_names_that_are_no_tags_are_left_out() -> None:
     assert rule().select_tags(NGINX, ["-1", "a b", "", "ok"]) == [Tag("ok")]
 
@@ -105,7 +112,7 @@ def test_named_repositories_need_no_catalog() -> None:
     """All pages of the tags are read; Docker Hub's short names are completed."""
     lists = Lists({"/v2/docker.io/library/nginx/tags/list": [tags("1"), tags("2"), tags("3")]})
     amd = Platform("linux", "amd64")
-    found = now(find_images(lists, rule(repositories=("nginx",), platforms=(amd,))))
+    found = now(find_images(lists, rule(repositories=("nginx",), platforms=(amd,)))).pins
     assert [str(each) for each in found] == [f"docker.io/library/nginx:{n}" for n in (1, 2, 3)]
     assert {each.platforms for each in found} == {(amd,)}
 
@@ -120,18 +127,18 @@ def test_patterns_are_matched_with_the_catalog() -> None:
             **{f"/v2/reg.test/team/{name}/tags/list": [tags("1")] for name in "ad"},
         }
     )  # fmt: skip
-    found = now(find_images(lists, rule(registry="reg.test", repositories=("team/*", "team/a"))))
+    found = now(find_images(lists, rule(registry="reg.test", repositories=("team/*", "team/a")))).pins
     assert [str(each) for each in found] == ["reg.test/team/a:1", "reg.test/team/d:1"]
 
 
 def test_a_repository_without_tags_matches_nothing() -> None:
     lists = Lists({"/v2/docker.io/library/nginx/tags/list": [{"name": "any", "tags": None}]})
-    assert now(find_images(lists, rule())) == []
+    assert now(find_images(lists, rule())).pins == []
 
 
 def test_a_page_that_repeats_itself_ends_the_list() -> None:
     lists = Lists({"/v2/docker.io/library/nginx/tags/list": [tags("1")] * 100})
-    assert len(now(find_images(lists, rule()))) == 1
+    assert len(now(find_images(lists, rule())).pins) == 1
     assert len(lists.asked) == 2
 
 

@@ -63,10 +63,12 @@ def test_images_follow_the_registry(chains: MakeChain) -> None:
         registry.push(NAME, signature)
         tag, referring = referrers(pushed["1.1.0"], signature)
         registry.push(NAME, referring, tag)
+        attestation = artifact("attestation")
+        registry.push(NAME, attestation, f"{pushed['1.0.0'].digest.replace(':', '-')}.att")
         began = run_now(mirror)
         wait_until(lambda: is_pinned(mirror, began, "1.0.0", "1.1.0"), "the first versions are pinned")
         amd, *others = pushed["1.1.0"].children
-        assert all(holds(mirror.cache, PLACE, each) for each in (amd, signature))
+        assert all(holds(mirror.cache, PLACE, each) for each in (amd, signature, attestation))
         assert not any(blob_file(mirror.cache, each.digest).exists() for each in others)
 
         registry.push(NAME, pushed["1.2.0"], "1.2.0")

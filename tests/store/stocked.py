@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind, IStoredContent, ITagStore
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
+from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
@@ -47,6 +47,14 @@ def manifest_of(*layers: Digest) -> bytes:
     ).encode()
 
 
+def artifact_of(subject: Digest, name: str) -> bytes:
+    """Return the manifest of an artifact without layers."""
+    belongs = {"artifactType": name, "subject": {"digest": str(subject)}}
+    empty = {"digest": str(Digest.of(b"{}"))}
+    fields = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": []}
+    return json.dumps({**fields, **belongs}).encode()
+
+
 def read_tag(tags: ITagStore, tag: Tag = LATEST) -> Digest | None:
     entry = now(tags.get(HERE, tag))
     return entry.digest if entry else None
@@ -71,6 +79,12 @@ class Stocked:
     ) -> Digest:
         """Store a manifest of these layers, the first of which is its configuration."""
         return self._manifest(manifest_of(*layers), age, tag, repository)
+
+    def artifact(
+        self, subject: Digest, name: str, age: float = HOUR, repository: Repository = HERE
+    ) -> Digest:
+        """Store an artifact that belongs to a manifest."""
+        return self._manifest(artifact_of(subject, name), age, None, repository)
 
     def index(self, *manifests: Digest, age: float = HOUR, tag: str | None = None) -> Digest:
         """Store an index of these manifests."""

@@ -379,3 +379,27 @@ def test_pinned(store: Stocked) -> None:
     pins.remove_pin(store.root, pin)
     store.evict(NOTHING)
     assert not any(store.held(*pinned))
+
+
+def test_artifacts_of_pinned_images(store: Stocked) -> None:
+    """Signatures and other artifacts stay with their image, by subject or by tag, and in turn their own.
+
+    Elsewhere anybody may name a pinned image as the subject of what would fill the cache.
+    """
+    old = 9 * HOUR
+    image = store.image(store.blob(kilobyte("a"), age=old), age=old, tag="1")
+    child = store.image(store.blob(kilobyte("b"), age=old), age=old)
+    index = store.index(child, image, age=old, tag="2")
+    signature = store.image(
+        store.blob(kilobyte("s"), age=old), age=old, tag=f"{child.algorithm}-{child.hex}.sig"
+    )
+    sbom = store.artifact(index, "sbom", age=old)
+    of_sbom = store.artifact(sbom, "of sbom", age=old)
+    other = store.artifact(index, "other", age=old, repository=ELSEWHERE)
+    pins.add_pin(store.root, Pin(HERE, Tag("2")))
+    store.evict(NOTHING)
+    assert store.held(index, child, image, signature, sbom, of_sbom) == [True] * 6
+    assert store.held(other) == [False]
+    pins.remove_pin(store.root, Pin(HERE, Tag("2")))
+    store.evict(NOTHING)
+    assert not any(store.held(index, signature, sbom, of_sbom))

@@ -83,4 +83,5 @@ def test_manifests(tmp_path: Path) -> None:
     other = Digest.of(b"not held")
     for pin in (NGINX, Pin(NGINX.repository, Tag("gone")), Pin(NGINX.repository, other)):
         pins.add_pin(tmp_path, pin)
-    assert set(pins.iter_pinned_manifests(tmp_path)) == {named, other}
+    found = set(pins.iter_pinned_manifests(tmp_path))
+    assert found == {(NGINX.repository, named), (NGINX.repository, other)}

@@ -173,7 +173,7 @@ class Retention:
         if not self.rules:
             return []
         held = HeldImages(root)
-        pinned = set(pins.iter_pinned_manifests(root))
+        pinned = {digest for _, digest in pins.iter_pinned_manifests(root)}
         needed = {*pinned, *tag_holds.iter_held(root, now), *self.needed()}
         images: list[RetainedImage] = []
         for repository in held.list_repositories():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,8 +10,10 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
+from ...oci.reference import Repository
 from .. import files, layout, pins, tag_holds, write_behind
 from ..content_files import is_stored
+from ..held_images import HeldImages
 from . import store_files
 from .store_budget import Shortfall
 from .store_files import Removal, StoredFile, iter_removals, remove_content
@@ -142,18 +144,34 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        pinned = pins.iter_pinned_manifests(self._root)
-        held = tag_holds.iter_held(self._root, self._now)
-        kept = find_descendants((*pinned, *held, *self._needed), references)
+        kept = self._find_kept(references)
         for digest, age in lru_order(used, references).items():
             if digest not in kept:
                 yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
+
+    def _find_kept(self, references: dict[Digest, Sequence[Digest]]) -> set[Digest]:
+        """Return the images that are not evicted with their contents, and the artifacts of pinned ones.
+
+        An artifact is kept in the repository of the pin only: those who push elsewhere may claim any subject.
+        """
+        kept = find_descendants((*tag_holds.iter_held(self._root, self._now), *self._needed), references)
+        pinned: defaultdict[Repository, list[Digest]] = defaultdict(list)
+        for repository, digest in pins.iter_pinned_manifests(self._root):
+            pinned[repository].append(digest)
+        for repository, manifests in pinned.items():
+            self._check()
+            by_subject: dict[Digest, Sequence[Digest]] = {
+                subject: (*references.get(subject, ()), *(digest for _, digest in artifacts))
+                for subject, artifacts in HeldImages(self._root).list_artifacts(repository).items()
+            }
+            kept |= find_descendants(manifests, ChainMap(by_subject, references))
+        return kept
 
     def _file_candidates(self) -> Iterator[_Candidate]:
         for path, stored in (*self._documents.items(), *self._blocks.items()):
             yield _Candidate(path, stored, (stored.used, 0))
 
-    def _read_references(self) -> Mapping[Digest, Sequence[Digest]]:
+    def _read_references(self) -> dict[Digest, Sequence[Digest]]:
         """Return what each manifest refers to."""
         found: dict[Digest, Sequence[Digest]] = {}
         for digest in store_files.iter_manifests(self._root):
