@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -13,7 +14,7 @@ from ..admission.lock_file import Unlisted
 from ..admission.lock_source import LockReader, find_locked
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
-from ..admission.recalls import Recall, explain
+from ..admission.recalls import Recall, Recalls, explain
 from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Verdict
 from ..config.settings import PolicySettings, Settings
 from ..oci.digest import Digest
@@ -110,6 +111,7 @@ class LocalAdmission:
         self._root = root
         self._files = TagHistoryFiles(root)
         self._now = now
+        self._locks: dict[Path, LockReader] = {}
 
     def find(self, image: ImageName) -> TagUnderPolicy | None:
         """Return the tag with its policy, or None if no cool-down holds for it; by digest there is none."""
@@ -135,7 +137,8 @@ class LocalAdmission:
         if policy is None or policy.lock is None or policy.mode == "off":
             return None
         try:
-            fact = find_locked(LockReader(policy.lock).current(), policy, image.repository, image.reference)
+            lock = self._locks.setdefault(policy.lock, LockReader(policy.lock)).current()
+            fact = find_locked(lock, policy, image.repository, image.reference)
         except OSError as error:
             raise Denied(str(error)) from None
         number = self._settings.policy.index(policy) + 1
@@ -177,36 +180,41 @@ class LocalAdmission:
         return TagUnderPolicy(image, current, record, policy, number, policies, is_excepted, withheld)
 
 
-def check_not_recalled(root: Path, name: object, digests: Iterable[Digest]) -> None:
+def check_not_recalled(recalls: Recalls, name: object, digests: Iterable[Digest]) -> None:
     """:raises Denied: when one of the contents was recalled."""
-    recalls = read_recalls(root)
     for digest in digests:
         if recall := recalls.find(digest):
             raise Denied(f"{name}: {explain(recall, digest)}")
 
 
-def make_export_gate(
-    settings: Settings, root: Path, now: float, name: ImageName, note: Callable[[str], None] = lambda _: None
-) -> ExportGate:
-    """Return the gate for one image, whose parts raise ``Denied``.
+class ExportGates:
+    """Makes the gates of the images of an export, by the policies and recalls as they are when it begins.
 
     :param note: is given a sentence when another digest is served in a tag's place.
+    :ivar recalls: the recalls in force.
     """
-    verdicts = LocalVerdicts(settings, root, now)
 
-    def check_digests(digests: Iterable[Digest]) -> None:
-        check_not_recalled(root, name, digests)
+    def __init__(
+        self, settings: Settings, root: Path, now: float, note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._admission = LocalAdmission(settings, root, now)
+        self.recalls = self._admission.recalls
+        self._verdicts = LocalVerdicts(settings, root, now)
+        self._note = note
 
-    def choose(digest: Digest) -> Digest:
-        verdict = LocalAdmission(settings, root, now).decide(name, digest)
-        if isinstance(verdict, Refuse):
-            raise Denied(verdict.why)
-        if isinstance(verdict, ServeInstead):
-            note(f"{name}: {verdict.digest} in its place: {verdict.why}")
-            return verdict.digest
-        return digest
+    def make(self, name: ImageName) -> ExportGate:
+        """Return the gate of one image, whose parts raise ``Denied``."""
 
-    def check(reference: Reference, image: StoredImage) -> None:
-        verdicts.check(evolve(name, reference=reference), image)
+        def choose(digest: Digest) -> Digest:
+            verdict = self._admission.decide(name, digest)
+            if isinstance(verdict, Refuse):
+                raise Denied(verdict.why)
+            if isinstance(verdict, ServeInstead):
+                self._note(f"{name}: {verdict.digest} in its place: {verdict.why}")
+                return verdict.digest
+            return digest
 
-    return ExportGate(check_digests, choose, check)
+        def check(reference: Reference, image: StoredImage) -> None:
+            self._verdicts.check(evolve(name, reference=reference), image)
+
+        return ExportGate(partial(check_not_recalled, self.recalls, name), choose, check)

@@ -11,6 +11,7 @@ from ..client_config.snippet import MirrorAddress, MirroredRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
+from ..oci.pull_rule import PullRule
 from ..oci.reference import Reference, Repository, parse_reference
 from ..system.networks import is_address, normalize_host, parse_address
 from .endpoints import DEFAULT_PORT, Port, listening_ports
@@ -141,11 +142,22 @@ def parse_image_name(text: str, settings: Settings) -> ImageName:
         raise ValueError(f"{text}: {error}") from None
 
 
+def parse_image_pattern(text: str, settings: Settings) -> PullRule:
+    """Parse ``ghcr.io/team/*``, or ``nginx:1.*``, which is a pattern of Docker Hub's images."""
+    return PullRule.parse(_complete(text, settings))
+
+
 def _repository(path: str, settings: Settings) -> Repository:
+    return Repository.parse(_complete(path, settings))
+
+
+def _complete(path: str, settings: Settings) -> str:
+    """Return a name or a pattern with its registry, and with the prefix of Docker Hub's own images."""
     registry, slash, rest = path.partition("/")
-    if not slash or not (set(".:") & set(registry) or registry == "localhost"):
+    is_registry = not set(".:*").isdisjoint(registry) or registry == "localhost"
+    if not slash or not is_registry:
         registry, rest = _HUB, path
     registry = canonical_registry(registry, settings)
-    if registry == _HUB and "/" not in rest:
+    if registry == _HUB and "/" not in rest and not rest.startswith("**"):
         rest = f"library/{rest}"
-    return Repository.parse(f"{registry}/{rest}")
+    return f"{registry}/{rest}"

@@ -80,7 +80,7 @@ class Operations:
         from ..web.images.operator_pages import OperatorPages
         from ..web.images.pull_figures import PullFigures
         from ..web.images.visibility import OperatorViewer
-        from .local_admission import make_export_gate
+        from .local_admission import ExportGates
 
         def parse(image: str) -> tuple[Repository, Reference]:
             name = parse_image_name(image, settings())
@@ -90,9 +90,8 @@ class Operations:
             _write_audit_line(settings(), line)
 
         def gate(repository: Repository, reference: Reference) -> ExportGate:
-            return make_export_gate(
-                settings(), root, self._reactor.seconds(), ImageName(repository, reference)
-            )
+            gates = ExportGates(settings(), root, self._reactor.seconds())
+            return gates.make(ImageName(repository, reference))
 
         def order() -> RecallOrder:
             return RecallOrder(root, bucket_address(settings()), self._reactor.seconds)

@@ -15,7 +15,7 @@ from ..interfaces import IRegistry
 from ..oci.artifacts import parse_artifact_tag
 from ..oci.errors import RegistryError, Unreadable
 from ..oci.manifest import Platform
-from ..oci.pull_rule import PullRule
+from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Repository, Tag
 from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
 from ..oci.versions import Version, VersionRange
@@ -100,7 +100,7 @@ class SyncRule:
     @property
     def patterns(self) -> list[str]:
         """The patterns of repositories, for which the upstream's catalog is needed."""
-        return [each for each in self.repositories if set(each) & set("*?")]
+        return [each for each in self.repositories if has_wildcards(each)]
 
     def _named(self) -> list[Repository]:
         named = [Repository.parse(each) for each in self.repositories if each not in self.patterns]

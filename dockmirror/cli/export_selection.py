@@ -11,24 +11,21 @@ from pathlib import Path
 import click
 from attrs import evolve, frozen
 
-from ..app.local_admission import check_not_recalled, make_export_gate
-from ..app.naming import ImageName, canonical_registry
+from ..app.local_admission import ExportGates, check_not_recalled
+from ..app.naming import ImageName, parse_image_pattern
 from ..archive.archive_plan import PackedImage
 from ..archive.image_lists import ImageListInvalid, ListedName, read_image_list
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.manifest import Platform
-from ..oci.pull_rule import PullRule
+from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Tag
 from ..oci.request import Manifest
 from ..store.held_images import HeldImages
 from ..store.packed_images import ArtifactFinder, ImageNotHeld, pack_held_platforms, pack_image
 from .command_context import parse_image
 from .output import print_note
-
-_HUB = "docker.io"
-_WILDCARDS = set("*?")
 
 
 @frozen
@@ -67,14 +64,14 @@ class ExportSelection:
         :raises click.ClickException: when a named image is incomplete or refused.
         """
         held_images, packed = HeldImages(root), dict[str, PackedImage]()
-        finder, now = ArtifactFinder(held_images), time.time()
+        finder, gates = ArtifactFinder(held_images), ExportGates(settings, root, time.time(), print_note)
         for selected in self._select(settings, held_images):
-            image = self._pack_one(selected, settings, held_images, now)
+            image = self._pack_one(selected, held_images, gates)
             if image is None:
                 continue
             packed.setdefault(image.name, image)
             if self.with_artifacts:
-                check = partial(check_not_recalled, root, selected.name)
+                check = partial(check_not_recalled, gates.recalls, selected.name)
                 try:
                     for artifact in finder.pack(selected.name.repository, image, check):
                         packed.setdefault(artifact.name, artifact)
@@ -83,13 +80,11 @@ class ExportSelection:
         return list(packed.values())
 
     def _pack_one(
-        self, selected: _Selected, settings: Settings, held_images: HeldImages, now: float
+        self, selected: _Selected, held_images: HeldImages, gates: ExportGates
     ) -> PackedImage | None:
         """Return an image, or None for one that a pattern has found and that cannot be exported."""
         name, reference = selected.name, selected.digest or selected.name.reference
-        gate = make_export_gate(
-            settings, held_images.root, now, evolve(name, reference=reference), print_note
-        )
+        gate = gates.make(evolve(name, reference=reference))
         try:
             if selected.is_match and self.platform is None:
                 return pack_held_platforms(held_images, str(name), name.repository, reference, gate)
@@ -103,8 +98,8 @@ class ExportSelection:
 
     def _select(self, settings: Settings, held_images: HeldImages) -> Iterator[_Selected]:
         for text in self.texts:
-            if _WILDCARDS & set(text):
-                yield from _match(_parse_pattern(text, settings), text, held_images)
+            if has_wildcards(text):
+                yield from _match(parse_image_pattern(text, settings), text, held_images)
             else:
                 yield _Selected(parse_image(text, settings))
         for file in self.files:
@@ -121,16 +116,6 @@ def _read_list(file: Path) -> Iterable[ListedName]:
     except (ImageListInvalid, UnicodeDecodeError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise click.ClickException(f"{file}: {why}") from None
-
-
-def _parse_pattern(text: str, settings: Settings) -> PullRule:
-    """Parse a pattern of images; without a registry it is one of Docker Hub's."""
-    registry, slash, rest = text.partition("/")
-    if not slash or not (set(".:*") & set(registry) or registry == "localhost"):
-        registry, rest = _HUB, text
-    if registry == _HUB and "/" not in rest and not rest.startswith("**"):
-        rest = f"library/{rest}"
-    return PullRule.parse(f"{canonical_registry(registry, settings)}/{rest}")
 
 
 def _match(rule: PullRule, text: str, held_images: HeldImages) -> Iterator[_Selected]:

@@ -22,6 +22,7 @@ from ..history.database import FILE_NAME
 from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
+from ..oci.pull_rule import has_wildcards
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, become_owner
@@ -108,7 +109,7 @@ def complete_pattern(text: str, settings: Settings) -> str:
 
     :raises click.UsageError: when it is no name of an image.
     """
-    if not text or any(letter in text for letter in "*?["):
+    if not text or has_wildcards(text) or "[" in text:
         return text
     if "@" in text:
         raise click.UsageError("expected a name without a digest; --digest finds digests")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 from attrs import frozen
 
+from ..admission.recall_files import read_recalls
 from ..app.budget import make_budget
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, parse_image_name, registry_names
@@ -212,11 +213,12 @@ def _plan(
     :raises ArchiveRefused: when a content is missing, or an image has no usable name.
     :raises Denied: when a content was recalled.
     """
+    recalls = read_recalls(root)
     try:
         for image in archive.images():
             name, parts = _name_image(image, named, settings), list(archive.parts(image.descriptor))
             planned = PlannedImport(archive, image, name, parts)
-            check_not_recalled(root, name, planned.digests)
+            check_not_recalled(recalls, name, planned.digests)
             check_assumed(root, planned)
             yield planned
     except ArchiveRefused as error:

@@ -10,12 +10,17 @@ from .reference import Reference, Tag
 from .request import Blob, InRepository, Manifest, Referrers, Tags
 
 _WORDS = re.compile(r"\*\*|\*|\?|[^*?]+")
+_WILDCARDS = frozenset("*?")
 _GLOBS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def _compile(glob: str) -> re.Pattern[str]:
     """Compile a glob, in which ``**`` matches slashes and ``*`` and ``?`` do not."""
     return re.compile("".join(_GLOBS.get(word) or re.escape(word) for word in _WORDS.findall(glob)))
+
+
+def has_wildcards(glob: str) -> bool:
+    return not _WILDCARDS.isdisjoint(glob)
 
 
 @frozen

@@ -188,7 +188,7 @@ class ImageActions:
         return await self.act(actor, "refresh", wanted.image, lambda: warm_ups.add_warm_up(self.root, wanted))
 
     async def warm_ups(self) -> Sequence[WarmUp]:
-        """Return the warm-ups of the last day, the oldest first."""
+        """Return the warm-ups of a day, and the tags refreshed in the last minutes, the oldest first."""
         return await self.in_thread(lambda: list(warm_ups.iter_warm_ups(self.root)))
 
     async def warm_up(self, identifier: str) -> WarmUp:

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.app.naming import certificate_names, parse_image_name, registry_names
+from dockmirror.app.naming import certificate_names, parse_image_name, parse_image_pattern, registry_names
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, parse_reference
+from dockmirror.oci.request import Manifest
 
 DIGEST = str(Digest.of(b""))
 SETTINGS = load({}, {})
@@ -36,6 +37,27 @@ SETTINGS = load({}, {})
 def test_image_names_are_completed_as_docker_does(text: str, name: str) -> None:
     """Registries have the names that the store uses."""
     assert str(parse_image_name(text, SETTINGS)) == name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covered"),
+    [
+        ("nginx", "nginx"),
+        ("nginx:1.*", "nginx:1.27"),
+        ("team/*", "team/app"),
+        ("docker.io/ngin?:latest", "nginx"),
+        ("**", "team/app"),
+        ("*/o/r", "ghcr.io/o/r"),
+        ("registry.example.com:5000/a/*:c", "registry.example.com:5000/a/b:c"),
+    ],
+)
+def test_patterns_are_completed_like_names(pattern: str, covered: str) -> None:
+    """A pattern without a registry is one of Docker Hub's images."""
+    name = parse_image_name(covered, SETTINGS)
+    other = parse_image_name("ghcr.io/x/nginx:0", SETTINGS)
+    rule = parse_image_pattern(pattern, SETTINGS)
+    assert rule.covers(Manifest(name.repository, name.reference))
+    assert not rule.covers(Manifest(other.repository, other.reference))
 
 
 @pytest.mark.parametrize(

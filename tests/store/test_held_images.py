@@ -48,3 +48,12 @@ def test_unreadable_manifests(store: Stocked) -> None:
     for each in (digest, Digest.of(b"?")):
         image = images.read_image(HERE, each)
         assert (image.data, image.last_used()) == (None, 0)
+
+
+def test_a_digest_is_found_by_its_tag(store: Stocked) -> None:
+    digest = store.image(store.blob(b"config"), tag="latest")
+    images = HeldImages(store.root)
+    assert images.find_digest(HERE, Tag("latest")) == digest
+    assert images.find_digest(HERE, Digest.of(b"any")) == Digest.of(b"any")
+    assert images.find_digest(HERE, Tag("gone")) is None
+    assert images.find_digest(ELSEWHERE, Tag("latest")) is None

@@ -16,7 +16,7 @@ import bcrypt
 from twisted.internet.task import Clock
 
 from dockmirror.admission.recall_order import RecallOrder
-from dockmirror.app.local_admission import make_export_gate
+from dockmirror.app.local_admission import ExportGates
 from dockmirror.app.naming import ImageName, parse_image_name
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
@@ -98,7 +98,7 @@ class Endpoint:
         self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
 
         def gate(repository: Repository, reference: Reference) -> ExportGate:
-            return make_export_gate(settings, self.root, NOW, ImageName(repository, reference))
+            return ExportGates(settings, self.root, NOW).make(ImageName(repository, reference))
 
         actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append, gate)
         index = StoreIndex(self.root)
