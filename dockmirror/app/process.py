@@ -23,6 +23,7 @@ from ..history.database import FILE_NAME
 from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
+from ..store.warm_ups import TAG_REFRESHES
 from ..system.external_program import run_process
 from ..system.posix import LineWriter, raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
@@ -194,7 +195,7 @@ class ServingProcess:
             services += [
                 *(
                     make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-                    for make in (PinRefresh, WarmUpRunner)
+                    for make in (PinRefresh, WarmUpRunner, partial(WarmUpRunner, queue=TAG_REFRESHES))
                 ),
                 SyncRunner(
                     settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry, reactor)

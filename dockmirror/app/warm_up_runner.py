@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from attrs import asdict, evolve
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
@@ -17,9 +19,9 @@ from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from ..store import files, layout, warm_ups
+from ..store import files, warm_ups
 from ..store.threads import RunInThread
-from ..store.warm_ups import State, WarmUp
+from ..store.warm_ups import PULLS, State, WarmUp, WarmUpQueue
 
 POLL = 2.0
 """Seconds between two looks for new warm-ups."""
@@ -28,7 +30,7 @@ _log = Logger()
 
 
 class WarmUpRunner(PeriodicTask):
-    """Pulls requested images through the mirror's own registries; one process does it for all.
+    """Runs the warm-ups of a queue through the mirror's own registries; one process does it for all.
 
     A warm-up that a stop interrupts is run again after the next start.
 
@@ -36,15 +38,22 @@ class WarmUpRunner(PeriodicTask):
     """
 
     def __init__(
-        self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
+        self,
+        root: Path,
+        clock: IReactorTime,
+        in_thread: RunInThread,
+        registry: Callable[[], IRegistry],
+        queue: WarmUpQueue = PULLS,
     ) -> None:
         super().__init__(self._check, POLL, clock, "cannot run the warm-ups")
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
         self._registry = registry
+        self._queue = queue
         self._version: files.Version | None = None
         self._is_idle = False
+        self._ended: Deferred[None] = Deferred()
 
     async def _check(self) -> None:
         try:
@@ -56,23 +65,51 @@ class WarmUpRunner(PeriodicTask):
         is_unchanged = self._is_unchanged()
         if is_unchanged and self._is_idle:
             return
-        has_waiting = await self._in_thread(partial(warm_ups.has_waiting, self._root))
+        has_waiting = bool(await self._list_unfinished())
         self._is_idle = is_unchanged and not has_waiting
         if not has_waiting:
             return
-        lock = await self._in_thread(partial(warm_ups.lock_warm_ups, self._root))
+        lock = await self._in_thread(partial(warm_ups.lock_warm_ups, self._root, self._queue))
         if lock is None:
             return
+        running: list[Deferred[None]] = []
         try:
-            for each in await self._in_thread(lambda: list(warm_ups.iter_warm_ups(self._root))):
-                if not each.is_finished:
-                    await self._run(each)
+            await self._run_all(running)
         finally:
+            for each in list(running):
+                each.cancel()
             os.close(lock)
+
+    async def _run_all(self, running: list[Deferred[None]]) -> None:
+        """Run what waits, and what comes meanwhile, so that a slow upstream holds up only its own."""
+        started: set[str] = set()
+        while True:
+            for each in await self._list_unfinished():
+                if each.id not in started and len(running) < self._queue.jobs:
+                    started.add(each.id)
+                    self._start(each, running)
+            if not running:
+                return
+            self._ended = Deferred()
+            await self._ended.addTimeout(POLL, self._clock, lambda *_: None)
+
+    def _start(self, warm_up: WarmUp, running: list[Deferred[None]]) -> None:
+        job = Deferred.fromCoroutine(self._run(warm_up))
+        running.append(job)
+
+        def end(_: None) -> None:
+            running.remove(job)
+            if not self._ended.called:
+                self._ended.callback(None)
+
+        job.addErrback(_log_failure).addCallback(end)
+
+    def _list_unfinished(self) -> Awaitable[list[WarmUp]]:
+        return self._in_thread(partial(warm_ups.list_unfinished, self._root, self._queue))
 
     def _is_unchanged(self) -> bool:
         """Return whether the directory is as it was at the last look; no thread is needed for that."""
-        version, before = files.file_version(self._root / layout.WARM_UPS), self._version
+        version, before = files.file_version(self._root / self._queue.directory), self._version
         self._version = version
         return version == before
 
@@ -111,3 +148,11 @@ class WarmUpRunner(PeriodicTask):
     async def _write(self, warm_up: WarmUp, state: State) -> None:
         changed = evolve(warm_up, state=state, changed=self._clock.seconds())
         await self._in_thread(partial(warm_ups.write_warm_up, self._root, changed))
+
+
+def _log_failure(failure: Failure) -> None:
+    """Log why a warm-up could not be recorded; a cancelled one is run again after the next start."""
+    if failure.check(OSError):
+        _log.warn("cannot run the warm-ups: {error}", error=failure.value)
+    elif not failure.check(CancelledError):
+        _log.failure("cannot run the warm-ups", failure)

@@ -33,6 +33,8 @@
       admission_generation                        a number that changes with each new rule or recall
       warm_ups/<id>                               a request to pull an image, and its outcome
       warm_ups.lock                               locked by the process that pulls
+      tag_refreshes/<id>                          a request to ask what a tag names, and its outcome
+      tag_refreshes.lock                          locked by the process that asks
       sync/<key>                                  the state of a rule that keeps images in sync
       sync.lock                                   locked while rules are run
       sync.request                                asks for all rules to be run
@@ -79,6 +81,8 @@ RECALLS_LOCK = _OURS / "recalls.lock"
 RECALLS_GENERATION = _OURS / "recalls.generation"
 WARM_UPS = _OURS / "warm_ups"
 WARM_UPS_LOCK = _OURS / "warm_ups.lock"
+TAG_REFRESHES = _OURS / "tag_refreshes"
+TAG_REFRESHES_LOCK = _OURS / "tag_refreshes.lock"
 SYNC = _OURS / "sync"
 SYNC_LOCK = _OURS / "sync.lock"
 SYNC_REQUEST = _OURS / "sync.request"
@@ -189,8 +193,8 @@ def pin(name: str) -> PurePosixPath:
     return PINS / _escape(name)
 
 
-def warm_up(identifier: str) -> PurePosixPath:
-    return WARM_UPS / _escape(identifier)
+def warm_up(directory: PurePosixPath, identifier: str) -> PurePosixPath:
+    return directory / _escape(identifier)
 
 
 def sync_state(key: str) -> PurePosixPath:

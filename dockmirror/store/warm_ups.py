@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any, Literal
 
 from attrs import evolve, frozen
 
+from ..config.notation import format_duration
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.manifest import Platform
@@ -19,10 +20,6 @@ from ..oci.reference import Reference, Repository, parse_reference
 from ..system.timestamps import format_timestamp
 from . import files, layout
 
-MAX_WARM_UPS = 1000
-"""Warm-ups that are remembered at a time."""
-KEEP_FINISHED = 24 * 3600.0
-"""Seconds for which a finished one is remembered."""
 State = Literal["waiting", "running", "done", "failed"]
 
 
@@ -57,6 +54,10 @@ class WarmUp:
     digest: str = ""
 
     @property
+    def queue(self) -> WarmUpQueue:
+        return TAG_REFRESHES if self.tag_only else PULLS
+
+    @property
     def image(self) -> str:
         return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
 
@@ -84,16 +85,40 @@ class WarmUp:
         }
 
 
+@frozen
+class WarmUpQueue:
+    """A directory of warm-ups, which are run apart from those of the other queue.
+
+    :ivar limit: the number of warm-ups that are remembered at a time.
+    :ivar keep: seconds for which a finished one is remembered.
+    :ivar jobs: how many are run at a time.
+    """
+
+    directory: PurePosixPath
+    lock: PurePosixPath
+    limit: int
+    keep: float
+    jobs: int
+
+
+PULLS = WarmUpQueue(layout.WARM_UPS, layout.WARM_UPS_LOCK, 1000, 24 * 3600.0, 1)
+TAG_REFRESHES = WarmUpQueue(layout.TAG_REFRESHES, layout.TAG_REFRESHES_LOCK, 5000, 600.0, 16)
+_QUEUES = (PULLS, TAG_REFRESHES)
+
+
 def add_warm_up(root: Path, warm_up: WarmUp) -> WarmUp:
     """Request a pull, which a running mirror begins within seconds; return it with its identifier.
 
     :raises TooManyRequests: while too many are remembered.
     :raises OSError: when it cannot be written.
     """
-    _delete_old(root, warm_up.created)
-    if sum(1 for _ in iter_warm_ups(root)) >= MAX_WARM_UPS:
+    queue = warm_up.queue
+    _delete_old(root, queue, warm_up.created)
+    if len(_list_names(root, queue)) >= queue.limit:
         raise TooManyRequests(
-            f"{MAX_WARM_UPS} warm-ups wait or have ended in the last day; try again later", retry_after="60"
+            f"{queue.limit} warm-ups wait or have ended in the last {format_duration(queue.keep)}; try again"
+            " later",
+            retry_after="60",
         )
     added = evolve(warm_up, id=token_hex(8), changed=warm_up.created)
     write_warm_up(root, added)
@@ -109,39 +134,51 @@ def write_warm_up(root: Path, warm_up: WarmUp) -> None:
         "created": warm_up.created,
         "changed": warm_up.changed,
     }
-    path = root / layout.warm_up(warm_up.id)
+    path = root / layout.warm_up(warm_up.queue.directory, warm_up.id)
     files.replace_file(path, json.dumps(fields).encode(), root / layout.TEMPORARY, warm_up.changed)
 
 
 def read_warm_up(root: Path, identifier: str) -> WarmUp | None:
     """Return a warm-up; None if there is none of that identifier, or its file is malformed."""
-    found = files.read_small_file(root / layout.warm_up(identifier))
+    return next((found for queue in _QUEUES if (found := _read(root, queue, identifier))), None)
+
+
+def _read(root: Path, queue: WarmUpQueue, identifier: str) -> WarmUp | None:
+    found = files.read_small_file(root / layout.warm_up(queue.directory, identifier))
     return _parse(found.data) if found else None
 
 
-def iter_warm_ups(root: Path) -> Iterator[WarmUp]:
-    """Iterate over all warm-ups, the oldest first."""
-    names: list[str] = []
-    with suppress(FileNotFoundError):
-        names = os.listdir(root / layout.WARM_UPS)
-    read = (read_warm_up(root, name) for name in names)
+def iter_warm_ups(root: Path, *queues: WarmUpQueue) -> Iterator[WarmUp]:
+    """Iterate over the warm-ups of these queues, or of all, the oldest first."""
+    read = (_read(root, queue, name) for queue in queues or _QUEUES for name in _list_names(root, queue))
     yield from sorted((each for each in read if each), key=lambda each: (each.created, each.id))
 
 
-def has_waiting(root: Path) -> bool:
-    """Return whether a warm-up is to be run, or was interrupted."""
-    return any(not each.is_finished for each in iter_warm_ups(root))
+def list_unfinished(root: Path, queue: WarmUpQueue) -> list[WarmUp]:
+    """Return the warm-ups that are to be run, or were interrupted, the oldest first."""
+    return [each for each in iter_warm_ups(root, queue) if not each.is_finished]
 
 
-def lock_warm_ups(root: Path) -> int | None:
+def lock_warm_ups(root: Path, queue: WarmUpQueue) -> int | None:
     """Lock running until the returned file is closed; None if another process has the lock."""
-    return files.lock(root / layout.WARM_UPS_LOCK)
+    return files.lock(root / queue.lock)
 
 
-def _delete_old(root: Path, now: float) -> None:
-    for each in iter_warm_ups(root):
-        if each.is_finished and not 0 <= now - each.changed < KEEP_FINISHED:
-            files.remove(root / layout.warm_up(each.id))
+def _list_names(root: Path, queue: WarmUpQueue) -> list[str]:
+    with suppress(FileNotFoundError):
+        return os.listdir(root / queue.directory)
+    return []
+
+
+def _delete_old(root: Path, queue: WarmUpQueue, now: float) -> None:
+    """Delete what has ended long ago; a file is modified when its warm-up changes."""
+    for name in _list_names(root, queue):
+        with suppress(FileNotFoundError):
+            if 0 <= now - os.stat(root / queue.directory / name).st_mtime < queue.keep:
+                continue
+        found = _read(root, queue, name)
+        if found is None or found.is_finished:
+            files.remove(root / queue.directory / name)
 
 
 def _parse(data: bytes) -> WarmUp | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -23,7 +24,7 @@ from dockmirror.oci.reference import Reference
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.pull import HELD_PAUSES
 from dockmirror.store import layout, warm_ups
-from dockmirror.store.warm_ups import KEEP_FINISHED, MAX_WARM_UPS, WarmUp
+from dockmirror.store.warm_ups import PULLS, TAG_REFRESHES, WarmUp, WarmUpQueue
 
 from ..shelf import AMD, LATEST, PLACE, Shelf
 from ..store.threads import inline
@@ -44,9 +45,13 @@ def wanted(reference: Reference = LATEST, at: float = EPOCH) -> WarmUp:
     return WarmUp("", PLACE, reference, at, (AMD,), refresh=True)
 
 
-def run(root: Path, clock: Clock, shelf: IRegistry) -> None:
+def tag_refresh(at: float = EPOCH) -> WarmUp:
+    return WarmUp("", PLACE, LATEST, at, refresh=True, tag_only=True)
+
+
+def run(root: Path, clock: Clock, shelf: IRegistry, queue: WarmUpQueue = PULLS) -> None:
     """Run what waits, in a process that starts and stops."""
-    service = WarmUpRunner(root, clock, inline, lambda: shelf)
+    service = WarmUpRunner(root, clock, inline, lambda: shelf, queue)
     service.startService()
     clock.pump([POLL, *HELD_PAUSES])
     service.stopService()
@@ -113,6 +118,49 @@ def test_a_failed_warm_up_does_not_repeat_what_the_upstream_says(tmp_path: Path,
 
 
 @implementer(IRegistry)
+@define
+class Slow:
+    """A registry that answers when the test says so.
+
+    :ivar waiting: the requests without an answer.
+    """
+
+    waiting: list[Deferred[Answer]] = field(factory=list)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        self.waiting.append(Deferred())
+        return await self.waiting[-1]
+
+
+def test_tags_are_refreshed_beside_a_pull(tmp_path: Path, clock: Clock) -> None:
+    """One that waits for a slow upstream holds up neither those before nor those after it."""
+    pulls, tags = Slow(), Slow()
+    for registry, queue in ((pulls, PULLS), (tags, TAG_REFRESHES)):
+        WarmUpRunner(tmp_path, clock, inline, lambda it=registry: it, queue).startService()  # type: ignore[misc]
+    for number in range(2):
+        warm_ups.add_warm_up(tmp_path, wanted(at=EPOCH + number))
+        warm_ups.add_warm_up(tmp_path, tag_refresh())
+    clock.advance(POLL)
+    assert (len(pulls.waiting), len(tags.waiting)) == (1, 2)
+    warm_ups.add_warm_up(tmp_path, tag_refresh())
+    clock.advance(POLL)
+    assert (len(pulls.waiting), len(tags.waiting)) == (1, 3)
+    pulls.waiting[0].errback(Denied())
+    tags.waiting[1].errback(Denied())
+    assert (len(pulls.waiting), len(tags.waiting)) == (2, 3)
+    assert [each.state for each in warm_ups.iter_warm_ups(tmp_path, TAG_REFRESHES)].count("failed") == 1
+
+
+def test_a_stop_interrupts_all(tmp_path: Path, clock: Clock) -> None:
+    tags = Slow()
+    for _ in range(2):
+        warm_ups.add_warm_up(tmp_path, tag_refresh())
+    run(tmp_path, clock, tags, TAG_REFRESHES)
+    assert [each.called for each in tags.waiting] == [True, True]
+    assert {each.state for each in warm_ups.iter_warm_ups(tmp_path)} == {"running"}
+
+
+@implementer(IRegistry)
 @frozen
 class Answering:
     """A registry that answers every request for a manifest in the same way.
@@ -146,8 +194,8 @@ def test_only_a_tag_is_asked_about(
 ) -> None:
     """One request that revalidates; it fails if the upstream gave no answer to it."""
     registry = Answering(status)
-    warm_ups.add_warm_up(tmp_path, WarmUp("", PLACE, LATEST, EPOCH, refresh=True, tag_only=True))
-    run(tmp_path, clock, registry)
+    warm_ups.add_warm_up(tmp_path, tag_refresh())
+    run(tmp_path, clock, registry, TAG_REFRESHES)
     (request,) = registry.asked
     assert (str(request.target), request.revalidate) == (f"/v2/{PLACE}/manifests/latest", True)
     (ended,) = warm_ups.iter_warm_ups(tmp_path)
@@ -155,8 +203,8 @@ def test_only_a_tag_is_asked_about(
 
 
 def test_a_refusal_of_a_tag_is_reported(tmp_path: Path, clock: Clock) -> None:
-    warm_ups.add_warm_up(tmp_path, WarmUp("", PLACE, LATEST, EPOCH, refresh=True, tag_only=True))
-    run(tmp_path, clock, Denying())
+    warm_ups.add_warm_up(tmp_path, tag_refresh())
+    run(tmp_path, clock, Denying(), TAG_REFRESHES)
     (failed,) = warm_ups.iter_warm_ups(tmp_path)
     assert (failed.state, failed.error) == ("failed", "the upstream answered 403")
 
@@ -164,7 +212,7 @@ def test_a_refusal_of_a_tag_is_reported(tmp_path: Path, clock: Clock) -> None:
 def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
     warm_ups.add_warm_up(tmp_path, wanted())
-    held = warm_ups.lock_warm_ups(tmp_path)
+    held = warm_ups.lock_warm_ups(tmp_path, PULLS)
     assert held is not None
     run(tmp_path, clock, shelf)
     assert shelf.asked == []
@@ -173,13 +221,25 @@ def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> No
     assert shelf.asked
 
 
-def test_warm_ups_are_bounded_in_number_and_time(tmp_path: Path) -> None:
-    """Malformed files are ignored."""
-    added = warm_ups.add_warm_up(tmp_path, wanted())
-    for number in range(MAX_WARM_UPS - 1):
-        warm_ups.write_warm_up(tmp_path, evolve(added, id=f"{number:016}", state="done"))
+@pytest.mark.parametrize("request_at", [wanted, tag_refresh])
+def test_warm_ups_are_bounded_in_number_and_time(tmp_path: Path, request_at: Callable[..., WarmUp]) -> None:
+    """Malformed files are deleted, too.  A tag that is refreshed is forgotten after minutes."""
+    added = warm_ups.add_warm_up(tmp_path, request_at(at=EPOCH))
+    queue = added.queue
+    for number in range(queue.limit - 1):
+        path = tmp_path / layout.warm_up(queue.directory, f"{number:016}")
+        path.write_bytes(b"{}")
+        os.utime(path, (EPOCH, EPOCH))
     with pytest.raises(TooManyRequests):
-        warm_ups.add_warm_up(tmp_path, wanted())
-    later = warm_ups.add_warm_up(tmp_path, wanted(at=EPOCH + KEEP_FINISHED))
-    (tmp_path / layout.warm_up("broken")).write_bytes(b"{}")
+        warm_ups.add_warm_up(tmp_path, request_at(at=EPOCH))
+    later = warm_ups.add_warm_up(tmp_path, request_at(at=EPOCH + queue.keep))
     assert [each.id for each in warm_ups.iter_warm_ups(tmp_path)] == [added.id, later.id]
+    assert (PULLS.keep, TAG_REFRESHES.keep) == (24 * 3600.0, 600.0)
+
+
+def test_refreshed_tags_do_not_count_as_pulls(tmp_path: Path) -> None:
+    for _ in range(3):
+        warm_ups.add_warm_up(tmp_path, tag_refresh())
+    pull = warm_ups.add_warm_up(tmp_path, wanted())
+    assert [each.id for each in warm_ups.iter_warm_ups(tmp_path, PULLS)] == [pull.id]
+    assert warm_ups.read_warm_up(tmp_path, pull.id) == pull

@@ -221,7 +221,7 @@ class WarmUpFields(_Returned):
 
 
 class WarmUpsPage(_Returned):
-    """The warm-ups of the last day, the oldest first."""
+    """The warm-ups of the last day, and the refreshed tags of the last minutes, the oldest first."""
 
     warm_ups: list[WarmUpFields]
 
