@@ -23,6 +23,7 @@ from .naming import ImageName, parse_image_name, registry_names
 
 if TYPE_CHECKING:
     from ..users import ApiTokens
+    from ..web.status.overview import SyncSource
 
 _BODY_LIMIT = 64 * 1024
 _log = Logger()
@@ -57,6 +58,21 @@ class Operations:
         verified = SharedDigests(self._memory.verified_passwords, self._reactor.seconds)
         with setting_errors("api_tokens_file"):
             return ApiTokens(settings.api_tokens_file, self._in_thread, verified)
+
+    def sync_source(self, settings: Callable[[], Settings]) -> SyncSource | None:
+        """Return the source of the states of the rules that keep images in sync; None without a cache.
+
+        :param settings: returns the settings in force.
+        """
+        root = self._root
+        if root is None:
+            return None
+        from ..web.status.overview import SyncSource
+        from .sync_rules import list_states, make_sync_rules
+
+        return SyncSource(
+            lambda: list_states(make_sync_rules(settings()), root), self._in_thread, self._reactor
+        )
 
     def resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
         """Return the resources by the first segment of their path.

@@ -243,7 +243,10 @@ def _make_operations_listener(
 
         history = operations.history
         source = HistorySource(history.reader, history.in_thread, reactor, fleet()) if history else None
-        overview = StatusOverview(server.telemetry, source, find_version("dockmirror"), started, reactor)
+        sync = operations.sync_source(lambda: reload.settings)
+        overview = StatusOverview(
+            server.telemetry, source, find_version("dockmirror"), started, reactor, sync
+        )
         return OperationsResource(
             server.telemetry,
             overview,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from attrs import evolve, field, frozen
 
@@ -20,6 +21,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
 from ..oci.versions import Version, VersionRange
 from ..store.pins import Pin
+from ..store.sync_states import SyncState, read_states
 from ..system.schedule import CronSchedule, Interval, Schedule
 from .naming import registry_names
 
@@ -112,6 +114,12 @@ class SyncRule:
 def make_sync_rules(settings: Settings) -> list[SyncRule]:
     """Return the rules in their order."""
     return [_make_rule(each, settings) for each in settings.sync]
+
+
+def list_states(rules: Iterable[SyncRule], root: Path) -> list[SyncState]:
+    """Return the state of each rule, in their order; it blocks."""
+    states = read_states(root)
+    return [states.get(rule.key) or SyncState(rule.key, rule.name) for rule in rules]
 
 
 def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:

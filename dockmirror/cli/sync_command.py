@@ -10,7 +10,7 @@ import click
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from ..app.sync_rules import SyncRule, find_images, make_sync_rules
+from ..app.sync_rules import SyncRule, find_images, list_states, make_sync_rules
 from ..config.notation import format_size
 from ..interfaces import Answer, IRegistry
 from ..oci.errors import RegistryError
@@ -50,15 +50,18 @@ def sync(context: Context, as_json: bool, dry_run: bool, now: bool, mirror: Mirr
         )
         return
     connect = mirror.make_connect(settings) if dry_run else None
-    states = sync_states.read_states(open_store(settings))
+    root = open_store(settings)
     if connect is not None:
+        states = sync_states.read_states(root)
         plan = run_with_reactor(lambda reactor: plan_rules(NamespaceQuery(connect(reactor)), rules, states))
         _print_plans(plan, as_json)
     elif as_json:
-        print_json([_state_of(rule, states).fields() for rule in rules])
+        print_json([each.fields() for each in list_states(rules, root)])
     elif rules:
-        columns = ("rule", "outcome", "images", "pinned", "fetched", "last", "message")
-        print_table(columns, [_row(_state_of(rule, states)) for rule in rules], right=columns[2:6])
+        columns = ("rule", "outcome", "images", "failed", "pinned", "fetched", "last", "next", "message")
+        print_table(
+            columns, [_row(each, time.time()) for each in list_states(rules, root)], right=columns[2:8]
+        )
     else:
         print_note("the settings have no [[sync]] rules")
 
@@ -67,15 +70,17 @@ def _state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
     return states.get(rule.key) or SyncState(rule.key, rule.name)
 
 
-def _row(state: SyncState) -> Sequence[str]:
+def _row(state: SyncState, now: float) -> Sequence[str]:
     """Return the cells of a rule's row in the table."""
     return (
         state.name,
         state.outcome,
         f"{state.synced} of {state.matched}",
+        str(state.failed),
         str(len(state.pins)),
         format_size(state.bytes),
-        format_age(time.time() - state.started) if state.started else "not yet",
+        format_age(now - state.started) if state.started else "not yet",
+        f"in {format_age(state.next_run - now)}" if state.next_run > now else "due",
         state.message,
     )
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zope.interface import implementer
 
-from dockmirror.app.sync_rules import SyncRule, find_images, make_sync_rules
+from dockmirror.app.sync_rules import SyncRule, find_images, list_states, make_sync_rules
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings
 from dockmirror.interfaces import Answer, IRegistry
@@ -21,6 +21,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.versions import VersionRange
+from dockmirror.store.sync_states import SyncState, write_state
 from dockmirror.system.schedule import CronSchedule, Interval
 
 from ..answering import json_answer, now
@@ -188,6 +189,14 @@ def test_a_rule_follows_a_cron_expression(tmp_path: Path) -> None:
 def test_a_rule_has_an_interval_or_a_cron_expression(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'every' or 'schedule', not both"):
         settings(tmp_path, f'{FULL}schedule = "0 3 * * *"\n')
+
+
+def test_states_are_listed_in_the_order_of_the_rules(tmp_path: Path) -> None:
+    """A rule that has not run yet waits, and the state of a removed rule is left out."""
+    for key in ("b", "removed"):
+        write_state(tmp_path, SyncState(key, key, "done"), 0.0)
+    found = list_states([rule(key="b"), rule(key="a")], tmp_path)
+    assert [(each.key, each.outcome) for each in found] == [("b", "done"), ("a", "waiting")]
 
 
 def test_a_changed_rule_is_another_one(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_rules_are_listed_with_their_last_run(shop: Shop, file: str) -> None:
     assert failed["pinned"] == [f"{NAME}:1"]
     lines = shop.run("sync", "-c", file).stdout.splitlines()
     assert lines[1].startswith("docker: nginx (all tags), every 6h  failed   2 of 3")
+    assert lines[0].split()[-3:] == ["last", "next", "message"]
+    assert lines[1].split()[-2:] == ["due", "down"]
 
 
 def test_without_rules_nothing_is_listed(shop: Shop) -> None:

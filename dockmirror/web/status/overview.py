@@ -14,6 +14,7 @@ from ...concurrency.caching import SingleFlight
 from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
 from ...status.status_values import WorkerState
+from ...store.sync_states import SyncState
 from ...store.threads import RunInThread
 from ..readiness import ReadinessState
 
@@ -24,6 +25,8 @@ _TTL = 10.0
 """Seconds for which sums are reused; the running pulls are read anew each time."""
 _MOST_RUNNING = 30
 _MOST_NAMES = 10
+SYNC_TTL = 2.0
+"""Seconds for which the states of rules are reused."""
 FLEET_PERIOD = 60.0
 """Seconds after which the sums of the fleet are read again."""
 
@@ -148,6 +151,27 @@ def _read_sums(reader: HistoryReader, now: float) -> HistorySummary:
     )
 
 
+class SyncSource:
+    """Reads the states of the rules that keep images in sync; all viewers share what was read.
+
+    :param read: returns the states of the rules in force; it blocks.
+    """
+
+    def __init__(
+        self, read: Callable[[], Sequence[SyncState]], in_thread: RunInThread, clock: IReactorTime
+    ) -> None:
+        self._read = read
+        self._in_thread = in_thread
+        self._clock = clock
+        self._states: tuple[float, Sequence[SyncState]] | None = None
+
+    async def states(self) -> Sequence[SyncState]:
+        now = self._clock.seconds()
+        if self._states is None or not 0 <= now - self._states[0] < SYNC_TTL:
+            self._states = now, await self._in_thread(self._read)
+        return self._states[1]
+
+
 _STATE_TTL = 10.0
 """Seconds for which the result of a store check is reused: the page is refreshed every second."""
 
@@ -159,6 +183,7 @@ class Status:
     :ivar now: in seconds since the epoch.
     :ivar history: None if the mirror keeps no history.
     :ivar started: when the mirror started.
+    :ivar sync: the states of the rules that keep images in sync, in the order of the settings.
     """
 
     now: float
@@ -167,6 +192,7 @@ class Status:
     history: HistorySummary | None
     version: str
     started: float
+    sync: Sequence[SyncState] = ()
 
 
 class StatusSource(Protocol):
@@ -178,7 +204,7 @@ class StatusSource(Protocol):
 
 
 class StatusOverview:
-    """Collects the status from the processes and from the history."""
+    """Collects the status from the processes, the history, and the rules that keep images in sync."""
 
     def __init__(
         self,
@@ -187,8 +213,10 @@ class StatusOverview:
         version: str,
         started: float,
         clock: IReactorTime,
+        sync: SyncSource | None = None,
     ) -> None:
         self._source = source
+        self._sync = sync
         self._history = history
         self._version = version
         self._clock = clock
@@ -203,6 +231,7 @@ class StatusOverview:
             await self._history.summary() if self._history else None,
             self._version,
             self._started,
+            await self._sync.states() if self._sync else (),
         )
 
     async def _readiness(self) -> ReadinessState:

@@ -31,6 +31,7 @@ from .status_sections import (
     render_mirror,
     render_running,
     render_sums,
+    render_sync,
     render_traffic,
 )
 from .status_text import (
@@ -73,6 +74,7 @@ def render_parts(status: Status, host: str, say: Language) -> dict[str, Tag]:
         "#cache": render_cache(status, say),
         "#clients": render_sums("clients", status, say),
         "#images": render_sums("images", status, say),
+        **({"#sync": render_sync(status, say)} if status.sync else {}),
         **({"#fleet": render_fleet(status, fleet, say)} if fleet else {}),
         "#mirror": render_mirror(status, say),
     }

@@ -14,6 +14,7 @@ from .charts import Step, make_bars, render_chart
 from .overview import DAYS, HOURS, WEEKS, FleetSummary, HistorySummary, Status
 from .status_text import (
     SUM_COLUMNS,
+    SYNC_COLUMNS,
     describe_expiry,
     describe_running,
     fleet_rows,
@@ -21,6 +22,7 @@ from .status_text import (
     format_sums,
     format_uptime,
     format_waiting,
+    sync_rows,
 )
 
 _STEPS: Sequence[tuple[Step, int]] = (("hour", HOURS), ("day", DAYS), ("week", WEEKS))
@@ -76,6 +78,14 @@ def render_fleet(status: Status, fleet: FleetSummary, say: Language) -> Tag:
     columns = [say(f"status.column.{each}") for each in ("mirror", "version", "seen", *SUM_COLUMNS)]
     rows = (render_row(name, numbers, columns) for name, *numbers in fleet_rows(fleet, status.now, say))
     return part(tags.p(say("status.fleet.what"), class_="note"), table(columns, rows, "numbers"))
+
+
+def render_sync(status: Status, say: Language) -> Tag:
+    """Return the section of the rules that keep images in sync."""
+    part = section("sync", say("status.sync"))
+    columns = [say(f"status.column.{each}") for each in SYNC_COLUMNS]
+    rows = (render_row(name, cells, columns) for name, *cells in sync_rows(status.sync, status.now, say))
+    return part(table(columns, rows, "numbers"))
 
 
 def _available(part: Tag, history: HistorySummary | None, say: Language) -> HistorySummary | None:

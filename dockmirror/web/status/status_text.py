@@ -14,6 +14,7 @@ from ...client_config.snippet import HUB
 from ...config.notation import format_size
 from ...history.pulls import Pull, PullSums, add_sums
 from ...status.status_values import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
+from ...store.sync_states import SyncState
 from ...system.timestamps import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
@@ -156,6 +157,20 @@ def _ago(time: float, now: float) -> str:
     return format_age(max(0.0, now - time))
 
 
+SYNC_COLUMNS = ("rule", "state", "last", "next", "found", "pulled", "failed", "fetched")
+
+
+def sync_rows(states: Iterable[SyncState], now: float, say: Language) -> Iterator[list[str]]:
+    """Return the cells of each rule that keeps images in sync; see ``SYNC_COLUMNS``."""
+    for each in states:
+        outcome = say(f"status.sync.{each.outcome}")
+        state = say("status.sync.why", state=outcome, why=each.message) if each.message else outcome
+        last = say("status.sync.ago", age=_ago(each.started, now)) if each.started else "—"
+        due = say("status.sync.in", age=format_age(each.next_run - now)) if each.next_run > now else "—"
+        counts = (f"{count:,}" for count in (each.matched, each.synced, each.failed))
+        yield [each.name, state, last, due, *counts, format_size(each.bytes)]
+
+
 def render_status_text(status: Status, host: str, say: Language) -> str:
     """Return the status without charts.
 
@@ -173,6 +188,7 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
         [say("status.usage"), *_usage(status, say)],
         [say("status.clients"), *_sums("clients", status, say)],
         [say("status.images"), *_sums("images", status, say)],
+        *([[say("status.sync"), *_sync(status, say)]] if status.sync else []),
         *([[say("status.fleet"), *_fleet(fleet, status.now, say)]] if fleet else []),
         [say("status.mirror"), *_mirror(status, say)],
     ]
@@ -258,6 +274,11 @@ def _sums(name: str, status: Status, say: Language) -> list[str]:
     return align_columns([head, *rows]) if rows else [f"    {say('status.no_pulls')}"]
 
 
+def _sync(status: Status, say: Language) -> list[str]:
+    head = [say(f"status.column.{each}") for each in SYNC_COLUMNS]
+    return align_columns([head, *sync_rows(status.sync, status.now, say)])
+
+
 def _fleet(fleet: FleetSummary, now: float, say: Language) -> list[str]:
     rows = [*fleet_rows(fleet, now, say)]
     head = [say(f"status.column.{each}") for each in ("mirror", "version", "seen", *SUM_COLUMNS)]
@@ -292,7 +313,8 @@ def render_status_json(status: Status) -> str:
             "usage": asdict(state.usage) if state.usage else None,
         }
     )
-    return json.dumps({**fields, "history": _history(status.history)}, indent=2)
+    sync = [{**each.fields(), "pinned": len(each.pins)} for each in status.sync]
+    return json.dumps({**fields, "sync": sync, "history": _history(status.history)}, indent=2)
 
 
 def _history(history: HistorySummary | None) -> dict[str, Any] | None:

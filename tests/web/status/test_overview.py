@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from dockmirror.history.fleet import FleetDay, FleetSums
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey, add_sums
 from dockmirror.status.status_values import CacheUsage, WorkerState
+from dockmirror.store.sync_states import SyncState
 from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.status.overview import (
     FleetSource,
@@ -19,6 +20,7 @@ from dockmirror.web.status.overview import (
     HistorySource,
     HistorySummary,
     StatusOverview,
+    SyncSource,
 )
 from tests.stacks import now
 from tests.store.threads import inline
@@ -74,6 +76,21 @@ def test_the_check_of_the_store_is_reused_for_ten_seconds() -> None:
     assert now(overview.status()).state.store == "2"
     clock.rightNow = 3.0
     assert now(overview.status()).state.store == "3"
+
+
+def test_the_states_of_rules_are_reused_for_two_seconds() -> None:
+    clock, reads = Clock(), list[SyncState]()
+
+    def read() -> Sequence[SyncState]:
+        reads.append(SyncState(f"{len(reads)}", "docker: nginx"))
+        return reads[-1:]
+
+    source = SyncSource(read, inline, clock)
+    overview = StatusOverview(CountedSource(), None, "1.2", 0.0, clock, source)
+    for second in range(4):
+        (state,) = now(overview.status()).sync
+        assert state.key == f"{second // 2}"
+        clock.advance(1)
 
 
 def test_sums_are_reused_for_ten_seconds_and_running_pulls_are_read_each_time() -> None:

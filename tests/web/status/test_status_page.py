@@ -27,6 +27,7 @@ from dockmirror.status.status_values import (
     Usage,
     WorkerState,
 )
+from dockmirror.store.sync_states import SyncState
 from dockmirror.web.pages.page import LANGUAGES, Language
 from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.status.overview import FleetSummary, HistorySummary, Status
@@ -225,6 +226,33 @@ def test_the_mirrors_of_a_fleet_are_listed_with_their_total() -> None:
         make_status(WorkerState(), history=evolve(HISTORY, fleet=evolve(FLEET, mirrors=FLEET.mirrors[:1])))
     )
     assert "total" not in text(one, "fleet")
+
+
+SYNC = [
+    SyncState("a", "docker: nginx (all tags), every 6h", "paused", "the rest is left", 4.0, 5.0, 70.0,
+              matched=1200, synced=7, failed=1, bytes=3000),
+    SyncState("b", "ghcr: x (all tags), at 0 3 * * * UTC", next_run=3610.0),
+]  # fmt: skip
+
+
+def test_rules_that_keep_images_in_sync_are_listed_with_their_last_run() -> None:
+    """Without rules there is no such section."""
+    status = evolve(make_status(WorkerState()), sync=SYNC)
+    shown = text(page(status), "sync")
+    expected = "every 6hpaused for the rate limit: the rest is left6 s agoin 60 s1,200713.0 kB"
+    assert expected in shown
+    assert shown.endswith("at 0 3 * * * UTCwaits for its first run—in 60 min0000 B")
+    chinese = text(page(status, "zh"), "sync")
+    assert "因拉取限额暂停" in chinese
+    assert "the rest is left6 s前60 s后1,200713.0 kB" in chinese
+    assert "#sync" in {each.get("href") for each in page(status).iter("a")}
+    written = render_status_text(status, "m", ENGLISH)
+    assert "paused for the rate limit: the rest is left  6 s ago   in 60 s" in written
+    paused, waiting = json.loads(render_status_json(status))["sync"]
+    assert (paused["outcome"], paused["started"]) == ("paused", "1970-01-01T00:00:04.000+00:00")
+    assert (paused["matched"], paused["failed"], paused["pinned"]) == (1200, 1, 0)
+    assert (waiting["outcome"], waiting["next_run"]) == ("waiting", "1970-01-01T01:00:10.000+00:00")
+    assert all(each.get("id") != "sync" for each in page(make_status(WorkerState())).iter())
 
 
 def test_a_fleet_without_sums_and_a_failing_bucket_say_so() -> None:
