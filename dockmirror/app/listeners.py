@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 from twisted.application import strports
@@ -16,6 +17,8 @@ from ..config.settings import ConfigurationError, Settings
 from ..system.reactor_services import run_in_daemon_thread
 from ..tls.acme_renewal import AcmeStore, CertificateRenewal
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
+from .acme_bucket import ProofPublisher
+from .cache import bucket_address
 from .endpoints import HttpsEndpoint
 from .naming import certificate_names
 
@@ -111,7 +114,9 @@ def make_certificate_renewal(
     assert settings.acme is not None
     assert settings.certificates is not None
     store = AcmeStore(settings.certificates)
-    authority = AcmeClient(settings.acme_directory, settings.acme, settings.acme_ca_file, store)
+    address = bucket_address(settings)
+    publish = ProofPublisher(store, address, time).publish_proofs if address else store.publish_proofs
+    authority = AcmeClient(settings.acme_directory, settings.acme, settings.acme_ca_file, store, publish)
     return CertificateRenewal(
         lambda: certificate_names(current_settings()),
         store.renewal_time,

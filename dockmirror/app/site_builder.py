@@ -34,6 +34,7 @@ from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
+from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
 from .images_pages import make_images_resource
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
@@ -158,7 +159,12 @@ class SiteBuilder:
         resource = HealthRoute(guarded)
         if settings.acme is None or settings.certificates is None:
             return resource
-        return AcmeChallengeRoute(resource, AcmeStore(settings.certificates).find_proof)
+        find = AcmeStore(settings.certificates).find_proof
+        cache = self._context.cache
+        if cache is None or cache.bucket is None:
+            return AcmeChallengeRoute(resource, find)
+        shared = ProofFinder(cache.bucket.bucket, self._context.clock).find
+        return AcmeChallengeRoute(resource, find, shared)
 
     def _make_log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
         clock, telemetry = self._context.clock, self._context.telemetry

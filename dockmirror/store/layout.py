@@ -45,6 +45,7 @@
       write_behind.lock                           locked by the process that uploads
       last_used/<anything>                        in a bucket: contents and when they were last used
       fleet/<day>/<history>                       in a bucket: the sums of a mirror's pulls in that day
+      acme/<token>                                in a bucket: the proof for an open challenge of a mirror
       expiry/<day>                                in a bucket: made by the mirror that runs that day's expiry
 
 A link holds ``sha256:<hex>`` without a line end, which an ordinary registry would not accept.
@@ -94,6 +95,7 @@ WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
 LAST_USED = _OURS / "last_used"
 EXPIRY_RUNS = _OURS / "expiry"
 FLEET = _OURS / "fleet"
+ACME_PROOFS = _OURS / "acme"
 TAG_HISTORIES = _OURS / "tag_history"
 TAG_HISTORY_LOCK = _OURS / "tag_history.lock"
 TAG_POLL_LOCK = _OURS / "tag_poll.lock"
@@ -183,6 +185,11 @@ def parse_fleet_day(key: str) -> int | None:
     path = PurePosixPath(key)
     day = path.parent.name
     return int(day) if path.parent.parent == FLEET and day.isdecimal() else None
+
+
+def acme_proof(token: str) -> PurePosixPath:
+    """Return the path of the proof for a challenge, whose token has been checked."""
+    return ACME_PROOFS / token
 
 
 def recall(digest: Digest) -> PurePosixPath:

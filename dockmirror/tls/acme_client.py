@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,14 +32,23 @@ class AcmeClient:
 
     :param url: the authority's directory resource.
     :param ca_file: CA certificates that verify the authority's own; None for the public ones.
-    :param store: keeps the account key, challenge proofs, and certificates.
+    :param store: keeps the account key and the certificates.
+    :param publish_proofs: see ``AcmeStore.publish_proofs``.
     """
 
-    def __init__(self, url: str, email: str, ca_file: Path | None, store: AcmeStore) -> None:
+    def __init__(
+        self,
+        url: str,
+        email: str,
+        ca_file: Path | None,
+        store: AcmeStore,
+        publish_proofs: Callable[[], AbstractContextManager[Callable[[str, str], None]]],
+    ) -> None:
         self._url = url
         self._email = email
         self._ca_file = ca_file
         self._store = store
+        self._publish_proofs = publish_proofs
         self._client: ClientV2 | None = None
 
     def issue(self, name: str) -> None:
@@ -51,7 +61,7 @@ class AcmeClient:
             self._client = client = self._client or self._connect()
             key = _new_key()
             order = client.new_order(crypto_util.make_csr(key, [name]))
-            with self._store.publish_proofs() as prove:
+            with self._publish_proofs() as prove:
                 for authorization in order.authorizations:
                     if authorization.body.status != messages.STATUS_VALID:
                         _prove(client, authorization.body, prove)

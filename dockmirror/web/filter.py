@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
 from ..http.server_request import ServerRequest
 from ..oci.errors import RegistryError, Unsupported
-from .respond import refuse
+from .respond import refuse, render_or_refuse
 
 
 @implementer(IResource)
@@ -85,6 +86,7 @@ class HealthResource(Resource):
 
 
 _PATH = b"/.well-known/acme-challenge/"
+FindProof = Callable[[str], Coroutine[Any, Any, bytes | None]]
 
 
 class AcmeChallengeRoute(RequestFilter):
@@ -93,17 +95,27 @@ class AcmeChallengeRoute(RequestFilter):
     Certificate authorities do not publish the addresses that they ask from, so no access rule comes first.
 
     :param proof: returns the key authorization for a token, or None for an unknown token.
+    :param find_shared: the same for the challenges of other mirrors; None without any.
     """
 
-    def __init__(self, resource: IResource, proof: Callable[[str], bytes | None]) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        proof: Callable[[str], bytes | None],
+        find_shared: FindProof | None = None,
+    ) -> None:
         super().__init__(resource)
         self._proof = proof
+        self._find_shared = find_shared
 
     def check(self, request: ServerRequest) -> IResource | None:
         if not request.path.startswith(_PATH):
             return None
-        proof = self._proof(request.path.removeprefix(_PATH).decode("ascii", "replace"))
-        return None if proof is None else IResource(KeyAuthorization(proof))
+        token = request.path.removeprefix(_PATH).decode("ascii", "replace")
+        proof = self._proof(token)
+        if proof is not None:
+            return IResource(KeyAuthorization(proof))
+        return None if self._find_shared is None else IResource(SharedProof(token, self._find_shared))
 
 
 class KeyAuthorization(Resource):
@@ -118,3 +130,25 @@ class KeyAuthorization(Resource):
     def render_GET(self, request: ServerRequest) -> bytes:
         request.setHeader("Content-Type", "application/octet-stream")
         return self._proof
+
+
+class SharedProof(Resource):
+    """Sends the key authorization of another mirror's challenge, or answers 404."""
+
+    isLeaf = True
+
+    def __init__(self, token: str, find: FindProof) -> None:
+        super().__init__()
+        self._token = token
+        self._find = find
+
+    def render_GET(self, request: ServerRequest) -> int:
+        return render_or_refuse(request, self._answer(request))
+
+    async def _answer(self, request: ServerRequest) -> None:
+        proof = await self._find(self._token)
+        if proof is None:
+            raise Unsupported("no challenge has this token", status=404)
+        request.setHeader("Content-Type", "application/octet-stream")
+        request.write(proof)
+        request.finish()

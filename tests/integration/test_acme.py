@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from tests.scraped import parsed
 
 from .conftest import MakeDirectory, MakeMachine
 from .parts.authority import Authority
+from .parts.balancers import Balancer
 from .parts.chain import Chain, new_chain
 from .parts.clients import Containerd
 from .parts.images import image
@@ -31,6 +33,7 @@ from .parts.pebble import Names, Pebble
 from .parts.plain import PlainClient
 from .parts.process import free_port, wait_until
 from .parts.programs import require
+from .parts.sharing import Sharing
 from .pulls import ctr_pulls, skopeo_pulls
 
 pytestmark = pytest.mark.integration
@@ -222,3 +225,43 @@ def test_containerd(together: Certified, containerd: Containerd) -> None:
     toml = f'server = "https://{host}"\n[host."https://{host}"]\nca = "/etc/root.pem"\n'
     hosts = containerd.hosts(host, toml)
     ctr_pulls(containerd, f"{host}/certified:containerd", pushed, f"--hosts-dir={hosts}")
+
+
+def test_mirrors_behind_a_load_balancer(
+    sharing: Sharing, directory: MakeDirectory, authority: Authority
+) -> None:
+    """Each of two mirrors gets certificates, although all challenges reach one of them; no key is shared."""
+    require("haproxy", "pebble", "pebble-challtestsrv")
+    sharing.patch = RENEWS_OFTEN
+    path, port = directory("acme"), free_port()
+    mirrors = [sharing.add(trust_proxy=["127.0.0.1"]) for _ in range(2)]
+    plain = f"\nfrontend plain\n    bind 127.0.0.1:{port}\n    default_backend mirrors\n"
+    servers = {number: mirror.port for number, mirror in enumerate(mirrors, 1)}
+    certificate = authority.issue(DOMAIN)
+    names = [DOMAIN, *(f"{known.name}.{DOMAIN}" for known in KNOWN)]
+    with (
+        Names(path) as dns,
+        Pebble(path, authority, dns, port) as pebble,
+        Balancer(directory("balancer"), "haproxy", certificate, servers, beside=plain),
+    ):
+        for mirror in mirrors:
+            mirror.stop()
+            mirror.configure(
+                listen=[f"tcp:{mirror.port}:interface=127.0.0.1"],
+                certificates=str(mirror.directory / "certificates"),
+                acme="operator@mirror.example",
+                acme_directory=pebble.url,
+                acme_ca_file=str(pebble.ca_file),
+            )
+            mirror.start()
+        files = [mirror.directory / f"certificates/acme/{name}.pem" for mirror in mirrors for name in names]
+        wait_until(lambda: all(map(Path.exists, files)), "both have all certificates")
+        assert pebble.issued() == len(files)
+        assert pebble.accounts() == len(mirrors)
+    asked = ["/.well-known/acme-challenge/" in mirror.read_log() for mirror in mirrors]
+    assert sorted(asked) == [False, True]
+    proofs = "dockmirror/acme/"
+    wait_until(lambda: not any(map(re.compile(proofs).match, sharing.keys())), "no proof is left")
+    keys = {each.read_bytes().partition(b"-----BEGIN CERT")[0] for each in files}
+    bucket, stored = sharing.seaweedfs.store(sharing.prefix), sharing.keys()
+    assert not any(secret in bytes(bucket.get(key).bytes()) for key in stored for secret in keys)

@@ -1,0 +1,117 @@
+"""Challenge proofs of ACME in the bucket: a certificate authority may ask any of the mirrors that share it.
+
+Proofs are no secrets: an authority fetches them from everybody.  Keys and certificates stay on their machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from ..concurrency.caching import SingleFlight
+from ..store import layout
+from ..tls.acme_renewal import AcmeStore
+
+if TYPE_CHECKING:
+    from ..store.bucket.blocking_bucket import BlockingBucket, BucketAddress
+    from ..store.bucket.bucket import Bucket
+
+LIST_PERIOD = 1.0
+"""Seconds between the beginnings of two listings, however many unknown tokens are asked for."""
+LEFT_BEHIND = 86_400.0
+"""Seconds after which a proof is one that a killed mirror left behind."""
+
+
+class ProofPublisher:
+    """Publishes proofs on this machine and in the bucket; its calls block.
+
+    :param now: returns the time in seconds since the epoch.
+    """
+
+    def __init__(self, local: AcmeStore, address: BucketAddress, now: Callable[[], float]) -> None:
+        from ..store.bucket.blocking_bucket import BlockingBucket
+
+        def unused(_: str) -> None:
+            raise AssertionError("no object is opened")
+
+        self._local = local
+        self._name = str(address)
+        self._bucket: BlockingBucket = BlockingBucket(address.open, unused)  # type: ignore[arg-type]
+        self._now = now
+
+    @contextmanager
+    def publish_proofs(self) -> Iterator[Callable[[str, str], None]]:
+        """Yield a function that publishes the proof for a token; remove the proofs at the end.
+
+        The function raises OSError if the bucket fails, before the authority is told to ask.
+        """
+        keys: list[str] = []
+
+        def prove(token: str, proof: str) -> None:
+            prove_locally(token, proof)
+            keys.append(str(layout.acme_proof(token)))
+            with self._bucket_errors():
+                self._bucket.put(keys[-1], proof.encode(), {})
+
+        with self._local.publish_proofs() as prove_locally:
+            try:
+                yield prove
+            finally:
+                with suppress(OSError), self._bucket_errors():
+                    self._bucket.delete([*keys, *self._left_behind()])
+
+    def _left_behind(self) -> list[str]:
+        listed = self._bucket.list(str(layout.ACME_PROOFS))
+        return [each.key for each in listed if self._now() - each.modified > LEFT_BEHIND]
+
+    @contextmanager
+    def _bucket_errors(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        from ..store.bucket.bucket import describe_error
+
+        try:
+            yield
+        except BaseError as error:
+            raise OSError(f"{self._name} does not take the proof: {describe_error(error)}") from None
+
+
+class ProofFinder:
+    """Finds the proofs that other mirrors have put into the bucket.
+
+    Everybody may ask for any token, so the bucket is listed instead of asked for each: at most once in a
+    second, and never from before the request, since an authority asks as soon as there is a proof.
+    """
+
+    def __init__(self, bucket: Bucket, clock: IReactorTime) -> None:
+        self._bucket = bucket
+        self._clock = clock
+        self._tokens: frozenset[str] = frozenset()
+        self._listed = clock.seconds() - LIST_PERIOD
+        self._listings: SingleFlight[None, None] = SingleFlight()
+
+    async def find(self, token: str) -> bytes | None:
+        """Return the proof for a token; None if there is none, or the bucket fails."""
+        requested = self._clock.seconds()
+        is_first = True
+        try:
+            while is_first or self._listed < requested:
+                is_first = False
+                await self._listings.get(None, self._list)
+            read = await self._bucket.read(layout.acme_proof(token)) if token in self._tokens else None
+        except OSError:  # logged by the bucket
+            return None
+        return read[0] if read else None
+
+    async def _list(self) -> None:
+        pause = self._listed + LIST_PERIOD - self._clock.seconds()
+        if pause > 0:
+            await deferLater(self._clock, min(pause, LIST_PERIOD))
+        self._listed = self._clock.seconds()
+        found = await self._bucket.list(layout.ACME_PROOFS)
+        self._tokens = frozenset(PurePosixPath(each.key).name for each in found)
