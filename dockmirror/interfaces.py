@@ -71,6 +71,7 @@ class Answer:
     :ivar cache: the part that the cache had in the answer; None if no cache was asked.
     :ivar upstream_status: the upstream's status, for the access log; None if it was not asked.
     :ivar date: the upstream's ``Date``, verbatim.
+    :ivar age: the upstream's ``Age``: seconds since its own upstream confirmed the answer; None without one.
     :ivar consents: True if this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
     :ivar from_other_host: True if another registry gave it, which does not decide who may have what.
     :ivar open_range: fetches a part of a blob from the host that the registry has redirected to: without
@@ -89,6 +90,7 @@ class Answer:
     cache: CacheStatus | None = None
     upstream_status: int | None = None
     date: str | None = None
+    age: float | None = None
     consents: bool = False
     from_other_host: bool = False
     open_range: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(
@@ -229,8 +231,11 @@ class ITagStore(Interface):
     async def get(repository: Repository, tag: Tag) -> TagEntry | None:
         """Return the tag's entry, or None."""
 
-    async def put(repository: Repository, tag: Tag, digest: Digest) -> None:
-        """Record what the tag names, confirmed now; the manifest must be held."""
+    async def put(repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
+        """Record what the tag names; the manifest must be held.
+
+        :param age: seconds since it was confirmed.
+        """
 
     async def forget(repository: Repository, tag: Tag) -> None:
         pass

@@ -102,7 +102,7 @@ class _Transport(StringTransport):
 class Connection:
     """A client at the other end of a connection."""
 
-    def __init__(self, house: House, peer: str, secure: bool) -> None:
+    def __init__(self, house: Any, peer: str, secure: bool) -> None:
         self.transport = _Transport(peerAddress=IPv4Address("TCP", peer, 50_000))
         if secure:
             alsoProvides(self.transport, ISSLTransport)

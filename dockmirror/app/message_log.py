@@ -9,8 +9,8 @@ from contextlib import suppress
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
-from ..system.log_context import current_pull
 from ..system.posix import write_line
+from ..system.request_context import current_pull
 from ..system.timestamps import format_timestamp
 
 _OWN = "dockmirror."

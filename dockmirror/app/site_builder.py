@@ -28,7 +28,7 @@ from ..system.timestamps import format_timestamp
 from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.filter import AcmeChallengeRoute, HealthRoute, RefusalResource
+from ..web.filter import AcmeChallengeRoute, HealthRoute, LoopFilter, RefusalResource
 from ..web.late_resource import LateResource
 from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
@@ -101,7 +101,7 @@ class SiteBuilder:
         connections: ConnectionShare,
     ) -> None:
         self.site = ConnectionLimitedSite(Resource(), context.clock, body_limit=_body_limit)
-        self._context = evolve(context, audit=self._write_audit)
+        self._context = evolve(context, audit=self._write_audit, mirror_id=memory.mirror_id)
         self._load_accounts = load_accounts
         self._write_line = write_line
         self._in_thread = in_thread
@@ -299,7 +299,7 @@ def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
 def apply_access_rules(
     settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, memory: SharedTables
 ) -> IResource:
-    """Wrap a resource in the access rules: first the client's network, then its rate limit, then its login.
+    """Wrap a resource in the access rules: the client's network, loops, its rate limit, its login.
 
     :raises ConfigurationError: when the file of users or of keys is missing or invalid.
     """
@@ -322,7 +322,7 @@ def apply_access_rules(
         _proxy_networks(settings),
         trusts_unix_socket="unix" in settings.trust_proxy,
     )
-    return NetworkFilter(resource, networks)
+    return NetworkFilter(LoopFilter(resource, memory.mirror_id), networks)
 
 
 def _http_limits(settings: Settings) -> HttpLimits:

@@ -100,6 +100,7 @@ class StackContext:
     :ivar audit: writes an event to the audit log.
     :ivar polled: what the tags of upstreams are polled by.
     :ivar refreshers: refresh the tags of upstreams; a reload stops them.
+    :ivar mirror_id: the mirror's identifier in ``CDN-Loop``; empty for one that serves no clients.
     """
 
     clock: IReactorTime
@@ -110,13 +111,21 @@ class StackContext:
     audit: Callable[[dict[str, str]], None] = lambda _: None
     polled: dict[str, PolledUpstream] = field(factory=dict)
     refreshers: list[TagRefresher] = field(factory=list)
+    mirror_id: str = ""
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
     ) -> UpstreamContext:
-        metrics, health = self.telemetry.metrics, self.telemetry.upstreams.of(name)
         return UpstreamContext(
-            name, settings, self.agent_for, self.clock, metrics, health, account, signing_keys
+            name,
+            settings,
+            self.agent_for,
+            self.clock,
+            self.telemetry.metrics,
+            self.telemetry.upstreams.of(name),
+            account,
+            signing_keys,
+            self.mirror_id,
         )
 
 

@@ -41,6 +41,7 @@ from ..upstream.agents import (
     HostCircuitBreaker,
     IdentityEncodingAgent,
     InstrumentedAgent,
+    LoopMarkingAgent,
     RawPathAgent,
     UploadAgent,
     make_http_client,
@@ -73,6 +74,7 @@ class UpstreamContext:
     :ivar name: its name in the settings.
     :ivar account: the mirror's own account there.
     :ivar signing_keys: the keys of ``LocationSigner``, for an upstream that accepts pushes.
+    :ivar mirror_id: the mirror's identifier in ``CDN-Loop``.
     """
 
     name: str
@@ -83,6 +85,7 @@ class UpstreamContext:
     health: UpstreamHealth
     account: IAccount | None = None
     signing_keys: Sequence[bytes] = ()
+    mirror_id: str = ""
 
 
 class PrivateAddressDetector:
@@ -166,6 +169,8 @@ def _make_registry(
     url, prefix = settings.origin, settings.prefix
     with upstream_errors(name, settings):
         connections = context.agent_for(settings, reached)
+    if context.mirror_id:
+        connections = LoopMarkingAgent(connections, context.mirror_id)
     agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)

@@ -16,7 +16,7 @@ from ..app.endpoints import listening_ports
 from ..app.upstream_stack import make_agent
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
-from ..headers import first
+from ..headers import lines
 from ..interfaces import Answer, IRegistry
 from ..middleware.blob_fetch import ResumingRegistry
 from ..oci.cache_status import CacheStatus
@@ -103,7 +103,7 @@ def connect_to_mirror(
 
 def _request_headers(request: RegistryRequest) -> Iterator[Header]:
     """Yield what a registry is sent, and what only a cache understands."""
-    yield from request_headers(request)
+    yield from request_headers(evolve(request, no_cache=False))
     if request.revalidate:
         yield "Cache-Control", "no-cache"
 
@@ -122,8 +122,8 @@ class _CacheStatusReader:
             return await self._registry.fetch(request)
         response = await self._registry_client.send(request)
         self._client.release(response)
-        field = first(response.headers, "Cache-Status")
-        return Answer(NoBody(Descriptor()), cache=CacheStatus.parse(field) if field else None)
+        status = CacheStatus.parse(lines(response.headers, "Cache-Status"))
+        return Answer(NoBody(Descriptor()), cache=status)
 
 
 @implementer(IRegistry)

@@ -26,13 +26,14 @@ from zope.interface import implementer
 from ..body.consumers import ForwardingConsumer
 from ..headers import first, lines
 from ..interfaces import IFileConsumer
+from ..oci.cdn_loop import Hop
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.ranges import Range
 from ..oci.request import Requester
 from ..oci.scope import Scope
 from ..oci.token import MARKER
-from ..system.log_context import current_pull
+from ..system.request_context import current_pull
 from .access import ClientAddress
 from .request_body import RequestBody
 
@@ -50,6 +51,7 @@ class ServerRequest(TwistedRequest):
     :ivar peer: the client, as soon as it is identified.
     :ivar admitted_client: the client, once it was let in.
     :ivar scopes: the scopes that a challenge to this request names.
+    :ivar hops: the mirrors that the request has passed.
     :ivar is_writable: True if its registry accepts writes.
     :ivar upstream_status: the upstream's status, if it was asked.
     :ivar reason: a sentence that says why the request was refused, or why its response was cut off.
@@ -66,6 +68,7 @@ class ServerRequest(TwistedRequest):
     peer: ClientAddress | None = None
     admitted_client: ClientAddress | None = None
     scopes: tuple[Scope, ...] = ()
+    hops: tuple[Hop, ...] = ()
     is_writable = False
     upstream_status: int | None = None
     reason: str | None = None

@@ -1,4 +1,4 @@
-"""The outcome of a cache lookup, as response header fields.
+"""The outcome of a cache lookup, as response header fields, in a chain of caches.
 
 Sources: RFC 9211 (``Cache-Status``), RFC 9111, 5.1 (``Age``) and 5.5 (``Warning`` 110, here 299 because
 clients show that one), RFC 8246 (``immutable``), RFC 5861 (``stale-while-revalidate``).
@@ -6,12 +6,16 @@ clients show that one), RFC 8246 (``immutable``), RFC 5861 (``stale-while-revali
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import Enum
 
 from attrs import frozen
 
 _CACHE = "dockmirror"
 _LONGEST = 200
+_MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
+_AGE = re.compile(r"[0-9]{1,10}")
 
 
 class CacheResult(Enum):
@@ -55,9 +59,10 @@ class CacheStatus:
         return "the upstream was not asked" if self.result.is_hit else ""
 
     @classmethod
-    def parse(cls, field: str) -> CacheStatus | None:
-        """Read a ``Cache-Status`` field of this mirror's; return None for any other."""
-        cache, _, parameters = field.partition(";")
+    def parse(cls, lines: Iterable[str]) -> CacheStatus | None:
+        """Read the lines of ``Cache-Status``; return None if the nearest cache is no mirror."""
+        members = _MEMBER.findall(",".join(lines))
+        cache, _, parameters = (members[-1] if members else "").partition(";")
         try:
             return cls(CacheResult(parameters.strip())) if cache.strip() == _CACHE else None
         except ValueError:
@@ -74,6 +79,11 @@ class CacheStatus:
         if self.immutable:
             fields.append(("Cache-Control", "public, max-age=31536000, immutable"))
         return tuple(fields)
+
+
+def parse_age(field: str | None) -> float | None:
+    """Return the seconds of an ``Age`` field, or None if it is missing or invalid."""
+    return float(field) if field is not None and _AGE.fullmatch(field.strip()) else None
 
 
 def _quotable(text: str) -> str:

@@ -135,6 +135,7 @@ class RegistryRequest:
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     :ivar revalidate: True if a cache asks the upstream first, however fresh its copy is.
+    :ivar no_cache: True if caches behind the upstream must do so, too: the client has said ``no-cache``.
     :ivar received: the client's HTTP request, for observers and policy servers; None for a request of the
         mirror itself.  No decision of the mirror's own depends on it.
     """
@@ -149,6 +150,7 @@ class RegistryRequest:
     held: HeldBlob | None = None
     namespace: str | None = None
     revalidate: bool = False
+    no_cache: bool = False
     received: ReceivedRequest | None = field(default=None, eq=False, repr=False)
 
     def path_and_query(self) -> str:

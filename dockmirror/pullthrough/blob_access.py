@@ -119,6 +119,7 @@ class UpstreamSource:
         self._registry = registry
         self._access = access
         self.status: int | None = None
+        self.headers: tuple[tuple[str, str], ...] = ()
         self._opened: tuple[bytes, bool] | None = None
 
     async def open(self, offset: int) -> Answer:
@@ -134,7 +135,7 @@ class UpstreamSource:
 
     async def _fetch(self, registry: IRegistry, requested: Range | None, generation: bytes) -> Answer:
         answer = await registry.fetch(evolve(self._request, range=requested))
-        self.status = answer.upstream_status
+        self.status, self.headers = answer.upstream_status, answer.headers
         self._access.grants.record_begin(self.target, generation, self._request.credentials)
         return answer
 
@@ -163,6 +164,11 @@ class BucketThenUpstream:
     def status(self) -> int | None:
         """The upstream's status; None if it was not asked."""
         return self._upstream.status
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The upstream's headers that are passed on; none if it was not asked."""
+        return self._upstream.headers
 
     async def open(self, offset: int) -> Answer:
         try:

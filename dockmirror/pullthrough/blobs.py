@@ -247,8 +247,14 @@ class BlobCache:
         body = reader.content(descriptor, part)
         if part is None or part.length == part.size:
             body = CompletionObserver(body, source.record_delivery)
-        status_code = 200 if part is None else 206
-        return Answer(body, status_code, part, cache=status, upstream_status=source.status)
+        return Answer(
+            body,
+            200 if part is None else 206,
+            part,
+            headers=source.headers,
+            cache=status,
+            upstream_status=source.status,
+        )
 
 
 def _part_of_download(requested: Range, reader: IDownloadReader) -> ContentRange | None:

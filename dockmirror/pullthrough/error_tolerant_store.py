@@ -62,8 +62,8 @@ class ErrorTolerantTagStore:
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
         return await _or(None, self._tags.get(repository, tag))
 
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        await _or(None, self._tags.put(repository, tag, digest))
+    async def put(self, repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
+        await _or(None, self._tags.put(repository, tag, digest, age))
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
         await _or(None, self._tags.forget(repository, tag))

@@ -147,7 +147,8 @@ class ListCache:
         except (ValueError, RecursionError):
             return
         media_type = answer.body.descriptor.media_type
-        cached = _CachedList(self._clock.seconds(), media_type, answer.next_page, text, generation)
+        confirmed = self._clock.seconds() - (answer.age or 0.0)
+        cached = _CachedList(confirmed, media_type, answer.next_page, text, generation)
         Deferred.fromCoroutine(self._documents.write(name, cached.write()))
 
     def _name(self, request: RegistryRequest) -> str:

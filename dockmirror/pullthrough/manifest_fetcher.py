@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody, collect
@@ -22,29 +22,43 @@ HEAD_TTL = 60.0
 _MOST = 10_000
 
 
+@frozen
+class _Report:
+    """The digest of a tag in a generation of the repository, and the age that the upstream named for it."""
+
+    digest: Digest
+    generation: bytes
+    age: float
+
+
 class HeadCache:
     """Remembers the last digest that was reported for each tag; each entry expires on its own."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._reported: TTLCache[tuple[Repository, Tag], tuple[Digest, bytes]] = TTLCache(clock, _MOST)
+        self._reported: TTLCache[tuple[Repository, Tag], _Report] = TTLCache(clock, _MOST)
         self._tags: TTLCache[tuple[Repository, Digest], frozenset[Tag]] = TTLCache(clock, _MOST)
 
-    def put(self, place: Repository, tag: Tag, digest: Digest, generation: bytes) -> None:
+    def put(self, place: Repository, tag: Tag, digest: Digest, generation: bytes, age: float) -> None:
         """Record the digest of a tag.
 
         :param generation: the repository's, from before the request.
+        :param age: see ``Answer.age``.
         """
-        self._reported.put((place, tag), (digest, generation), HEAD_TTL)
-        self._tags.put((place, digest), self.tags(place, digest, generation) | {tag}, HEAD_TTL)
+        self._reported.put((place, tag), _Report(digest, generation, age), HEAD_TTL)
+        self._tags.put((place, digest), frozenset({*self.ages(place, digest, generation), tag}), HEAD_TTL)
 
     def forget(self, place: Repository, tag: Tag) -> None:
         """Forget the tag: its digest is stored elsewhere, or outdated."""
         self._reported.drop((place, tag))
 
-    def tags(self, place: Repository, digest: Digest, generation: bytes) -> frozenset[Tag]:
-        """Return the tags that were reported to name the digest in that generation of the repository."""
-        tags = self._tags.get((place, digest)) or frozenset()
-        return frozenset(tag for tag in tags if self._reported.get((place, tag)) == (digest, generation))
+    def ages(self, place: Repository, digest: Digest, generation: bytes) -> dict[Tag, float]:
+        """Return the ages of the tags that were reported to name the digest in that generation."""
+        ages = {}
+        for tag in self._tags.get((place, digest)) or ():
+            report = self._reported.get((place, tag))
+            if report is not None and (report.digest, report.generation) == (digest, generation):
+                ages[tag] = report.age
+        return ages
 
 
 class ManifestFetcher:
@@ -82,14 +96,17 @@ class ManifestFetcher:
             lambda: self._ask(shared, place, generation, tag, have_stale),
         )
 
-    async def confirm(self, place: Repository, generation: bytes, tag: Tag, digest: Digest) -> None:
+    async def confirm(
+        self, place: Repository, generation: bytes, tag: Tag, digest: Digest, age: float
+    ) -> None:
         """Record that the upstream's tag names a stored manifest.
 
         :param generation: the repository's, from before the request.
+        :param age: seconds since the tag was confirmed.
         """
         self._heads.forget(place, tag)
         if await self._generations.generation(place) == generation:
-            await self._tags.put(place, tag, digest)
+            await self._tags.put(place, tag, digest, age)
             if await self._generations.generation(place) != generation:
                 await self._tags.forget(place, tag)
 
@@ -107,22 +124,23 @@ class ManifestFetcher:
             immutable=tag is None and (await self._gateway.facts(shared)).is_for_everybody,
         )
         if shared.head and answer.consents:
-            await self._record_head(place, generation, tag, answer.body.descriptor.digest)
+            await self._record_head(place, generation, tag, answer)
         elif not shared.head:
             data = await collect(answer.body, LIMIT)
             content = BytesBody(data, evolve(answer.body.descriptor, size=len(data)))
             answer = evolve(answer, body=content)
-            if await self._store(place, generation, tag, content):
+            if await self._store(place, generation, tag, content, answer.age or 0.0):
                 status = evolve(status, result=CacheResult.STORED)
         return evolve(answer, cache=status)
 
     async def _record_head(
-        self, place: Repository, generation: bytes, tag: Tag | None, digest: Digest | None
+        self, place: Repository, generation: bytes, tag: Tag | None, answer: Answer
     ) -> None:
         """Record the digest that a HEAD reported for a tag; clients request the manifest by it next.
 
         The tag is stored as soon as that manifest is.
         """
+        digest, age = answer.body.descriptor.digest, answer.age or 0.0
         if (
             tag is None
             or digest is None
@@ -130,11 +148,13 @@ class ManifestFetcher:
         ):
             return
         if await self._contents.link(place, digest, ContentKind.MANIFEST):
-            await self.confirm(place, generation, tag, digest)
+            await self.confirm(place, generation, tag, digest, age)
         else:
-            self._heads.put(place, tag, digest, generation)
+            self._heads.put(place, tag, digest, generation, age)
 
-    async def _store(self, place: Repository, generation: bytes, tag: Tag | None, content: BytesBody) -> bool:
+    async def _store(
+        self, place: Repository, generation: bytes, tag: Tag | None, content: BytesBody, age: float
+    ) -> bool:
         """Store the manifest unless the repository has changed meanwhile; return whether it was stored."""
         digest = content.descriptor.digest
         if digest is None or not await self._generations.confirm(
@@ -143,7 +163,9 @@ class ManifestFetcher:
             return False
         if await self._manifests.add(place, content) is None:
             return False
-        tags = self._heads.tags(place, digest, generation)
-        for each in tags if tag is None else tags | {tag}:
-            await self.confirm(place, generation, each, digest)
+        ages = self._heads.ages(place, digest, generation)
+        if tag is not None:
+            ages[tag] = age
+        for each, tag_age in ages.items():
+            await self.confirm(place, generation, each, digest, tag_age)
         return True

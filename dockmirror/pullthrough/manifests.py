@@ -145,14 +145,15 @@ class ManifestCache:
             await self._check_complete(request, place, tagged.stored)
             return answer_stored(request, tagged.stored, CacheStatus(result, tagged.age))
         try:
-            current = await self._resolve_tag(request, tagged, facts)
+            current, confirmed = await self._resolve_tag(request, tagged, facts)
         except RegistryError as error:
             return await self._serve_stale(request, tagged, error)
-        if isinstance(current, Answer):
-            return await self._adapt(request, current)
+        if current is None:
+            return await self._adapt(request, confirmed)
         if not accepts(request.accept, current.references.media_type):
             return await self._pass_through(request)
-        return answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
+        status = CacheStatus(CacheResult.CONFIRMED, confirmed.age or 0.0)
+        return evolve(answer_stored(request, current, status), headers=confirmed.headers)
 
     async def _judge_age(self, request: RegistryRequest, age: float, ttl: float) -> CacheResult | None:
         """Return the result with which a tag of that age may be served at once, or None.
@@ -178,8 +179,10 @@ class ManifestCache:
 
     async def _resolve_tag(
         self, request: RegistryRequest, tagged: _TaggedManifest, facts: Facts
-    ) -> StoredManifest | Answer:
-        """Return the manifest that the tag names now, from the store or fetched.
+    ) -> tuple[StoredManifest | None, Answer]:
+        """Return the stored manifest that the tag names now, with the upstream's answer that confirms it.
+
+        Return None and the upstream's manifest if no such manifest is stored.
 
         A HEAD, which Docker Hub does not count as a pull, reports it; concurrent requests share one.  A new
         manifest is fetched even for a client's HEAD: the client requests it by its digest next, and a rate
@@ -198,9 +201,11 @@ class ManifestCache:
         digest = tagged.stored.digest if response.status == 304 else response.body.descriptor.digest
         stored = await self._manifests.get(tagged.place, digest) if digest and response.consents else None
         if stored is None:
-            return await self._fetcher.get(evolve(request, head=False), tagged.place, tagged.tag, have_stale)
-        await self._fetcher.confirm(tagged.place, generation, tagged.tag, stored.digest)
-        return stored
+            get = evolve(request, head=False)
+            return None, await self._fetcher.get(get, tagged.place, tagged.tag, have_stale)
+        age = response.age or 0.0
+        await self._fetcher.confirm(tagged.place, generation, tagged.tag, stored.digest, age)
+        return stored, response
 
     async def _have_stale(self, tagged: _TaggedManifest, facts: Facts) -> bool:
         """Return whether the stored image is complete, and may be served while the upstream is down."""

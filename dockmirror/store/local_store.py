@@ -236,9 +236,9 @@ class LocalTagStore:
         self._links.put((repository, tag), link, REREAD_INTERVAL)
         return link.entry
 
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+    async def put(self, repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
         """Set the tag; if the disk fails, the tag keeps its previous target."""
-        await self.record(repository, tag, TagEntry(digest, self._clock.seconds()))
+        await self.record(repository, tag, TagEntry(digest, self._clock.seconds() - age))
 
     async def record(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Set the tag with this time of confirmation; if the disk fails, it keeps its previous target."""

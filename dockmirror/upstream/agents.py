@@ -25,6 +25,8 @@ from zope.interface import implementer
 from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
+from ..oci.cdn_loop import CDN_LOOP, Hop, format_hops
+from ..system.request_context import current_hops, current_pull
 from .bounded_endpoint import with_timeout
 from .upload_client import RequestBodyProducer
 
@@ -249,6 +251,23 @@ class IdentityEncodingAgent(AgentWrapper):
 def _remove_content_encoding(response: IResponse) -> IResponse:
     response.headers.removeHeader(b"Content-Encoding")
     return response
+
+
+class LoopMarkingAgent(AgentWrapper):
+    """Adds this mirror to the mirrors that each request has passed; see ``oci/cdn_loop.py``.
+
+    :param mirror_id: the identifier of this mirror.
+    """
+
+    def __init__(self, agent: IAgent, mirror_id: str) -> None:
+        super().__init__(agent)
+        self._mirror_id = mirror_id
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        headers = request.headers.copy() if request.headers else Headers()
+        hops = (*current_hops.get(), Hop(self._mirror_id, current_pull.get()))
+        headers.setRawHeaders(CDN_LOOP, [format_hops(hops)])
+        return evolve(request, headers=headers).send(self.agent)
 
 
 class UploadAgent(AgentWrapper):

@@ -155,6 +155,8 @@ def request_headers(request: RegistryRequest) -> Iterator[Header]:
         yield "Range", str(request.range)
     if request.if_none_match is not None:
         yield "If-None-Match", request.if_none_match
+    if request.no_cache and not isinstance(request.target, Blob):
+        yield "Cache-Control", "no-cache"
     if request.credentials is not None:
         yield _authorization(request.credentials)
 

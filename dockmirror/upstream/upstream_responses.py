@@ -6,14 +6,17 @@ that expire; some of these hosts reject a request with ``Authorization``, and no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import NoBody
 from ..headers import first, lines
 from ..interfaces import Answer, IBody
+from ..oci.cache_status import parse_age
 from ..oci.challenge import parse_challenges
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
@@ -101,13 +104,14 @@ def resolve_redirect(url: str, response: IResponse) -> str:
 OTHER_HOST_REFUSALS = {401, 403}
 """The statuses that, from another server than the registry, say nothing about the registry's own decision."""
 _REFUSAL_LIMIT = 64 * 1024
+_FORWARDED_LENGTH = 1024
+_FORWARDED_LISTS = ("Cache-Status", "Warning")
 _FORWARDED_HEADERS = (
     "ETag",
     "Last-Modified",
     "OCI-Filters-Applied",
     "RateLimit-Limit",
     "RateLimit-Remaining",
-    "Warning",
 )
 
 
@@ -172,9 +176,25 @@ def make_answer(request: RegistryRequest, response: IResponse, body: IBody) -> A
         body.discard()
         body = NoBody(body.descriptor)
     status = 304 if is_unmodified or response.code == 304 else 206 if response.code == 206 else 200
-    headers = tuple((name, value) for name in _FORWARDED_HEADERS if (value := first(response.headers, name)))
-    date = first(response.headers, "Date")
-    return Answer(body, status, headers=headers, upstream_status=response.code, date=date)
+    return Answer(
+        body,
+        status,
+        headers=tuple(_forwarded_headers(response.headers)),
+        upstream_status=response.code,
+        date=first(response.headers, "Date"),
+        age=parse_age(first(response.headers, "Age")),
+    )
+
+
+def _forwarded_headers(headers: Headers) -> Iterator[Header]:
+    """Yield the few of an upstream's headers that are passed on; to the lists, the mirror adds its member."""
+    for name in _FORWARDED_HEADERS:
+        if value := first(headers, name):
+            yield name, value
+    for name in _FORWARDED_LISTS:
+        value = ", ".join(lines(headers, name))
+        if value and len(value) <= _FORWARDED_LENGTH:
+            yield name, value
 
 
 def read_digest(response: IResponse) -> Digest | None:

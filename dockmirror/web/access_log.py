@@ -74,6 +74,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "seconds": round(now - request.started, 3),
         "upstream": request.upstream_status,
         "pull": request.pull_id or None,
+        "via": ",".join(hop.pull or "-" for hop in request.hops) or None,
         "cut_off": request.is_cut_off,
         "reason": find_reason(request),
     }
@@ -94,7 +95,9 @@ def _as_json(fields: dict[str, object]) -> str:
 
 
 def _as_text(fields: dict[str, object]) -> str:
-    written = [_word(value) for key, value in fields.items() if key not in ("cut_off", "reason")]
+    written = [_word(value) for key, value in fields.items() if key not in ("via", "cut_off", "reason")]
+    if fields["via"]:
+        written.append(f"via {fields['via']}")
     if fields["cut_off"]:
         written.append("cut off")
     if fields["reason"]:

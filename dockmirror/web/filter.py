@@ -8,7 +8,9 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
+from ..headers import lines
 from ..http.server_request import ServerRequest
+from ..oci.cdn_loop import CDN_LOOP, parse_hops
 from ..oci.errors import RegistryError, Unsupported
 from .respond import refuse, render_or_refuse
 
@@ -58,6 +60,27 @@ class RefusalResource(Resource):
 
     def render(self, request: ServerRequest) -> int:
         return refuse(request, self._error)
+
+
+class LoopFilter(RequestFilter):
+    """Rejects requests that this mirror has sent itself, and records which mirrors the others have passed.
+
+    :param mirror_id: the identifier of this mirror.
+    """
+
+    def __init__(self, resource: IResource, mirror_id: str) -> None:
+        super().__init__(resource)
+        self._mirror_id = mirror_id
+
+    def check(self, request: ServerRequest) -> None:
+        """:raises Unsupported: with status 508 (RFC 5842, 7.2)."""
+        request.hops = parse_hops(lines(request.requestHeaders, CDN_LOOP))
+        if any(hop.mirror == self._mirror_id for hop in request.hops):
+            raise Unsupported(
+                "loop: this mirror got its own request back; the 'url' of an upstream leads to the mirror"
+                " that asked it",
+                status=508,
+            )
 
 
 class HealthRoute(RequestFilter):

@@ -81,6 +81,7 @@ class PassthroughResource(Resource):
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
         request.scopes = () if target.scope is None else (target.scope,)
         query = parse_query(request)
+        no_cache = demands_revalidation(lines(request.requestHeaders, "Cache-Control"))
         read = RegistryRequest(
             target,
             head=request.method == b"HEAD",
@@ -92,7 +93,8 @@ class PassthroughResource(Resource):
             if_none_match=parse_if_none_match(first(request.requestHeaders, "If-None-Match")),
             credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
-            revalidate=demands_revalidation(lines(request.requestHeaders, "Cache-Control")),
+            revalidate=no_cache,
+            no_cache=no_cache,
             received=request,
         )
         return await self._registry.fetch(read)

@@ -17,6 +17,7 @@ from ..oci.errors import RegistryError
 from ..oci.header_fields import format_etag, format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
+from ..system.request_context import current_hops
 
 _log = Logger()
 _UNSAFE = re.compile(r"[^\t -~]")
@@ -49,6 +50,7 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
 
 async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:
     """Deliver the answer; on failure send the error, or cut the response off if its body has begun."""
+    current_hops.set(request.hops)
     try:
         await _deliver(request, await answer)
     except Exception as error:
@@ -88,6 +90,8 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
     if descriptor.digest is not None:
         fields += [("Docker-Content-Digest", descriptor.digest), ("ETag", format_etag(descriptor.digest))]
         fields += [("Accept-Ranges", "bytes")]
+    if answer.age is not None and (answer.cache is None or answer.cache.age is None):
+        fields += [("Age", int(answer.age))]
     if answer.next_page is not None:
         fields += [("Link", format_next_page(request.path.decode("ascii"), answer.next_page))]
     names: set[str] = set()

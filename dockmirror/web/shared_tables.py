@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 from itertools import accumulate
 
 from ..history.pull_table import PULL_TABLE_SIZE
@@ -11,11 +12,13 @@ from ..system import shared_table
 from . import rate_limiter
 from .failed_logins import FAILED_LOGINS_SIZE
 
+_IDENTIFIER_SIZE = 16
 _PARTS = (
     rate_limiter.COUNTERS_SIZE,
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
+    _IDENTIFIER_SIZE,
 )
 SIZE = sum(_PARTS)
 
@@ -27,6 +30,7 @@ class SharedTables:
     :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
+    :ivar mirror_id: the mirror's identifier in ``CDN-Loop``, another one after each start.
     """
 
     def __init__(self, mapped: mmap.mmap) -> None:
@@ -37,12 +41,18 @@ class SharedTables:
             self.pulls,
             self.failed_logins,
             self.verified_passwords,
+            identifier,
         ) = (memory[end - size : end] for size, end in zip(_PARTS, ends, strict=True))
+        self.mirror_id = identifier.hex()
 
     @classmethod
     def create(cls) -> SharedTables:
         """Create tables for a single process."""
-        return cls(mmap.mmap(-1, SIZE))
+        descriptor = create_shared_memory()
+        try:
+            return cls.attach(descriptor)
+        finally:
+            os.close(descriptor)
 
     @classmethod
     def attach(cls, descriptor: int) -> SharedTables:
@@ -54,4 +64,5 @@ def create_shared_memory() -> int:
     """Return the descriptor of memory that can be passed to other processes."""
     descriptor = os.memfd_create("dockmirror")
     os.ftruncate(descriptor, SIZE)
+    os.pwrite(descriptor, secrets.token_bytes(_IDENTIFIER_SIZE), SIZE - _IDENTIFIER_SIZE)
     return descriptor

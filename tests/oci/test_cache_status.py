@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
+from dockmirror.oci.cache_status import CacheResult, CacheStatus, parse_age
 
 
 @pytest.mark.parametrize("result", CacheResult)
@@ -12,12 +12,41 @@ def test_round_trip(result: CacheResult) -> None:
     """A result that is written is read back."""
     headers = dict(CacheStatus(result).headers())
     assert headers["Cache-Status"] == f"dockmirror; {result.value}"
-    assert CacheStatus.parse(headers["Cache-Status"]) == CacheStatus(result)
+    assert CacheStatus.parse([headers["Cache-Status"]]) == CacheStatus(result)
 
 
 @pytest.mark.parametrize("field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else"])
 def test_fields_of_other_caches_are_ignored(field: str) -> None:
-    assert CacheStatus.parse(field) is None
+    assert CacheStatus.parse([field]) is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["dockmirror; hit", "dockmirror; fwd=miss"],
+        ['cdn; detail="a, b; hit", dockmirror; fwd=miss'],
+        ['"a, \\"b", dockmirror; fwd=miss'],
+    ],
+)
+def test_the_nearest_of_several_caches_counts(lines: list[str]) -> None:
+    assert CacheStatus.parse(lines) == CacheStatus(CacheResult.MISS)
+    assert CacheStatus.parse([*lines, "squid; hit"]) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "age"),
+    [
+        ("0", 0),
+        (" 7 ", 7),
+        ("9999999999", 9999999999),
+        (None, None),
+        ("-1", None),
+        ("1.5", None),
+        ("x", None),
+    ],
+)
+def test_an_age_is_a_number_of_seconds(field: str | None, age: float | None) -> None:
+    assert parse_age(field) == age
 
 
 def test_hits() -> None:

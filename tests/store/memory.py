@@ -66,8 +66,8 @@ class MemoryTags:
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
         return self.tags.get((repository, tag))
 
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        self.tags[repository, tag] = TagEntry(digest, self._clock.seconds())
+    async def put(self, repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
+        self.tags[repository, tag] = TagEntry(digest, self._clock.seconds() - age)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
         self.tags.pop((repository, tag), None)

@@ -25,7 +25,7 @@ def test_a_login_is_relayed_with_its_parameters_and_nothing_else(internet: Inter
     assert house.get(DOCKER, path, LOGIN, "User-Agent: docker/20", "Cookie: a=b", "X-Meta: c").status == 200
     (seen,) = internet.asked(AUTH)
     assert seen.query == (("service", "registry.docker.io"), *parameters)
-    assert seen.headers == {
+    assert {name: values for name, values in seen.headers.items() if name != "cdn-loop"} == {
         "accept-encoding": ["identity"], "authorization": [basic(USER, PASSWORD)],
         "connection": ["close"], "host": [AUTH],
     }  # fmt: skip

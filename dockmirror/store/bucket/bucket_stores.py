@@ -234,8 +234,8 @@ class BucketTagStore:
         except (UnicodeDecodeError, DigestInvalid):
             return None
 
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        await self.record(repository, tag, TagEntry(digest, self._clock.seconds()))
+    async def put(self, repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
+        await self.record(repository, tag, TagEntry(digest, self._clock.seconds() - age))
 
     async def record(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Set the tag with the given time of confirmation."""

@@ -167,8 +167,8 @@ class TieredTagStore:
             return local
         return await self._look_ups.get(key, lambda: self._fetch_latest(repository, tag))
 
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        await self._local.put(repository, tag, digest)
+    async def put(self, repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
+        await self._local.put(repository, tag, digest, age)
         if self._uploaded.get((repository, tag)) != digest:
             await self._enqueue(PendingTag(repository, tag))
             self._uploaded.put((repository, tag), digest, REUPLOAD_INTERVAL)
