@@ -7,7 +7,7 @@ from pathlib import Path
 
 import obstore
 import pytest
-from obstore.store import MemoryStore
+from obstore.store import ObjectStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -23,7 +23,7 @@ from .test_fleet_bucket import Address
 class Other:
     """A mirror that an authority asks for the proof of another one."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self.clock = Clock()
         self.threads = BucketThreads()
         self.bucket = bucket(self.clock, store, self.threads)
