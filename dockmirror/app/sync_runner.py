@@ -152,7 +152,8 @@ class SyncRunner(PeriodicTask):
         try:
             turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
         except OSError as error:  # logged by the bucket
-            await self._write(evolve(last, outcome="failed", message=str(error), next_run=now + RETRY))
+            message = error.strerror or str(error)
+            await self._write(evolve(last, outcome="failed", message=message, next_run=now + RETRY))
             return
         if turn.owner == owner and turn.images is None:
             await self._run_rule(rule, turn)

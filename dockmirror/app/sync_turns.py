@@ -74,23 +74,25 @@ class SyncTurns:
         bucket, until = self._bucket, self._clock.seconds() + LEASE
         if bucket is None:
             return SyncTurn(PurePosixPath(), owner, until)
-        listed = [PurePosixPath(each.key).name for each in await bucket.list(layout.SYNC_TURNS)]
-        ours = [name for name in listed if name.startswith(f"{key}-")]
-        attempts = [number for name in ours if (number := _attempt(name, key, period)) is not None]
-        last = max(attempts, default=-1)
-        if last >= 0:
-            found = await self._read(bucket, key, period, last)
-            if found.owner == owner or found.images is not None or self._clock.seconds() < found.until:
-                return found
+        turn = SyncTurn(_path(key, period, 0), owner, until)
+        if await bucket.put_new(turn.path, bytes(turn)):
+            await self._delete_earlier(bucket, key, turn.path)
+            return turn
+        names = [PurePosixPath(each.key).name for each in await bucket.list(layout.SYNC_TURNS)]
+        last = max((n for name in names if (n := _attempt(name, key, period)) is not None), default=0)
+        found = await self._read(bucket, _path(key, period, last))
+        if found.owner == owner or found.images is not None or self._clock.seconds() < found.until:
+            return found
         turn = SyncTurn(_path(key, period, last + 1), owner, until)
-        if not await bucket.put_new(turn.path, bytes(turn)):
-            return await self._read(bucket, key, period, last + 1)
-        with suppress(OSError):  # logged by the bucket; the next turn deletes what is left
-            await bucket.delete([str(layout.SYNC_TURNS / name) for name in ours])
-        return turn
+        return turn if await bucket.put_new(turn.path, bytes(turn)) else await self._read(bucket, turn.path)
 
-    async def _read(self, bucket: Bucket, key: str, period: int, attempt: int) -> SyncTurn:
-        path = _path(key, period, attempt)
+    async def _delete_earlier(self, bucket: Bucket, key: str, path: PurePosixPath) -> None:
+        with suppress(OSError):  # logged by the bucket; the next turn deletes what is left
+            listed = [each.key for each in await bucket.list(layout.SYNC_TURNS)]
+            ours = [each for each in listed if PurePosixPath(each).name.startswith(f"{key}-")]
+            await bucket.delete([each for each in ours if PurePosixPath(each).name != path.name])
+
+    async def _read(self, bucket: Bucket, path: PurePosixPath) -> SyncTurn:
         found = await bucket.read(path)
         return SyncTurn.parse(path, found[0] if found else b"")
 
