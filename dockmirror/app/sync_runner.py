@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -117,29 +117,35 @@ class SyncRunner(PeriodicTask):
         return tuple(files.file_version(self._root / each) for each in (layout.SYNC, layout.SYNC_REQUEST))
 
     def _find_next_run(self, rules: Sequence[SyncRule]) -> float:
-        """Return when a rule is due, which is 0 if one was removed or all are requested; it blocks."""
+        """Return when a rule is due, which is 0 if pins are left of one or all are requested; it blocks."""
         states = sync_states.read_states(self._root)
-        if sync_states.is_requested(self._root) or states.keys() - {each.key for each in rules}:
+        if sync_states.is_requested(self._root) or _find_removed(rules, states):
             return 0.0
         return min((_next_run(states.get(each.key)) for each in rules if not each.is_offline), default=inf)
 
     async def _run_all(self, rules: Sequence[SyncRule]) -> None:
         is_requested = await self._in_thread(partial(sync_states.end_request, self._root))
         self._states = await self._in_thread(partial(sync_states.read_states, self._root))
-        online = [rule for rule in rules if not rule.is_offline]
-        for rule in online:
-            state = self._states.get(rule.key)
-            if is_requested:
+        for rule in rules:
+            if not rule.is_offline:
+                await self._run_if_due(rule, is_requested)
+        for key in _find_removed(rules, self._states):
+            await self._unpin(key, ())
+            del self._states[key]
+            await self._in_thread(partial(sync_states.delete_state, self._root, key))
+
+    async def _run_if_due(self, rule: SyncRule, is_requested: bool) -> None:
+        state = self._states.get(rule.key)
+        if is_requested:
+            await self._run_rule(rule, None)
+        elif state is None and not rule.schedule.starts_at_once:
+            await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
+        elif _next_run(state) <= self._clock.seconds():
+            is_unfinished = state is not None and state.outcome in ("running", "paused")
+            if state is not None and state.is_requested and is_unfinished:
                 await self._run_rule(rule, None)
-            elif state is None and not rule.schedule.starts_at_once:
-                await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
-            elif _next_run(state) <= self._clock.seconds():
+            else:
                 await self._run_turn(rule)
-        if all(self._states[rule.key].has_listed for rule in online):
-            for key in self._states.keys() - {rule.key for rule in rules}:
-                await self._unpin(key, ())
-                del self._states[key]
-                await self._in_thread(partial(sync_states.delete_state, self._root, key))
 
     def _next_time(self, rule: SyncRule) -> float:
         return rule.schedule.next_run(self._clock.seconds(), self._context.draw())
@@ -155,7 +161,7 @@ class SyncRunner(PeriodicTask):
             message = error.strerror or str(error)
             await self._write(evolve(last, outcome="failed", message=message, next_run=now + RETRY))
             return
-        if turn.owner == owner and turn.images is None:
+        if turn.owner == owner:
             await self._run_rule(rule, turn)
         else:
             await self._leave_to_another(rule, last, turn.images)
@@ -184,8 +190,8 @@ class SyncRunner(PeriodicTask):
         last = self._states.get(rule.key) or SyncState(rule.key, rule.name)
         await self._write(
             SyncState(
-                rule.key, rule.name, "running", started=self._clock.seconds(), has_listed=last.has_listed,
-                pins=last.pins,
+                rule.key, rule.name, "running", started=self._clock.seconds(), is_requested=turn is None,
+                has_listed=last.has_listed, pins=last.pins,
             )
         )  # fmt: skip
         try:
@@ -323,6 +329,13 @@ class _Idle:
     rules: tuple[SyncRule, ...]
     versions: tuple[files.Version | None, ...]
     until: float = field(default=0.0, eq=False)
+
+
+def _find_removed(rules: Sequence[SyncRule], states: Mapping[str, SyncState]) -> set[str]:
+    """Return the keys of rules that were removed, once each rule in force has listed its tags."""
+    online = (states.get(rule.key) for rule in rules if not rule.is_offline)
+    has_listed = all(state is not None and state.has_listed for state in online)
+    return states.keys() - {rule.key for rule in rules} if has_listed else set()
 
 
 def _next_run(state: SyncState | None) -> float:

@@ -28,6 +28,7 @@ class SyncState:
     :ivar message: says why the run failed, or paused.
     :ivar started: when the last run began, ``ended`` when it ended, and ``next_run`` when the next one is
         due, in seconds since the epoch.
+    :ivar is_requested: True if an operator has asked for the last run, which needs no turn then.
     :ivar has_listed: True once the tags were listed, by this mirror or another one of the bucket.
     :ivar matched: of the last run, the images that match; ``synced`` and ``failed``, the number of those that
         were pulled and that could not be; ``fetched`` and ``bytes``, the blobs that the mirror did not have.
@@ -41,6 +42,7 @@ class SyncState:
     started: float = 0.0
     ended: float = 0.0
     next_run: float = 0.0
+    is_requested: bool = False
     has_listed: bool = False
     matched: int = 0
     synced: int = 0

@@ -381,6 +381,37 @@ def test_a_mirror_that_pauses_keeps_its_turn(pair: tuple[Site, Site]) -> None:
     assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
 
 
+def test_a_requested_run_goes_on_after_a_pause(pair: tuple[Site, Site], clock: Clock) -> None:
+    """It needs no turn, whoever had that."""
+    for each in pair:
+        each.poll()
+        each.library.tags, each.library.next_quota = images("1.1", "1.2"), Quota(EPOCH, 100, 20)
+        sync_states.request_sync(each.root, clock.seconds())
+        each.poll()
+        assert (each.state().outcome, each.pinned) == ("paused", {"1.1"})
+    for each in pair:
+        each.library.next_quota = Quota(EPOCH, 100, 99)
+    one, other = pair
+    one.poll(QUOTA_PAUSE)
+    assert (one.state().outcome, one.pinned) == ("done", {"1.1", "1.2"})
+    assert (other.state().outcome, other.pinned) == ("done", {"1.1", "1.2"})
+
+
+def test_a_requested_run_that_could_not_list_the_tags_is_tried_again(
+    pair: tuple[Site, Site], clock: Clock
+) -> None:
+    """The turn of the period is the mirror's own, although it is complete."""
+    one, _ = pair
+    one.poll()
+    one.library.refusal, one.library.tags = Unreachable("down"), images("1.2")
+    sync_states.request_sync(one.root, clock.seconds())
+    one.poll()
+    assert one.state().outcome == "failed"
+    one.library.refusal = None
+    one.poll(RETRY)
+    assert (one.state().outcome, one.pinned) == ("done", {"1.2"})
+
+
 def test_a_mirror_takes_over_the_turn_of_one_that_was_killed(pair: tuple[Site, Site]) -> None:
     one, other = pair
     one.library.refusal = Unreachable("the upstream does not answer")

@@ -31,7 +31,7 @@ def state(key: str, *pins: Pin) -> SyncState:
 def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
     """A malformed file is left out."""
     full = SyncState(
-        "one", "docker: nginx", "paused", "later", 1.0, 2.0, 3.5, True, 9, 8, 1, 5, 6, (pin("1", AMD),)
+        "one", "docker: nginx", "paused", "later", 1.0, 2.0, 3.5, True, True, 9, 8, 1, 5, 6, (pin("1", AMD),)
     )  # fmt: skip
     for each in (full, state("two")):
         sync_states.write_state(tmp_path, each, 1.0)
