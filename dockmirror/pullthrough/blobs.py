@@ -217,11 +217,11 @@ class BlobCache:
         span = request.range.single if request.range is not None else None
         if request.head or span is None:
             return None
+        facts = await self._gateway.facts(request)
         source = UpstreamSource(request, target, self._upstream, self._access)
         part = await self._downloads.read_part(self._registry, place, target.digest, span, source)
         if part is None:
             return None
-        facts = await self._gateway.facts(request)
         status = evolve(part.cache, immutable=facts.is_for_everybody) if part.cache else _UNVERIFIED
         return evolve(part, cache=status, upstream_status=source.status)
 

@@ -26,7 +26,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid
 from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository
-from dockmirror.store.downloads.block_waiter import MAX_WAIT
+from dockmirror.store.downloads.context import MAX_WAIT
 
 from ..store.memory import MemoryContents
 

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
-from dockmirror.interfaces import Answer, ContentKind
+from dockmirror.interfaces import Answer, ContentKind, IPartSource
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, Unauthorized
-from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.ranges import ContentRange, Range, Span
 from dockmirror.oci.reference import Repository
+from dockmirror.pullthrough.grants import REREAD_AFTER
 from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.local_store import LocalContentStore
 
 from ..answering import Recorder, now, watch
-from ..store.memory import MemoryContents
+from ..store.memory import MemoryContents, MemoryDocuments
 from ..store.threads import inline
 from .downloads import MemoryDownloads
 from .mirrors import Mirror, body, header
@@ -64,6 +67,44 @@ def ranged(text: str) -> Range:
     parsed = Range.parse(f"bytes={text}")
     assert parsed is not None
     return parsed
+
+
+class SlowDownloads(Downloads):
+    """Downloads on a clock, whose parts take so long to come that what is remembered is read again."""
+
+    clock: Clock
+
+    async def read_part(
+        self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
+    ) -> Answer | None:
+        answer = await super().read_part(registry, repository, digest, span, source)
+        self.clock.advance(REREAD_AFTER)
+        return answer
+
+
+class LeavingDocuments(MemoryDocuments):
+    """Documents that cannot be read any more after a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock, self._until = clock, clock.seconds() + REREAD_AFTER
+
+    async def read(self, name: str) -> bytes | None:
+        if self._clock.seconds() >= self._until:
+            await Deferred()
+        return await super().read(name)
+
+
+def test_a_part_that_has_come_waits_for_nothing(origin: Origin, mirror: Mirror, tmp_path: Path) -> None:
+    """Its body would be left open if the client left meanwhile."""
+    contents, store = LocalContentStore(tmp_path, mirror.clock, inline), mirror.store
+    downloads = SlowDownloads(DownloadContext(tmp_path, contents, mirror.clock, inline))
+    downloads.clock = mirror.clock
+    store.contents, store.downloads = cast("MemoryContents", contents), cast("MemoryDownloads", downloads)
+    store.documents = LeavingDocuments(mirror.clock)
+    origin.shelf("library/busybox").publish(SMALL, DATA)
+    (answer,) = mirror.restarted().later(PUBLIC, range=ranged("5-9"))
+    assert body(answer) == DATA[5:10]
 
 
 def test_a_part_is_fetched_in_blocks(origin: Origin, parts: Mirror) -> None:

@@ -7,46 +7,34 @@ from collections.abc import Callable
 from functools import partial
 from zlib import crc32
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IProducer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ...body.wrappers import PAUSES, ResumingBody, Slice
+from ...body.wrappers import PAUSES, Slice
 from ...concurrency.interrupt import Interrupt
-from ...interfaces import Answer, IBody, IPartSource
-from ...oci.errors import Unavailable, Unreachable
+from ...interfaces import Answer, IPartSource
+from ...oci.errors import Unreachable
 from ..writer import AsyncFileWriter, BacklogLimit
-from .block_file import BLOCK, BlobVersion, BlockFile
-from .context import DownloadContext
+from .block_file import BLOCK, BlockFile
+from .context import BlobVersion, DownloadContext, NoBlocks, VersionChanged, parse_part
 
 _MAX_PENDING = 4 * 1024 * 1024
 """Bytes that may wait to be written before the upstream is paused."""
 
 
-class VersionChanged(Exception):
-    """Raised if the upstream sends another version of the blob than the blocks are of."""
-
-
-class NoBlocks(Exception):
-    """Raised if the upstream does not serve ranges, or does not state the blob's size with them."""
-
-
-def parse_part(answer: Answer, first: int, last: int) -> BlobVersion:
-    """Return the version of the blob of which the answer has a part, as far as that reaches.
+def parse_blocks(answer: Answer, first: int, last: int) -> BlobVersion:
+    """Return the version of the blob of which the answer has these bytes, as far as it reaches.
 
     :raises NoBlocks: if blocks cannot be made of such answers; the body is discarded.
     :raises Unavailable: if it is another part.
     """
-    version, part = BlobVersion.of(answer), answer.content_range
-    if version is None or part is None or answer.upstream_status == 200:
+    if answer.upstream_status == 200:
         answer.body.discard()
-        raise NoBlocks
-    if (part.first, part.last) != (first, min(last, version.size - 1)):
-        answer.body.discard()
-        raise Unavailable("the upstream sent another range than requested", upstream_status=206)
-    return version
+        raise NoBlocks("the upstream does not serve ranges")
+    return parse_part(answer, first, last)
 
 
 @implementer(IConsumer)
@@ -114,7 +102,7 @@ class BlockFetch:
         finally:
             await self._writer.flushed()
             for block in self.run:
-                if self._version.end(block) > self._counted:
+                if self._file.end(block) > self._counted:
                     self._file.release(block)
         self._interrupt.check()
 
@@ -136,13 +124,8 @@ class BlockFetch:
             self._interrupt.set(error)
 
     @property
-    def _version(self) -> BlobVersion:
-        assert self._file.version is not None
-        return self._file.version
-
-    @property
     def _end(self) -> int:
-        return self._version.end(self.run.stop - 1)
+        return self._file.end(self.run.stop - 1)
 
     async def _open(self) -> Answer:
         first, last = self._received, self._end - 1
@@ -150,11 +133,11 @@ class BlockFetch:
         return await opening
 
     async def _receive(self, answer: Answer) -> None:
-        version = parse_part(answer, self._received, self._end - 1)
+        version = parse_blocks(answer, self._received, self._end - 1)
         body = Slice(answer.body, 0, self._end - self._received)
         try:
-            if not self._version.accepts(version):
-                raise VersionChanged
+            if not self._file.accept(version):
+                raise VersionChanged("the upstream has another content than before")
             self.is_answered = True
             self._on_written()
             self._interrupt.check()
@@ -167,7 +150,7 @@ class BlockFetch:
         view = memoryview(data)
         while view:
             block = self._received // BLOCK
-            end = self._version.end(block)
+            end = self._file.end(block)
             piece, view = view[: end - self._received], view[end - self._received :]
             self._checksum = crc32(piece, self._checksum)
             self._received += len(piece)
@@ -176,44 +159,19 @@ class BlockFetch:
                 self._checksum = 0
 
     def _record(self) -> None:
-        while self._checksums and self._checksums[0][0] <= self._writer.length:
-            end, block, checksum = self._checksums.popleft()
-            self._file.record(block, checksum)
-            self._context.written(end - self._counted)
-            self._counted = end
-            self._on_block(block)
+        """Enter the blocks that are written; errors interrupt the fetch, as those of writing do."""
+        try:
+            self._record_blocks()
+        except OSError as error:
+            self._interrupt.set(error)
         self._limit.adjust(self._writer.pending)
         self._on_written()
 
-
-@frozen
-class RestOfPart:
-    """The rest of a part, fetched for one reader by itself, and resumed when it breaks off.
-
-    :param version: the version of which the reader has the beginning; only the size is known of a download.
-    """
-
-    source: IPartSource
-    clock: IReactorTime
-    version: BlobVersion
-
-    def deliver(self, first: int, last: int, consumer: IConsumer) -> Deferred[None]:
-        """:raises Unavailable: if the upstream has another version now."""
-        return Deferred.fromCoroutine(self._deliver(first, last, consumer))
-
-    async def _deliver(self, first: int, last: int, consumer: IConsumer) -> None:
-        async def reopen(count: int) -> IBody:
-            return await self._open(first + count, last)
-
-        await ResumingBody(await self._open(first, last), reopen, self.clock).deliver(consumer)
-
-    async def _open(self, first: int, last: int) -> IBody:
-        answer = await self.source.open_part(first, last)
-        version, part = BlobVersion.of(answer), answer.content_range
-        if version is None or part is None or (part.first, part.last) != (first, last):
-            answer.body.discard()
-            raise Unavailable("the upstream sent another range than requested", upstream_status=206)
-        if version.size != self.version.size or len({version.etag, self.version.etag} - {None}) > 1:
-            answer.body.discard()
-            raise Unavailable("the upstream has another content than before")
-        return Slice(answer.body, 0, part.length)
+    def _record_blocks(self) -> None:
+        while self._checksums and self._checksums[0][0] <= self._writer.length:
+            end, block, checksum = self._checksums[0]
+            self._file.record(block, checksum)
+            self._checksums.popleft()
+            self._context.written(end - self._counted)
+            self._counted = end
+            self._on_block(block)

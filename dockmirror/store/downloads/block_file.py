@@ -11,7 +11,8 @@ The rules of locking, beside those of ``partial_file``:
 2. Only the process that claims a block writes it, and its entry after it, before the claim is released.
 3. A claim counts only while the file has its name and the block has no entry, both of which are checked after
    the lock was taken.
-4. Only the process that claims all blocks hashes the file, renames it, or marks the blob as wrong.
+4. Only the process that claims all blocks, and the making of the file, hashes the file, renames it, or marks
+   the blob as corrupt.
 5. A file whose blob has changed at the upstream loses its name.  It is written to no more.
 
 These calls block, but not for long; ``verify``, ``sync`` and ``commit`` do.
@@ -23,73 +24,37 @@ import fcntl
 import os
 import secrets
 import struct
+from collections.abc import Set
 from contextlib import suppress
 from enum import Enum, auto
-from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
-from attrs import frozen
-
-from ...interfaces import Answer
 from ...oci.consent import SAMPLE
 from ...oci.digest import Digest
 from ...oci.ranges import ContentRange
 from .. import files, layout
 from ..file_body import FileReader
 from ..threads import RunInThread
+from .context import BlobVersion
 from .partial_file import open_finished
 
 BLOCK = 1024 * 1024
 """Bytes of a block; the last one of a blob may be shorter."""
-WRONG_TTL = 600.0
-"""Seconds for which a blob is fetched for each reader by itself after its blocks were wrong."""
+CORRUPT_BLOCKS_TTL = 600.0
+"""Seconds for which a blob is fetched for each reader by itself after its blocks were corrupt."""
 
+_READINGS = 64
+"""How often the map is read while so many blocks are entered as the blob has."""
 _ENTRY = struct.Struct(">II")
 _PRESENT = 1
 _FOOTER = 128
 _MAGIC = "dockmirror blocks "
 _FORMAT = "1"
-_WRONG = b"wrong\n"
+_CORRUPT = b"corrupt\n"
 _LOCK = struct.Struct("hhqqi4x")  # struct flock
 _CREATION = 1 << 40
 _UNKNOWN = "-"
-
-
-@frozen
-class BlobVersion:
-    """The size of a blob at the upstream, and the hash of its strong entity tag, if it has one."""
-
-    size: int
-    etag: str | None = None
-
-    @classmethod
-    def of(cls, answer: Answer) -> BlobVersion | None:
-        """Return the version that an answer with a part states; None if it does not state the size."""
-        part = answer.content_range
-        if part is None or part.size is None:
-            return None
-        etags = [value for name, value in answer.headers if name == "ETag" and value.startswith('"')]
-        return cls(part.size, sha256(etags[0].encode()).hexdigest() if etags else None)
-
-    def accepts(self, other: BlobVersion) -> bool:
-        """Return whether blocks of the other version belong to this one."""
-        return self.size == other.size and other.etag in (None, self.etag)
-
-    @property
-    def blocks(self) -> int:
-        """The number of blocks."""
-        return -(-self.size // BLOCK)
-
-    def end(self, block: int) -> int:
-        """Return the offset of a block's end."""
-        return min(self.size, (block + 1) * BLOCK)
-
-    def sample(self, block: int) -> ContentRange:
-        """Return a part of a block to compare with the upstream's, at random."""
-        first, end = block * BLOCK, self.end(block)
-        first += secrets.randbelow(max(1, end - first - SAMPLE + 1))
-        return ContentRange(first, min(first + SAMPLE, end) - 1, self.size)
 
 
 class BlockFileState(Enum):
@@ -99,7 +64,7 @@ class BlockFileState(Enum):
     FILLING = auto()
     COMPLETE = auto()  # it is the finished blob
     FOREIGN = auto()  # another version of the mirror has made it, in a format that this one does not know
-    WRONG = auto()  # its bytes did not match the digest, or another file's before
+    CORRUPT = auto()  # its bytes did not match the digest, or those of the file that it replaces
     UNLINKED = auto()  # it has no name any more
 
 
@@ -119,6 +84,8 @@ class BlockFile:
         self._path = root / layout.growing_blocks(registry, digest)
         self._blob = root / layout.data(digest)
         self.version: BlobVersion | None = None
+        self._present: set[int] = set()
+        self._uncounted = 0
         finished = open_finished(self._blob)
         size = None if finished is None else files.sealed_size(finished)
         if finished is not None and size is not None:
@@ -136,17 +103,17 @@ class BlockFile:
         status = os.fstat(self.descriptor)
         if self._is_named(self._path, status):
             if _is_mark(self.descriptor, status):
-                is_recent = 0 <= now - status.st_mtime < WRONG_TTL
-                return BlockFileState.WRONG if is_recent else BlockFileState.UNLINKED
+                is_recent = 0 <= now - status.st_mtime < CORRUPT_BLOCKS_TTL
+                return BlockFileState.CORRUPT if is_recent else BlockFileState.UNLINKED
             if self.version is None:
                 footer = self._read_footer(status.st_size)
                 if footer[:1] not in ([], [_FORMAT]):
                     return BlockFileState.FOREIGN
                 self.version = _parse_version(footer[1:], status.st_size)
             return BlockFileState.NEW if self.version is None else BlockFileState.FILLING
-        if self._is_named(self._blob, status):
+        if self._is_named(self._blob, status) and files.is_sealed(status):
             return BlockFileState.COMPLETE
-        return BlockFileState.WRONG if self._was_marked() else BlockFileState.UNLINKED
+        return BlockFileState.CORRUPT if self._was_marked() else BlockFileState.UNLINKED
 
     def is_superseded(self) -> bool:
         """Return whether the finished blob is there, while this is the file of its blocks."""
@@ -155,6 +122,10 @@ class BlockFile:
             os.close(finished)
         return finished is not None
 
+    def is_torn(self) -> bool:
+        """Return whether a process has died while it made or finished this file, which is new."""
+        return os.fstat(self.descriptor).st_size > 0
+
     def claim_creation(self) -> bool:
         """Let this process make the file; False if another one does."""
         return self._lock(_CREATION, 1)
@@ -162,18 +133,42 @@ class BlockFile:
     def release_creation(self) -> None:
         self._unlock(_CREATION, 1)
 
-    def create(self, version: BlobVersion, run: range) -> None:
-        """Make the file, without any block, and claim the first that are fetched.
+    def create(self, version: BlobVersion, wanted: range) -> range:
+        """Make the file, without any block; claim the blocks that are fetched first, and return them.
+
+        :param wanted: these blocks, as far as the blob reaches.
+        :raises OSError: if that fails.
+        """
+        run = range(wanted.start, min(wanted.stop, _blocks(version.size)))
+        self._lock(run.start, len(run))
+        os.ftruncate(self.descriptor, version.size + _blocks(version.size) * _ENTRY.size)
+        self._write_footer(version)
+        return run
+
+    def accept(self, version: BlobVersion) -> bool:
+        """Return whether blocks of this version belong to the file; an entity tag that it lacks is entered.
 
         :raises OSError: if that fails.
         """
-        self._lock(run.start, len(run))
-        length = version.size + version.blocks * _ENTRY.size
-        footer = f"{_MAGIC}{_FORMAT} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"
-        os.ftruncate(self.descriptor, 0)
-        os.ftruncate(self.descriptor, length)
-        os.pwrite(self.descriptor, footer.encode(), length)
-        self.version = version
+        is_accepted = self._version.accepts(version)
+        if is_accepted and self._version.etag is None and version.etag is not None:
+            self._write_footer(version)
+        return is_accepted
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return _blocks(self._version.size)
+
+    def end(self, block: int) -> int:
+        """Return the offset of a block's end."""
+        return min(self._version.size, (block + 1) * BLOCK)
+
+    def sample(self, block: int) -> ContentRange:
+        """Return a part of a block to compare with the upstream's, at random."""
+        first, end = block * BLOCK, self.end(block)
+        first += secrets.randbelow(max(1, end - first - SAMPLE + 1))
+        return ContentRange(first, min(first + SAMPLE, end) - 1, self._version.size)
 
     def claim(self, block: int) -> bool:
         """Claim a missing block; False if it is there, another process claims it, or the file has no name."""
@@ -185,8 +180,14 @@ class BlockFile:
         return False
 
     def claim_all(self) -> bool:
-        """Claim all blocks, which are there; False while another process claims one."""
-        return self._lock(0, self._version.blocks) and self._has_name()
+        """Claim all blocks, which are there, and the making of the file; False while another process has one.
+
+        While the file is finished it looks like a new one.
+        """
+        if self._lock(0, self.blocks) and self.claim_creation() and self._has_name():
+            return True
+        self.release_all()
+        return False
 
     def release(self, block: int) -> None:
         self._unlock(block, 1)
@@ -198,12 +199,16 @@ class BlockFile:
         """Return whether a block is there, as far as the map says."""
         return self._entry(block) is not None
 
-    def present(self) -> list[int]:
-        """Return the blocks that are there, as far as the map says."""
-        version = self._version
-        entries = os.pread(self.descriptor, version.blocks * _ENTRY.size, version.size)
-        whole = len(entries) - len(entries) % _ENTRY.size
-        return [block for block, entry in enumerate(_ENTRY.iter_unpack(entries[:whole])) if entry[0]]
+    def present(self) -> Set[int]:
+        """Return the blocks that are there.
+
+        Blocks of other processes may be missing from it: the map of a large blob is not read each time.
+        """
+        self._uncounted += 1
+        if self._uncounted > self.blocks // _READINGS:
+            self._uncounted = 0
+            self._present = self._read_map()
+        return self._present
 
     def write(self, data: bytes, offset: int) -> None:
         """Write bytes of a claimed block.
@@ -218,6 +223,7 @@ class BlockFile:
         :raises OSError: if that fails.
         """
         self._write_entry(block, _PRESENT, checksum)
+        self._present.add(block)
         self.release(block)
 
     def verify(self, block: int) -> bool:
@@ -228,30 +234,38 @@ class BlockFile:
         entry = self._entry(block)
         if entry is None:
             return False
-        first, end = block * BLOCK, self._version.end(block)
+        first, end = block * BLOCK, self.end(block)
         if crc32(os.pread(self.descriptor, end - first, first)) == entry:
             return True
+        self._present.discard(block)
         if self._lock(block, 1):
             if self._has_name():
                 self._write_entry(block, 0, 0)
             self.release(block)
         return False
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """Make the file, whose blocks are all claimed and match the digest, the finished blob.
 
+        It is synced while it still has its map, which other processes need if this one dies.
+
+        :return: False if the file has no name any more.
         :raises OSError: if that fails.
         """
         size = self._version.size
-        os.ftruncate(self.descriptor, size)
         os.fsync(self.descriptor)
+        os.ftruncate(self.descriptor, size)
         with suppress(OSError):  # then it is read once more when it is opened
             files.seal(self.descriptor, os.fstat(self.descriptor).st_mtime, size)
+        if not self._has_name():
+            return False
         files.publish(self._path, self._blob)
+        return True
 
-    def mark_wrong(self, now: float) -> None:
-        """Replace the file, whose blocks are all claimed, by the mark of a wrong blob."""
-        files.replace_file(self._path, _WRONG, self._root / layout.TEMPORARY, now)
+    def mark_corrupt(self, now: float) -> None:
+        """Replace the file, whose blocks are all claimed, by the mark of a corrupt blob."""
+        if self._has_name():
+            files.replace_file(self._path, _CORRUPT, self._root / layout.TEMPORARY, now)
 
     def touch(self, now: float) -> None:
         """Record that the blocks are used: they are evicted before everything else that is not."""
@@ -288,6 +302,16 @@ class BlockFile:
         footer = os.pread(self.descriptor, _FOOTER, max(0, length - _FOOTER)).decode("ascii", "replace")
         is_whole = footer.startswith(_MAGIC) and footer.endswith("\n")
         return footer.removeprefix(_MAGIC).split() if is_whole else []
+
+    def _read_map(self) -> set[int]:
+        entries = os.pread(self.descriptor, self.blocks * _ENTRY.size, self._version.size)
+        whole = len(entries) - len(entries) % _ENTRY.size
+        return {block for block, entry in enumerate(_ENTRY.iter_unpack(entries[:whole])) if entry[0]}
+
+    def _write_footer(self, version: BlobVersion) -> None:
+        footer = f"{_MAGIC}{_FORMAT} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"
+        os.pwrite(self.descriptor, footer.encode(), version.size + _blocks(version.size) * _ENTRY.size)
+        self.version = version
 
     def _was_marked(self) -> bool:
         try:
@@ -326,7 +350,12 @@ def _parse_version(words: list[str], length: int) -> BlobVersion | None:
         version = BlobVersion(int(size), None if etag == _UNKNOWN else etag)
     except ValueError:
         return None
-    return version if length == version.size + version.blocks * _ENTRY.size + _FOOTER else None
+    return version if length == version.size + _blocks(version.size) * _ENTRY.size + _FOOTER else None
+
+
+def _blocks(size: int) -> int:
+    """Return the number of blocks of a blob."""
+    return -(-size // BLOCK)
 
 
 def _lock_of(kind: int, first: int, count: int) -> bytes:
@@ -334,4 +363,4 @@ def _lock_of(kind: int, first: int, count: int) -> bytes:
 
 
 def _is_mark(descriptor: int, status: os.stat_result) -> bool:
-    return status.st_size == len(_WRONG) and os.pread(descriptor, len(_WRONG), 0) == _WRONG
+    return status.st_size == len(_CORRUPT) and os.pread(descriptor, len(_CORRUPT), 0) == _CORRUPT

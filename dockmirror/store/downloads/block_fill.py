@@ -19,11 +19,11 @@ from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
-from .block_fetch import BlockFetch, NoBlocks, VersionChanged
-from .block_file import BLOCK, BlobVersion, BlockFile, BlockFileState
+from .block_fetch import BlockFetch
+from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_transitions import keep_or_mark, open_blocks
-from .block_waiter import LINGER, MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
-from .context import BlobLinks, DownloadContext, NoReaders
+from .block_waiter import MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
+from .context import LINGER, BlobLinks, BlobVersion, DownloadContext, NoReaders, VersionChanged
 
 
 class BlockFill:
@@ -36,10 +36,10 @@ class BlockFill:
           UNLINKED     the upstream refuses the part
         FILLING      readers fetch what they lack, each with its own source
           COMPLETE     all blocks are there, and match the digest
-          WRONG        all blocks are there, and do not match: a mark replaces the file for ten minutes
+          CORRUPT      all blocks are there, and do not match: a mark replaces it for ten minutes
           UNLINKED     the upstream has another size or entity tag now, or the file was evicted
         COMPLETE     it is the finished blob, sealed and linked; readers are given all of it
-        WRONG        readers are cut off, and parts are fetched for each reader by itself
+        CORRUPT      readers are cut off, and parts are fetched for each reader by itself
         UNLINKED     new readers open a new file; others relay the rest, unless the upstream has changed
 
     States of a block::
@@ -200,7 +200,7 @@ class BlockFill:
         state = self.file.state(self.context.clock.seconds())
         if state is BlockFileState.COMPLETE:
             self._mark_verified()
-        elif state is BlockFileState.WRONG:
+        elif state is BlockFileState.CORRUPT:
             error = CorruptContent("the upstream's content is not the blob of that digest")
             self._fail(error)
             raise error
@@ -213,8 +213,9 @@ class BlockFill:
         if self.is_completing or self.is_verified or self._latest is None or self._has_failed:
             return
         if not is_needed:
-            is_due = 2 * len(self.file.present()) >= self.version.blocks
-            if self._has_tried or not is_due or not self._may_complete():
+            if self._has_tried or not self._may_complete():
+                return
+            if 2 * len(self.file.present()) < self.file.blocks:
                 return
         self.is_completing = self._has_tried = True
         repository, source = self._latest
@@ -240,8 +241,8 @@ class BlockFill:
 
     def _held(self, reader: BlockWaiter, first: int) -> HeldBlob:
         """Return the blob to compare with the upstream's: a part of a block that is there, or comes first."""
-        block = secrets.choice(self.file.present() or [first])
-        return HeldBlob(self.version.size, partial(self._read, reader), self.version.sample(block))
+        block = secrets.choice(tuple(self.file.present()) or [first])
+        return HeldBlob(self.version.size, partial(self._read, reader), self.file.sample(block))
 
     async def _read(self, reader: BlockWaiter, part: ContentRange) -> bytes | None:
         """Return a part of a block as soon as it has arrived; None if that cannot be, or the reader left."""
@@ -255,7 +256,7 @@ class BlockFill:
                     await self.advance(reader, block, block)
             if reader in self._readers:
                 return await self.file.reader.read(part.first, part.length)
-        except (RelayRequired, RegistryError, NoBlocks, VersionChanged, OSError):
+        except (RelayRequired, RegistryError, OSError):
             return None
         except CancelledError:
             if reader in self._readers:  # it was not by ``remove``
@@ -298,7 +299,7 @@ class BlockFill:
         except OSError as error:
             self.context.disk_log.record_failure(error)
             self._has_failed = True
-        except (RegistryError, NoBlocks) as error:
+        except RegistryError as error:
             waiter.fail(error)
         except Exception:
             self._log_failure(Failure())
@@ -317,7 +318,7 @@ class BlockFill:
 
     async def _complete(self, completion: BlockWaiter) -> None:
         """Fetch what is missing, in order; hash all, and keep the blob or mark it as wrong."""
-        for block in range(self.version.blocks):
+        for block in range(self.file.blocks):
             last = last_block(Span(0), block * BLOCK, self.version.size - 1)
             while not self.is_present(block):
                 await self.advance(completion, block, last)
@@ -340,9 +341,7 @@ class BlockFill:
             self.context.disk_log.record_failure(error)
             self._has_failed = True
             self.file.unlink()
-        elif outcome is not None and not outcome.check(
-            RelayRequired, RegistryError, VersionChanged, NoBlocks
-        ):
+        elif outcome is not None and not outcome.check(RelayRequired, RegistryError):
             self._log_failure(outcome)
             self.file.unlink()
         self.changes.notify()

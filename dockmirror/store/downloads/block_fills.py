@@ -21,11 +21,10 @@ from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer
-from .block_fetch import NoBlocks, RestOfPart, VersionChanged
 from .block_file import BLOCK
 from .block_fill import BlockFill
 from .block_waiter import MEDIA_TYPE, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
-from .context import DownloadContext
+from .context import DownloadContext, NoBlocks, RestOfPart, VersionChanged
 
 MAX_COMPLETIONS = 4
 """Blobs that a process completes at the same time."""
@@ -132,10 +131,8 @@ class BlockReader(BlockWaiter):
 
 
 def _as_unavailable(failure: Failure) -> NoReturn:
-    """Convert errors of the disk, and of the fill, to a registry's error, the only kind that clients get."""
-    failure.trap(OSError, VersionChanged)
-    if failure.check(VersionChanged):
-        raise Unavailable("the upstream has another content than before") from failure.value
+    """Convert errors of the disk to a registry's error, the only kind that clients get."""
+    failure.trap(OSError)
     raise Unavailable("the store gives no more of it") from failure.value
 
 

@@ -1,4 +1,4 @@
-"""The beginning and the end of a file of blocks: it is opened or made, and kept or marked as wrong."""
+"""The beginning and the end of a file of blocks: it is opened or made, and kept or marked as corrupt."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...interfaces import Answer
 from ...oci.digest import Digest
 from ...oci.ranges import Span
 from ..threads import shield
-from ..writer import BackgroundHasher
-from .block_fetch import parse_part
+from ..writer import HASH_STEP, BackgroundHasher
+from .block_fetch import parse_blocks
 from .block_file import BLOCK, BlockFile, BlockFileState
-from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block
+from .block_waiter import POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
 from .context import DownloadContext
 
 
@@ -36,8 +36,8 @@ async def open_blocks(
 ) -> OpenedBlocks:
     """Open the blocks of a blob from that registry, for a reader of a part.
 
-    :raises RelayRequired: if the blob was wrong a while ago, another version of the mirror has its blocks in
-        a format that this one does not know, or it takes too long.
+    :raises RelayRequired: if the blob was corrupt a while ago, another version of the mirror has its blocks
+        in a format that this one does not know, or it takes too long.
     :raises NoBlocks: if the upstream's answers give no blocks.
     :raises RegistryError: the refusal of the reader's source.
     :raises OSError: if the file cannot be opened or made.
@@ -62,11 +62,13 @@ async def _settle(
     while (state := file.state(clock.seconds())) is BlockFileState.NEW and not file.is_superseded():
         if not file.claim_creation():
             await waiter.wait(POLL)
-        elif file.state(clock.seconds()) is BlockFileState.NEW and not file.is_superseded():
+        elif file.state(clock.seconds()) is not BlockFileState.NEW or file.is_superseded():
+            file.release_creation()
+        elif not file.is_torn():
             return await _create(file, waiter, span)
         else:
-            file.release_creation()
-    if state in (BlockFileState.WRONG, BlockFileState.FOREIGN):
+            break
+    if state in (BlockFileState.CORRUPT, BlockFileState.FOREIGN):
         raise RelayRequired
     if state is BlockFileState.COMPLETE:
         return OpenedBlocks(file)
@@ -82,10 +84,9 @@ async def _create(file: BlockFile, waiter: BlockWaiter, span: Span) -> OpenedBlo
     start, stop = first // BLOCK, last_block(span, first, span.last) + 1
     try:
         answer = await waiter.source.open_part(start * BLOCK, stop * BLOCK - 1)
-        version = parse_part(answer, start * BLOCK, stop * BLOCK - 1)
-        run = range(start, min(stop, version.blocks))
+        version = parse_blocks(answer, start * BLOCK, stop * BLOCK - 1)
         try:
-            file.create(version, run)
+            run = file.create(version, range(start, stop))
         except OSError:
             answer.body.discard()
             raise
@@ -97,19 +98,25 @@ async def _create(file: BlockFile, waiter: BlockWaiter, span: Span) -> OpenedBlo
 
 
 async def keep_or_mark(context: DownloadContext, digest: Digest, file: BlockFile, size: int) -> bool:
-    """Keep the blob whose blocks are all claimed, or mark it as wrong; return whether it is kept.
+    """Keep the blob whose blocks are all claimed, or mark it as corrupt; return whether it is kept.
 
+    :raises BlocksDropped: if the file was evicted meanwhile.
     :raises OSError: if the disk fails.
     """
-    now = context.clock.seconds()
+    hasher = BackgroundHasher(digest, file.reader)
     try:
-        if await BackgroundHasher(digest, file.reader).matches(size):
-            await file.reader.in_thread(lambda _: file.commit())
-            context.stats.kept += 1
-            context.disk_log.record_success()
-            return True
-        await file.reader.in_thread(lambda _: file.mark_wrong(now))
-        context.stats.wrong += 1
-        return False
+        while hasher.hashed < size:
+            file.touch(context.clock.seconds())  # so that it is not evicted
+            await hasher.catch_up(min(size, hasher.hashed + HASH_STEP))
+        if not await hasher.matches(size):
+            now = context.clock.seconds()
+            await file.reader.in_thread(lambda _: file.mark_corrupt(now))
+            context.stats.wrong += 1
+            return False
+        if not await file.reader.in_thread(lambda _: file.commit()):
+            raise BlocksDropped
+        context.stats.kept += 1
+        context.disk_log.record_success()
+        return True
     finally:
         file.release_all()

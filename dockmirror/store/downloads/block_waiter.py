@@ -12,12 +12,9 @@ from ...concurrency.interrupt import Changes
 from ...interfaces import IPartSource
 from ...oci.ranges import Span
 from .block_file import BLOCK
+from .context import MAX_WAIT
 
 MEDIA_TYPE = "application/octet-stream"
-MAX_WAIT = 5.0
-"""Seconds for which a part waits for bytes that another reader's request fetches."""
-LINGER = 10.0
-"""Seconds for which a reader of a part counts as a reader after it."""
 POLL = 0.03
 """Seconds between two checks of blocks that another process fetches."""
 OPEN_RUN = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from attrs import Factory, define, field, frozen
@@ -13,7 +14,7 @@ from zope.interface import implementer
 
 from ...body.verified import CorruptContent, TailHoldback
 from ...body.wrappers import PAUSES, ResumingBody, Slice
-from ...interfaces import Answer, ContentKind, IBody, IContentStore, ISource
+from ...interfaces import Answer, ContentKind, IBody, IContentStore, IPartSource, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
@@ -69,6 +70,18 @@ class DownloadContext:
     disk_log: LogOnce = Factory(LogOnce)
 
 
+@frozen
+class BlobVersion:
+    """The size of a blob at the upstream, and the hash of its strong entity tag, if it has one."""
+
+    size: int
+    etag: str | None = None
+
+    def accepts(self, other: BlobVersion) -> bool:
+        """Return whether the other version may be the same: a missing entity tag says nothing."""
+        return self.size == other.size and len({self.etag, other.etag} - {None}) <= 1
+
+
 @define
 class BlobLinks:
     """Links a blob to the repositories that the upstream gives it for, each once."""
@@ -95,6 +108,14 @@ class Attempts:
 
     pauses: Iterator[float] = Factory(lambda: iter(PAUSES))  # seconds before each
     were_wrong: bool = False  # a file that was fetched in parts did not match
+
+
+class VersionChanged(Unavailable):
+    """The upstream has another version of the blob than before."""
+
+
+class NoBlocks(Unavailable):
+    """The upstream does not serve ranges of the blob, or does not state its size with them."""
 
 
 class NoReaders(Exception):
@@ -150,6 +171,58 @@ def parse_range_response(answer: Answer, offset: int) -> RangeResponse:
     raise RestartRequired(
         Unavailable("the upstream does not continue where it broke off", upstream_status=206)
     )
+
+
+def parse_part(answer: Answer, first: int, last: int) -> BlobVersion:
+    """Return the version of the blob of which the answer has that part, as far as the blob reaches.
+
+    :raises NoBlocks: if the size of the blob is not stated; the body is discarded.
+    :raises Unavailable: if it is another part.
+    """
+    part = answer.content_range
+    if part is None or part.size is None:
+        answer.body.discard()
+        raise NoBlocks("the upstream does not state the size of the blob")
+    if (part.first, part.last) != (first, min(last, part.size - 1)):
+        answer.body.discard()
+        raise Unavailable("the upstream sent another range than requested", upstream_status=206)
+    etags = [value for name, value in answer.headers if name == "ETag" and value.startswith('"')]
+    return BlobVersion(part.size, sha256(etags[0].encode()).hexdigest() if etags else None)
+
+
+MAX_WAIT = 5.0
+"""Seconds for which a part waits for bytes that another reader's request fetches."""
+LINGER = 10.0
+"""Seconds for which a download, or blocks, have a reader after the last one of a part has left."""
+
+
+@frozen
+class RestOfPart:
+    """The rest of a part, fetched for one reader by itself, and resumed when it breaks off.
+
+    :param version: the version of which the reader has the beginning; only the size is known of a download.
+    """
+
+    source: IPartSource
+    clock: IReactorTime
+    version: BlobVersion
+
+    def deliver(self, first: int, last: int, consumer: IConsumer) -> Deferred[None]:
+        """:raises VersionChanged: if the upstream has another version now."""
+        return Deferred.fromCoroutine(self._deliver(first, last, consumer))
+
+    async def _deliver(self, first: int, last: int, consumer: IConsumer) -> None:
+        async def reopen(count: int) -> IBody:
+            return await self._open(first + count, last)
+
+        await ResumingBody(await self._open(first, last), reopen, self.clock).deliver(consumer)
+
+    async def _open(self, first: int, last: int) -> IBody:
+        answer = await self.source.open_part(first, last)
+        if not self.version.accepts(parse_part(answer, first, last)):
+            answer.body.discard()
+            raise VersionChanged("the upstream has another content than before")
+        return Slice(answer.body, 0, last + 1 - first)
 
 
 @frozen

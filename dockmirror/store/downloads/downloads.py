@@ -28,19 +28,20 @@ from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
-from .block_fetch import RestOfPart
-from .block_file import BlobVersion
 from .block_fills import BlockFills
-from .block_waiter import MAX_WAIT, MEDIA_TYPE
+from .block_waiter import MEDIA_TYPE
 from .context import (
+    MAX_WAIT,
     Attempts,
     BlobLinks,
+    BlobVersion,
     DiskFullFallback,
     DownloadContext,
     NoReaders,
     PossiblyCorrupt,
     Rejected,
     RestartRequired,
+    RestOfPart,
 )
 from .partial_file import PartialFile, PartialPaths, PartialState, is_locked, open_partial
 from .progress import DownloadProgress, DownloadReader

@@ -22,9 +22,7 @@ from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import FileReader, ITransfer, choose_transfer
-from .block_fetch import RestOfPart
-from .block_waiter import LINGER, MAX_WAIT
-from .context import DiskFullFallback
+from .context import LINGER, MAX_WAIT, DiskFullFallback, RestOfPart
 
 
 class DownloadProgress:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.store.downloads.block_waiter import LINGER
+from dockmirror.store.downloads.context import LINGER
 
 from ..downloads.upstream import Mirror, all_closed
 from .parts import PartMirror, PartUpstream

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from dockmirror.store.downloads.block_file import BLOCK
-from dockmirror.store.downloads.block_waiter import LINGER, POLL
+from dockmirror.store.downloads.block_waiter import POLL
+from dockmirror.store.downloads.context import LINGER
 
 from .parts import BLOB, END, PartMirror, PartRead, PartSource, PartUpstream
 

@@ -15,9 +15,10 @@ from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.concurrency.interrupt import Changes
 from dockmirror.interfaces import IPartSource
 from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable
-from dockmirror.store.downloads.block_file import BLOCK, WRONG_TTL
+from dockmirror.store.downloads.block_file import BLOCK, CORRUPT_BLOCKS_TTL
 from dockmirror.store.downloads.block_fills import NO_BLOCKS_TTL
-from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL, BlockWaiter, RelayRequired
+from dockmirror.store.downloads.block_waiter import POLL, BlockWaiter, RelayRequired
+from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ...answering import now, watch
 from ..downloads.upstream import ALPINE, BUSYBOX, FileClient, full
@@ -186,7 +187,7 @@ def test_a_wrong_blob_is_relayed_for_a_while(
     assert len(upstream.requests) == count
     upstream.data = BLOB
     for each in (mirror, other):
-        each.turn(WRONG_TTL)
+        each.turn(CORRUPT_BLOCKS_TTL)
     again = other.read_part(PartSource(upstream), 0, END - 1)
     settle(upstream, mirror, other)
     assert (again.outcome, mirror.blob.read_bytes() == BLOB) == (True, True)
@@ -223,20 +224,24 @@ def test_blocks_of_another_version_are_dropped(
     assert (new.outcome, new.data) == (True, WRONG[12 * BLOCK : 13 * BLOCK + 1])
 
 
-def test_an_upstream_without_entity_tags(mirror: PartMirror, upstream: PartUpstream) -> None:
-    """A missing or weak entity tag is none; one that comes later drops the blocks before it."""
-    upstream.etag = None
+def test_an_upstream_without_entity_tags(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """A missing or weak entity tag says nothing; the first strong one is compared with later ones."""
+    for block, etag in enumerate([None, 'W/"weak"', '"strong"', None, 'W/"weaker"', '"strong"']):
+        upstream.etag = etag
+        read = mirror.read_part(PartSource(upstream), block * BLOCK, block * BLOCK)
+        upstream.finish()
+        assert read.data == BLOB[block * BLOCK : block * BLOCK + 1]
+    count = len(upstream.requests)
+    assert mirror.read_part(PartSource(upstream), 0, 0).data == BLOB[:1]
+    assert len(upstream.requests) == count
+    upstream.etag = '"another"'
+    changed = other.read_part(PartSource(upstream), 7 * BLOCK, 7 * BLOCK)
+    settle(upstream, mirror, other)
+    assert (changed.outcome, upstream.requests[-1]) == (True, (7 * BLOCK, 8 * BLOCK - 1))
     mirror.read_part(PartSource(upstream), 0, 0)
-    upstream.finish()
-    upstream.etag = 'W/"weak"'
-    mirror.read_part(PartSource(upstream), BLOCK, BLOCK)
-    upstream.finish()
-    assert (len(upstream.requests), mirror.read_part(PartSource(upstream), 0, 0).data) == (2, BLOB[:1])
-    upstream.etag = '"strong"'
-    assert mirror.read_part(PartSource(upstream), 2 * BLOCK, 2 * BLOCK).error is None
-    upstream.finish()
-    mirror.read_part(PartSource(upstream), 0, 0)
-    settle(upstream, mirror)
+    settle(upstream, mirror, other)
     assert upstream.requests[-1] == (0, BLOCK - 1)
 
 
@@ -514,6 +519,73 @@ def test_the_map_survives_a_restart(mirror: PartMirror, other: PartMirror, upstr
     settle(upstream, other)
     assert upstream.requests[1:] == [(BLOCK, 2 * BLOCK - 1)]
     assert (read.outcome, read.data == read.wanted) == (True, True)
+
+
+def test_a_file_that_was_not_finished(mirror: PartMirror, other: PartMirror, upstream: PartUpstream) -> None:
+    """A process that dies as it cuts the map off leaves a file that is replaced; its readers keep theirs."""
+    read = mirror.read_part(PartSource(upstream), 0, 3 * BLOCK)
+    read.client.pause()
+    upstream.finish()
+    os.truncate(mirror.blocks, END)
+    upstream.data, upstream.etag = WRONG, '"two"'
+    late = other.read_part(PartSource(upstream), 0, 99)
+    settle(upstream, other)
+    assert (late.outcome, late.data) == (True, WRONG[:100])
+    read.client.resume()
+    settle(upstream, mirror)
+    assert isinstance(read.outcome, Unavailable)
+    assert BLOB.startswith(read.data)
+
+
+@pytest.mark.parametrize("data", [BLOB, WRONG])
+def test_a_file_that_is_evicted_while_it_is_hashed(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream, data: bytes
+) -> None:
+    """The file that another process has made meanwhile is left alone."""
+    upstream.data = data
+    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
+    mirror.read_part(PartSource(upstream), 11 * BLOCK, 18 * BLOCK)
+    for body in upstream.running:
+        body.finish()
+    hashing = mirror.hold_threads()
+    upstream.finish()
+    upstream.finish()
+    assert upstream.sent == END
+    mirror.blocks.unlink()
+    late = other.read_part(PartSource(upstream), 0, 99)
+    hashing.callback(None)
+    mirror.turn(POLL)
+    assert not mirror.blob.exists()
+    assert mirror.blocks.stat().st_size > END
+    settle(upstream, mirror, other)
+    assert (late.outcome, late.data) == (True, data[:100])
+
+
+def test_blocks_are_in_use_while_they_are_hashed(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """They are not evicted then, however long it takes."""
+    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
+    hashing = mirror.hold_threads()
+    settle(upstream, mirror, times=3)
+    mirror.clock.advance(1000)
+    settled = mirror.hold_threads()
+    hashing.callback(None)
+    assert mirror.blocks.stat().st_mtime == mirror.clock.seconds()
+    settled.callback(None)
+    settle(upstream, mirror)
+    assert mirror.blob.exists()
+
+
+def test_a_blob_that_was_written_to_is_not_complete(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A file that has the name of the blob counts only while it is sealed."""
+    read = mirror.read_part(PartSource(upstream), 0)
+    read.client.pause()
+    settle(upstream, mirror, times=2)
+    mirror.blob.parent.mkdir(parents=True, exist_ok=True)
+    mirror.blocks.rename(mirror.blob)
+    read.client.resume()
+    settle(upstream, mirror)
+    assert (read.outcome, read.data == BLOB) == (True, True)
+    assert not mirror.contents.linked
 
 
 def test_blocks_that_were_evicted(mirror: PartMirror, upstream: PartUpstream) -> None:

@@ -12,7 +12,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dockmirror.store.downloads.block_file import BLOCK
-from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT, POLL
+from dockmirror.store.downloads.block_waiter import POLL
+from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client, FileClient, all_closed
 from ..downloads.world import BREAKS, World

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.oci.errors import RangeInvalid
 from dockmirror.store.downloads.block_file import BLOCK
-from dockmirror.store.downloads.block_waiter import LINGER, MAX_WAIT
+from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client
 from .parts import BLOB, END, PartMirror, PartSource, PartUpstream, settle

@@ -1,0 +1,39 @@
+"""Files of blocks: their claims and their map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dockmirror.store.downloads.block_file import BLOCK, BlockFile
+from dockmirror.store.downloads.context import BlobVersion
+
+from ..downloads.upstream import REGISTRY
+from ..threads import inline
+from .parts import BLOCKS, END, PartMirror
+
+
+def test_no_file_is_made_while_one_is_finished(mirror: PartMirror) -> None:
+    """A file whose map is cut off looks like a new one until it has the name of the blob."""
+    opened = [BlockFile(mirror.root, REGISTRY, mirror.digest, inline) for _ in range(2)]
+    opened[0].create(BlobVersion(END), range(BLOCKS))
+    assert opened[0].claim_all()
+    assert not opened[1].claim_creation()
+    opened[0].release_all()
+    assert opened[1].claim_creation()
+    assert not opened[0].claim_all()
+    for file in opened:
+        file.close()
+
+
+def test_the_map_of_a_large_blob_is_not_read_each_time(tmp_path: Path) -> None:
+    """Own blocks are known at once, and those of other processes after a while."""
+    opened = [BlockFile(tmp_path, REGISTRY, PartMirror(tmp_path).digest, inline) for _ in range(2)]
+    opened[0].create(BlobVersion(640 * BLOCK), range(0))
+    opened[1].state(0)
+    assert opened[1].present() == set()
+    opened[0].record(1, 0)
+    opened[1].record(2, 0)
+    assert opened[1].present() == {2}
+    assert [opened[1].present() for _ in range(10)][-1] == {1, 2}
+    for file in opened:
+        file.close()
