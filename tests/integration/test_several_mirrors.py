@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import MakeDirectory
 from .parts.authority import Authority
-from .parts.balancers import Balancer
+from .parts.balancers import ANYBODY, ENVOY, Balancer
 from .parts.images import Image, image
 from .parts.kept import length
 from .parts.mirror import Mirror
@@ -62,14 +62,14 @@ class Puller:
         raise AssertionError(f"{path}: not in {ATTEMPTS} attempts")
 
 
-@pytest.fixture(params=["nginx", "haproxy"])
+@pytest.fixture(params=["nginx", "haproxy", ENVOY], ids=["nginx", "haproxy", "envoy"])
 def balanced(
     request: pytest.FixtureRequest, sharing: Sharing, directory: MakeDirectory, authority: Authority
 ) -> Iterator[Balancer]:
     """Three mirrors, and what stands in front."""
     require(request.param)
     for _ in range(3):
-        sharing.add(trust_proxy=["127.0.0.1"])
+        sharing.add(trust_proxy=["127.0.0.1"], networks=ANYBODY)
     certificate = authority.issue("127.0.0.1", "mirror.test", "*.mirror.test")
     with Balancer(directory("balancer"), request.param, certificate, numbered(sharing.mirrors)) as balancer:
         yield balancer
@@ -100,11 +100,12 @@ def fetched(sharing: Sharing) -> Counter[str]:
 
 
 def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> None:
-    """30 clients, one fetch a blob; one mirror is killed in the middle, one is added: nobody fails."""
+    """30 clients; one mirror is killed, one is added: nobody fails, and nothing is fetched again."""
     first = image("several", layers=(MIB, MIB // 2, 250_000))
     sharing.registry.push("library/first", first, "latest")
     assert pulls(balanced, authority, "library/first", first) == 0
-    assert set(fetched(sharing).values()) == {1}
+    # With bounded load, what several clients want at once comes from several mirrors.
+    assert max(fetched(sharing).values()) <= (1 if balanced.command[0] == "nginx" else len(sharing.mirrors))
     assert len(fetched(sharing)) == len(first.blobs)
     for mirror in sharing.mirrors:
         sharing.uploaded(mirror, {"library/first": first})
@@ -131,8 +132,8 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
         if n != victim:
             sharing.uploaded(mirror, {"library/second": second})
     before = fetched(sharing)
-    if balanced.command[-2] == "-c":  # nginx reads its servers anew
-        sharing.add(trust_proxy=["127.0.0.1"])
+    if balanced.command[0] == "nginx":  # which reads its servers anew
+        sharing.add(trust_proxy=["127.0.0.1"], networks=ANYBODY)
         balanced.configure({n: port for n, port in numbered(sharing.mirrors).items() if n != victim + 1})
         balanced.reload()
     else:

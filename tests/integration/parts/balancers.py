@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from .nginx import MAIN
 from .process import Process, free_port, listens
 
 _EXAMPLES = Path(__file__).parents[3] / "docs/examples"
-_SERVERS = re.compile(r"^ *server \S*\s*10\.0\.0\.\d+:8080.*\n", re.MULTILINE)
+ENVOY = str(Path(sys.executable).parent / "envoy")
+"""The program, which ``tests/envoy.txt`` installs."""
+ANYBODY = ["0.0.0.0/0", "::/0"]
+"""The networks of a mirror behind Envoy, which names its own address for a client on the loopback."""
+EXAMPLES = {"nginx": "nginx-several.conf", "haproxy": "haproxy.cfg", ENVOY: "envoy.yaml"}
+"""The example for each program."""
+_SERVERS = re.compile(
+    r"^ *server \S*\s*10\.0\.0\.\d+:8080.*\n|^ *- endpoint: .*\b10\.0\.0\.\d+.*\n.*\n", re.MULTILINE
+)
 
 
 class Balancer(Process):
@@ -44,19 +53,23 @@ class Balancer(Process):
             certificate.certificate.read_bytes() + certificate.key.read_bytes()
         )
         (directory / "nginx.conf").write_text(MAIN.format(directory=directory))
-        self._nginx = program == "nginx"
+        self._program = program
+        self._file = directory / ("mirror.yaml" if program == ENVOY else "mirror.conf")
         self.configure(servers)
+        commands = {
+            "nginx": ["nginx", "-c", str(directory / "nginx.conf")],
+            "haproxy": ["haproxy", "-db", "-f", str(self._file)],
+            ENVOY: [ENVOY, "-c", str(self._file), "--disable-hot-restart", "--concurrency", "2"],
+        }
         super().__init__(
-            ["nginx", "-c", str(directory / "nginx.conf")]
-            if self._nginx
-            else ["haproxy", "-db", "-f", str(directory / "mirror.conf")],
-            log=directory / f"{program}.log",
+            commands[program],
+            log=directory / f"{Path(program).name}.log",
             ready=lambda: listens("127.0.0.1", self.port),
         )
 
     def configure(self, servers: Mapping[int, int]) -> None:
         """Write the example with these servers."""
-        example = (_EXAMPLES / ("nginx-several.conf" if self._nginx else "haproxy.cfg")).read_text("utf-8")
+        example = (_EXAMPLES / EXAMPLES[self._program]).read_text("utf-8")
         found = _SERVERS.findall(example)
         assert len(found) == 3
         example = example.replace("".join(found), "".join(_line(found[0], *each) for each in servers.items()))
@@ -64,6 +77,7 @@ class Balancer(Process):
             "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
             "    listen [::]:443 ssl;\n": "",
             "bind :443 ssl": f"bind 127.0.0.1:{self.port} ssl",
+            "address: 0.0.0.0, port_value: 443": f"address: 127.0.0.1, port_value: {self.port}",
             "server_name mirror.example.com *.mirror.example.com;": f"server_name {DOMAIN} *.{DOMAIN};",
             "/etc/ssl/mirror.example.com/fullchain.pem": str(self._certificate.certificate),
             "/etc/ssl/mirror.example.com/privkey.pem": str(self._certificate.key),
@@ -72,7 +86,7 @@ class Balancer(Process):
         assert all(there in example for there in self._changed)
         for there, replaced in {**here, **self._changed}.items():
             example = example.replace(there, replaced)
-        (self._directory / "mirror.conf").write_text(example + self._beside)
+        self._file.write_text(example + self._beside)
 
     def reload(self) -> None:
         """Lets nginx read the servers anew."""
@@ -82,4 +96,5 @@ class Balancer(Process):
 def _line(pattern: str, number: int, port: int) -> str:
     """Return the example's line of the first mirror, written for another one."""
     line = re.sub(r"10\.0\.0\.\d+:8080", f"127.0.0.1:{port}", pattern)
+    line = re.sub(r"10\.0\.0\.\d+, port_value: 8080", f"127.0.0.1, port_value: {port}", line)
     return line.replace("mirror-1", f"mirror-{number}").replace(" id 1", f" id {number}")
