@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import (
+    accel,
     admission,
     cold,
     distant,
@@ -34,6 +35,7 @@ from .table import Row, table
 CASES = (
     warm,
     workers,
+    accel,
     cold,
     distant,
     first,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import Any
 
 from attrs import field, frozen
@@ -56,6 +57,13 @@ class IFileConsumer(IConsumer):
 
         :raises OSError: when the file cannot be read.
         """
+
+
+class IAccelConsumer(IConsumer):
+    """A consumer whose bytes a proxy in front can send from a file, in place of the mirror."""
+
+    def send_by_proxy(name: PurePosixPath, part: ContentRange) -> bool:
+        """Leave all that would be written to the proxy, or return False; names lie below the blobs."""
 
 
 @frozen

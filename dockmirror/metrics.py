@@ -34,6 +34,12 @@ class Metrics:
         self.sent_bytes = Counter(
             "dockmirror_sent_bytes", "Bytes of bodies sent to clients.", ["host"], registry=registry
         )
+        self.accel_bytes = Counter(
+            "dockmirror_accel_bytes",
+            "Bytes of bodies left to the proxy in front (accel), as granted; sent_bytes has them, too.",
+            ["host"],
+            registry=registry,
+        )
         self.results = Counter(
             "dockmirror_cache_results",
             "Requests by what the cache did with them.",

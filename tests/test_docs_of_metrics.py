@@ -64,6 +64,7 @@ def test_dashboard() -> None:
         assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
         shown.add(metric)
     assert set(kinds) - shown == {
+        "dockmirror_accel_bytes_total",
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
         "dockmirror_cache_expired_total",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from demo.program import free_port, listens, running
 
@@ -14,6 +15,7 @@ from .peer import Peer, repository
 
 STATIC = "nginx static"
 CACHE = "nginx proxy_cache"
+_EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 _SETTINGS = """
 daemon off;
@@ -60,10 +62,37 @@ _CACHING = """
 
 
 @contextmanager
-def static(directory: Path, files: Path, workers: int = 1) -> Iterator[Peer]:
-    """Serve the blobs in a directory by their digests."""
-    with serving(directory, server=_FILES.format(files=files), workers=workers) as (port, pid):
-        yield Peer(STATIC, f"http://127.0.0.1:{port}/v2/{repository(STATIC)}", pid)
+def static(directory: Path, files: Path, workers: int = 1, certificate: Path | None = None) -> Iterator[Peer]:
+    """Serve the blobs in a directory by their digests, through TLS if there is a certificate."""
+    server, scheme = _FILES.format(files=files), "https" if certificate else "http"
+    if certificate:
+        server += tls(certificate)
+    with serving(directory, server=server, workers=workers) as (port, pid):
+        yield Peer(STATIC, f"{scheme}://127.0.0.1:{port}/v2/{repository(STATIC)}", pid)
+
+
+@contextmanager
+def in_front(
+    directory: Path, example: str, mirror: Peer, certificate: Path, moved: Mapping[str, str]
+) -> Iterator[Peer]:
+    """Run an nginx in front of a mirror with an example of the documents.
+
+    :param moved: further texts of the example to replace.
+    """
+    url = urlsplit(mirror.url)
+    texts = {
+        "127.0.0.1:8080": url.netloc,
+        "/etc/ssl/mirror.example.com/fullchain.pem": str(certificate),
+        "/etc/ssl/mirror.example.com/privkey.pem": str(certificate.with_suffix(".key")),
+        **moved,
+    }
+    text = (_EXAMPLES / example).read_text("utf-8")
+    for there, here in texts.items():
+        text = text.replace(there, here)
+    upstream, _, server = text.partition("\nserver {\n")
+    lines = [line for line in server.rpartition("}")[0].splitlines() if "listen" not in line]
+    with serving(directory, "\n".join(lines), http=upstream) as (port, pid):
+        yield Peer(mirror.name, f"https://127.0.0.1:{port}{url.path}", pid)
 
 
 @contextmanager
@@ -91,6 +120,11 @@ def serving(directory: Path, server: str, http: str = "", workers: int = 1) -> I
     command = ["nginx", "-c", str(settings), "-p", str(directory), "-e", "stderr"]
     with running(command, partial(listens, port), settings.with_suffix(".log"), os.environ) as pid:
         yield port, pid
+
+
+def tls(certificate: Path) -> str:
+    """Return the directives for TLS."""
+    return f"ssl_certificate {certificate}; ssl_certificate_key {certificate.with_suffix('.key')};"
 
 
 def files(directory: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from . import nginx
+from .certificate import make_certificate
 from .peer import Peer, repository
 
 NAME = "the upstream itself"
@@ -42,27 +42,10 @@ def origin(directory: Path, tls: bool = False, rate: int = 0) -> Iterator[Origin
     """Run an origin without blobs."""
     blobs, log = directory / "blobs", directory / "origin.log"
     blobs.mkdir(exist_ok=True)
-    trusted = _certificate(directory) if tls else None
+    trusted = make_certificate(directory) if tls else None
     server = [nginx.files(blobs), f"access_log {log} sent;", f"limit_rate {rate};"]
     if trusted:
-        server += [f"ssl_certificate {trusted};", f"ssl_certificate_key {trusted.with_suffix('.key')};"]
+        server.append(nginx.tls(trusted))
     http = "log_format sent '$body_bytes_sent $uri';"
     with nginx.serving(directory, server="\n".join(server), http=http) as (port, pid):
         yield Origin(f"{'https' if tls else 'http'}://127.0.0.1:{port}", pid, blobs, log, trusted)
-
-
-def _certificate(directory: Path) -> Path:
-    """Make a self-signed certificate, with its key beside it."""
-    path = directory / "origin.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += [
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost,IP:127.0.0.1",
-    ]
-    command += ["-out", str(path), "-keyout", str(path.with_suffix(".key"))]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-    return path

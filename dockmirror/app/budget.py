@@ -43,6 +43,7 @@ def check_without_cache(settings: Settings) -> None:
             f"{key}: needs a cache to serve from": is_offline
             for key, is_offline in {"offline": settings.offline, **offline}.items()
         },
+        "accel: needs a cache, whose files nginx sends": settings.accel != "off",
         "policy: needs a cache, which remembers tags": settings.policy,
         "sync: needs a cache to pull into": settings.sync,
     }

@@ -50,6 +50,7 @@ from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
+from .accel_settings import check_cache_group
 from .budget import make_budget
 
 if TYPE_CHECKING:
@@ -122,13 +123,16 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     """Open the cache in a directory, which is created if missing.
 
     :raises UnusableDirectory: when the directory cannot hold a cache.
-    :raises ConfigurationError: when the bucket's settings are invalid, or its extra is not installed.
+    :raises ConfigurationError: when the bucket's settings are invalid, or its extra is not installed; when
+        the group cannot read the cache.
     """
-    prepare_directory(root)
+    group = check_cache_group(root, settings)
+    prepare_directory(root, group=group)
+    check_cache_group(root, settings)  # again: directories above it may be new
     pool = ThreadPool(0, THREADS, "store")
     in_thread = run_in_pool(reactor, pool)
     eviction = Eviction(root, reactor, in_thread, make_budget(root, settings))
-    local = LocalStore.open(root, reactor, in_thread, eviction.add)
+    local = LocalStore.open(root, reactor, in_thread, eviction.add, group)
     tiered = _tiered(local, settings, reactor, in_thread)
     store = tiered or local
     memory_cache = MemoryCache(store.contents, root, reactor, MEMORY_CACHE_SIZE)

@@ -28,12 +28,13 @@ from ..system.timestamps import format_timestamp
 from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.filter import AcmeChallengeRoute, HealthRoute, LoopFilter, RefusalResource
+from ..web.filter import AccelFilter, AcmeChallengeRoute, HealthRoute, LoopFilter, RefusalResource
 from ..web.late_resource import LateResource
 from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
+from .accel_settings import check_accel
 from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
 from .images_pages import make_images_resource
@@ -301,9 +302,13 @@ def apply_access_rules(
 ) -> IResource:
     """Wrap a resource in the access rules: the client's network, loops, its rate limit, its login.
 
-    :raises ConfigurationError: when the file of users or of keys is missing or invalid.
+    :raises ConfigurationError: when the file of users or of keys is missing or invalid, or as by
+        ``check_accel``.
     """
     access = settings.access
+    check_accel(settings)
+    if settings.accel == "nginx":
+        resource = AccelFilter(resource)
     if access.htpasswd is not None:
         from ..users import Htpasswd, UserTokens
         from ..web.auth import AuthFilter

@@ -24,6 +24,7 @@ from ..oci.manifest import Platform
 from ..oci.reference import Repository
 from ..oci.versions import VersionRange
 from ..system.networks import parse_networks
+from ..system.posix import find_group
 from ..system.schedule import check_cron
 from .notation import Seconds, is_short_endpoint
 
@@ -201,6 +202,11 @@ def _check_path(value: object) -> object:
     return value
 
 
+def _check_group(name: str) -> str:
+    find_group(name)
+    return name
+
+
 def _check_directory(value: object) -> object:
     if value == "":
         raise ValueError("expected a directory")
@@ -262,6 +268,7 @@ Endpoints = Annotated[
 ]
 NewFile = Annotated[Path, BeforeValidator(_check_path)]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
+Group = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_group)]
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)
 ]

@@ -28,6 +28,7 @@ from .field_types import (
     Endpoints,
     File,
     GateUrl,
+    Group,
     Host,
     HostPattern,
     HttpsUrl,
@@ -294,10 +295,12 @@ class Settings(_Frozen):
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()
+    accel: Literal["off", "nginx"] = "off"
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     grace: Seconds = 300.0
     log_format: Literal["text", "json"] = "text"
     cache: Directory | None = None
+    cache_group: Group | None = None
     cache_size: Size | None = None
     min_free: Size | None = None
     store: BucketAddress | None = None

@@ -30,12 +30,14 @@ class ClientAddress:
     :ivar scheme: of the URL that the client used, as far as a trusted proxy reports it.
     :ivar host: the host, with its port if any, that the client used.
     :ivar user: its user name, if the mirror requires a login.
+    :ivar is_proxied: whether a trusted proxy passed the request on.
     """
 
     address: Address | None
     scheme: str
     host: str
     user: str | None = None
+    is_proxied: bool = False
 
 
 @frozen
@@ -58,7 +60,8 @@ class NetworkAccess:
         """
         address = None if peer is None else parse_address(peer)
         scheme, host = "https" if secure else "http", _first_value(headers("Host"))
-        if any(headers(name) for name in _FORWARDED):
+        is_proxied = any(headers(name) for name in _FORWARDED)
+        if is_proxied:
             if not self._is_trusted(address):
                 raise Denied(
                     "this request came through an untrusted proxy; to trust it, add its"
@@ -69,7 +72,7 @@ class NetworkAccess:
             address = self._find_client(address, headers("X-Forwarded-For"))
             scheme = _last_value(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
             host = _last_value(headers("X-Forwarded-Host"), _is_host) or host
-        return ClientAddress(address, scheme, host)
+        return ClientAddress(address, scheme, host, is_proxied=is_proxied)
 
     def check(self, client: ClientAddress) -> None:
         """:raises Denied: when the client is outside the served networks, naming the setting to change."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from http.client import responses
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,15 +26,16 @@ from zope.interface import implementer
 
 from ..body.consumers import ForwardingConsumer
 from ..headers import first, lines
-from ..interfaces import IFileConsumer
+from ..interfaces import IAccelConsumer, IFileConsumer
 from ..oci.cdn_loop import Hop
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
-from ..oci.ranges import Range
+from ..oci.ranges import ContentRange, Range
 from ..oci.request import Requester
 from ..oci.scope import Scope
 from ..oci.token import MARKER
 from ..system.request_context import current_pull
+from .accel import is_same_for_nginx, prepare_for_accel
 from .access import ClientAddress
 from .request_body import RequestBody
 
@@ -46,7 +48,7 @@ class ServerRequest(TwistedRequest):
     """A request as its resource sees it.
 
     ``content`` holds a collected body; nothing parses it, ``args`` come from the query alone.  ``sentLength``
-    counts what passes through ``write``: other ways of sending add to it.
+    counts what passes through ``write``: other ways of sending, and what is left to a proxy, add to it.
 
     :ivar peer: the client, as soon as it is identified.
     :ivar admitted_client: the client, once it was let in.
@@ -60,6 +62,8 @@ class ServerRequest(TwistedRequest):
     :ivar body_limit: how many bytes of body may still be collected.
     :ivar body: a streamed body, which its resource may read until the response begins.
     :ivar is_cut_off: True if the response ended incomplete: the client left, or it was aborted.
+    :ivar may_accelerate: True if a proxy in front, which passed the request on, may send a file itself.
+    :ivar is_accelerated: True if the body was left to that proxy.
     """
 
     transport: ITCPTransport
@@ -76,6 +80,8 @@ class ServerRequest(TwistedRequest):
     body_limit = 0
     body: RequestBody | None = None
     is_cut_off = False
+    may_accelerate = False
+    is_accelerated = False
     _pull_id = ""
     _log = Logger()
 
@@ -223,10 +229,23 @@ def _has_length(request: ServerRequest) -> bool:
     return request.responseHeaders.hasHeader(b"Content-Length")
 
 
+@implementer(IAccelConsumer)
 class _ResponseConsumer(ForwardingConsumer):
     """A consumer that tolerates a client that has left."""
 
     consumer: ServerRequest
+
+    def send_by_proxy(self, name: PurePosixPath, part: ContentRange) -> bool:
+        request, headers = self.consumer, self.consumer.responseHeaders
+        is_whole_body = headers.getRawHeaders(b"Content-Length") == [b"%d" % part.length]
+        if not request.may_accelerate or request.startedWriting or not is_whole_body:
+            return False
+        if not is_same_for_nginx(request.code, request.requestHeaders):
+            return False
+        prepare_for_accel(headers, name)
+        request.sentLength += part.length
+        request.is_accelerated = True
+        return True
 
     def unregisterProducer(self) -> None:
         if not self.consumer.is_cut_off:

@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EBADF
 from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, collect
-from ..interfaces import IBody, IFileConsumer, IStoredContent
+from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unavailable
 from ..oci.ranges import ContentRange
 from .coroutine_producer import CoroutineProducer
+from .files import is_sealed
 from .threads import RunInThread, shield
 
 PIECE = 256 * 1024
@@ -103,6 +106,16 @@ class FileReader:
         self._uses += 1
         calling = self._in_thread(partial(call, self._file))
         return await shield(self._count_use(calling), late=lambda _: None)
+
+    def is_sealed_at(self, path: Path) -> bool:
+        """Report whether the file is sealed, and still has this path."""
+        if self._closed:
+            return False
+        try:
+            opened, named = os.fstat(self._file), os.stat(path)
+        except OSError:
+            return False
+        return os.path.samestat(opened, named) and is_sealed(named)
 
     def close(self) -> None:
         """Close the file as soon as no thread uses it any more."""
@@ -227,9 +240,27 @@ def _too_short() -> Unavailable:
     return Unavailable("the stored content is shorter than it was")
 
 
+@frozen
+class SharedFile:
+    """The name of a blob's file, by which a proxy in front may open it.
+
+    :ivar blobs: the directory of blobs, below which the name lies.
+    """
+
+    blobs: Path
+    name: PurePosixPath
+
+    @property
+    def path(self) -> Path:
+        return self.blobs / self.name
+
+
 @implementer(IBody)
 class FileBody:
-    """Ranges of a file with bytes between them; the delivery fails if the file has become shorter."""
+    """Ranges of a file with bytes between them; the delivery fails if the file has become shorter.
+
+    :param shared: its name, if a proxy in front may read it.
+    """
 
     def __init__(
         self,
@@ -237,14 +268,19 @@ class FileBody:
         descriptor: Descriptor,
         segments: Sequence[bytes | ContentRange],
         clock: IReactorTime,
+        shared: SharedFile | None = None,
     ) -> None:
         self.descriptor = descriptor
         self._reader = reader
         self._segments = segments
         self._clock = clock
+        self._shared = shared
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Deliver the body; small ones are written at once so that they share a packet with the head."""
+        if self._is_sent_by_proxy(consumer):
+            self._reader.close()
+            return succeed(None)
         large = sum(map(_length, self._segments)) > PIECE
         producer = CoroutineProducer(consumer, self._clock, self._reader.close)
         transfer = choose_transfer(producer, consumer) if large else CopyTransfer(producer.write)
@@ -252,6 +288,15 @@ class FileBody:
 
     def discard(self) -> None:
         self._reader.close()
+
+    def _is_sent_by_proxy(self, consumer: IConsumer) -> bool:
+        """Leave one part of a file that is still sealed to a proxy, if there is one that takes it."""
+        if self._shared is None or len(self._segments) != 1 or not IAccelConsumer.providedBy(consumer):
+            return False
+        (part,) = self._segments
+        if isinstance(part, bytes) or not self._reader.is_sealed_at(self._shared.path):
+            return False
+        return consumer.send_by_proxy(self._shared.name, part)
 
     async def _deliver(self, producer: CoroutineProducer, transfer: ITransfer, large: bool) -> None:
         if large:
@@ -305,15 +350,21 @@ class StoredBytes:
 
 @implementer(IStoredContent)
 class OpenFile:
-    """A content in an open file."""
+    """A content in an open file.
 
-    def __init__(self, reader: FileReader, size: int, clock: IReactorTime) -> None:
+    :param shared: its name, if a proxy in front may read it.
+    """
+
+    def __init__(
+        self, reader: FileReader, size: int, clock: IReactorTime, shared: SharedFile | None = None
+    ) -> None:
         self.size = size
         self._reader = reader
         self._clock = clock
+        self._shared = shared
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
-        return FileBody(self._reader, descriptor, segments, self._clock)
+        return FileBody(self._reader, descriptor, segments, self._clock, self._shared)
 
     def close(self) -> None:
         self._reader.close()

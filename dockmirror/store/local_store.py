@@ -33,8 +33,9 @@ from .content_files import (
     verify_or_delete,
     write_link,
 )
-from .file_body import FileReader, OpenFile, StoredBytes
+from .file_body import FileReader, OpenFile, SharedFile, StoredBytes
 from .files import is_sealed, seal, touch_sealed
+from .group_access import share_file
 from .threads import RunInThread, shield
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}
@@ -58,6 +59,7 @@ class LocalContentStore:
     each process.
 
     :param on_added: called with the number of bytes that were added.
+    :param group: may read the files of blobs that are opened, for a proxy in front that sends them.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class LocalContentStore:
         clock: IReactorTime,
         in_thread: RunInThread,
         on_added: Callable[[int], None] = lambda _: None,
+        group: int | None = None,
     ) -> None:
         self._root = root
+        self._group = group
         self._clock = clock
         self._in_thread = in_thread
         self._on_added = on_added
@@ -137,8 +141,16 @@ class LocalContentStore:
                     return None
                 status = verified
                 self._seal_or_remember(digest, file, status, now)
+            shared = self._share(digest)
             closing.pop_all()
-            return OpenFile(FileReader(file, self._in_thread), status.st_size, self._clock)
+            return OpenFile(FileReader(file, self._in_thread), status.st_size, self._clock, shared)
+
+    def _share(self, digest: Digest) -> SharedFile | None:
+        """Let the group read a blob's file; return its name, or None if the group may not read it."""
+        if self._group is None:
+            return None
+        shared = SharedFile(self._root / layout.BLOBS, layout.data(digest).relative_to(layout.BLOBS))
+        return shared if share_file(shared.blobs, shared.name, self._group) else None
 
     def _peek(self, digest: Digest) -> IStoredContent | None:
         data = self._root / layout.data(digest)
@@ -312,11 +324,12 @@ class LocalStore:
         clock: IReactorTime,
         in_thread: RunInThread,
         on_added: Callable[[int], None] = lambda _: None,
+        group: int | None = None,
     ) -> LocalStore:
-        """Open the stores; ``on_added`` is called with the number of bytes of each content that is added."""
+        """Open the stores; see ``LocalContentStore`` for the parameters."""
         return cls(
             root,
-            LocalContentStore(root, clock, in_thread, on_added),
+            LocalContentStore(root, clock, in_thread, on_added, group),
             LocalTagStore(root, clock, in_thread),
             LocalDocumentStore(root, clock, in_thread),
         )

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 from . import layout
+from .group_access import share_directories
 from .store_format import NewerFormat, check_directory_format
 
 _DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.TEMPORARY
@@ -24,12 +25,13 @@ class UnusableDirectory(Exception):
     """Raised if a directory cannot hold a store; the message is a sentence for the operator."""
 
 
-def prepare_directory(root: Path, mounts: Path = MOUNTS) -> None:
+def prepare_directory(root: Path, mounts: Path = MOUNTS, group: int | None = None) -> None:
     """Make the directory if it is missing, private to its owner, and check whether it can hold a store.
 
     An existing directory keeps its mode; if others may enter it, its subdirectories are made private.
 
     :param mounts: the kernel's table of mounts.
+    :param group: may enter the directory of blobs; the directory's mode changes for that.
     :raises UnusableDirectory: if it cannot hold a store.
     """
     with _report_write_errors(root):
@@ -39,6 +41,8 @@ def prepare_directory(root: Path, mounts: Path = MOUNTS) -> None:
     with _report_write_errors(root):
         for each in _DIRECTORIES:
             _make_directories(root, Path(each))
+        if group is not None:
+            _share_with_group(root, group)
         _close_to_others(root)
         _require_one_file_system(root)
         with TemporaryDirectory(prefix="try-", dir=root / layout.TEMPORARY) as trial:
@@ -64,6 +68,16 @@ def _make_directories(root: Path, directory: Path) -> None:
         if not (root / each).is_dir():
             (root / each).mkdir(exist_ok=True)  # several processes start at once
             chown_to_parent(root / each)
+
+
+def _share_with_group(root: Path, group: int) -> None:
+    try:
+        share_directories(root, group)
+    except PermissionError as error:
+        raise UnusableDirectory(
+            f"{error.filename} cannot be given to the group of 'cache_group': run the mirror as the owner of"
+            " its cache, and as a member of that group"
+        ) from None
 
 
 def _close_to_others(root: Path) -> None:

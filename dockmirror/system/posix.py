@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from grp import getgrnam
 from pathlib import Path
 from typing import TextIO
 
@@ -66,6 +67,19 @@ def chown_to_parent(path: Path) -> None:
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def find_group(name: str) -> int:
+    """Return the number of a group, which is given by its name or its number.
+
+    :raises ValueError: when there is no group of that name.
+    """
+    if name.isascii() and name.isdecimal():
+        return int(name)
+    try:
+        return getgrnam(name).gr_gid
+    except KeyError:
+        raise ValueError(f"expected a group of this machine, not {name!r}") from None
 
 
 @contextmanager

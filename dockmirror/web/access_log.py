@@ -56,8 +56,8 @@ class AuditLog:
         fields = _fields(request, self._clock.seconds())
         named = {key: fields[key] for key in _AUDITED}
         user = request.admitted_client.user if request.admitted_client else None
-        outcome = {"whole": not request.is_cut_off, "reason": fields["reason"]}
-        self._write(json.dumps({**named, "user": user, **outcome}))
+        outcome = {key: fields[key] for key in ("accel", "reason")}
+        self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off, **outcome}))
 
 
 def _fields(request: ServerRequest, now: float) -> dict[str, object]:
@@ -75,6 +75,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "upstream": request.upstream_status,
         "pull": request.pull_id or None,
         "via": ",".join(hop.pull or "-" for hop in request.hops) or None,
+        "accel": request.is_accelerated,
         "cut_off": request.is_cut_off,
         "reason": find_reason(request),
     }
@@ -95,9 +96,12 @@ def _as_json(fields: dict[str, object]) -> str:
 
 
 def _as_text(fields: dict[str, object]) -> str:
-    written = [_word(value) for key, value in fields.items() if key not in ("via", "cut_off", "reason")]
+    unwritten = ("via", "accel", "cut_off", "reason")
+    written = [_word(value) for key, value in fields.items() if key not in unwritten]
     if fields["via"]:
         written.append(f"via {fields['via']}")
+    if fields["accel"]:
+        written.append("accel")
     if fields["cut_off"]:
         written.append("cut off")
     if fields["reason"]:
@@ -124,6 +128,7 @@ class RequestCounter:
         self._own = own
         self._requests: Callable[[str, str, str], Any] = cache(metrics.requests.labels)
         self._sent_bytes: Callable[[str], Any] = cache(metrics.sent_bytes.labels)
+        self._accel_bytes: Callable[[str], Any] = cache(metrics.accel_bytes.labels)
 
     def __call__(self, request: ServerRequest) -> None:
         """Count a finished request; call once for each."""
@@ -131,6 +136,8 @@ class RequestCounter:
         status = str(request.code) if 100 <= request.code < 600 else OTHER
         self._requests(host, endpoint_name(request.path or b""), status).inc()
         self._sent_bytes(host).inc(request.sentLength)
+        if request.is_accelerated:
+            self._accel_bytes(host).inc(request.sentLength)
 
     def _host(self, name: str) -> str:
         return self._hosts.get(name) or (self._own if is_address(name) else OTHER)

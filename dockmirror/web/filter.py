@@ -9,6 +9,7 @@ from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
 from ..headers import lines
+from ..http.accel import accepts_accel
 from ..http.server_request import ServerRequest
 from ..oci.cdn_loop import CDN_LOOP, parse_hops
 from ..oci.errors import RegistryError, Unsupported
@@ -81,6 +82,16 @@ class LoopFilter(RequestFilter):
                 " that asked it",
                 status=508,
             )
+
+
+class AccelFilter(RequestFilter):
+    """Marks requests whose files the proxy in front may send itself; the client must have been let in."""
+
+    def check(self, request: ServerRequest) -> None:
+        client = request.admitted_client
+        request.may_accelerate = (
+            client is not None and client.is_proxied and accepts_accel(request.method, request.requestHeaders)
+        )
 
 
 class HealthRoute(RequestFilter):

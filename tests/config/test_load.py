@@ -73,6 +73,8 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         ["10.0.0.0/8"],
         ((), ("unix",), ("127.0.0.1", "::1"), ("10.0.0.0/8",)),
     ),
+    "accel": ('"nginx"', "off", "nginx", ("off", "nginx", "off", "nginx")),
+    "cache_group": ("1", "root", "2", (None, "1", "root", "2")),
     "cache": ('"/a"', "/b", "c", (Path("/cache"), Path("/a"), Path("/b"), Path("c"))),
     "cache_size": (
         '"1GiB"',
@@ -422,6 +424,8 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
         ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),
+        ('accel = "apache"', "accel: expected 'off' or 'nginx', not \"apache\""),
+        ('cache_group = "none-such"', "cache_group: expected a group of this machine, not 'none-such'"),
         ("cache_size = true", "cache_size: expected a number of bytes"),
         ("cache_size = -1", "cache_size: expected a number of bytes"),
         ("domain = ", "is not TOML: "),

@@ -160,7 +160,7 @@ def test_a_proxy_at_a_unix_socket_can_be_trusted() -> None:
     """The networks apply to the client that it reports."""
     by = access(served=["private"], unix=True)
     client = admitted(by, None, X_Forwarded_For=INNER, X_Forwarded_Proto="https")
-    assert client == ClientAddress(IPv4Address(INNER), "https", "mirror.example:8080")
+    assert client == ClientAddress(IPv4Address(INNER), "https", "mirror.example:8080", is_proxied=True)
     assert "'networks'" in denied(by, None, X_Forwarded_For=STRANGER)
 
 

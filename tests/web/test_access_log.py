@@ -67,7 +67,7 @@ def test_as_json(internet: Internet) -> None:
     assert fields == {
         "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
         "path": "/v2/team/image/manifests/nope", "status": 404, "bytes": len(answer.body),
-        "seconds": 0.0, "upstream": 404, "via": None, "cut_off": False,
+        "seconds": 0.0, "upstream": 404, "via": None, "accel": False, "cut_off": False,
         "reason": "the upstream answered 404 MANIFEST_UNKNOWN",
     }  # fmt: skip
 
@@ -299,7 +299,7 @@ def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
     assert token == {
         "time": "1970-01-01T00:00:00.000+00:00", "client": "10.0.0.7", "host": DOCKER, "method": "GET",
         "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "pull": None, "user": None, "whole": True,
-        "reason": None,
+        "accel": False, "reason": None,
     }  # fmt: skip
     assert (refused["client"], refused["status"]) == ("203.0.113.1", 403)
     assert (refused["host"], bool(refused["reason"])) == ("unknown.example", True)

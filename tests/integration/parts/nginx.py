@@ -1,7 +1,8 @@
-"""nginx in front of the mirror, with the very file that the documents give to operators."""
+"""nginx in front of the mirror, with the very files that the documents give to operators."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from .authority import Certificate
@@ -9,9 +10,12 @@ from .machine import Machine
 from .mirror import DOMAIN
 from .process import Process, free_port, listens
 
-EXAMPLE = Path(__file__).parents[3] / "docs/examples/nginx.conf"
+EXAMPLES = Path(__file__).parents[3] / "docs/examples"
+USER, GROUP = "nobody", "nogroup"
+"""Of nginx's workers."""
 MAIN = """
 daemon off;
+user {user} {group};
 error_log stderr info;
 pid {directory}/nginx.pid;
 events {{}}
@@ -28,15 +32,24 @@ http {{
 
 
 class Nginx(Process):
-    """Listens on a free port of the loopback interface; names, ports and the certificate are the tests'."""
+    """Listens on a free port of the loopback interface; names, ports and the certificate are the tests'.
 
-    def __init__(self, machine: Machine, mirror: int, certificate: Certificate) -> None:
+    *moved* are further texts of the example that are replaced.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        mirror: int,
+        certificate: Certificate,
+        example: str = "nginx.conf",
+        moved: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.configuration = machine.directory / "nginx.conf"
-        self.configuration.write_text(MAIN.format(directory=machine.directory))
-        (machine.directory / "mirror.conf").write_text(
-            placed(EXAMPLE.read_text("utf-8"), self.port, mirror, certificate)
-        )
+        self.configuration.write_text(MAIN.format(directory=machine.directory, user=USER, group=GROUP))
+        text = placed((EXAMPLES / example).read_text("utf-8"), self.port, mirror, certificate)
+        (machine.directory / "mirror.conf").write_text(replaced(text, moved or {}))
         super().__init__(
             machine.command("nginx", "-c", str(self.configuration)),
             log=machine.directory / "nginx.log",
@@ -59,7 +72,12 @@ def placed(example: str, port: int, mirror: int, certificate: Certificate) -> st
         "/etc/ssl/mirror.example.com/fullchain.pem": str(certificate.certificate),
         "/etc/ssl/mirror.example.com/privkey.pem": str(certificate.key),
     }
-    for there, replaced in here.items():
-        assert there in example, there
-        example = example.replace(there, replaced)
-    return example
+    return replaced(example, here)
+
+
+def replaced(text: str, here: Mapping[str, str]) -> str:
+    """The text with other words; each of what is replaced must stand in it."""
+    for there, word in here.items():
+        assert there in text, there
+        text = text.replace(there, word)
+    return text
