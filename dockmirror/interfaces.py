@@ -78,8 +78,7 @@ class Answer:
     :ivar headers: the few of the upstream's headers that are passed on.
     :ivar cache: the part that the cache had in the answer; None if no cache was asked.
     :ivar upstream_status: the upstream's status, for the access log; None if it was not asked.
-    :ivar date: the upstream's ``Date``, verbatim.
-    :ivar age: the upstream's ``Age``: seconds since its own upstream confirmed the answer; None without one.
+    :ivar date: the upstream's ``Date``, verbatim; ``age``, its ``Age`` in seconds, or None without one.
     :ivar consents: True if this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
     :ivar from_other_host: True if another registry gave it, which does not decide who may have what.
     :ivar open_range: fetches a part of a blob from the host that the registry has redirected to: without
@@ -240,10 +239,7 @@ class ITagStore(Interface):
         """Return the tag's entry, or None."""
 
     async def put(repository: Repository, tag: Tag, digest: Digest, age: float = 0.0) -> None:
-        """Record what the tag names; the manifest must be held.
-
-        :param age: seconds since it was confirmed.
-        """
+        """Record what the tag names, confirmed ``age`` seconds ago; the manifest must be held."""
 
     async def forget(repository: Repository, tag: Tag) -> None:
         pass
