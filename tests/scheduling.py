@@ -7,14 +7,19 @@ from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
-WAITING = ("tests/integration/", "tests/hardship/", "tests/conformance/")
-"""Tests that mostly wait for programs; they start first, and the others fill the gaps."""
+EARLY = (
+    "tests/integration/",
+    "tests/hardship/",
+    "tests/conformance/",
+    "tests/test_packaging.py",
+    "tests/store/test_crash.py",
+)
+"""Tests that wait for programs, or whose files take long; they start first, and the others fill the gaps."""
 TOGETHER = ("tests/test_measures.py", "tests/test_prose.py")
 """Files that parse the source of all tests, which one worker does once."""
 ALONE = {
     "tests/hardship/test_load.py": "loads the whole machine",
     "tests/hardship/test_crowd.py": "loads the whole machine",
-    "tests/integration/test_first_pull.py": "measures seconds",
     "tests/hardship/test_secrets.py": "searches the logs and caches of all mirrors of the run",
 }
 """Tests that run when all others have ended, in this order, and why: by the start of their ids."""
@@ -22,7 +27,7 @@ ALONE = {
 
 def order_of(nodeid: str) -> tuple[int, bool]:
     """Return the key by which tests are sorted."""
-    return _alone(nodeid), not nodeid.startswith(WAITING)
+    return _alone(nodeid), not nodeid.startswith(EARLY)
 
 
 def scope_of(nodeid: str) -> str:

@@ -67,7 +67,7 @@ def test_sixteen_clients_in_parts(
     mirrored: Mirror, open_registry: Registry, workers: int, is_open_ended: bool
 ) -> None:
     """Clients that fetch a layer in parts of 8 MiB cost one copy, and the layer is held afterwards."""
-    upstream = Upstream(open_registry, f"parts {workers} {is_open_ended}", 35 * MIB + 17)
+    upstream = Upstream(open_registry, f"parts {workers} {is_open_ended}", 19 * MIB + 17)
     size, digest = len(upstream.layer.data), upstream.layer.digest
     client = PartedClient(mirrored, mirrored.host("open"), is_open_ended)
     with ThreadPoolExecutor(16) as pool:
@@ -75,15 +75,15 @@ def test_sixteen_clients_in_parts(
     assert fetched == [digest] * 16
     wait_until(blob_file(mirrored.cache, digest).exists, "the layer is held")
     wait_until(lambda: upstream.sent >= size, "the registry has logged what it sent")
-    assert upstream.sent <= 1.05 * size
+    assert upstream.sent <= 1.1 * size
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_scattered_parts(mirrored: Mirror, open_registry: Registry, workers: int) -> None:
     """Clients that read the same parts cost the blocks that these touch, each once."""
-    upstream = Upstream(open_registry, f"scattered {workers}", 160 * MIB)
+    upstream = Upstream(open_registry, f"scattered {workers}", 80 * MIB)
     size, choice = len(upstream.layer.data), random.Random(workers)
-    parts = [(choice.randrange(size - 300_000), 300_000) for _ in range(50)]
+    parts = [(choice.randrange(size - 300_000), 300_000) for _ in range(25)]
     touched = {
         block for first, length in parts for block in range(first // MIB, (first + length - 1) // MIB + 1)
     }
@@ -94,5 +94,5 @@ def test_scattered_parts(mirrored: Mirror, open_registry: Registry, workers: int
             assert read == wanted
     wait_until(lambda: upstream.sent >= len(touched) * MIB, "the registry has logged what it sent")
     assert upstream.sent <= 1.1 * len(touched) * MIB
-    assert len(upstream.requests()) <= 70
+    assert len(upstream.requests()) <= 35
     assert not blob_file(mirrored.cache, upstream.layer.digest).exists()

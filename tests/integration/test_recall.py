@@ -10,7 +10,7 @@ import pytest
 
 from .parts.command import dockmirror
 from .parts.images import Image, image, index_of
-from .parts.kept import blob_file
+from .parts.kept import blob_file, holds
 from .parts.mirror import Mirror
 from .parts.process import wait_until
 from .parts.seaweed import CREDENTIALS
@@ -82,6 +82,7 @@ def test_recall(sharing: Sharing) -> None:
     wait_until(lambda: bad.digest[7:] in "".join(sharing.keys()), "the bucket has the manifest")
     for mirror in mirrors:
         sharing.uploaded(mirror, {})
+    wait_until(lambda: holds(one.cache, f"docker.io/{NAME}", bad), "the image is held")
     slow = SlowReader(one, layer)
     assert slow.received.startswith(b"HTTP/1.1 200")
 

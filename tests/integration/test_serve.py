@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -27,9 +28,10 @@ from .pulls import succeeded
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-LAYER = 64_000_000
+LAYER = 48_000_000
+"""More than the sockets of both sides take, whose limits are 36 MiB at most."""
 COMPLETION = """
-eval "$(_DOCKMIRROR_COMPLETE=bash_source dockmirror)"
+eval "$SCRIPT"
 COMP_WORDS=(dockmirror "$@")
 COMP_CWORD=$#
 _dockmirror_completion dockmirror
@@ -194,7 +196,7 @@ def chain(chains: MakeChain, request: pytest.FixtureRequest) -> Iterator[Chain]:
 
 @pytest.fixture(scope="module")
 def large() -> Image:
-    """An image with a layer that is larger than what sockets take."""
+    """An image with a large layer."""
     return image("large", layers=(LAYER,))
 
 
@@ -249,16 +251,21 @@ def test_bash_completes_the_names_of_cached_images(chains: MakeChain) -> None:
         chain.registry.push("library/completed", pushed, "1.27")
         chain.mirror.client("docker").manifest("library/completed", "1.27")
 
+        environment = {
+            **CLEAN_ENVIRONMENT,
+            **BYTECODE,
+            "PATH": f"{Path(COMMAND).parent}:{CLEAN_ENVIRONMENT['PATH']}",
+            "DOCKMIRROR_CONFIG": str(chain.mirror.configuration),
+        }
+
+        def printed(*command: str, **variables: str) -> str:
+            run = partial(subprocess.run, capture_output=True, text=True, check=True)
+            return str(run(command, env={**environment, **variables}).stdout)
+
+        script = printed(COMMAND, _DOCKMIRROR_COMPLETE="bash_source")
+
         def replies(*words: str) -> list[str]:
-            environment = {
-                **CLEAN_ENVIRONMENT,
-                **BYTECODE,
-                "PATH": f"{Path(COMMAND).parent}:{CLEAN_ENVIRONMENT['PATH']}",
-                "DOCKMIRROR_CONFIG": str(chain.mirror.configuration),
-            }
-            command = ["/bin/bash", "-c", COMPLETION, "bash", *words]
-            ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
-            return ran.stdout.split()
+            return printed("/bin/bash", "-c", COMPLETION, "bash", *words, SCRIPT=script).split()
 
         wait_until(lambda: replies("rm", "comp") == ["completed:1.27"], "the image is completed")
         assert replies("rm", "completed", ":") == ["1.27"]

@@ -56,9 +56,21 @@ class Several(Mirror):
         images = json.loads(self.told("/status.json"))["history"]["images"]
         return sum(each["cached_bytes"] for each in images if each["key"].endswith(f"/{repository}"))
 
-    def has_logged(self, text: str, times: int) -> bool:
-        """Return True if the log has the text exactly so often."""
-        return self.read_log().count(text) == times
+    @property
+    def reloads(self) -> int:
+        """The number of times that new settings were in force."""
+        return self.read_log().count("settings reloaded\n")
+
+    def reload(self, **settings: Any) -> int:
+        """Have new settings read, and return the number of those before."""
+        before = self.reloads
+        self.configure(**settings)
+        os.kill(self.pid, signal.SIGHUP)
+        return before
+
+    def has_reloaded(self, before: int) -> bool:
+        """Return True if other settings are in force than those before."""
+        return self.reloads > before
 
     def holds(self, pushed: Image) -> bool:
         """Return True if the cache has all blobs of the image."""
@@ -85,9 +97,18 @@ def two_workers(directory: Path, machine: Machine, registry: Registry) -> Iterat
 
 @pytest.fixture(scope="module")
 def shared(directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
-    """A mirror for tests that do not stop it; that of the status comes first."""
+    """A mirror for tests that do not stop it, and for the last one; that of the status comes first."""
     with two_workers(directory("workers"), make_machine(), open_registry) as mirror:
         yield mirror
+
+
+@pytest.fixture
+def restored(shared: Several) -> Iterator[Several]:
+    """The same mirror, for a test that changes its settings; it has the old ones at the end."""
+    networks = shared.setting("networks")
+    yield shared
+    before = shared.reload(networks=networks)
+    wait_until(partial(shared.has_reloaded, before), "the old settings are in force")
 
 
 @pytest.fixture
@@ -173,40 +194,37 @@ def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine:
     assert client.bare("GET", "/v2/", None, {}).status == 200
 
 
-def test_new_settings(several: Several) -> None:
+def test_new_settings(restored: Several) -> None:
     """New settings apply to both workers, wrong ones to none."""
-    client = several.client()
+    client = restored.client()
 
     def statuses() -> set[int]:
         return {client.bare("GET", "/v2/", None, {}).status for _ in range(30)}
 
-    several.configure(networks=["10.0.0.0/99"])
-    os.kill(several.pid, signal.SIGHUP)
-    wait_until(lambda: "cannot reload the settings" in several.read_log(), "the log says so")
+    restored.reload(networks=["10.0.0.0/99"])
+    wait_until(lambda: "cannot reload the settings" in restored.read_log(), "the log says so")
     assert statuses() == {200}
-    several.configure(networks=["10.0.0.0/8"])
-    os.kill(several.pid, signal.SIGHUP)
-    wait_until(lambda: "settings reloaded" in several.read_log(), "the log says so")
+    before = restored.reload(networks=["10.0.0.0/8"])
+    wait_until(partial(restored.has_reloaded, before), "the log says so")
     assert statuses() == {403}
 
 
-def test_slow_worker(several: Several) -> None:
+def test_slow_worker(restored: Several) -> None:
     """New settings are reported as loaded once the slowest worker has them."""
-    client = several.client()
+    client = restored.client()
 
     def status() -> int:
         return client.bare("GET", "/v2/", None, {}).status
 
-    busy, _ = several.workers()
+    busy, _ = restored.workers()
     os.kill(busy, signal.SIGSTOP)
-    several.configure(networks=["10.0.0.0/8"])
-    os.kill(several.pid, signal.SIGHUP)
+    before = restored.reload(networks=["10.0.0.0/8"])
     wait_until(lambda: status() == 403, "the other one has them")
     # It is answered when the stopped one has had the time of any other call.
-    assert json.loads(several.told("/status.json"))["processes"] == 1
-    assert "settings reloaded" not in several.read_log()
+    assert json.loads(restored.told("/status.json"))["processes"] == 1
+    assert not restored.has_reloaded(before)
     os.kill(busy, signal.SIGCONT)
-    wait_until(lambda: "settings reloaded" in several.read_log(), "the log says so")
+    wait_until(partial(restored.has_reloaded, before), "the log says so")
     assert {status() for _ in range(30)} == {403}
 
 
@@ -222,23 +240,21 @@ def test_rate_limit(tmp_path: Path, make_machine: MakeMachine, open_registry: Re
     assert statuses[-1] == 429
 
 
-def test_new_settings_under_load(several: Several) -> None:
+def test_new_settings_under_load(shared: Several) -> None:
     """New settings cost no client a request."""
     statuses: list[int] = []
     going = threading.Event()
 
     def ask() -> None:
-        client = several.client()
+        client = shared.client()
         while not going.is_set():
             statuses.append(client.bare("GET", "/v2/", None, {}).status)
 
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for each in clients:
         each.start()
-    in_force = "settings reloaded\n"
-    for count in range(1, 4):
-        os.kill(several.pid, signal.SIGHUP)
-        wait_until(partial(several.has_logged, in_force, count), "they are in force")
+    for _ in range(3):
+        wait_until(partial(shared.has_reloaded, shared.reload()), "they are in force")
         before = len(statuses)
         wait_until(partial(has_grown, statuses, before + 8), "requests are answered by these")
     going.set()
@@ -272,10 +288,10 @@ def test_the_end(several: Several, open_registry: Registry) -> None:
     wait_until(lambda: not any(_runs(each) for each in workers), "all have ended")
 
 
-def test_workers_do_not_outlive_the_first(several: Several) -> None:
+def test_workers_do_not_outlive_the_first(shared: Several) -> None:
     """When it is killed, they end: what comes next finds the port free."""
-    workers = several.workers()
-    os.kill(several.pid, signal.SIGKILL)
+    workers = shared.workers()
+    os.kill(shared.pid, signal.SIGKILL)
     wait_until(lambda: not any(_runs(each) for each in workers), "they have ended")
 
 

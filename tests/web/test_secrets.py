@@ -31,6 +31,13 @@ def internet() -> Internet:
     return internet
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _aside() -> None:
+    """Put the objects of other tests aside, so that each collection here is short."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def log() -> Iterator[list[str]]:
     """Collect all that is logged in the test, unhandled failures included; it must hold no secret."""

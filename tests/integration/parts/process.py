@@ -69,14 +69,18 @@ def listens(host: str, port: int) -> bool:
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Look again and again, ever less often, until *condition* holds; a machine that is busy may need long.
 
+    A look that takes long, because it starts a program, is followed by a pause as long, up to a second.
+
     :raises TimeoutError: *what* did not come about in time.
     """
-    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+    began, pause = time.monotonic(), _FIRST_PAUSE
+    deadline = began + seconds
     while not condition():
-        if time.monotonic() > deadline:
+        ended = time.monotonic()
+        if ended > deadline:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(pause)
-        pause = min(pause * 1.2, _LONGEST_PAUSE)
+        time.sleep(max(pause, min(ended - began, 1.0)))
+        began, pause = time.monotonic(), min(pause * 1.2, _LONGEST_PAUSE)
 
 
 class Process:

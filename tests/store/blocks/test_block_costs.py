@@ -52,8 +52,9 @@ class PartsClient:
             first, last, read = each
             assert read.error is None
             assert not read.is_relayed
-            data = read.data[: last + 1 - first]
-            if len(data) == last + 1 - first:
+            length = last + 1 - first
+            if sum(map(len, read.client.pieces)) >= length:
+                data = read.data[:length]
                 assert data == self._upstream.data[first : last + 1]
                 self.received[first] = data
                 self._reads.remove(each)
