@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -45,9 +46,11 @@ class Authority:
         """A certificate for host *names* and addresses, valid for servers."""
         return self._issue(ec.generate_private_key(ec.SECP256R1()), names, ends)
 
-    def issue_rsa(self, *names: str) -> Certificate:
-        """As :meth:`issue`, with an RSA key, as it is used to sign tokens."""
-        return self._issue(rsa.generate_private_key(65537, 2048), names)
+    @cached_property
+    def signer(self) -> tuple[rsa.RSAPrivateKey, Certificate]:
+        """An RSA key that signs the tokens of all services, and its certificate: making one takes long."""
+        key = rsa.generate_private_key(65537, 2048)
+        return key, self._issue(key, ("token.test",))
 
     def _issue(
         self,

@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from .accounts import Account, account_of, account_of_basic, granted
 from .authority import Authority
@@ -55,10 +54,7 @@ class Tokens(Server):
         self.issued: list[str] = []
         self.oauth = oauth
         self._refresh: dict[str, Account] = {}
-        certificate = authority.issue_rsa("token.test")
-        key = load_pem_private_key(certificate.key.read_bytes(), None)
-        assert isinstance(key, RSAPrivateKey)
-        self._key = key  # loading it takes a hundred times as long as signing does
+        self._key, certificate = authority.signer
         der = x509.load_pem_x509_certificate(certificate.certificate.read_bytes()).public_bytes(Encoding.DER)
         self._chain = [base64.b64encode(der).decode()]
 
