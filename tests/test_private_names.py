@@ -103,6 +103,7 @@ def is_own(node: ast.Attribute) -> bool:
     return ast.unparse(node.value) in ("self", "cls", "super()")
 
 
+@cache
 def own_attributes(tree: ast.AST) -> set[str]:
     """Return the private names that classes define, and that objects look up on themselves."""
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_own(node)}
