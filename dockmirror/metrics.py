@@ -46,6 +46,12 @@ class Metrics:
             ["upstream", "endpoint", "result"],
             registry=registry,
         )
+        self.limited = Counter(
+            "dockmirror_limited",
+            "Requests refused because a client network has used up a limit.",
+            ["limit"],
+            registry=registry,
+        )
         self.admissions = Counter(
             "dockmirror_admissions",
             "Manifests refused or replaced by a rule, or that would be by one that only warns.",

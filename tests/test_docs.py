@@ -15,6 +15,7 @@ from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import PREFIX, load
 from dockmirror.config.settings import (
     AccessSettings,
+    BudgetSettings,
     GateSettings,
     PolicySettings,
     RetentionSettings,
@@ -29,6 +30,7 @@ DOMAIN = "mirror.example.com"
 Model = type[
     Settings
     | AccessSettings
+    | BudgetSettings
     | GateSettings
     | PolicySettings
     | RetentionSettings
@@ -100,7 +102,9 @@ def test_settings() -> None:
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
         assert code(variable) == (
-            "" if name in ("access", "gate", "policy", "retention", "sync") else f"{PREFIX}{name.upper()}"
+            ""
+            if name in ("access", "budget", "gate", "policy", "retention", "sync")
+            else f"{PREFIX}{name.upper()}"
         )
         if code(key) not in ("config", "access", "gate", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
@@ -119,6 +123,7 @@ def test_access_settings() -> None:
     ("model", "heading", "required"),
     [
         (PolicySettings, "key of a policy", {"images": "**"}),
+        (BudgetSettings, "key of a budget", {"images": "**"}),
         (RetentionSettings, "key of a retention rule", {"images": "**"}),
         (SyncSettings, "key of a sync rule", {"upstream": "docker", "repositories": ["library/nginx"]}),
         (GateSettings, "key of the gate", {}),

@@ -17,7 +17,9 @@ from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
 from ..http.server_request import ServerRequest
+from ..http.usage import RateCounters
 from ..interfaces import IAccount, IRegistry
+from ..metrics import Metrics
 from ..middleware.names import NamespaceFilter, RegistryRouter
 from ..oci.errors import Unsupported
 from ..oci.reference import Reference, Repository
@@ -30,7 +32,6 @@ from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
 from ..web.filter import AccelFilter, AcmeChallengeRoute, HealthRoute, LoopFilter, RefusalResource
 from ..web.late_resource import LateResource
-from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
@@ -42,6 +43,7 @@ from .naming import mirror_address, own_host_names, parse_image_name, registry_n
 from .retention_rules import make_retention
 from .stack import HostRegistries, StackContext, build_stack
 from .telemetry import make_request_counter
+from .usage_limits import limit_rate, make_budgets
 
 if TYPE_CHECKING:
     from ..web.pages.resources import PageFactory
@@ -122,7 +124,9 @@ class SiteBuilder:
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()
-        context = evolve(self._context, refreshers=[], polled={})
+        counters, clock = RateCounters(self._memory.rate_counters), self._context.clock
+        budgets = make_budgets(settings, clock, counters, self._context.telemetry.metrics)
+        context = evolve(self._context, refreshers=[], polled={}, budgets=budgets)
         hosts = build_hosts(settings, context, accounts, signing_keys)
         resource = self._resource(settings, hosts)
         audit = _open_audit_log(settings)
@@ -156,7 +160,8 @@ class SiteBuilder:
             self._audit.write(json.dumps({"time": time, **event}))
 
     def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
-        guarded = apply_access_rules(settings, hosts, self._context.clock, self._in_thread, self._memory)
+        clock, metrics = self._context.clock, self._context.telemetry.metrics
+        guarded = apply_access_rules(settings, hosts, clock, self._in_thread, self._memory, metrics)
         resource = HealthRoute(guarded)
         if settings.acme is None or settings.certificates is None:
             return resource
@@ -298,7 +303,12 @@ def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
 
 
 def apply_access_rules(
-    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, memory: SharedTables
+    settings: Settings,
+    resource: IResource,
+    clock: IReactorTime,
+    in_thread: InThread,
+    memory: SharedTables,
+    metrics: Metrics,
 ) -> IResource:
     """Wrap a resource in the access rules: the client's network, loops, its rate limit, its login.
 
@@ -319,9 +329,7 @@ def apply_access_rules(
             users = Htpasswd(access.htpasswd, in_thread, digests)
         tokens = UserTokens(load_signing_keys(settings), clock)
         resource = AuthFilter(resource, users, tokens, FailedLogins(memory.failed_logins, clock))
-    if access.requests is not None or access.bytes is not None:
-        counters = RateCounters(memory.rate_counters)
-        resource = RateLimiter(resource, clock, counters, access.requests, access.bytes, access.window)
+    resource = limit_rate(settings, resource, clock, RateCounters(memory.rate_counters), metrics)
     networks = NetworkAccess(
         tuple(parse_networks(settings.networks)),
         _proxy_networks(settings),

@@ -7,6 +7,7 @@ From the client down to the upstream:
     NameRewrite or ShortNameRedirect     completes names such as nginx (the latter on the virtual host)
     NameRewrite                          turns the client's names into those that the operator has set
     PullObserver                         records pulls for the history
+    BudgetFilter                         limits what client networks may use of images
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     AdmissionRegistry                    serves a manifest, another one in its place, or refuses (policies)
@@ -51,6 +52,7 @@ from ..config.notation import AUTOMATIC, MAX_SEGMENTS
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
+from ..middleware.budgets import NO_BUDGETS, BudgetFilter, Budgets
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
 from ..middleware.names import (
     NameRewrite,
@@ -100,6 +102,7 @@ class StackContext:
     :ivar audit: writes an event to the audit log.
     :ivar polled: what the tags of upstreams are polled by.
     :ivar refreshers: refresh the tags of upstreams; a reload stops them.
+    :ivar budgets: limit what client networks may use of images.
     :ivar mirror_id: the mirror's identifier in ``CDN-Loop``; empty for one that serves no clients.
     """
 
@@ -112,6 +115,7 @@ class StackContext:
     polled: dict[str, PolledUpstream] = field(factory=dict)
     refreshers: list[TagRefresher] = field(factory=list)
     mirror_id: str = ""
+    budgets: Budgets = NO_BUDGETS
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -192,6 +196,7 @@ def build_stack(
     common: list[Layer] = [
         *_when(upstream.rewrite, rewrite_names),
         *_when(telemetry.pulls, record),
+        *_when(context.budgets.budgets, lambda below: BudgetFilter(below, names[0], context.budgets)),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
         *([] if base.admission is None else [partial(AdmissionRegistry, context=base.admission)]),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from .field_types import suggest
 from .settings import (
     AccessSettings,
+    BudgetSettings,
     ConfigurationError,
     GateSettings,
     PolicySettings,
@@ -157,6 +158,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "gate": ("in [gate]", GateSettings),
     "upstreams": ("in an upstream's table", UpstreamSettings),
     "policy": ("in a [[policy]] table", PolicySettings),
+    "budget": ("in a [[budget]] table", BudgetSettings),
     "retention": ("in a [[retention]] table", RetentionSettings),
     "sync": ("in a [[sync]] table", SyncSettings),
 }

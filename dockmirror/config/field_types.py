@@ -251,6 +251,10 @@ RegistryName = Annotated[
 RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
 File = Annotated[Path, AfterValidator(check_file)]
 Email = Annotated[str, _match(r"[^@\s,:;?]+@[^@\s,:;?]+", "an e-mail address such as you@example.com")]
+Contact = Annotated[
+    str,
+    _match(r"(https?://|mailto:)[!-~]+", 'an address such as "https://example.com/limits"'),
+]
 HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
 Label = Annotated[
     str,

@@ -22,6 +22,7 @@ from pydantic import (
 from .field_types import (
     Addresses,
     BucketAddress,
+    Contact,
     CronText,
     Directory,
     Email,
@@ -170,6 +171,8 @@ class AccessSettings(_Frozen):
     requests: Annotated[int, Field(ge=1)] | None = None
     bytes: Bytes | None = None
     window: Window = 60.0
+    exempt: Networks = ()
+    contact: Contact | None = None
     connections: Annotated[int, Field(ge=1)] | None = None
     connections_per_network: Share = 0.5
     audit: NewFile | None = None
@@ -246,6 +249,17 @@ class PolicySettings(_Frozen):
     foreign_layers: bool | None = None
 
 
+class BudgetSettings(_Frozen):
+    """The use of some images by each client network, ``[[budget]]``; all budgets that match apply."""
+
+    images: PolicyPattern
+    each: Literal["image", "network"] = "image"
+    requests: Annotated[int, Field(ge=1)] | None = None
+    pulls: Annotated[int, Field(ge=1)] | None = None
+    bytes: Bytes | None = None
+    window: Window = 60.0
+
+
 class RetentionSettings(_Frozen):
     """The rules for how long some images are kept, ``[[retention]]``; the first that matches holds."""
 
@@ -294,6 +308,7 @@ class Settings(_Frozen):
     api_tokens_file: File | None = None
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
+    budget: tuple[BudgetSettings, ...] = ()
     trust_proxy: Proxies = ()
     accel: Literal["off", "nginx"] = "off"
     workers: Annotated[int, Field(ge=1, le=64)] | None = None

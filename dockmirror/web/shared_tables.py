@@ -8,13 +8,13 @@ import secrets
 from itertools import accumulate
 
 from ..history.pull_table import PULL_TABLE_SIZE
+from ..http.usage import COUNTERS_SIZE
 from ..system import shared_table
-from . import rate_limiter
 from .failed_logins import FAILED_LOGINS_SIZE
 
 _IDENTIFIER_SIZE = 16
 _PARTS = (
-    rate_limiter.COUNTERS_SIZE,
+    COUNTERS_SIZE,
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,

@@ -156,7 +156,9 @@ def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setting
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert {*KEYS, "access", "gate", "policy", "retention", "sync", "upstreams"} == set(Settings.model_fields)
+    assert {*KEYS, "access", "budget", "gate", "policy", "retention", "sync", "upstreams"} == set(
+        Settings.model_fields
+    )
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import socket
 import ssl
 from collections import Counter
@@ -167,6 +168,21 @@ def test_hanging(client: Client, backends: dict[int, NumberedBackend]) -> None:
         with pytest.raises(http.client.IncompleteRead):
             unfinished.read()
     assert client.owner(f"/v2/image/blobs/{digest}") != hanging
+
+
+@pytest.mark.parametrize("balancing", ["haproxy"], indirect=True)
+def test_a_limit_for_all_mirrors_together(
+    balancing: Balancing, backends: dict[int, NumberedBackend], authority: Authority
+) -> None:
+    """The lines of the example that are commented out count a client's requests to all mirrors."""
+    servers = {number: each.port for number, each in backends.items()}
+    uncommented = {f"    #{word}": f"    {word}" for word in ("stick-table", "http-request")}
+    with balancing.balancer(servers, {**uncommented, "gt 6000": "gt 2"}) as balancer:
+        client = Client(balancer, authority)
+        answers = [client.send("GET", f"/v2/image/blobs/{digest}") for digest in DIGESTS[:3]]
+        assert [each.status for each in answers] == [200, 200, 429]
+        assert json.loads(answers[2].read())["errors"][0]["code"] == "TOOMANYREQUESTS"
+        assert answers[2].headers["Retry-After"] == "3600"
 
 
 def test_pushed(client: Client) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from mmap import mmap
 from typing import Any
 
 import pytest
 
-from dockmirror.web.rate_limiter import COUNTERS_SIZE, RateCounters, WindowCount
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
@@ -17,7 +14,6 @@ from tests.internet import LAYER, Internet
 K8S, K8S_HOST = "k8s.mirror.example", "registry.k8s.io"
 PATH = f"/v2/a/blobs/{digest(LAYER)}"
 CLIENT = "10.0.0.1"
-ONE, OTHER = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
 
 
 def limited(**access: Any) -> House:
@@ -90,27 +86,13 @@ def test_without_limits_nothing_is_counted() -> None:
     assert {status(house) for _ in range(200)} == {200}
 
 
-@pytest.fixture
-def counters() -> RateCounters:
-    return RateCounters(memoryview(mmap(-1, COUNTERS_SIZE)))
-
-
-def test_a_window_begins_with_the_first_request_of_a_network(counters: RateCounters) -> None:
-    """One that began in the future has ended: the clock was set back."""
-    counters.add(ONE, 100.0, 60, requests=1)
-    counters.add(ONE, 130.0, 60, requests=1, bytes=5)
-    assert counters.current_window(ONE, 159.0, 60) == WindowCount(100.0, 2, 5)
-    assert counters.current_window(OTHER, 159.0, 60) == WindowCount(159.0, 0, 0)
-    assert counters.current_window(ONE, 160.0, 60) == WindowCount(160.0, 0, 0)
-    counters.add(ONE, 161.0, 60, bytes=2**40)
-    assert counters.current_window(ONE, 170.0, 60) == WindowCount(161.0, 0, 2**40)
-    assert counters.current_window(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
-
-
-def test_the_network_with_the_oldest_window_is_evicted() -> None:
-    few = RateCounters(memoryview(mmap(-1, 8 * 32)))
-    networks = [ip_network(f"10.0.0.{number}") for number in range(10)]
-    for number, network in enumerate(networks):
-        few.add(network, float(number), 600, requests=1)
-    requests = [few.current_window(network, 20.0, 600).requests for network in networks]
-    assert requests == [0, 0, *[1] * 8]
+def test_the_operators_networks_have_no_limits() -> None:
+    """The refusal of other clients says whom to ask."""
+    house = limited(requests=1, exempt=["10.0.0.0/8"], contact="https://example.com/limits")
+    assert [status(house) for _ in range(3)] == [200] * 3
+    refused = [house.connect("192.168.0.1").ask("GET", "localhost", "/v2/").answer for _ in range(2)][1]
+    assert refused.message == (
+        "rate limit exceeded for your network; try again in 60 s;"
+        " to have the limit raised, see https://example.com/limits"
+    )
+    assert house.metrics.registry.get_sample_value("dockmirror_limited_total", {"limit": "access"}) == 1

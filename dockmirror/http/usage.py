@@ -1,0 +1,161 @@
+"""Limits of what clients may use in a window of time, counted in memory that processes share."""
+
+from __future__ import annotations
+
+from math import ceil
+from struct import Struct
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ..oci.errors import TooManyRequests
+from ..system.networks import Address, Network, is_within
+from ..system.shared_table import Record, SharedTable, hash_key
+from .server_request import ServerRequest
+
+
+@frozen
+class UsageLimits:
+    """The most that may be used in a window; None for no limit.
+
+    :ivar window: seconds, counted from the first request.
+    """
+
+    requests: int | None
+    bytes: int | None
+    window: float
+    pulls: int | None = None
+
+
+@frozen
+class LimitTerms:
+    """The clients to which no limit applies, and where others ask to be one of them.
+
+    :ivar exempt: networks without limits.
+    :ivar contact: an address of the operator, for the messages; None for none.
+    """
+
+    exempt: tuple[Network, ...] = ()
+    contact: str | None = None
+
+    def limited_address(self, request: ServerRequest) -> Address | None:
+        """Return the address of a client to which limits apply; None for any other."""
+        address = request.admitted_client.address if request.admitted_client else None
+        return None if address is None or is_within(address, self.exempt) else address
+
+    def refusal(self, what: str, seconds: int) -> TooManyRequests:
+        """Return the error for a client that has used up its limit.
+
+        :param what: the subject of the limit: "your network", say.
+        :param seconds: the rest of the window.
+        """
+        ask = f"; to have the limit raised, see {self.contact}" if self.contact else ""
+        return TooManyRequests(
+            f"rate limit exceeded for {what}; try again in {seconds} s{ask}", retry_after=str(seconds)
+        )
+
+
+_SLOT = Struct("<QdQQQ")
+"""Key, start of the window, requests, bytes, pulls."""
+COUNTERS_SIZE = 65_536 * _SLOT.size
+"""Bytes of memory for 65,536 keys."""
+
+
+@frozen
+class WindowCount:
+    """The usage under a key since its window began, in seconds of the clock."""
+
+    began: float
+    requests: int
+    bytes: int
+    pulls: int = 0
+
+
+class RateCounters:
+    """Usage by key, in memory that processes share; the key with the oldest window is evicted.
+
+    :param memory: at most ``COUNTERS_SIZE`` bytes, zeroed at first.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._table = SharedTable(memory, _SLOT, lambda record: record[1])
+
+    def current_window(self, key: bytes, now: float, window: float) -> WindowCount:
+        """Return the usage under a key; a window that has ended is replaced by an empty one."""
+        return _window_or_new(self._table.find(hash_key(key))[1], now, window)
+
+    def add(self, key: bytes, now: float, window: float, used: WindowCount) -> None:
+        """Add to the usage under a key."""
+        number = hash_key(key)
+        offset, record = self._table.find(number)
+        usage = _window_or_new(record, now, window)
+        self._table.put(
+            offset,
+            number,
+            usage.began,
+            usage.requests + used.requests,
+            usage.bytes + used.bytes,
+            usage.pulls + used.pulls,
+        )
+
+
+def _window_or_new(record: Record | None, now: float, window: float) -> WindowCount:
+    if record is not None and record[1] <= now < record[1] + window:
+        return WindowCount(*record[1:])
+    return WindowCount(now, 0, 0)
+
+
+class UsageMeter:
+    """Measures usage by key against limits, including what running responses have sent so far."""
+
+    def __init__(self, clock: IReactorTime, counters: RateCounters, limits: UsageLimits) -> None:
+        self._clock = clock
+        self._counters = counters
+        self._limits = limits
+        self._running: dict[bytes, dict[ServerRequest, int]] = {}
+
+    def remaining_wait(self, key: bytes, is_pull: bool = False) -> int | None:
+        """Return the seconds until the window ends if a limit is reached; None if a request may begin.
+
+        :param is_pull: whether the limit of pulls applies.
+        """
+        for each in self._running.get(key, ()):
+            self._count_sent(key, each)
+        now, limits = self._clock.seconds(), self._limits
+        used = self._counters.current_window(key, now, limits.window)
+        is_reached = (
+            _is_reached(used.requests, limits.requests)
+            or _is_reached(used.bytes, limits.bytes)
+            or (is_pull and _is_reached(used.pulls, limits.pulls))
+        )
+        return max(1, ceil(used.began + limits.window - now)) if is_reached else None
+
+    def begin(self, key: bytes, request: ServerRequest) -> None:
+        """Count a request, and from now on the bytes of its response."""
+        self._add(key, requests=1)
+        self._running.setdefault(key, {})[request] = request.sentLength
+        request.notifyFinish().addBoth(lambda _: self._finish(key, request))
+
+    def add_pull(self, key: bytes) -> None:
+        self._add(key, pulls=1)
+
+    def _add(self, key: bytes, requests: int = 0, sent: int = 0, pulls: int = 0) -> None:
+        used = WindowCount(0.0, requests, sent, pulls)
+        self._counters.add(key, self._clock.seconds(), self._limits.window, used)
+
+    def _count_sent(self, key: bytes, request: ServerRequest) -> None:
+        """Count what a running response has sent since the last call."""
+        running = self._running[key]
+        sent, running[request] = request.sentLength - running[request], request.sentLength
+        if sent:
+            self._add(key, sent=sent)
+
+    def _finish(self, key: bytes, request: ServerRequest) -> None:
+        self._count_sent(key, request)
+        del self._running[key][request]
+        if not self._running[key]:
+            del self._running[key]
+
+
+def _is_reached(used: int, limit: int | None) -> bool:
+    return limit is not None and used >= limit

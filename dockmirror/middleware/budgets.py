@@ -1,0 +1,102 @@
+"""Limit what each client network may use of images in a window of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+from zope.interface import implementer
+
+from ..http.server_request import ServerRequest
+from ..http.usage import LimitTerms, UsageMeter
+from ..interfaces import Answer, IRegistry
+from ..oci.media import DOCKER_LIST, OCI_INDEX
+from ..oci.pull_rule import PullRule
+from ..oci.request import Blob, Manifest, RegistryRequest
+from ..system.networks import Network, client_network
+
+
+@frozen
+class ImageBudget:
+    """A limit for the images that match a pattern.
+
+    :ivar pattern: the pattern as in the settings.
+    :ivar of_each_image: whether each image is counted by itself, and not all of them together.
+    :ivar meter: measures the usage of each network.
+    """
+
+    pattern: str
+    rule: PullRule
+    of_each_image: bool
+    meter: UsageMeter
+
+    def applies_to(self, image: str) -> bool:
+        return self.rule.repository.fullmatch(image) is not None
+
+    def key(self, image: str, network: Network) -> bytes:
+        """Return the key of what a network uses of an image."""
+        counted = image if self.of_each_image else ""
+        return b"\0".join((self.pattern.encode(), counted.encode(), network.network_address.packed))
+
+    def subject(self, image: str) -> str:
+        """Return the subject of the limit, for messages."""
+        return f"{image if self.of_each_image else f'images like {self.pattern}'} from your network"
+
+
+@frozen
+class Budgets:
+    """The budgets of the mirror.
+
+    :ivar count: counts a rejected request by the pattern of the budget.
+    """
+
+    terms: LimitTerms
+    budgets: Sequence[ImageBudget]
+    count: Callable[[str], object]
+
+
+NO_BUDGETS = Budgets(LimitTerms(), (), lambda _: None)
+
+
+@implementer(IRegistry)
+class BudgetFilter:
+    """Rejects requests of client networks that have used up a budget, until the window ends.
+
+    A pull is a successful GET of an image's manifest; an index is not an image.  Where pulls are used up,
+    blobs are still served: a pull that has begun may be completed.
+
+    :param registry_name: the name of the registry, with which the patterns begin.
+    """
+
+    def __init__(self, registry: IRegistry, registry_name: str, budgets: Budgets) -> None:
+        self._registry = registry
+        self._name = registry_name
+        self._budgets = budgets
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises TooManyRequests: with the seconds left of the window."""
+        received, target = request.received, request.target
+        if not isinstance(received, ServerRequest) or not isinstance(target, Blob | Manifest):
+            return await self._registry.fetch(request)
+        address = self._budgets.terms.limited_address(received)
+        if address is None:
+            return await self._registry.fetch(request)
+        image, network = f"{self._name}/{target.repository}", client_network(address)
+        used = [(each, each.key(image, network)) for each in self._budgets.budgets if each.applies_to(image)]
+        for budget, key in used:
+            seconds = budget.meter.remaining_wait(key, is_pull=isinstance(target, Manifest))
+            if seconds is not None:
+                self._budgets.count(budget.pattern)
+                raise self._budgets.terms.refusal(budget.subject(image), seconds)
+        for budget, key in used:
+            budget.meter.begin(key, received)
+        answer = await self._registry.fetch(request)
+        if isinstance(target, Manifest) and _is_pull(request, answer):
+            for budget, key in used:
+                budget.meter.add_pull(key)
+        return answer
+
+
+def _is_pull(request: RegistryRequest, answer: Answer) -> bool:
+    media_type = (answer.body.descriptor.media_type or "").partition(";")[0]
+    return not request.head and answer.status == 200 and media_type not in (OCI_INDEX, DOCKER_LIST)

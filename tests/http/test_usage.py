@@ -1,0 +1,37 @@
+"""Usage in windows of time."""
+
+from __future__ import annotations
+
+from mmap import mmap
+
+import pytest
+
+from dockmirror.http.usage import COUNTERS_SIZE, RateCounters, WindowCount
+
+ONE, OTHER = b"one", b"other"
+
+
+@pytest.fixture
+def counters() -> RateCounters:
+    return RateCounters(memoryview(mmap(-1, COUNTERS_SIZE)))
+
+
+def test_a_window_begins_with_the_first_request(counters: RateCounters) -> None:
+    """One that began in the future has ended: the clock was set back."""
+    counters.add(ONE, 100.0, 60, WindowCount(0, 1, 0))
+    counters.add(ONE, 130.0, 60, WindowCount(0, 1, 5, 3))
+    assert counters.current_window(ONE, 159.0, 60) == WindowCount(100.0, 2, 5, 3)
+    assert counters.current_window(OTHER, 159.0, 60) == WindowCount(159.0, 0, 0)
+    assert counters.current_window(ONE, 160.0, 60) == WindowCount(160.0, 0, 0)
+    counters.add(ONE, 161.0, 60, WindowCount(0, 0, 2**40))
+    assert counters.current_window(ONE, 170.0, 60) == WindowCount(161.0, 0, 2**40)
+    assert counters.current_window(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
+
+
+def test_the_key_with_the_oldest_window_is_evicted() -> None:
+    few = RateCounters(memoryview(mmap(-1, 8 * 40)))
+    keys = [b"%d" % number for number in range(10)]
+    for number, key in enumerate(keys):
+        few.add(key, float(number), 600, WindowCount(0, 1, 0))
+    requests = [few.current_window(key, 20.0, 600).requests for key in keys]
+    assert requests == [0, 0, *[1] * 8]

@@ -1,0 +1,111 @@
+"""Budgets of images, for each client network."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fake_registry import MANIFEST, digest
+from tests.fakes import Reply
+from tests.house import Answer, House
+from tests.internet import LAYER, Internet
+
+HOST, UPSTREAM = "k8s.mirror.example", "registry.k8s.io"
+CLIENT, OTHER = "10.0.0.1", "10.0.0.2"
+INDEX = "application/vnd.oci.image.index.v1+json"
+TAG = "/v2/team/image/manifests/1"
+BLOB = f"/v2/team/image/blobs/{digest(LAYER)}"
+
+
+def limited(*budgets: dict[str, Any], **access: Any) -> House:
+    """Return a mirror with these budgets."""
+    listed = [{"images": "**", "window": 60, **each} for each in budgets]
+    house = House(Internet(), budget=listed, access=access)
+    manifest = Reply(200, b"{}", (("Content-Type", MANIFEST),))
+    for name in ("team/image", "team/other", "apps/image"):
+        house.world.reply(UPSTREAM, f"/v2/{name}/manifests/1", manifest)
+        house.world.reply(UPSTREAM, f"/v2/{name}/blobs/{digest(LAYER)}", Reply(200, LAYER))
+    return house
+
+
+def ask(house: House, path: str = TAG, peer: str = CLIENT, host: str = HOST) -> Answer:
+    """Return the answer to a client at that address, which closes its connection."""
+    client = house.connect(peer).ask("GET", host, path)
+    client.leave()
+    return client.answer
+
+
+def statuses(house: House, *paths: str) -> list[int]:
+    return [ask(house, path).status for path in paths]
+
+
+def test_each_image_has_a_budget_for_each_network() -> None:
+    """It is the same on the virtual host and on the mirror's own."""
+    house = limited({"requests": 2})
+    assert statuses(house, TAG, TAG, TAG) == [200, 200, 429]
+    own = ask(house, "/v2/registry.k8s.io/team/image/manifests/1", host="mirror.example")
+    assert own.error == (429, "TOOMANYREQUESTS")
+    assert statuses(house, "/v2/team/other/manifests/1") == [200]
+    assert ask(house, peer=OTHER).status == 200
+    house.pass_time(60)
+    assert ask(house).status == 200
+
+
+def test_images_may_share_a_budget() -> None:
+    house = limited({"images": "registry.k8s.io/team/*", "each": "network", "requests": 2})
+    names = ("team/image", "team/other", "team/image", "apps/image")
+    assert statuses(house, *[f"/v2/{name}/manifests/1" for name in names]) == [200, 200, 429, 200]
+
+
+def test_a_pull_that_has_begun_may_be_completed() -> None:
+    """If pulls are used up, only manifests are refused."""
+    house = limited({"pulls": 1})
+    assert statuses(house, TAG, BLOB, TAG, BLOB) == [200, 200, 429, 200]
+
+
+def test_neither_a_head_nor_an_index_is_a_pull() -> None:
+    house = limited({"pulls": 1})
+    house.world.reply(UPSTREAM, "/v2/team/image/manifests/2", Reply(200, b"{}", (("Content-Type", INDEX),)))
+    assert house.connect(CLIENT).ask("HEAD", HOST, TAG).answer.status == 200
+    index, absent = "/v2/team/image/manifests/2", "/v2/team/image/manifests/absent"
+    assert statuses(house, index, absent, TAG, TAG) == [200, 404, 200, 429]
+
+
+def test_bytes_are_counted_while_they_are_sent() -> None:
+    house = limited({"bytes": "50KB"})
+    house.world.reply(UPSTREAM, BLOB, Reply(200, LAYER).cut(100_000, end="stalled"))
+    client = house.connect(CLIENT).ask("GET", HOST, BLOB)
+    assert statuses(house, BLOB, f"/v2/team/other/blobs/{digest(LAYER)}") == [429, 200]
+    house.pass_time(60)
+    assert statuses(house, TAG) == [200]
+    client.leave()
+
+
+def test_every_budget_that_matches_applies() -> None:
+    """A request that one budget refuses does not count in another."""
+    house = limited({"requests": 3, "each": "network"}, {"images": "**/image", "requests": 1})
+    assert statuses(house, *[TAG] * 5) == [200, *[429] * 4]
+    assert statuses(house, *["/v2/team/other/manifests/1"] * 3) == [200, 200, 429]
+
+
+def test_the_refusal_says_why_how_long_and_whom_to_ask() -> None:
+    house = limited({"requests": 1}, contact="https://example.com/limits")
+    ask(house)
+    house.pass_time(20)
+    answer = ask(house)
+    assert answer["Retry-After"] == "40"
+    assert answer.message == (
+        "rate limit exceeded for registry.k8s.io/team/image from your network; try again in 40 s;"
+        " to have the limit raised, see https://example.com/limits"
+    )
+    assert house.metrics.registry.get_sample_value("dockmirror_limited_total", {"limit": "**"}) == 1
+    assert house.lines[-1].endswith(f'"{answer.message}"')
+
+
+@pytest.mark.parametrize("exempt", ["10.0.0.0/8", "private"])
+def test_the_operators_networks_have_no_budget(exempt: str) -> None:
+    house = limited({"requests": 1}, exempt=[exempt])
+    assert statuses(house, TAG, TAG, TAG) == [200] * 3
