@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
+from dockmirror.oci.media import OCI_INDEX
+
 from .fakes import Pairs, Reply, Seen
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -164,7 +166,8 @@ class Registry:
         manifest = self._manifests.get((repository, reference))
         if manifest is None:
             return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
-        told = (("Content-Type", MANIFEST), ("Docker-Content-Digest", digest(manifest)))
+        kind = OCI_INDEX if b'"manifests"' in manifest else MANIFEST
+        told = (("Content-Type", kind), ("Docker-Content-Digest", digest(manifest)))
         return Reply(200, manifest, told)
 
     def _blob(self, seen: Seen, repository: str, _: str, reference: str) -> Reply:
