@@ -58,6 +58,12 @@ class Metrics:
             ["upstream", "rule", "outcome"],
             registry=registry,
         )
+        self.redirects = Counter(
+            "dockmirror_near_redirects",
+            "Blobs for which clients were sent to a copy near them.",
+            ["region", "network"],
+            registry=registry,
+        )
         self.held_bytes = Counter(
             "dockmirror_cache_sent_bytes",
             "Bytes of bodies sent from the cache.",

@@ -70,6 +70,7 @@ def test_dashboard() -> None:
         "dockmirror_cache_expired_total",
         "dockmirror_prefetch_wasted_bytes_total",
         "dockmirror_prefetched_bytes_total",
+        "dockmirror_near_redirects_total",
         "dockmirror_tag_refreshes_total",
     }
 

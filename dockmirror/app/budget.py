@@ -46,6 +46,7 @@ def check_without_cache(settings: Settings) -> None:
         "accel: needs a cache, whose files nginx sends": settings.accel != "off",
         "policy: needs a cache, which remembers tags": settings.policy,
         "sync: needs a cache to pull into": settings.sync,
+        "redirect: needs a cache, which knows what is public": settings.near_buckets,
     }
     problems = [f"{need}; set cache_size above 0" for need, is_set in needs.items() if is_set]
     if problems:

@@ -49,12 +49,14 @@ from ..store.tag_locks import TagLocks
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
+from ..system.networks import Region, parse_networks
 from ..web.readiness import StoreCheck
 from .accel_settings import check_cache_group
 from .budget import make_budget
 
 if TYPE_CHECKING:
     from ..store.bucket.blocking_bucket import BucketAddress
+    from ..store.bucket.near_buckets import NearBuckets
     from ..store.bucket.tiered_store import TieredStore
 
 THREADS = 8
@@ -94,6 +96,7 @@ class CacheParts:
     :ivar tag_history: remembers what tags have named.
     :ivar tag_locks: let one process at a time refresh a tag.
     :ivar root: the directory.
+    :ivar near_buckets: copies of the bucket near clients; None without any.
     """
 
     contents: IContentStore
@@ -117,6 +120,7 @@ class CacheParts:
     tag_history: ITagHistory
     tag_locks: TagLocks
     root: Path
+    near_buckets: NearBuckets | None
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -155,6 +159,9 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     service = _CacheService(pool, eviction, usages)
     if tiered is not None:
         tiered.service.setServiceParent(service)
+    near = _open_near_buckets(settings, reactor)
+    if near is not None:
+        near.service.setServiceParent(service)
     for each in _recall_tasks(root, recalls, deliveries, tiered, reactor, in_thread):
         each.setServiceParent(service)
     return CacheParts(
@@ -179,6 +186,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
         TagLocks(root, in_thread),
         root,
+        near,
     )
 
 
@@ -216,7 +224,26 @@ def _tiered(
         return None
     from ..store.bucket.tiered_store import open_tiered_store
 
-    return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
+    redirect = settings.redirect is True
+    return open_tiered_store(local, address, redirect, settings.store_days, reactor, in_thread)
+
+
+def _open_near_buckets(settings: Settings, reactor: Any) -> NearBuckets | None:
+    if not settings.near_buckets:
+        return None
+    from ..store.bucket.blocking_bucket import BucketAddress
+    from ..store.bucket.near_buckets import open_near_buckets
+
+    addresses = [
+        BucketAddress(each.store or each.url or "", each.store_endpoint, each.store_region)
+        for each in settings.near_buckets
+    ]
+    return open_near_buckets(list(zip(regions(settings), addresses, strict=True)), reactor)
+
+
+def regions(settings: Settings) -> Sequence[Region]:
+    """Return the regions of clients, in the order of the settings."""
+    return [Region(each.region, tuple(parse_networks(each.networks))) for each in settings.near_buckets]
 
 
 def bucket_address(settings: Settings) -> BucketAddress | None:
@@ -243,13 +270,15 @@ def check_bucket_settings(settings: Settings) -> None:
     """
     if settings.store is None:
         for key in ("store_endpoint", "store_days", "redirect"):
-            if getattr(settings, key):
+            if getattr(settings, key) and not (key == "redirect" and settings.near_buckets):
                 raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
-        return
+        if not settings.near_buckets:
+            return
     from ..store.bucket.blocking_bucket import is_available
 
     if not is_available():
-        raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
+        key = "redirect" if settings.store is None else "store"
+        raise ConfigurationError(f"{key}: needs the extra 'objects': pip install 'dockmirror[objects]'")
 
 
 class _CacheService(MultiService):

@@ -32,7 +32,7 @@ from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
 from .admission import make_tag_polling
 from .budget import check_without_cache, has_cache
-from .cache import CacheParts, PinRefresh, open_cache
+from .cache import CacheParts, PinRefresh, open_cache, regions
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
@@ -144,7 +144,10 @@ class ServingProcess:
             return make_agent(upstream, resolver, environ, reached, reactor)
 
         telemetry = Telemetry.create(
-            memory, reactor, settings.history_addresses if settings.history is not None else None
+            memory,
+            reactor,
+            settings.history_addresses if settings.history is not None else None,
+            regions(settings),
         )
         passwords = ThreadPool(0, 2, "passwords")
         self._builder = SiteBuilder(

@@ -11,6 +11,7 @@ From the client down to the upstream:
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     AdmissionRegistry                    serves a manifest, another one in its place, or refuses (policies)
+    NearRedirect                         sends clients to a copy of a blob near them (redirect)
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PrefetchRegistry                     fetches the layers that a client will ask for next
     RecallFilter                         refuses what was recalled, and cuts it off
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -64,6 +65,7 @@ from ..middleware.names import (
     complete_short_name,
     rewrite_prefix,
 )
+from ..middleware.near_redirect import NearRedirect
 from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
 from ..oci.reference import Repository
@@ -87,6 +89,9 @@ from .offline_stack import make_offline_stack
 from .tag_lifetime import make_tag_lifetime, make_tag_refresher
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
+
+if TYPE_CHECKING:
+    from ..store.bucket.near_buckets import NearBuckets
 
 T = TypeVar("T")
 Layer = Callable[[IRegistry], IRegistry]
@@ -116,6 +121,11 @@ class StackContext:
     refreshers: list[TagRefresher] = field(factory=list)
     mirror_id: str = ""
     budgets: Budgets = NO_BUDGETS
+
+    @property
+    def near_buckets(self) -> NearBuckets | None:
+        """Copies of the bucket near clients; None without any."""
+        return None if self.cache is None else self.cache.near_buckets
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -193,6 +203,10 @@ def build_stack(
             below, names[0], telemetry.pulls, lambda: "docker.io" in names or health.quota is not None
         )
 
+    def redirect(below: IRegistry) -> IRegistry:
+        assert context.near_buckets is not None
+        return NearRedirect(below, context.near_buckets.find, telemetry.count_redirect)
+
     common: list[Layer] = [
         *_when(upstream.rewrite, rewrite_names),
         *_when(telemetry.pulls, record),
@@ -200,6 +214,7 @@ def build_stack(
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
         *([] if base.admission is None else [partial(AdmissionRegistry, context=base.admission)]),
+        *_when(context.near_buckets, redirect),
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),

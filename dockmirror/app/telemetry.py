@@ -28,6 +28,7 @@ from ..status.status_values import (
     WorkerState,
     merge_states,
 )
+from ..system.networks import Address, Region, network_class
 from ..web.access_log import RequestCounter
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
@@ -47,14 +48,24 @@ class Telemetry:
 
     @classmethod
     def create(
-        cls, memory: SharedTables, clock: IReactorTime, addresses: AddressDetail | None = "full"
+        cls,
+        memory: SharedTables,
+        clock: IReactorTime,
+        addresses: AddressDetail | None = "full",
+        regions: Sequence[Region] = (),
     ) -> Telemetry:
         """:param addresses: the part of clients' addresses that the history keeps; None for no history."""
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
-            None if addresses is None else PullRecorder(PullTable(memory.pulls), clock, addresses),
+            None
+            if addresses is None
+            else PullRecorder(PullTable(memory.pulls), clock, addresses, tuple(regions)),
         )
+
+    def count_redirect(self, region: Region, address: Address) -> None:
+        """Count a client that was sent to a copy near it."""
+        self.metrics.redirects.labels(region.name, network_class(address)).inc()
 
 
 @frozen

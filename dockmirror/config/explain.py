@@ -17,6 +17,7 @@ from .settings import (
     ConfigurationError,
     GateSettings,
     PolicySettings,
+    RedirectSettings,
     RetentionSettings,
     Settings,
     SyncSettings,
@@ -123,11 +124,15 @@ def invalid(problems: Iterable[Problem], sources: Sequence[SettingsSource]) -> C
     return ConfigurationError(*dict.fromkeys(each.describe(sources) for each in problems))
 
 
+_HIDDEN = ("[key]", "[switch]", "[tables]")
+"""Parts of pydantic's paths that are no keys of the settings."""
+
+
 def explain(error: ValidationError, sources: Sequence[SettingsSource] = ()) -> Iterator[Problem]:
     """Yield all problems that pydantic found, in our words; an invalid value that was copied counts once."""
     copied = {tuple(path) for source in sources for path in source.copied}
     for each in error.errors():
-        path = [str(part) for part in each["loc"] if part != "[key]"]
+        path = [str(part) for part in each["loc"] if part not in _HIDDEN]
         if tuple(path[:3]) in copied:
             continue
         kind, given = each["type"], each["input"]
@@ -161,6 +166,7 @@ _TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
     "budget": ("in a [[budget]] table", BudgetSettings),
     "retention": ("in a [[retention]] table", RetentionSettings),
     "sync": ("in a [[sync]] table", SyncSettings),
+    "redirect": ("in a [[redirect]] table", RedirectSettings),
 }
 """The place and the keys of each table, by its name."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -14,9 +14,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from .field_types import (
@@ -292,6 +295,36 @@ class SyncSettings(_Frozen):
         return schedule
 
 
+class RedirectSettings(_Frozen):
+    """A bucket or a CDN near the clients of some networks, ``[[redirect]]``; the first that matches holds."""
+
+    region: Label
+    networks: Annotated[Networks, Field(min_length=1)]
+    store: BucketAddress | None = None
+    store_endpoint: Origin | None = None
+    store_region: Label | None = None
+    url: HttpsUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> Self:
+        if (self.store is None) == (self.url is None):
+            raise ValueError("expected either 'store', a bucket, or 'url', the address of a CDN")
+        if self.store is None and (self.store_endpoint or self.store_region) is not None:
+            raise ValueError("store_endpoint and store_region need a store")
+        return self
+
+
+def _redirect_form(value: object) -> str:
+    """Choose how ``redirect`` is validated; the tags do not appear in messages."""
+    return "[tables]" if isinstance(value, list | tuple | dict) else "[switch]"
+
+
+Redirect = Annotated[
+    Annotated[bool, Tag("[switch]")] | Annotated[tuple[RedirectSettings, ...], Tag("[tables]")],
+    Discriminator(_redirect_form),
+]
+
+
 class Settings(_Frozen):
     """All settings; docs/reference/settings.md has a row for each."""
 
@@ -321,7 +354,7 @@ class Settings(_Frozen):
     store: BucketAddress | None = None
     store_endpoint: Origin | None = None
     store_days: Days | None = None
-    redirect: bool = False
+    redirect: Redirect = False
     tag_ttl: Seconds = 60.0
     stale_while_revalidate: Seconds = 0.0
     keep_deleted_upstream: bool = False
@@ -331,7 +364,7 @@ class Settings(_Frozen):
     history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
     history_days: Days = 30
     history_size: Bytes = 200_000_000
-    history_addresses: Literal["full", "network", "none"] = "full"
+    history_addresses: Literal["full", "network", "region", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
     gate: GateSettings = GateSettings()
@@ -342,6 +375,11 @@ class Settings(_Frozen):
     def as_json(self) -> str:
         """Serialize the settings for another process's ``model_validate_json``."""
         return self.model_dump_json(by_alias=True)
+
+    @property
+    def near_buckets(self) -> Sequence[RedirectSettings]:
+        """The buckets and CDNs near clients, if ``redirect`` lists any."""
+        return () if isinstance(self.redirect, bool) else self.redirect
 
     def host(self, name: str) -> str:
         """Return the virtual host of an upstream."""

@@ -18,7 +18,7 @@ from ..interfaces import Answer
 from ..oci.digest import Digest
 from ..oci.reference import Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
-from ..system.networks import normalize_host
+from ..system.networks import Region, normalize_host
 from ..system.shared_table import hash_key
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
@@ -154,6 +154,7 @@ class PullRecorder:
     _table: PullTable
     _clock: IReactorTime
     _detail: AddressDetail = "full"
+    _regions: tuple[Region, ...] = ()
     process: int = field(factory=os.getpid)
     take: Callable[[Sequence[PartReport]], None] = _take_nothing
     begun: Callable[[], None] = _flush_nothing
@@ -367,7 +368,8 @@ class PullRecorder:
         if content.report is None:
             client = content.client
             content.report = PartReport(
-                content.number, content.name, _stored_client(client.address, self._detail), client.user or "",
+                content.number, content.name, _stored_client(client.address, self._detail, self._regions),
+                client.user or "",
                 _normalize_host(client.host), content.registry, content.target.repository.name,
                 content.reference, content.is_first, platform=content.named.platform,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..oci.cache_status import CacheResult
 from ..oci.media import DOCKER_LIST, OCI_INDEX
-from ..system.networks import Address
+from ..system.networks import Address, Region, find_region, network_class
 from .pulls import Outcome
 
 JOIN_SECONDS = 60.0
@@ -31,7 +31,7 @@ CACHED = {
 _COUNTED_ELSEWHERE = CACHED | {CacheResult.JOINED}
 _NUMBER_BITS = 12
 _REFERRERS_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")
-AddressDetail = Literal["full", "network", "none"]
+AddressDetail = Literal["full", "network", "region", "none"]
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
@@ -104,12 +104,18 @@ def is_ignored(status: int, reference: str) -> bool:
     return status == 401 or (status == 404 and _REFERRERS_TAG.fullmatch(reference) is not None)
 
 
-def stored_client(address: Address | None, detail: AddressDetail) -> str:
-    """Return a client as the history keeps it: its address, its /24 or /48, or nothing."""
+def stored_client(address: Address | None, detail: AddressDetail, regions: tuple[Region, ...] = ()) -> str:
+    """Return a client as the history keeps it: its address, its /24 or /48, its region, or nothing.
+
+    The region of a client that is in none is ``private`` or ``public``.
+    """
     if address is None or detail == "none":
         return ""
     if detail == "full":
         return str(address)
+    if detail == "region":
+        region = find_region(address, regions)
+        return network_class(address) if region is None else region.name
     return str(ip_network((address, _NETWORK_BITS[address.version]), strict=False))
 
 

@@ -136,8 +136,8 @@ class RegistryRequest:
         (specification, "Registry Proxying").
     :ivar revalidate: True if a cache asks the upstream first, however fresh its copy is.
     :ivar no_cache: True if caches behind the upstream must do so, too: the client has said ``no-cache``.
-    :ivar received: the client's HTTP request, for observers and policy servers; None for a request of the
-        mirror itself.  No decision of the mirror's own depends on it.
+    :ivar received: the client's HTTP request, for observers, policy servers and redirects to copies near the
+        client; None for a request of the mirror itself.  It decides nothing about what the client may have.
     """
 
     target: Target

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from attrs import frozen
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -48,6 +50,24 @@ def _parse_unmapped(text: str) -> Address:
     """Parse an address, cached because it is needed for each request of a client."""
     address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+@frozen
+class Region:
+    """The networks of clients that are close to each other."""
+
+    name: str
+    networks: tuple[Network, ...]
+
+
+def find_region(address: Address, regions: Iterable[Region]) -> Region | None:
+    """Return the first region that has the address."""
+    return next((each for each in regions if is_within(address, each.networks)), None)
+
+
+def network_class(address: Address) -> str:
+    """Return ``private`` or ``public``."""
+    return "private" if is_within(address, PRIVATE) else "public"
 
 
 def is_within(address: Address, listed: Iterable[Network]) -> bool:

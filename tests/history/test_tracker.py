@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -26,6 +26,7 @@ from dockmirror.history.tracker import (
 )
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.media import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
+from dockmirror.system.networks import Region
 
 NOW = 1_800_000_000.0
 TAG, INDEX, IMAGE, LAYER, OTHER = range(1, 6)
@@ -111,10 +112,18 @@ def test_a_challenge_and_missing_signatures_are_no_pulls(status: int, reference:
         ("2001:db8:1:2::5", "network", "2001:db8:1::/48"),
         ("192.0.2.17", "none", ""),
         (None, "full", ""),
+        ("198.51.100.7", "region", "eu"),
+        ("192.0.2.17", "region", "public"),
+        ("10.0.0.1", "region", "private"),
+        (None, "region", ""),
     ],
 )
 def test_what_is_kept_of_an_address(address: str | None, detail: AddressDetail, expected: str) -> None:
-    assert stored_client(ip_address(address) if address else None, detail) == expected
+    regions = (
+        Region("eu", (ip_network("198.51.100.0/24"),)),
+        Region("later", (ip_network("198.51.0.0/16"),)),
+    )
+    assert stored_client(ip_address(address) if address else None, detail, regions) == expected
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,12 @@ class BucketAddress:
     Credentials are found by obstore, in the environment or from the machine.
 
     :ivar endpoint: the URL of an S3 server other than Amazon's.
+    :ivar region: of a bucket of Amazon's; None for the one that obstore finds.
     """
 
     url: str
     endpoint: str | None = None
+    region: str | None = None
 
     def __str__(self) -> str:
         return self.url
@@ -265,5 +267,7 @@ class BucketAddress:
         if self.endpoint is not None:
             settings["endpoint"] = self.endpoint
             client["allow_http"] = self.endpoint.startswith("http://")
+        if self.region is not None:
+            settings["region"] = self.region
         store: ObjectStore = from_url(self.url, client_options=client, retry_config=_RETRY, **settings)  # type: ignore[call-overload]
         return store

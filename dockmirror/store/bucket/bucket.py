@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from errno import EIO
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from twisted.application.service import Service
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as TwistedTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 
 from ...concurrency.backoff import Backoff
 from .. import layout
@@ -49,14 +52,16 @@ class BucketUnavailable(OSError):
 class BucketHealth:
     """The circuit breaker of a bucket; logs once when it fails and once when it recovers.
 
+    :param effect: says what a failure means to clients.
     :ivar failure: the last failure; None after a success.
     """
 
     _log = Logger()
 
-    def __init__(self, name: str, clock: IReactorTime) -> None:
+    def __init__(self, name: str, clock: IReactorTime, effect: str) -> None:
         self.failure: str | None = None
         self._name = name
+        self._effect = effect
         self._clock = clock
         self._backoff: Backoff[None, None] = Backoff(clock, MIN_BACKOFF, MAX_BACKOFF)
         self._last_success = -HEALTHY_FOR
@@ -78,9 +83,8 @@ class BucketHealth:
         """Record a failure and back off; a failure during the back-off restarts it without doubling it."""
         if self.failure is None:
             self._log.error(
-                "{name} fails; missing contents are fetched from upstream, uploads wait: {reason}",
-                name=self._name, reason=reason,
-            )  # fmt: skip
+                "{name} fails; {effect}: {reason}", name=self._name, effect=self._effect, reason=reason
+            )
         self.failure = f"{self._name}: {reason}"
         self._backoff.record_failure(None, None)
         return BucketUnavailable(self.failure)
@@ -109,13 +113,19 @@ class Bucket:
     a while; see ``BucketHealth``. A server that was just restarted may list objects before it can read them:
     a failure to read an object ends when one is read, any other failure with the next response.
 
+    :param effect_of_failure: says in the log what a failure means to clients.
     :ivar requests: the number of requests by kind; an upload in parts counts as one.
     """
 
     def __init__(
-        self, name: str, connect: Callable[[], ObjectStore], clock: IReactorTime, in_thread: RunInThread
+        self,
+        name: str,
+        connect: Callable[[], ObjectStore],
+        clock: IReactorTime,
+        in_thread: RunInThread,
+        effect_of_failure: str = "missing contents are fetched from upstream, uploads wait",
     ) -> None:
-        self.health = BucketHealth(name, clock)
+        self.health = BucketHealth(name, clock, effect_of_failure)
         self.requests: dict[str, int] = {}
         self._calls = BlockingBucket(connect, lambda key: partial(self._read_step, key))
         self._clock = clock
@@ -272,3 +282,19 @@ def describe_error(error: Exception) -> str:
 def _close(found: StoredObject | None) -> None:
     if found is not None:
         found.body.close()
+
+
+BUCKET_THREADS = 16
+"""Threads that wait for a bucket."""
+
+
+class BucketThreadPool(Service):
+    """Daemon threads, so that one that waits for a hanging bucket does not delay the exit."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPool(0, BUCKET_THREADS, "bucket")
+        self.pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+
+    def startService(self) -> None:
+        super().startService()
+        self.pool.start()

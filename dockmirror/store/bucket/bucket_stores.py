@@ -30,6 +30,8 @@ _PRESENT_TTL = 600.0
 ABSENT_TTL = 10.0
 """Seconds for which it is cached that a content, or a link to it, is missing."""
 _MAX_CACHED = 100_000
+SIGNED_URL_LIFETIME = 60.0
+"""Seconds for which a presigned URL is valid: a recall cannot take it back."""
 
 _log = Logger()
 

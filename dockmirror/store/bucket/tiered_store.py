@@ -5,17 +5,15 @@ Reads are served locally if possible. Writes go to the local store and to the qu
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from attrs import frozen
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from ...concurrency.caching import SingleFlight, TTLCache
@@ -36,9 +34,14 @@ from ..local_store import LocalStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 from .blocking_bucket import BucketAddress
-from .bucket import Bucket
+from .bucket import Bucket, BucketThreadPool
 from .bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUsedJournal
-from .bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
+from .bucket_stores import (
+    SIGNED_URL_LIFETIME,
+    BucketContentStore,
+    BucketDocumentStore,
+    BucketTagStore,
+)
 from .bucket_uploader import BucketUploader
 
 T = TypeVar("T")
@@ -264,12 +267,6 @@ class TieredDocumentStore:
         return remote if local is None else local
 
 
-BUCKET_THREADS = 16
-"""Threads that wait for the bucket."""
-SIGNED_URL_LIFETIME = 60.0
-"""Seconds for which a presigned URL is valid: a recall cannot take it back."""
-
-
 @frozen
 class TieredStore:
     """The stores of a mirror with a bucket, and the services they need."""
@@ -311,7 +308,7 @@ def open_tiered_store(
     :param days: after which unused contents are deleted from the bucket; None for never.
     :param in_thread: runs blocking calls on the directory's files.
     """
-    threads = _Threads()
+    threads = BucketThreadPool()
     bucket = Bucket(str(address), address.open, reactor, run_in_pool(reactor, threads.pool))
     bucket_contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
     uploads = BucketUploader(local, bucket_contents, reactor, in_thread)
@@ -339,18 +336,6 @@ def open_tiered_store(
         bucket,
         uploads,
     )
-
-
-class _Threads(Service):
-    """Daemon threads, so that one that waits for a hanging bucket does not delay the exit."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPool(0, BUCKET_THREADS, "bucket")
-        self.pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
-
-    def startService(self) -> None:
-        super().startService()
-        self.pool.start()
 
 
 def _ignore_use(_: Digest) -> None:
