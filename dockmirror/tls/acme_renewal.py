@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -61,7 +62,8 @@ class AcmeStore:
     def publish_proofs(self) -> Iterator[Callable[[str, str], None]]:
         """Yield a function that publishes the proof for a token; remove all proofs at the end.
 
-        Proofs that a killed mirror left behind are removed first.
+        Proofs that a killed mirror left behind are removed first. Another process that shares the directory
+        waits until the end.
         """
 
         def prove(token: str, proof: str) -> None:
@@ -69,11 +71,22 @@ class AcmeStore:
                 raise OSError("the authority sent an invalid token")
             _write(self._proofs / token, proof.encode())
 
-        self._remove_proofs()
-        try:
-            yield prove
-        finally:
+        with self._locked():
             self._remove_proofs()
+            try:
+                yield prove
+            finally:
+                self._remove_proofs()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _remove_proofs(self) -> None:
         with suppress(OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +30,18 @@ DAY = 86_400.0
 def store(tmp_path: Path) -> AcmeStore:
     """Return a store in a directory that does not exist yet."""
     return AcmeStore(tmp_path / "certificates")
+
+
+def is_locked(directory: Path) -> bool:
+    """Return whether somebody has locked a directory."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def mode(path: Path) -> int:
@@ -83,6 +97,13 @@ def test_proofs_are_found_by_their_tokens(store: AcmeStore) -> None:
         assert store.find_proof("unknown") is None
         raise KeyError
     assert store.find_proof("To-ken_1") is None
+
+
+def test_two_versions_of_a_mirror_publish_proofs_one_after_the_other(store: AcmeStore) -> None:
+    """While one is replaced by the other, both may want a certificate."""
+    with store.publish_proofs():
+        assert is_locked(store.folder)
+    assert not is_locked(store.folder)
 
 
 @pytest.mark.parametrize(
