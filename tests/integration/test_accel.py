@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,11 @@ class Accelerated:
         whole = [each for each in requests if each["status"] == 200 and each["method"] == "GET"]
         assert {each["bytes"] for each in whole} == {len(content.data)}
         return [each["accel"] for each in requests]
+
+    def cached_bytes(self) -> int:
+        """The bytes that all pulls of the history were sent from the cache."""
+        with closing(sqlite3.connect(self.chain.mirror.state / "history" / "pulls.db")) as history:
+            return int(history.execute("SELECT coalesce(sum(cached_bytes), 0) FROM pull").fetchone()[0])
 
     def trusted_by(self, machine: Machine) -> Machine:
         """The machine, on which the authority is trusted now."""
@@ -273,10 +280,14 @@ def test_modes(accelerated: Accelerated) -> None:
 
 
 def test_skopeo(accelerated: Accelerated, skopeo_machine: Machine) -> None:
+    """The history counts the bytes that nginx was granted as sent from the cache."""
     pushed = accelerated.hold("library/skopeo")
+    before = accelerated.cached_bytes()
     reference = f"{accelerated.nginx.host('docker')}/library/skopeo:latest"
     skopeo_pulls(accelerated.trusted_by(skopeo_machine), reference, pushed, verified=True)
     assert accelerated.left_to_nginx(pushed.layers[0])[-1] is True
+    size = len(pushed.layers[0].data)
+    wait_until(lambda: accelerated.cached_bytes() >= before + size, "the history has the layer")
 
 
 def test_dockerd(accelerated: Accelerated, dockerd: Dockerd) -> None:

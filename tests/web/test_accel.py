@@ -35,9 +35,10 @@ from dockmirror.store.store_directory import prepare_directory
 from dockmirror.web.access_log import AccessLog, AuditLog
 from dockmirror.web.site import RegistryHost
 from tests.answering import now
-from tests.fakes import World
+from tests.fakes import Reply, World
 from tests.house import DOMAIN, House
 from tests.house import Answer as Response
+from tests.internet import Internet
 from tests.store.threads import inline
 
 PLACE = Repository("docker.io/library/nginx")
@@ -247,6 +248,27 @@ def test_what_was_granted_is_counted(house: AccelHouse) -> None:
     house.through(f"{ACCEL_FIELD}: off")
     assert house.counted("dockmirror_accel_bytes_total", host=DOMAIN) == len(DATA)
     assert house.counted("dockmirror_sent_bytes_total", host=DOMAIN) == 2 * len(DATA)
+
+
+def test_the_limit_counts_what_was_granted(tmp_path: Path) -> None:
+    """A client may have no more bytes from nginx than from the mirror."""
+    house = AccelHouse(tmp_path / "cache", access={"bytes": len(DATA)})
+    house.hold()
+    assert house.through()[LOCATION] == NAME
+    response = house.through()
+    assert (response.status, response[LOCATION]) == (429, None)
+
+
+def test_an_upstream_cannot_name_a_file() -> None:
+    """Fields of an upstream that nginx obeys reach nobody."""
+    internet = Internet()
+    house = House(internet)
+    fields = ((LOCATION, NAME), ("X-Accel-Buffering", "no"), ("X-Accel-Limit-Rate", "1"))
+    path = f"/v2/a/blobs/{Digest.of(b'data')}"
+    internet.reply("registry.k8s.io", path, Reply(200, b"data", fields))
+    response = house.get(f"k8s.{DOMAIN}", path)
+    assert (response.status, response.body) == (200, b"data")
+    assert [response[name] for name, _ in fields] == [None] * 3
 
 
 def test_text_log(tmp_path: Path) -> None:
