@@ -117,12 +117,12 @@ class Metrics:
             "dockmirror_pushed_bytes", "Bytes of bodies sent to upstreams.", ["upstream"], registry=registry
         )
         self.limit = Gauge(
-            "dockmirror_upstream_ratelimit_limit", "The last RateLimit-Limit.", ["upstream"],
-            registry=registry,
+            "dockmirror_upstream_ratelimit_limit", "The last RateLimit-Limit.",
+            ["upstream", "account"], registry=registry,
         )  # fmt: skip
         self.remaining = Gauge(
-            "dockmirror_upstream_ratelimit_remaining", "The last RateLimit-Remaining.", ["upstream"],
-            registry=registry,
+            "dockmirror_upstream_ratelimit_remaining", "The last RateLimit-Remaining.",
+            ["upstream", "account"], registry=registry,
         )  # fmt: skip
         self.lag = Histogram(
             "dockmirror_event_loop_lag_seconds", "Delay of a timer of two seconds.", buckets=_LAG,

@@ -23,10 +23,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
+from dockmirror.app.accounts import RunProgram, load_accounts
 from dockmirror.app.site_builder import ConnectionShare, InThread, SiteBuilder
 from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
-from dockmirror.app.upstream_stack import RunProgram, load_accounts
 from dockmirror.config.load import load
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.oci.challenge import parse_challenges

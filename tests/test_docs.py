@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 
 from dockmirror.app.service import Options
-from dockmirror.config.known_registries import KNOWN
-from dockmirror.config.load import PREFIX, load
-from dockmirror.config.settings import (
-    AccessSettings,
+from dockmirror.config.image_rules import (
     BudgetSettings,
     GateSettings,
     PolicySettings,
     RetentionSettings,
-    Settings,
     SyncSettings,
-    UpstreamSettings,
 )
+from dockmirror.config.known_registries import KNOWN
+from dockmirror.config.load import PREFIX, load
+from dockmirror.config.settings import AccessSettings, AccountSettings, Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
@@ -30,6 +28,7 @@ DOMAIN = "mirror.example.com"
 Model = type[
     Settings
     | AccessSettings
+    | AccountSettings
     | BudgetSettings
     | GateSettings
     | PolicySettings
@@ -123,6 +122,7 @@ def test_access_settings() -> None:
     ("model", "heading", "required"),
     [
         (PolicySettings, "key of a policy", {"images": "**"}),
+        (AccountSettings, "key of an account", {"name": "team", "repositories": ["team/*"]}),
         (BudgetSettings, "key of a budget", {"images": "**"}),
         (RetentionSettings, "key of a retention rule", {"images": "**"}),
         (SyncSettings, "key of a sync rule", {"upstream": "docker", "repositories": ["library/nginx"]}),

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
 from ..concurrency.interrupt import gather
-from ..config.settings import PolicySettings
+from ..config.image_rules import PolicySettings
 from ..oci.errors import RegistryError, summarize
 from ..oci.manifest import ManifestDocument
 from .admit import AdmissionFacts

@@ -20,7 +20,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..config.settings import PolicySettings
+from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest

@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import frozen
 from zope.interface import implementer
 
-from ..config.settings import PolicySettings
+from ..config.image_rules import PolicySettings
 from ..oci.manifest import ManifestDocument
 from .fact_source import IFactSource
 from .image_limits import ImageLimits, ImageVerdict, check_image

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
-from ..config.settings import PolicySettings
+from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore, ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid

@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..config.settings import PolicySettings
+from ..config.image_rules import PolicySettings
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument
 from ..oci.reference import Repository, Tag

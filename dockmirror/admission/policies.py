@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ..config.settings import PolicyException, PolicySettings
+from ..config.image_rules import PolicyException, PolicySettings
 from ..interfaces import Sighting
 from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository

@@ -156,12 +156,14 @@ class PolledUpstream:
 
     :ivar registry: asks it without credentials, and records its answers.
     :ivar is_public: returns whether the upstream gives the repository to everybody.
+    :ivar account_of: returns the name of the mirror's account for a repository.
     """
 
     policies: Policies
     source: CoolDownSource
     registry: IRegistry
     is_public: Callable[[Repository], Awaitable[bool]]
+    account_of: Callable[[Repository], str]
 
 
 class TagPolling(PeriodicTask):
@@ -183,7 +185,7 @@ class TagPolling(PeriodicTask):
         self._history = history
         self._claim = claim
         self._clock = clock
-        self._limited: TTLCache[str, bool] = TTLCache(clock, 1000)
+        self._limited: TTLCache[tuple[str, str], bool] = TTLCache(clock, 1000)
 
     async def poll(self) -> None:
         """Ask about all tags that are due."""
@@ -205,8 +207,8 @@ class TagPolling(PeriodicTask):
 
     async def _poll(self, name: str, upstream: PolledUpstream) -> None:
         for repository, tag in await self._history.tags(name):
-            if self._limited.get(name):
-                return
+            if self._limited.get((name, upstream.account_of(repository))):
+                continue
             subject = Subject(name, repository, tag)
             if await self._is_due(subject, tag, upstream):
                 await self._ask(subject, tag, upstream)
@@ -230,7 +232,8 @@ class TagPolling(PeriodicTask):
             (await upstream.registry.fetch(request)).body.discard()
         except RegistryError as error:
             if error.status == 429:
-                self._limited.put(subject.upstream, True, LIMITED_SECONDS)
+                account = upstream.account_of(subject.repository)
+                self._limited.put((subject.upstream, account), True, LIMITED_SECONDS)
             _log.info("{tag} was not polled: {error}", tag=str(subject), error=error.summary)
             return
         await upstream.source.keep_current(subject)

@@ -14,7 +14,7 @@ from functools import partial
 from attrs import frozen
 from zope.interface import implementer
 
-from ..config.settings import PolicySettings, SignedBy
+from ..config.image_rules import PolicySettings, SignedBy
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument

@@ -109,7 +109,7 @@ def make_admission(
         count,
         clock,
     )
-    return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
+    return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public, upstream.choice.choose))
 
 
 def add_recall_filter(registry: IRegistry, upstream: UpstreamContext, cache: CacheParts) -> IRegistry:

@@ -13,6 +13,7 @@ from ..middleware.rules import PullRules
 from ..oci.errors import Unsupported
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
+from .account_choice import AccountChoice
 from .naming import mirror_address, registry_names
 from .stack import HostRegistries, StackContext
 
@@ -84,7 +85,7 @@ class Viewers:
                 name,
                 registry_names(upstream)[0],
                 stack.public,
-                upstream.account is not None,
+                AccountChoice(name, upstream).has_account,
                 PullRules(f"upstreams.{name}", upstream.allow, upstream.deny),
             )
             for name, upstream in self._settings.upstreams.items()

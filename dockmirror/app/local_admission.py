@@ -16,7 +16,8 @@ from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import Recall, Recalls, explain
 from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Verdict
-from ..config.settings import PolicySettings, Settings
+from ..config.image_rules import PolicySettings
+from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.media import parse_references

@@ -25,7 +25,8 @@ from ..admission.recall_files import read_recalls
 from ..admission.repository_reader import RepositoryReader
 from ..admission.verdict import MissingFact, Refuse, Subject
 from ..body.in_memory import BytesBody
-from ..config.settings import PolicySettings, Settings
+from ..config.image_rules import PolicySettings
+from ..config.settings import Settings
 from ..interfaces import Answer, IDocumentStore, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest

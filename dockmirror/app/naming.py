@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -31,13 +30,6 @@ def registry_names(upstream: UpstreamSettings) -> list[str]:
     return list(
         dict.fromkeys([upstream.canonical, *upstream.aliases, *([] if upstream.registry else [netloc])])
     )
-
-
-def cache_partition(name: str, upstream: UpstreamSettings) -> str:
-    """Return the cache namespace of an upstream: one for each account, as accounts may see other content."""
-    if upstream.account is None:
-        return name
-    return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
 
 
 def canonical_registry(registry: str, settings: Settings) -> str:

@@ -17,7 +17,7 @@ from ..pullthrough.upstream_gateway import UpstreamGateway
 from ..store.store_listing import StoreListing
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
-from .naming import cache_partition, registry_names
+from .naming import registry_names
 from .upstream_stack import UpstreamContext
 
 
@@ -47,13 +47,13 @@ def make_offline_stack(
     """
     name, upstream, clock = context.name, context.settings, context.clock
     registry = registry_names(upstream)[0]
-    has_account = upstream.account is not None
+    choice = context.choice
     public = LastKnownPublic(
-        cache_partition(name, upstream),
+        choice.cache_partition,
         cache.documents,
         clock,
         upstream.public is True,
-        lambda: has_account or upstream.public is not False,
+        lambda repository: choice.has_account(repository) or upstream.public is not False,
     )
     held = OfflineRegistry(
         registry, cache.contents, cache.tags, StoreListing(cache.root, cache.in_thread), public, clock

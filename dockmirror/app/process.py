@@ -22,6 +22,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.database import FILE_NAME
 from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
+from ..oci.reference import Repository
 from ..store.store_directory import UnusableDirectory
 from ..store.warm_ups import TAG_REFRESHES
 from ..system.external_program import run_process
@@ -30,6 +31,8 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
+from .account_choice import REST, AccountChoice
+from .accounts import load_accounts
 from .admission import make_tag_polling
 from .budget import check_without_cache, has_cache
 from .cache import CacheParts, PinRefresh, open_cache, regions
@@ -37,12 +40,12 @@ from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
-from .stack import StackContext
-from .sync_rules import make_sync_rules
+from .stack import StackContext, name_at_upstream
+from .sync_rules import SyncRule, make_sync_rules
 from .sync_runner import SyncContext, SyncRunner
 from .sync_turns import SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
-from .upstream_stack import load_accounts, make_agent
+from .upstream_stack import make_agent
 from .warm_up_runner import WarmUpRunner
 
 
@@ -212,10 +215,18 @@ class ServingProcess:
         return SyncContext(
             lambda: make_sync_rules(self._builder.settings),
             lambda: self._builder.registry,
-            lambda upstream: telemetry.upstreams.of(upstream).quota,
+            self._account_of,
+            lambda upstream, account: telemetry.upstreams.of(upstream).quotas.get(account),
             SyncTurns(cache.bucket.bucket if cache.bucket else None, clock),
             random,
         )
+
+    def _account_of(self, rule: SyncRule, repository: Repository) -> str:
+        upstream = self._builder.settings.upstreams.get(rule.upstream)
+        if upstream is None:  # a reload has removed it
+            return REST
+        named = name_at_upstream(upstream, Repository(repository.rest))
+        return AccountChoice(rule.upstream, upstream).choose(named)
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""

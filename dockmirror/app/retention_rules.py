@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from ..admission.lock_source import LockReader
-from ..config.settings import RetentionSettings, Settings
+from ..config.image_rules import RetentionSettings
+from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.pull_rule import PullRule
 from ..store.eviction.retention import Retention, RetentionRule

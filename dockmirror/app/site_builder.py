@@ -18,7 +18,7 @@ from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
 from ..http.server_request import ServerRequest
 from ..http.usage import RateCounters
-from ..interfaces import IAccount, IRegistry
+from ..interfaces import IRegistry
 from ..metrics import Metrics
 from ..middleware.names import NamespaceFilter, RegistryRouter
 from ..oci.errors import Unsupported
@@ -36,6 +36,7 @@ from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .accel_settings import check_accel
+from .accounts import Accounts
 from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
 from .images_pages import make_images_resource
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 Log = Callable[[ServerRequest], None]
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
-LoadAccounts = Callable[[Settings], Mapping[str, IAccount]]
+LoadAccounts = Callable[[Settings], Mapping[str, Accounts]]
 _log = Logger()
 
 
@@ -206,7 +207,7 @@ def _open_audit_log(settings: Settings) -> AppendOnlyFile | None:
 def build_hosts(
     settings: Settings,
     context: StackContext,
-    accounts: Mapping[str, IAccount],
+    accounts: Mapping[str, Accounts],
     signing_keys: Sequence[bytes] = (),
 ) -> VirtualHosts:
     """Build a virtual host for each upstream, and the mirror's own host in front of all of them.
@@ -220,7 +221,7 @@ def build_hosts(
     stacks: dict[str, HostRegistries] = {}
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
-        stack = stacks[name] = build_stack(name, settings, context, accounts.get(name), signing_keys)
+        stack = stacks[name] = build_stack(name, settings, context, accounts.get(name, {}), signing_keys)
         hosts[settings.host(name)] = RegistryHost(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )

@@ -19,6 +19,7 @@ From the client down to the upstream:
     PullThrough                          serves what is stored, and stores what is fetched
     SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
+    AccountRouter                        chooses the mirror's account by the repository
     TokenRegistry                        asks with the mirror's own tokens (own host)
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
     CorruptBlobQuarantine                refuses a blob at an address that sent wrong bytes for it
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
@@ -51,7 +53,7 @@ from ..body.line import AdaptiveSegments, FixedSegments, Line
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.notation import AUTOMATIC, MAX_SEGMENTS
 from ..config.settings import Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
+from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.budgets import NO_BUDGETS, BudgetFilter, Budgets
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
@@ -81,10 +83,11 @@ from ..pullthrough.tag_refresh import TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
+from .accounts import Accounts
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
 from .history import History
-from .naming import cache_partition, registry_names
+from .naming import registry_names
 from .offline_stack import make_offline_stack
 from .tag_lifetime import make_tag_lifetime, make_tag_refresher
 from .telemetry import Telemetry
@@ -128,7 +131,7 @@ class StackContext:
         return None if self.cache is None else self.cache.near_buckets
 
     def upstream(
-        self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
+        self, name: str, settings: UpstreamSettings, accounts: Accounts, signing_keys: Sequence[bytes]
     ) -> UpstreamContext:
         return UpstreamContext(
             name,
@@ -137,7 +140,7 @@ class StackContext:
             self.clock,
             self.telemetry.metrics,
             self.telemetry.upstreams.of(name),
-            account,
+            accounts,
             signing_keys,
             self.mirror_id,
         )
@@ -165,21 +168,21 @@ def build_stack(
     name: str,
     settings: Settings,
     context: StackContext,
-    account: IAccount | None = None,
+    accounts: Accounts = MappingProxyType({}),
     signing_keys: Sequence[bytes] = (),
 ) -> HostRegistries:
     """Build the registries of an upstream; each list runs from the client down to the upstream.
 
-    :param account: the mirror's own account at the upstream; clients then share it and log in nowhere.
+    :param accounts: the mirror's own accounts at the upstream; clients then share them and log in nowhere.
     :param signing_keys: the keys of ``LocationSigner``.
     """
     upstream, telemetry = settings.upstreams[name], context.telemetry
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
-    base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
+    base = _build_base(context.upstream(name, upstream, accounts, signing_keys), settings, context)
 
     def upstream_name(repository: Repository) -> Repository:
-        return _upstream_name(upstream, repository)
+        return name_at_upstream(upstream, repository)
 
     def complete_names(below: IRegistry) -> IRegistry:
         return NameRewrite(below, complete_short_name)
@@ -200,7 +203,7 @@ def build_stack(
         assert telemetry.pulls is not None
         health = telemetry.upstreams.of(name)
         return PullObserver(
-            below, names[0], telemetry.pulls, lambda: "docker.io" in names or health.quota is not None
+            below, names[0], telemetry.pulls, lambda: "docker.io" in names or bool(health.quotas)
         )
 
     def redirect(below: IRegistry) -> IRegistry:
@@ -282,20 +285,20 @@ def _pull_through(
     assert shared.cache is not None
     name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
     recorder = TagRecorder(name, cache.tag_history, clock)
-    registry, partition = registry_names(upstream)[0], cache_partition(name, upstream)
+    registry, choice = registry_names(upstream)[0], context.choice
     lifetime = make_tag_lifetime(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(
         SightingUpstream(parts.relayed, recorder),
         SightingRegistry(parts.authorized, recorder),
         grants,
-        PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
-        RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause),
+        PublicRepositories(choice.cache_partition, cache.documents, clock, _may_mark_public(context, parts)),
+        RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause, choice.choose_for),
         clock,
         settings.keep_deleted_upstream,
     )
     changes = Generations(registry, cache.documents, cache.deletions, clock)
-    login = LoginCache(partition, gateway, cache.documents, clock)
+    login = LoginCache(choice.cache_partition(), gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
     cached: IRegistry = PullThrough(
         gateway,
@@ -310,7 +313,7 @@ def _pull_through(
             cache.downloads,
             changes,
         ),
-        ListCache(partition, gateway, cache.documents, clock, lifetime.ttl, changes),
+        ListCache(choice.cache_partition, gateway, cache.documents, clock, lifetime.ttl, changes),
     )
     cached = refresher = make_tag_refresher(cached, context, lifetime, gateway, cache)
     shared.refreshers.append(refresher)
@@ -365,16 +368,22 @@ def _pull_rules(name: str, upstream: UpstreamSettings, action: str) -> PullRules
     return PullRules(f"upstreams.{name}", upstream.allow, upstream.deny, action)
 
 
-def _upstream_name(upstream: UpstreamSettings, repository: Repository) -> Repository:
+def name_at_upstream(upstream: UpstreamSettings, repository: Repository) -> Repository:
+    """Return the upstream's name of a repository for a client's, by the settings."""
     completed = repository if upstream.short_names == "off" else complete_short_name(repository)
     return rewrite_prefix(completed, upstream.rewrite)
 
 
-def _may_mark_public(upstream: UpstreamSettings, parts: UpstreamParts) -> Callable[[], bool]:
-    """Return a function that tells if an anonymous answer makes content public.
+def _may_mark_public(context: UpstreamContext, parts: UpstreamParts) -> Callable[[Repository], bool]:
+    """Return a function that tells if an anonymous answer makes content of a repository public.
 
     All clients share an account of the mirror's own, so what it may read counts as public among them.
     """
-    if upstream.account is not None:
-        return lambda: True
-    return lambda: not parts.is_private() if upstream.public is None else upstream.public
+    stated = context.settings.public
+
+    def may_mark_public(repository: Repository) -> bool:
+        if context.choice.has_account(repository):
+            return True
+        return not parts.is_private() if stated is None else stated
+
+    return may_mark_public

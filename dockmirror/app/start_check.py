@@ -25,12 +25,13 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
 from .accel_settings import check_accel, check_cache_group
+from .accounts import load_accounts, password_variables
 from .budget import check_without_cache, existing_parent, has_cache
 from .cache import check_bucket_settings
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .site_builder import load_signing_keys
-from .upstream_stack import load_accounts, make_agent, password_variable, upstream_errors
+from .upstream_stack import make_agent, upstream_errors
 
 Check = Callable[[], object]
 _TIMEOUT = 2.0
@@ -73,10 +74,12 @@ def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Ite
 
 
 def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
-    known = {password_variable(name) for name in settings.upstreams}
+    known = password_variables(settings)
     unknown = sorted(key for key in environ if key.startswith(PASSWORD_PREFIX) and key not in known)
     if unknown:
-        raise ConfigurationError(*(f"the environment: {key}: there is no such upstream" for key in unknown))
+        raise ConfigurationError(
+            *(f"the environment: {key}: there is no such upstream or account" for key in unknown)
+        )
 
 
 def _check_account(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
@@ -84,7 +87,7 @@ def _check_account(name: str, settings: Settings, environ: Mapping[str, str], re
     own = {
         key: value
         for key, value in environ.items()
-        if not key.startswith(PASSWORD_PREFIX) or key == password_variable(name)
+        if not key.startswith(PASSWORD_PREFIX) or key in password_variables(alone)
     }
     load_accounts(alone, own, partial(run_process, reactor), reactor)
 

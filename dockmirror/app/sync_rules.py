@@ -10,8 +10,9 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from ..body.in_memory import collect
+from ..config.image_rules import SyncSettings
 from ..config.notation import format_duration
-from ..config.settings import Settings, SyncSettings
+from ..config.settings import Settings
 from ..interfaces import IRegistry
 from ..oci.artifacts import parse_artifact_tag
 from ..oci.errors import RegistryError, Unreadable

@@ -17,6 +17,7 @@ from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, TooManyRequests, summarize
 from ..oci.media import EVERYTHING
+from ..oci.reference import Repository
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..status.status_values import Quota
@@ -56,14 +57,17 @@ class SyncContext:
 
     :ivar rules: returns the rules in force; a reload changes them.
     :ivar registry: returns the registry of the mirror's own host, which a reload replaces.
-    :ivar quota: returns an upstream's rate limit, by its name in the settings.
+    :ivar account_of: returns the name of the mirror's account for a repository, whose name begins with the
+        registry, at the upstream of a rule.
+    :ivar quota: returns the rate limit of an upstream for an account, by their names in the settings.
     :ivar turns: gives the turn to run a rule to one of the mirrors that share a bucket.
     :ivar draw: returns a random number from 0 to 1.
     """
 
     rules: Callable[[], Sequence[SyncRule]]
     registry: Callable[[], IRegistry]
-    quota: Callable[[str], Quota | None]
+    account_of: Callable[[SyncRule, Repository], str]
+    quota: Callable[[str, str], Quota | None]
     turns: SyncTurns
     draw: Callable[[], float]
 
@@ -212,14 +216,16 @@ class SyncRunner(PeriodicTask):
         found = await find_images(self._context.registry(), rule)
         images = found.pins
         await self._write(evolve(self._states[rule.key], matched=len(images), has_listed=True))
-        for number, image in enumerate(images):
+        accounts: set[str] = set()
+        for image in images:
             now = self._clock.seconds()
             if turn is not None and turn.until - now < LEASE - RENEWAL:
                 turn = await self._context.turns.extend(turn, now + LEASE)
-            if not number and self._context.quota(rule.upstream) is not None:
+            account = self._context.account_of(rule, image.repository)
+            if account not in accounts and self._context.quota(rule.upstream, account) is not None:
                 await self._ask_quota(image)
-            tags = found.artifact_tags[image.repository]
-            await self._pull(rule, image, tags)
+            accounts.add(account)
+            await self._pull(rule, image, account, found.artifact_tags[image.repository])
         names = {str(image) for image in images}
         await self._unpin(rule.key, names)
         ended = self._states[rule.key]
@@ -237,9 +243,10 @@ class SyncRunner(PeriodicTask):
             size=ended.bytes, message=f": {message}" if message else "",
         )  # fmt: skip
 
-    async def _pull(self, rule: SyncRule, image: Pin, tags: Collection[str]) -> None:
+    async def _pull(self, rule: SyncRule, image: Pin, account: str, tags: Collection[str]) -> None:
         """Pull and pin an image.
 
+        :param account: the name of the mirror's account for its repository.
         :param tags: the tags of artifacts in the repository.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
@@ -247,8 +254,9 @@ class SyncRunner(PeriodicTask):
         wanted = Wanted(image.repository, image.reference, rule.platforms, rule.referrers, True, tags)
         error = ""
         try:
-            if is_quota_low(self._context.quota(rule.upstream)):
-                raise _Pause(f"the rest of the rate limit of {rule.upstream} is left to clients")
+            if is_quota_low(self._context.quota(rule.upstream, account)):
+                whose = f"{rule.upstream}, account {account}," if account else rule.upstream
+                raise _Pause(f"the rest of the rate limit of {whose} is left to clients")
             parts = await ImagePuller(registry, _JOBS).image(wanted, pulled)
             error = explain_missing(await HeldCheck(registry, self._clock, _JOBS).missing(parts)) or ""
         except TooManyRequests as refused:

@@ -58,6 +58,7 @@ def make_tag_refresher(
             context.settings.refresh_ahead,
             cache.tag_locks.claim,
             gateway.open_circuit,
+            context.choice.choose_for,
             count,
             context.clock,
         ),

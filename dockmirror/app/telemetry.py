@@ -20,6 +20,7 @@ from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.status_values import (
+    AccountStatus,
     CacheUsage,
     CertificateStatus,
     UpstreamHealthTable,
@@ -34,6 +35,7 @@ from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
+from .account_choice import REST
 from .cache import CacheParts
 from .naming import registry_names
 
@@ -156,8 +158,9 @@ def _upstream_status(name: str, settings: Settings, upstreams: UpstreamHealthTab
         settings.host(name),
         addresses,
         health.rests,
-        health.quota,
+        health.quotas.get(REST),
         settings.is_offline(upstream),
+        tuple(AccountStatus(each.name, health.quotas.get(each.name)) for each in upstream.accounts),
     )
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from ..config.load import PASSWORD_PREFIX, PREFIX
-from ..config.settings import ConfigurationError, Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry, IUpstream, IWritableRegistry
+from ..config.settings import ConfigurationError, UpstreamSettings
+from ..interfaces import IRegistry, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..middleware.failover import (
     CorruptBlobQuarantine,
@@ -28,15 +26,15 @@ from ..middleware.failover import (
 )
 from ..middleware.names import PrefixedUpstream, WriteNameRewrite, add_prefix
 from ..middleware.observers import UpstreamObserver, WriteMetrics
-from ..middleware.token_registry import TokenRegistry
-from ..oci.credentials import Credentials
+from ..middleware.token_registry import AccountRouter, TokenRegistry
+from ..oci.errors import NameInvalid
+from ..oci.reference import Repository
 from ..oci.request import RegistryRequest
-from ..oci.token import Login
 from ..status.status_values import UpstreamHealth
-from ..system.external_program import ProcessResult
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
 from ..upstream.agents import (
+    AccountGuard,
     ConcurrencyLimit,
     HostCircuitBreaker,
     IdentityEncodingAgent,
@@ -52,19 +50,15 @@ from ..upstream.registry_client import RegistryClient
 from ..upstream.registry_writer import LocationSigner, RegistryWriter
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upload_client import DrainingTCP, UnpooledConnections, UploadClient
-from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
 from ..upstream.upstream_blobs import BlobSizes
 from ..upstream.upstream_client import UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
-from .naming import registry_names
+from .account_choice import REST, AccountChoice
+from .accounts import Accounts
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes the agent of one upstream; the agent reports the host and address of each connection it makes."""
-RunProgram = Callable[[Sequence[str], Mapping[str, str], bytes], Awaitable[ProcessResult]]
-"""Runs a command in an environment, with some input."""
-_HUB_SERVER = "https://index.docker.io/v1/"
-"""Docker Hub's address among credential helpers; they know all other registries by host and port."""
 
 
 @frozen
@@ -72,7 +66,7 @@ class UpstreamContext:
     """Everything that the registries of one upstream are made of.
 
     :ivar name: its name in the settings.
-    :ivar account: the mirror's own account there.
+    :ivar accounts: the mirror's own accounts there.
     :ivar signing_keys: the keys of ``LocationSigner``, for an upstream that accepts pushes.
     :ivar mirror_id: the mirror's identifier in ``CDN-Loop``.
     """
@@ -83,9 +77,14 @@ class UpstreamContext:
     clock: IReactorTime
     metrics: Metrics
     health: UpstreamHealth
-    account: IAccount | None = None
+    accounts: Accounts = field(factory=dict)
     signing_keys: Sequence[bytes] = ()
     mirror_id: str = ""
+    choice: AccountChoice = field(init=False)
+
+    @choice.default
+    def _choose_by_settings(self) -> AccountChoice:
+        return AccountChoice(self.name, self.settings)
 
 
 class PrivateAddressDetector:
@@ -126,52 +125,80 @@ class UpstreamParts:
         return any(each.is_private for each in self.detectors)
 
 
+@frozen
+class _ConnectedAddress:
+    """One address of an upstream, with the connections that all accounts share.
+
+    :ivar settings: the upstream's, with this address only.
+    :ivar is_fallback: whether it is another registry, which is sent anonymous tokens only.
+    """
+
+    settings: UpstreamSettings
+    agent: IAgent
+    is_fallback: bool
+
+
 def make_upstream(context: UpstreamContext) -> UpstreamParts:
     """Make the registries of an upstream at all of its addresses.
 
-    The mirror's account and the clients' credentials go only to addresses of the same registry: the first
+    The mirror's accounts and the clients' credentials go only to addresses of the same registry: the first
     one, and its replicas.
     """
-    settings, clock, account = context.settings, context.clock, context.account
+    settings, clock, accounts = context.settings, context.clock, context.accounts
     detectors = [PrivateAddressDetector(urlsplit(url).hostname or "") for url in settings.urls]
-    made = [
-        _make_registry(context, address, detector)
-        for address, detector in zip(settings.by_address(), detectors, strict=True)
+    addresses = [
+        _ConnectedAddress(address, _connect(context, address, detector), number > 0 and not settings.replicas)
+        for number, (address, detector) in enumerate(zip(settings.by_address(), detectors, strict=True))
     ]
+    made = [_make_registry(context, REST, address) for address in addresses]
     first, *others = registries = [registry for registry, _ in made]
+    fallbacks = [] if settings.replicas else [TokenRegistry(other, clock) for other in others]
+
+    def authorize(account: str, upstreams: Sequence[IUpstream]) -> IRegistry:
+        own = [TokenRegistry(each, clock, accounts.get(account)) for each in upstreams]
+        if fallbacks:
+            return FallbackMirror(own[0], fallbacks, clock)
+        return Failover(own, clock) if own[1:] else own[0]
+
+    same = len(addresses) if settings.replicas else 1
+    authorized = authorize(REST, registries[:same])
+    if context.choice.names:
+        by_account = {
+            name: authorize(name, [_make_registry(context, name, each)[0] for each in addresses[:same]])
+            for name in context.choice.names
+        }
+        authorized = AccountRouter({REST: authorized, **by_account}, context.choice.choose_for)
     writes = made[0][1]
     if not others:
-        return UpstreamParts(first, TokenRegistry(first, clock, account), detectors, writes=writes)
+        return UpstreamParts(first, authorized, detectors, writes=writes)
     if settings.replicas:
-        own = [TokenRegistry(each, clock, account) for each in registries]
-        return UpstreamParts(
-            UpstreamFailover(registries, clock), Failover(own, clock), detectors, writes=writes
-        )
-    anonymous = [TokenRegistry(other, clock) for other in others]
-    authorized = TokenRegistry(first, clock, account)
+        return UpstreamParts(UpstreamFailover(registries, clock), authorized, detectors, writes=writes)
     return UpstreamParts(
-        UpstreamFallback(first, anonymous, clock),
-        FallbackMirror(authorized, anonymous, clock),
-        detectors[:1],
-        can_use_fallback,
-        writes,
+        UpstreamFallback(first, fallbacks, clock), authorized, detectors[:1], can_use_fallback, writes
     )
 
 
-def _make_registry(
+def _connect(
     context: UpstreamContext, settings: UpstreamSettings, reached: Callable[[str, str], None]
-) -> tuple[IUpstream, IWritableRegistry | None]:
-    """Make the registry at one address, with connections, a challenge and tokens of its own.
+) -> IAgent:
+    with upstream_errors(context.name, settings):
+        return context.agent_for(settings, reached)
 
-    :param settings: the upstream's, with this address only.
-    """
-    name, clock, metrics = context.name, context.clock, context.metrics
+
+def _make_registry(
+    context: UpstreamContext, account: str, address: _ConnectedAddress
+) -> tuple[IUpstream, IWritableRegistry | None]:
+    """Make the registry at one address for one account, with a challenge and tokens of its own."""
+    name, clock, metrics, settings = context.name, context.clock, context.metrics, address.settings
     url, prefix = settings.origin, settings.prefix
-    with upstream_errors(name, settings):
-        connections = context.agent_for(settings, reached)
+
+    connections = address.agent
     if context.mirror_id:
         connections = LoopMarkingAgent(connections, context.mirror_id)
-    agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
+    if context.choice.names and not address.is_fallback:
+        connections = AccountGuard(connections, url, partial(_is_own, context.choice, account, prefix))
+    quotas = partial(context.health.record_quota, account)
+    agent = InstrumentedAgent(connections, (name, account), metrics, clock, quotas)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))
@@ -191,6 +218,18 @@ def _make_registry(
     if prefix:
         writer = WriteNameRewrite(writer, partial(add_prefix, prefix))
     return registry, WriteMetrics(writer, name, metrics)
+
+
+def _is_own(choice: AccountChoice, account: str, prefix: str, name: str) -> bool:
+    """Return whether an account is for a repository, whose name at the upstream may be invalid.
+
+    :param prefix: the path of the upstream's URL.
+    """
+    inner = name.removeprefix(f"{prefix}/") if prefix else name
+    try:
+        return choice.choose(Repository.parse(inner)) == account and (not prefix or inner != name)
+    except NameInvalid:
+        return False
 
 
 @contextmanager
@@ -263,85 +302,3 @@ def parse_proxies(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Pro
         return ProxySettings(proxy, proxy)
     except ValueError as error:
         raise ConfigurationError(f"proxy: {error}") from error
-
-
-def load_accounts(
-    settings: Settings, environ: Mapping[str, str], run: RunProgram, clock: IReactorTime
-) -> dict[str, IAccount]:
-    """Return the mirror's own accounts, by the names of their upstreams.
-
-    :param environ: may hold passwords; credential helpers run in it, without the mirror's own variables.
-    :raises ConfigurationError: when a password or a credential helper is missing, or both are given.
-    """
-    accounts: dict[str, IAccount] = {
-        name: FixedAccount(Login(credentials))
-        for name, credentials in load_credentials(settings, environ).items()
-    }
-    # Other upstreams' passwords stand in variables of the mirror's own.
-    helper_environ = {key: value for key, value in environ.items() if not key.startswith(PREFIX)}
-    for name, upstream in settings.upstreams.items():
-        if upstream.credential_helper is not None:
-            program = _find_helper(name, upstream, upstream.credential_helper, helper_environ.get("PATH"))
-            server = (
-                _HUB_SERVER if registry_names(upstream)[0] == "docker.io" else urlsplit(upstream.url).netloc
-            )
-            get = partial(run, [program, "get"], helper_environ)
-            accounts[name] = CredentialHelper(name, server, get, clock)
-    return accounts
-
-
-def _find_helper(name: str, upstream: UpstreamSettings, helper: str, path: str | None) -> str:
-    key = f"upstreams.{name}.credential_helper"
-    if upstream.username is not None:
-        raise ConfigurationError(f"{key}: expected no 'username' beside it")
-    command = helper if "/" in helper else f"docker-credential-{helper}"
-    program = shutil.which(command, path=path)
-    if program is None:
-        raise ConfigurationError(f"{key}: expected a program; {command} is missing or not executable")
-    return program
-
-
-def load_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str, Credentials]:
-    """Return the user names and passwords of the mirror's own accounts, by upstream.
-
-    :param environ: may hold passwords, which win over those in files.
-    :raises ConfigurationError: for a user name without a password, and for a password without a user name.
-    """
-    variables = {key: value for key, value in environ.items() if key.startswith(PASSWORD_PREFIX)}
-    credentials = dict(_each_credentials(settings, variables))
-    unused = variables.keys() - {password_variable(name) for name in credentials}
-    if unused:
-        raise ConfigurationError(
-            f"the environment: {min(unused)}: expected an upstream of that name with a 'username'"
-        )
-    return credentials
-
-
-def _each_credentials(settings: Settings, variables: Mapping[str, str]) -> Iterator[tuple[str, Credentials]]:
-    for name, upstream in settings.upstreams.items():
-        key, variable = f"upstreams.{name}", password_variable(name)
-        if upstream.username is None:
-            if upstream.password_file is not None:
-                raise ConfigurationError(f"{key}.password_file: expected a 'username' beside it")
-            continue
-        password = variables.get(variable) or _read_password(key, upstream)
-        if not password:
-            raise ConfigurationError(
-                f"{key}.username: expected a password for it, in 'password_file' or in {variable}"
-            )
-        yield name, Credentials.basic(upstream.username, password)
-
-
-def password_variable(name: str) -> str:
-    """Return the variable that may hold the password of an upstream's account."""
-    return PASSWORD_PREFIX + name.upper().replace("-", "_")
-
-
-def _read_password(key: str, upstream: UpstreamSettings) -> str:
-    path = upstream.password_file
-    try:
-        return path.read_bytes().removesuffix(b"\n").decode() if path else ""
-    except OSError as error:
-        raise ConfigurationError(f"{key}.password_file: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{key}.password_file: expected text in UTF-8") from None

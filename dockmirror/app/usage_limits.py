@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
-from ..config.settings import BudgetSettings, Settings
+from ..config.image_rules import BudgetSettings
+from ..config.settings import Settings
 from ..http.usage import LimitTerms, RateCounters, UsageLimits, UsageMeter
 from ..metrics import Metrics
 from ..middleware.budgets import Budgets, ImageBudget

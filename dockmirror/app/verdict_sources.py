@@ -16,15 +16,8 @@ from ..admission.known_digests import KnownParents
 from ..admission.signature_source import SignatureChecker, SignatureSource
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..concurrency.caching import TTLCache
-from ..config.settings import (
-    ConfigurationError,
-    GateSettings,
-    Settings,
-    SignedBy,
-    SignerIdentity,
-    UpstreamSettings,
-    setting_errors,
-)
+from ..config.image_rules import GateSettings, SignedBy, SignerIdentity
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..interfaces import IDocumentStore
 from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client

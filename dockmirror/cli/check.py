@@ -111,8 +111,8 @@ _ADVICE = {
     ),
     "/v2/": "Is this address a registry? 'curl -i {url}/v2/' shows the answer.",
     "token": (
-        "Are 'upstreams.{name}.username' and its password right? A token service on another host has to be in"
-        " 'upstreams.{name}.realms'."
+        "Are the username and the password of the mirror's account right, in 'upstreams.{name}'? A token"
+        " service on another host has to be in 'upstreams.{name}.realms'."
     ),
     "limit": (
         "Wait, or raise the limit with an account of the mirror's own: 'upstreams.{name}.username'. Cached"

@@ -7,19 +7,20 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
+from ..app.account_choice import REST
+from ..app.accounts import Accounts, load_accounts
 from ..app.naming import ImageName, registry_names
 from ..app.upstream_stack import (
     AgentFor,
     UpstreamContext,
     UpstreamParts,
-    load_accounts,
     make_agent,
     make_upstream,
     parse_proxies,
@@ -86,13 +87,13 @@ class DiagnosedAddress:
     """An address of an upstream that is to be diagnosed.
 
     :ivar upstream: has that address only.
-    :ivar account: the mirror's own account, or None.
+    :ivar accounts: the mirror's own accounts.
     :ivar images: those that are to be found there.
     """
 
     name: str
     upstream: UpstreamSettings
-    account: IAccount | None = None
+    accounts: Accounts = field(factory=dict)
     images: Sequence[ImageName] = ()
 
 
@@ -116,8 +117,8 @@ async def diagnose_all(
             running += [succeed(_describe_offline(name, url)) for url in upstream.urls]
             continue
         for number, single in enumerate(upstream.by_address()):
-            account = all_accounts.get(name) if number == 0 or upstream.replicas else None
-            subject = DiagnosedAddress(name, single, account, wanted)
+            accounts = all_accounts.get(name, {}) if number == 0 or upstream.replicas else {}
+            subject = DiagnosedAddress(name, single, accounts, wanted)
             running.append(
                 Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
             )
@@ -144,9 +145,9 @@ async def diagnose(
 
     metrics, health = Metrics(CollectorRegistry()), UpstreamHealth(clock)
     parts = make_upstream(
-        UpstreamContext(subject.name, upstream, record_agent, clock, metrics, health, subject.account)
+        UpstreamContext(subject.name, upstream, record_agent, clock, metrics, health, subject.accounts)
     )
-    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, subject.account)
+    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, subject.accounts)
     if all(step.ok for step in steps):
         steps += [await _find_image(parts.authorized, image) for image in subject.images]
     return Diagnosis(subject.name, upstream.url, found.get(_host(upstream), ()), steps)
@@ -161,21 +162,30 @@ async def _find_image(registry: IRegistry, image: ImageName) -> DiagnosticStep:
     return DiagnosticStep("image", True, f"{image} can be pulled")
 
 
-async def _run_steps(
-    path: _ConnectionPath, parts: UpstreamParts, account: IAccount | None
-) -> list[DiagnosticStep]:
+async def _run_steps(path: _ConnectionPath, parts: UpstreamParts, accounts: Accounts) -> list[DiagnosticStep]:
     try:
         challenges = await _fetch_challenges(parts.relayed)
     except RegistryError as error:
         return path.failed_steps(error)
     steps = [*path.steps(), DiagnosticStep("/v2/", True, _describe_authentication(challenges))]
     is_hub = registry_names(path.upstream)[0] == _HUB
-    try:
-        token = await _authenticate(parts.relayed, challenges, account, is_hub)
-        steps.append(DiagnosticStep("token", True, token))
-    except RegistryError as error:
-        return [*steps, DiagnosticStep("token", False, str(error))]
-    return [*steps, await _check_limit(parts.authorized)] if is_hub else steps
+    names = {REST: None, **accounts} if _allows_anonymous(challenges) or not accounts else accounts
+    for name in names:
+        account = accounts.get(name)
+        whose = f"{name}: " if name else ""
+        try:
+            token = await _authenticate(parts.relayed, challenges, account, is_hub)
+            steps.append(DiagnosticStep("token", True, f"{whose}{token}"))
+        except RegistryError as error:
+            steps.append(DiagnosticStep("token", False, f"{whose}{error}"))
+    if is_hub and all(step.ok for step in steps):
+        steps.append(await _check_limit(parts.authorized))
+    return steps
+
+
+def _allows_anonymous(challenges: Sequence[Challenge]) -> bool:
+    """Return whether the registry may give something to requests without an account."""
+    return find_challenge(challenges, "Bearer") is not None or not find_challenge(challenges, "Basic")
 
 
 @frozen

@@ -11,7 +11,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from ..app.naming import ImageName, cache_partition, registry_names
+from ..app.account_choice import AccountChoice
+from ..app.naming import ImageName, registry_names
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings
@@ -181,7 +182,7 @@ def _mark_public(
     The access to other contents of the repository does not change.
     """
     entries = [
-        cache_partition(label, upstream)
+        AccountChoice(label, upstream).cache_partition(Repository(repository.rest))
         for label, upstream in settings.upstreams.items()
         if registry_names(upstream)[0] == repository.first
     ]

@@ -176,8 +176,18 @@ def _upstreams(upstreams: Iterable[Status], now: str) -> Table:
     asked = [each for each in upstreams if each["state"] in _ORDER]
     for each in sorted(asked, key=lambda upstream: _ORDER.index(upstream["state"])):
         state = Text("paused" if each["state"] == "resting" else each["state"], style=_COLOURS[each["state"]])
-        table.add_row(Text(each["registry"]), state, _quota(each["quota"]), _failure(each["addresses"], now))
+        table.add_row(
+            Text(each["registry"]), state, Text("\n".join(_quotas(each))), _failure(each["addresses"], now)
+        )
     return table
+
+
+def _quotas(upstream: Status) -> Iterator[str]:
+    if own := _quota(upstream["quota"]):
+        yield own
+    for account in upstream.get("accounts", ()):  # an older mirror has none
+        if left := _quota(account["quota"]):
+            yield f"{account['name']}: {left}"
 
 
 def _quota(quota: Status | None) -> str:

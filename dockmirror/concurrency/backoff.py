@@ -108,6 +108,8 @@ class RequestCircuitBreaker:
     :param isolate: returns a value for requests whose failures do not concern others: those with an equal
         value that is not None share circuits, apart from the rest.
     :param notify: called with the time until which anonymous requests are not sent, or None.
+    :param account_of: returns the name of the mirror's account that a request without credentials is sent
+        with; empty for the one whose pauses are reported.
     """
 
     def __init__(
@@ -115,10 +117,12 @@ class RequestCircuitBreaker:
         clock: IReactorTime,
         isolate: Callable[[RegistryRequest], object] = lambda _: None,
         notify: Callable[[float | None], None] = lambda _: None,
+        account_of: Callable[[RegistryRequest], str] = lambda _: "",
     ) -> None:
         self._clock = clock
         self._isolate = isolate
         self._notify = notify
+        self._account_of = account_of
         self._backoff: Backoff[object, RegistryError] = Backoff(clock, FIRST, LONGEST)
 
     def error(self, request: RegistryRequest, can_answer: bool) -> RegistryError | None:
@@ -130,7 +134,7 @@ class RequestCircuitBreaker:
         """
         if not self._backoff:
             return None
-        keys: list[object] = [_Scope.CONNECTION, _credentials_of(request), _limit_of_repository(request)]
+        keys: list[object] = [_Scope.CONNECTION, *self._limit_keys(request)]
         if can_answer:
             keys += [_failure_scope(request), _Scope.SLOWNESS]
         isolated = self._isolate(request)
@@ -148,17 +152,33 @@ class RequestCircuitBreaker:
             seconds = _parse_retry_after(error.retry_after, self._clock.seconds())
             error.retry_after = str(ceil(seconds))
         self._backoff.record_failure(
-            (self._isolate(request), _choose_scope(request, error)), copy(error), seconds
+            (self._isolate(request), self._choose_scope(request, error)), copy(error), seconds
         )
         self._notify(self._find_pause_end())
 
     def record_success(self, request: RegistryRequest) -> None:
         """Close all circuits of the request."""
         shared = (_Scope.CONNECTION, _Scope.SLOWNESS)
-        own = (_failure_scope(request), _credentials_of(request), _limit_of_repository(request))
+        own = (_failure_scope(request), *self._limit_keys(request))
         for key in (*shared, *own):
             self._backoff.record_success((self._isolate(request), key))
         self._notify(self._find_pause_end())
+
+    def _choose_scope(self, request: RegistryRequest, error: RegistryError) -> object:
+        if error.status == 429:
+            of_credentials, of_repository = self._limit_keys(request)
+            return of_repository if error.from_other_host else of_credentials
+        if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:
+            return _failure_scope(request)
+        return _Scope.SLOWNESS if isinstance(error, TimedOut) else _Scope.CONNECTION
+
+    def _limit_keys(self, request: RegistryRequest) -> tuple[object, object]:
+        """Return the keys of a limit of the credentials, and of one at another server than the registry.
+
+        The latter is for one repository, as a token is.
+        """
+        who = request.credentials.fingerprint() if request.credentials else self._account_of(request)
+        return who or _ANONYMOUS, (who or _ANONYMOUS, _failure_scope(request))
 
     def _find_pause_end(self) -> float | None:
         pauses = (self._backoff.current_pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))
@@ -173,26 +193,9 @@ def _copy_with_remaining(pause: Pause[RegistryError], now: float) -> RegistryErr
     return error
 
 
-def _choose_scope(request: RegistryRequest, error: RegistryError) -> object:
-    if error.status == 429:
-        return _limit_of_repository(request) if error.from_other_host else _credentials_of(request)
-    if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:
-        return _failure_scope(request)
-    return _Scope.SLOWNESS if isinstance(error, TimedOut) else _Scope.CONNECTION
-
-
-def _limit_of_repository(request: RegistryRequest) -> object:
-    """Return the key of a limit at another server than the registry: a token is for one repository."""
-    return _credentials_of(request), _failure_scope(request)
-
-
 def _failure_scope(request: RegistryRequest) -> object:
     """Return the key of a repository's failures: its manifests, its blobs, and each kind of list."""
     return type(request.target), repository_of(request.target)
-
-
-def _credentials_of(request: RegistryRequest) -> object:
-    return request.credentials.fingerprint() if request.credentials else _ANONYMOUS
 
 
 def _parse_retry_after(retry_after: str | None, now: float) -> float:

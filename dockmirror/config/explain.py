@@ -11,18 +11,8 @@ from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
 from .field_types import suggest
-from .settings import (
-    AccessSettings,
-    BudgetSettings,
-    ConfigurationError,
-    GateSettings,
-    PolicySettings,
-    RedirectSettings,
-    RetentionSettings,
-    Settings,
-    SyncSettings,
-    UpstreamSettings,
-)
+from .image_rules import BudgetSettings, GateSettings, PolicySettings, RetentionSettings, SyncSettings
+from .settings import AccessSettings, ConfigurationError, RedirectSettings, Settings, UpstreamSettings
 
 _WORDS = {
     "string_type": "expected a text in quotes",

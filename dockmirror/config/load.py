@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..oci.pull_rule import is_covered
 from .explain import Problem, SettingsSource, explain, has_value, invalid
 from .field_types import split_words
 from .known_registries import KNOWN, KnownRegistry
@@ -151,6 +152,7 @@ def _check_together(settings: Settings) -> Iterator[Problem]:
     """Yield the problems of settings that are valid alone and not together."""
     yield from _check_prefixes(settings.upstreams)
     yield from _check_registries(settings.upstreams)
+    yield from _check_accounts(settings.upstreams)
     yield from _check_shared_accounts(settings)
     yield from _check_keys_path(settings)
     yield from _check_writes(settings)
@@ -218,11 +220,34 @@ def _are_same(name: str, one: UpstreamSettings, other_name: str, other: Upstream
     return one.urls == other.urls or one.same_registry_as == other_name or other.same_registry_as == name
 
 
+def _check_accounts(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
+    """Reject accounts that share a name, have no login or two, or have a pattern that is never used."""
+    for name, upstream in upstreams.items():
+        earlier: list[str] = []
+        names: set[str] = set()
+        for number, account in enumerate(upstream.accounts):
+            path = ("upstreams", name, "accounts", str(number))
+            if account.name in names:
+                yield Problem((*path, "name"), f"another account is named {account.name!r}, too")
+            if (account.username is None) == (account.credential_helper is None):
+                yield Problem(path, "expected either 'username' or 'credential_helper'")
+            for pattern in account.repositories:
+                if is_covered(pattern, earlier):
+                    yield Problem(
+                        (*path, "repositories"),
+                        f"{pattern!r} matches nothing that an earlier pattern does not match; the first"
+                        " account that matches holds",
+                    )
+                earlier.append(pattern)
+            names.add(account.name)
+
+
 def _check_shared_accounts(settings: Settings) -> Iterator[Problem]:
-    shared = {name: upstream for name, upstream in settings.upstreams.items() if upstream.account is not None}
+    shared = {name: upstream for name, upstream in settings.upstreams.items() if upstream.has_accounts}
     if shared and settings.access.htpasswd is None and "networks" not in settings.model_fields_set:
         name, upstream = next(iter(shared.items()))
-        key = "username" if upstream.username is not None else "credential_helper"
+        keys = ("username", "credential_helper", "accounts")
+        key = next(each for each in keys if getattr(upstream, each))
         yield Problem(
             ("networks",),
             f"is missing: every client that reaches the mirror can pull from {name} with the"
@@ -252,7 +277,7 @@ def _check_writes(settings: Settings) -> Iterator[Problem]:
                 f"cannot be combined with 'upstreams.{name}.stale_while_revalidate': a tag must name what was"
                 " pushed at once",
             )
-        if upstream.writes and upstream.account is not None:
+        if upstream.writes and upstream.has_accounts:
             yield Problem(
                 path,
                 f"cannot be combined with the mirror's own account in 'upstreams.{name}': a push needs the"

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
-from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -26,12 +21,10 @@ from .field_types import (
     Addresses,
     BucketAddress,
     Contact,
-    CronText,
     Directory,
     Email,
     Endpoints,
     File,
-    GateUrl,
     Group,
     Host,
     HostPattern,
@@ -42,8 +35,6 @@ from .field_types import (
     NewFile,
     OperationsEndpoint,
     Origin,
-    Platforms,
-    PolicyPattern,
     Prefix,
     Program,
     Proxies,
@@ -51,14 +42,19 @@ from .field_types import (
     RegistryNames,
     RepositoryPatterns,
     Rules,
-    TagPatterns,
     TagTtl,
     UpstreamUrls,
     Username,
-    VersionRangeText,
-    check_file,
     parse_off,
     suggest,
+)
+from .image_rules import (
+    BudgetSettings,
+    GateSettings,
+    PolicySettings,
+    RetentionSettings,
+    SettingsTable,
+    SyncSettings,
 )
 from .known_registries import ShortNaming
 from .notation import (
@@ -66,12 +62,10 @@ from .notation import (
     Bytes,
     ConnectTimeout,
     Days,
-    GateTimeout,
     Seconds,
     Segments,
     Share,
     Size,
-    SyncPeriod,
     Timeout,
     Window,
 )
@@ -98,11 +92,30 @@ def setting_errors(key: str) -> Iterator[None]:
         raise ConfigurationError(f"{key}: {error}") from None
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _identity(username: str | None, helper: str | None) -> str | None:
+    """Return the identity of a login, or None when there is none."""
+    return username or (helper and f"credential_helper:{helper}")
 
 
-class UpstreamSettings(_Frozen):
+class AccountSettings(SettingsTable):
+    """An account of the mirror for some repositories, ``[[upstreams.NAME.accounts]]``.
+
+    The first account with a pattern that matches a repository holds for it.
+    """
+
+    name: Label
+    repositories: RepositoryPatterns
+    username: Username | None = None
+    password_file: File | None = None
+    credential_helper: Program | None = None
+
+    @property
+    def identity(self) -> str:
+        """Identifies the account; another login of the same name is another account."""
+        return f"{self.name}:{_identity(self.username, self.credential_helper)}"
+
+
+class UpstreamSettings(SettingsTable):
     """The settings of one upstream registry, ``[upstreams.NAME]``."""
 
     urls: UpstreamUrls = Field(alias="url")
@@ -118,6 +131,7 @@ class UpstreamSettings(_Frozen):
     username: Username | None = None
     password_file: File | None = None
     credential_helper: Program | None = None
+    accounts: tuple[AccountSettings, ...] = ()
     tag_ttl: TagTtl = Field(default_factory=dict)
     stale_while_revalidate: Seconds | None = None
     refresh_ahead: bool = True
@@ -158,15 +172,20 @@ class UpstreamSettings(_Frozen):
 
     @property
     def account(self) -> str | None:
-        """The identity of the mirror's own account at the upstream, or None when it has none."""
-        return self.username or (self.credential_helper and f"credential_helper:{self.credential_helper}")
+        """The identity of the account for repositories that no other one is for; None when there is none."""
+        return _identity(self.username, self.credential_helper)
+
+    @property
+    def has_accounts(self) -> bool:
+        """True if the mirror has an account of its own at the upstream, for some repositories or for all."""
+        return self.account is not None or bool(self.accounts)
 
     def by_address(self) -> list[UpstreamSettings]:
         """Return these settings once for each address."""
         return [self.model_copy(update={"urls": (url,)}) for url in self.urls]
 
 
-class AccessSettings(_Frozen):
+class AccessSettings(SettingsTable):
     """Users, limits and timeouts of clients, ``[access]``."""
 
     htpasswd: File | None = None
@@ -185,117 +204,7 @@ class AccessSettings(_Frozen):
     stall_timeout: Timeout = 600.0
 
 
-class PolicyException(_Frozen):
-    """Images that a policy's cool-down leaves out until a day is over, in UTC."""
-
-    image: PolicyPattern
-    until: date
-    reason: str = ""
-
-
-class SignerIdentity(_Frozen):
-    """A keyless signer: the issuer of its certificate, and a pattern for its address or workflow."""
-
-    issuer: Annotated[str, Field(min_length=1)]
-    subject: Annotated[str, Field(min_length=1)]
-
-
-def _parse_signer(value: object) -> object:
-    """Return a keyless signer for a table, and the value itself for a path."""
-    if isinstance(value, str | Path | SignerIdentity):
-        return value
-    try:
-        return SignerIdentity.model_validate(value)
-    except ValueError:
-        raise ValueError("expected a file with a key, or a table with 'issuer' and 'subject'") from None
-
-
-def _check_signer(signer: Path | SignerIdentity) -> Path | SignerIdentity:
-    return check_file(signer) if isinstance(signer, Path) else signer
-
-
-Signer = Annotated[Path | SignerIdentity, BeforeValidator(_parse_signer), AfterValidator(_check_signer)]
-SignedBy = tuple[Signer, ...]
-"""Files with public keys, and keyless signers; one of them is enough."""
-
-
-class GateSettings(_Frozen):
-    """The policy server, and the root of trust of keyless signatures, ``[gate]``."""
-
-    url: GateUrl | None = None
-    secret_file: File | None = None
-    ca_file: File | None = None
-    timeout: GateTimeout = 2.0
-    trust_root: File | None = None
-
-
-class PolicySettings(_Frozen):
-    """The rules for some images, ``[[policy]]``.
-
-    For each kind of rule the first policy that matches and sets it holds; None leaves it to the next one.
-    """
-
-    images: PolicyPattern
-    mode: Literal["enforce", "warn", "off"] = "enforce"
-    min_age: Seconds | None = None
-    first_pull: Literal["serve", "refuse", "registry"] = "serve"
-    digests: Literal["any", "known"] = "any"
-    exceptions: tuple[PolicyException, ...] = ()
-    lock: File | None = None
-    unlisted: Literal["serve", "refuse"] = "refuse"
-    signed_by: SignedBy | None = None
-    hook: bool | None = None
-    on_error: Literal["refuse", "serve"] = "refuse"
-    platforms: Platforms | None = None
-    max_size: Bytes | None = None
-    media_types: tuple[str, ...] | None = None
-    foreign_layers: bool | None = None
-
-
-class BudgetSettings(_Frozen):
-    """The use of some images by each client network, ``[[budget]]``; all budgets that match apply."""
-
-    images: PolicyPattern
-    each: Literal["image", "network"] = "image"
-    requests: Annotated[int, Field(ge=1)] | None = None
-    pulls: Annotated[int, Field(ge=1)] | None = None
-    bytes: Bytes | None = None
-    window: Window = 60.0
-
-
-class RetentionSettings(_Frozen):
-    """The rules for how long some images are kept, ``[[retention]]``; the first that matches holds."""
-
-    images: PolicyPattern
-    unused: Seconds | None = None
-    tags: Annotated[int, Field(ge=1)] | None = None
-    quota: Bytes | None = None
-    repository_quota: Bytes | None = None
-
-
-class SyncSettings(_Frozen):
-    """The images of an upstream that are pulled on a schedule, and pinned, ``[[sync]]``."""
-
-    upstream: Label
-    repositories: RepositoryPatterns
-    tags: TagPatterns = ()
-    semver: VersionRangeText | None = None
-    newest: Annotated[int, Field(ge=1)] | None = None
-    platforms: Platforms = ()
-    referrers: bool = True
-    every: SyncPeriod | None = None
-    schedule: CronText | None = None
-    jitter: Share = 0.1
-
-    @field_validator("schedule")
-    @classmethod
-    def _schedule_excludes_every(cls, schedule: str | None, info: ValidationInfo) -> str | None:
-        if schedule is not None and info.data.get("every") is not None:
-            raise ValueError("expected 'every' or 'schedule', not both")
-        return schedule
-
-
-class RedirectSettings(_Frozen):
+class RedirectSettings(SettingsTable):
     """A bucket or a CDN near the clients of some networks, ``[[redirect]]``; the first that matches holds."""
 
     region: Label
@@ -325,7 +234,7 @@ Redirect = Annotated[
 ]
 
 
-class Settings(_Frozen):
+class Settings(SettingsTable):
     """All settings; docs/reference/settings.md has a row for each."""
 
     domain: Host = "localhost"
@@ -387,7 +296,7 @@ class Settings(_Frozen):
 
     def shared(self, upstream: UpstreamSettings) -> bool:
         """Return True when all clients pull with the same rights, and their credentials are not relayed."""
-        return upstream.account is not None or self.access.htpasswd is not None
+        return upstream.has_accounts or self.access.htpasswd is not None
 
     def is_offline(self, upstream: UpstreamSettings) -> bool:
         """Return whether nothing is asked of an upstream."""

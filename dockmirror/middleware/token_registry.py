@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import inf
 
 from attrs import evolve, frozen
@@ -150,6 +151,22 @@ class TokenRegistry:
             del self._tokens[next(iter(self._tokens))]
         self._tokens[scope] = token
         return token.credentials
+
+
+@implementer(IRegistry)
+class AccountRouter:
+    """One registry, asked with another account for some repositories.
+
+    :param registries: the registry as each account asks it, by the names of the accounts.
+    :param choose: returns the name of the account for a request.
+    """
+
+    def __init__(self, registries: Mapping[str, IRegistry], choose: Callable[[RegistryRequest], str]) -> None:
+        self._registries = registries
+        self._choose = choose
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        return await self._registries[self._choose(request)].fetch(request)
 
 
 def _log_failed_renewal(failure: Failure, scope: Scope) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from attrs import frozen
 
@@ -67,6 +68,62 @@ class PullRule:
         return self.covers(target) or (
             target.digest is not None and self.tag is not None and self.matches_repository(target)
         )
+
+
+def is_covered(glob: str, others: Iterable[str]) -> bool:
+    """Return whether every name that a glob matches is matched by others, too.
+
+    All are followed letter by letter: a name that leads to the end of the glob alone is not covered.
+    """
+    tokens, covers = _tokens(glob), [_tokens(each) for each in others]
+    letters = {letter for each in (tokens, *covers) for token in each for letter in token} - {"*", "?"}
+    states = [
+        (_follow(tokens, {0}), tuple((each, _follow(covers[each], {0})) for each in range(len(covers))))
+    ]
+    seen = set(states)
+    while states:
+        places, living = states.pop()
+        if len(tokens) in places and not any(len(covers[each]) in its for each, its in living):
+            return False
+        following = {tokens[place] for place in places if place < len(tokens)}
+        for letter in letters | {"/", _ANY_LETTER} if following & _GLOBS.keys() else following:
+            stepped = ((each, _step(covers[each], its, letter)) for each, its in living)
+            state = _step(tokens, places, letter), tuple((each, its) for each, its in stepped if its)
+            if state[0] and state not in seen:
+                seen.add(state)
+                states.append(state)
+    return True
+
+
+_ANY_LETTER = "a letter that is in no glob"
+
+
+def _tokens(glob: str) -> list[str]:
+    """Split a glob into its wildcards and single letters."""
+    words = _WORDS.findall(glob)
+    return [token for word in words for token in ([word] if word in _GLOBS else word)]
+
+
+def _follow(tokens: list[str], places: Iterable[int]) -> frozenset[int]:
+    """Return the places with those behind wildcards that may match nothing."""
+    reached = set(places)
+    for place in sorted(reached):
+        while place < len(tokens) and tokens[place] in ("*", "**"):
+            place += 1
+            reached.add(place)
+    return frozenset(reached)
+
+
+def _step(tokens: list[str], places: Iterable[int], letter: str) -> frozenset[int]:
+    """Return the places in a glob after one more letter of a name."""
+    after = set()
+    for place in places:
+        part = tokens[place] if place < len(tokens) else ""
+        if part == letter or (part == "?" and letter != "/"):
+            after.add(place + 1)
+        elif part == "**" or (part == "*" and letter != "/"):
+            after.add(place)
+    return _follow(tokens, after)
 
 
 def reference_of(target: InRepository) -> Reference | None:

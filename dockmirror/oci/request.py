@@ -206,6 +206,13 @@ _BY_ENDPOINT: dict[str, Callable[[Repository, str], InRepository]] = {
 }
 
 
+def find_repository(path: bytes) -> str | None:
+    """Return the repository that a raw path is below, which may be no valid name; None if there is none."""
+    segments = decode_segments(path)
+    is_below = segments[:2] == ["", "v2"] and len(segments) >= 5 and segments[-2] in (*_BY_ENDPOINT, "tags")
+    return "/".join(segments[2:-2]) if is_below else None
+
+
 def decode_segments(path: bytes) -> list[str]:
     """Return the segments of a raw path, each decoded separately."""
     return [_decoded(segment) for segment in path.split(b"/")]

@@ -115,17 +115,18 @@ class GrantCache:
 class PublicRepositories:
     """The repositories that the upstream gives to everybody, stored across restarts.
 
-    :param partition: the cache partition; another upstream of the same registry may give other content.
-    :param may_mark_public: returns whether an anonymous answer proves that content is public; False where the
-        upstream may trust the mirror's own address.
+    :param partition: returns the cache partition of a repository; another upstream of the same registry, and
+        another account of the mirror, may be given other content.
+    :param may_mark_public: returns whether an anonymous answer proves that content of a repository is public;
+        False where the upstream may trust the mirror's own address.
     """
 
     def __init__(
         self,
-        partition: str,
+        partition: Callable[[Repository], str],
         documents: IDocumentStore,
         clock: IReactorTime,
-        may_mark_public: Callable[[], bool],
+        may_mark_public: Callable[[Repository], bool],
     ) -> None:
         self._partition = partition
         self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
@@ -141,7 +142,7 @@ class PublicRepositories:
 
         :param digest: the content; None for any content of the repository.
         """
-        name = imported_document(self._partition, repository, digest)
+        name = imported_document(self._partition(repository), repository, digest)
         is_known = self._imported.get(name)
         if is_known is None:
             is_known = await self._documents.read(name) is not None
@@ -152,13 +153,13 @@ class PublicRepositories:
         """Return the seconds since it was confirmed to be public; infinite if it is not."""
         since = max([await self._confirmed_at(repository, each) for each in extent.covering])
         age = self._clock.seconds() - since
-        return age if self.may_mark_public() and since and age >= 0 else inf
+        return age if self.may_mark_public(repository) and since and age >= 0 else inf
 
     async def confirm(self, repository: Repository, extent: Extent) -> None:
         """Record that the upstream has consented to the mirror's own anonymous request."""
         now = self._clock.seconds()
         if (
-            not self.may_mark_public()
+            not self.may_mark_public(repository)
             or 0 <= now - await self._confirmed_at(repository, extent) < _REWRITE_AFTER
         ):
             return
@@ -186,7 +187,7 @@ class PublicRepositories:
 
     def _name(self, repository: Repository, extent: Extent) -> str:
         folder = "public" if extent is Extent.CONTENTS else "public-lists"
-        return f"{folder}/{self._partition}/{repository}"
+        return f"{folder}/{self._partition(repository)}/{repository}"
 
 
 def imported_document(partition: str, repository: Repository, digest: Digest | None = None) -> str:

@@ -21,6 +21,7 @@ from ..interfaces import Answer, IDocumentStore
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
+from ..oci.reference import Repository
 from ..oci.request import InRepository, Referrers, RegistryRequest, Tags
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantDocumentStore
@@ -72,14 +73,14 @@ class _CachedList:
 class ListCache:
     """The lists of one registry's repositories.
 
-    :param partition: the cache partition of the upstream.
+    :param partition: returns the cache partition of a repository.
     :param tag_ttl: returns the seconds for which the list of a public repository is fresh.
     :param generations: the registry's generations; a list from an earlier one is not used.
     """
 
     def __init__(
         self,
-        partition: str,
+        partition: Callable[[Repository], str],
         gateway: UpstreamGateway,
         documents: IDocumentStore,
         clock: IReactorTime,
@@ -96,7 +97,7 @@ class ListCache:
     async def fetch(self, request: RegistryRequest, target: Tags | Referrers) -> Answer:
         if not _is_cacheable(request, target):
             return bypassed(await self._gateway.fetch(request))
-        name = self._name(request)
+        name = self._name(request, target.repository)
         generation = (
             await self._generations.generation(self._generations.store_name(target.repository))
         ).decode()
@@ -151,9 +152,9 @@ class ListCache:
         cached = _CachedList(confirmed, media_type, answer.next_page, text, generation)
         Deferred.fromCoroutine(self._documents.write(name, cached.write()))
 
-    def _name(self, request: RegistryRequest) -> str:
+    def _name(self, request: RegistryRequest, repository: Repository) -> str:
         normalized = evolve(request, query=tuple(sorted(request.query))).path_and_query()
-        return f"lists/{self._partition}/{hashlib.sha256(normalized.encode()).hexdigest()}"
+        return f"lists/{self._partition(repository)}/{hashlib.sha256(normalized.encode()).hexdigest()}"
 
 
 def _is_cacheable(request: RegistryRequest, target: Tags | Referrers) -> bool:

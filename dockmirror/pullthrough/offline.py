@@ -60,11 +60,11 @@ class LastKnownPublic(PublicRepositories):
 
     def __init__(
         self,
-        partition: str,
+        partition: Callable[[Repository], str],
         documents: IDocumentStore,
         clock: IReactorTime,
         are_all: bool,
-        may_mark_public: Callable[[], bool],
+        may_mark_public: Callable[[Repository], bool],
     ) -> None:
         super().__init__(partition, documents, clock, may_mark_public)
         self._are_all = are_all

@@ -6,7 +6,8 @@ the tag has moved.  A tag that nobody asks for again is asked about once at most
 
 - Only public tags are refreshed: the cache answers no others without the upstream.
 - The moments differ between tags and processes; a process sends an upstream at most ``PER_SECOND``.
-- Nothing is refreshed while the upstream is down, and for ``LIMIT_PAUSE`` after its 429.
+- Nothing is refreshed while the upstream is down, and for ``LIMIT_PAUSE`` after its 429 to the same
+  account of the mirror.
 - Of several processes one refreshes a tag at a time.
 """
 
@@ -49,6 +50,7 @@ class RefreshContext:
     :ivar is_ahead: True if tags are refreshed before they are stale.
     :ivar claim: returns a function that ends this process's turn, or None if another one refreshes the tag.
     :ivar open_circuit: returns the error for which the upstream is not asked now, or None.
+    :ivar account_of: returns the name of the mirror's account that a request is sent with.
     :ivar count: counts a refresh: "confirmed", "moved" or "failed".
     """
 
@@ -56,6 +58,7 @@ class RefreshContext:
     is_ahead: bool
     claim: Callable[[Manifest], Awaitable[Release | None]]
     open_circuit: Callable[[RegistryRequest], RegistryError | None]
+    account_of: Callable[[RegistryRequest], str]
     count: Callable[[str], None]
     clock: IReactorTime
 
@@ -71,7 +74,8 @@ class TagRefresher:
         self._registry = registry
         self._context = context
         self._planned: dict[Manifest, IDelayedCall | None] = {}
-        self._next_start = self._resumes = 0.0
+        self._next_start = 0.0
+        self._resumes: dict[str, float] = {}
         self._is_stopped = False
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -133,14 +137,16 @@ class TagRefresher:
     def _is_paused(self, request: RegistryRequest) -> bool:
         """Return whether the upstream is not to be asked now."""
         self._record_limit(request)
-        is_limited = self._context.clock.seconds() < self._resumes
+        resumes = self._resumes.get(self._context.account_of(request), 0.0)
+        is_limited = self._context.clock.seconds() < resumes
         return is_limited or self._context.open_circuit(request) is not None
 
     def _record_limit(self, request: RegistryRequest) -> None:
         """Begin a pause if the upstream has answered 429, to a client or to a refresh."""
         error = self._context.open_circuit(request)
         if error is not None and error.status == 429:
-            self._resumes = self._context.clock.seconds() + LIMIT_PAUSE
+            resumes = self._context.clock.seconds() + LIMIT_PAUSE
+            self._resumes[self._context.account_of(request)] = resumes
 
     async def _is_refreshed(self, request: RegistryRequest) -> bool:
         """Return whether another process, or a client, has refreshed the tag meanwhile."""

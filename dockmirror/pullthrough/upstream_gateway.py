@@ -223,7 +223,7 @@ class UpstreamGateway:
 
         A client's token is opaque: only this shows whether the repository is public.
         """
-        if self._recent_probes.get(repository) is None and self.public.may_mark_public():
+        if self._recent_probes.get(repository) is None and self.public.may_mark_public(repository):
             self._recent_probes.put(repository, True, PROBE_INTERVAL)
             answering = Deferred.fromCoroutine(self.check(evolve(request, credentials=None)))
             answering.addErrback(self._allow_probe, repository)

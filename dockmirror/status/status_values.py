@@ -47,13 +47,23 @@ class Quota:
 
 
 @frozen
+class AccountStatus:
+    """The state of one of the mirror's accounts at an upstream, by its name in the settings."""
+
+    name: str
+    quota: Quota | None = None
+
+
+@frozen
 class UpstreamStatus:
     """The state of an upstream.
 
     :ivar registry: the registry's name in image names.
     :ivar host: its virtual host at the mirror.
     :ivar rests: until when anonymous requests are not sent, or None.
+    :ivar quota: that of repositories without an account among ``accounts``.
     :ivar offline: True if the operator has set that nothing is asked of it.
+    :ivar accounts: the mirror's accounts for some of its repositories.
     """
 
     name: str
@@ -63,6 +73,7 @@ class UpstreamStatus:
     rests: float | None = None
     quota: Quota | None = None
     offline: bool = False
+    accounts: tuple[AccountStatus, ...] = ()
 
     def state(self, now: float) -> str:
         """Return ``offline``, ``unasked``, ``resting``, ``failing`` or ``reachable``.
@@ -185,8 +196,13 @@ class WorkerState:
 
 def _upstream(fields: Mapping[str, Any]) -> UpstreamStatus:
     addresses = tuple(AddressStatus(**each) for each in fields["addresses"])
-    quota = Quota(**fields["quota"]) if fields["quota"] else None
-    return UpstreamStatus(**{**fields, "addresses": addresses, "quota": quota})
+    accounts = tuple(AccountStatus(each["name"], _quota(each["quota"])) for each in fields["accounts"])
+    read = {"addresses": addresses, "quota": _quota(fields["quota"]), "accounts": accounts}
+    return UpstreamStatus(**{**fields, **read})
+
+
+def _quota(fields: Mapping[str, Any] | None) -> Quota | None:
+    return Quota(**fields) if fields else None
 
 
 class AddressHealth:
@@ -209,12 +225,13 @@ class UpstreamHealth:
     """The health of one upstream.
 
     :ivar rests: until when anonymous requests are not sent, or None.
-    :ivar quota: its last ``RateLimit`` fields, or None.
+    :ivar quotas: its last ``RateLimit`` fields for each of the mirror's accounts, by name; for all other
+        requests, and for the account without a name, by an empty one.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self.rests: float | None = None
-        self.quota: Quota | None = None
+        self.quotas: dict[str, Quota] = {}
         self._clock = clock
         self._addresses: dict[str, AddressHealth] = {}
 
@@ -226,12 +243,12 @@ class UpstreamHealth:
         """Record until when anonymous requests are not sent."""
         self.rests = until
 
-    def record_quota(self, limit: int | None, remaining: int | None) -> None:
-        """Record its ``RateLimit`` fields; a missing one keeps its last value."""
+    def record_quota(self, account: str, limit: int | None, remaining: int | None) -> None:
+        """Record the ``RateLimit`` fields for an account; a missing one keeps its last value."""
         if limit is None and remaining is None:
             return
-        before = self.quota or Quota(0.0)
-        self.quota = Quota(
+        before = self.quotas.get(account) or Quota(0.0)
+        self.quotas[account] = Quota(
             self._clock.seconds(),
             before.limit if limit is None else limit,
             before.remaining if remaining is None else remaining,
@@ -269,15 +286,21 @@ def merge_states(states: Sequence[WorkerState]) -> WorkerState:
 
 
 def _merge_upstreams(one: UpstreamStatus, other: UpstreamStatus) -> UpstreamStatus:
-    quotas = [quota for quota in (one.quota, other.quota) if quota]
     known = {each.url: each for each in other.addresses}
+    others = {each.name: each.quota for each in other.accounts}
     return evolve(
         one,
         addresses=tuple(_merge_addresses(each, known[each.url]) if each.url in known else each
                         for each in one.addresses),
         rests=max((each for each in (one.rests, other.rests) if each is not None), default=None),
-        quota=max(quotas, key=lambda quota: quota.told, default=None),
+        quota=_latest(one.quota, other.quota),
+        accounts=tuple(evolve(each, quota=_latest(each.quota, others.get(each.name)))
+                       for each in one.accounts),
     )  # fmt: skip
+
+
+def _latest(*quotas: Quota | None) -> Quota | None:
+    return max((each for each in quotas if each), key=lambda quota: quota.told, default=None)
 
 
 def _merge_addresses(one: AddressStatus, other: AddressStatus) -> AddressStatus:

@@ -26,7 +26,9 @@ from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
 from ..oci.cdn_loop import CDN_LOOP, Hop, format_hops
+from ..oci.request import find_repository
 from ..system.request_context import current_hops, current_pull
+from .addresses import parse_origin
 from .bounded_endpoint import with_timeout
 from .upload_client import RequestBodyProducer
 
@@ -184,24 +186,55 @@ class HostCircuitBreaker(AgentWrapper):
         return failure
 
 
+class AccountGuard(AgentWrapper):
+    """Sends credentials to a registry only for the repositories that their account is for.
+
+    A redirect within the registry may lead to a repository of another account, or of none.
+
+    :param url: the registry's URL.
+    :param is_own: returns whether the account is for a repository, whose name may be invalid.
+    """
+
+    def __init__(self, agent: IAgent, url: str, is_own: Callable[[str], bool]) -> None:
+        super().__init__(agent)
+        self._origin = parse_origin(url)
+        self._is_own = is_own
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        headers = request.headers
+        if headers is None or not headers.hasHeader(b"Authorization") or self._may_send(request.uri):
+            return request.send(self.agent)
+        without = headers.copy()
+        without.removeHeader(b"Authorization")
+        return evolve(request, headers=without).send(self.agent)
+
+    def _may_send(self, uri: bytes) -> bool:
+        url = uri.decode("ascii", "replace")
+        if parse_origin(url) != self._origin:
+            return True
+        repository = find_repository(urlsplit(uri).path)
+        return repository is None or self._is_own(repository)
+
+
 class InstrumentedAgent(AgentWrapper):
     """Measures the responses of one upstream's servers: seconds, bytes and remaining rate limit.
 
-    :param upstream: its name in the settings.
+    :param names: the names of the upstream and of the account that asks.
     :param report_quota: called with the limit and the remaining requests that a response announces.
     """
 
     def __init__(
         self,
         agent: IAgent,
-        upstream: str,
+        names: tuple[str, str],
         metrics: Metrics,
         clock: IReactorTime,
         report_quota: Callable[[int | None, int | None], None],
     ) -> None:
         super().__init__(agent)
         self._clock = clock
-        self._upstream = upstream
+        self._names = names
+        upstream, _ = names
         self._seconds = metrics.upstream_seconds.labels(upstream)
         self._received = metrics.received_bytes.labels(upstream)
         self._quotas = {"RateLimit-Limit": metrics.limit, "RateLimit-Remaining": metrics.remaining}
@@ -218,7 +251,7 @@ class InstrumentedAgent(AgentWrapper):
         quotas = {name: parse_quota(first(response.headers, name) or "") for name in self._quotas}
         for name, number in quotas.items():
             if number is not None:
-                self._quotas[name].labels(self._upstream).set(number)
+                self._quotas[name].labels(*self._names).set(number)
         self._report_quota(*quotas.values())
         if response.length == 0:
             return response

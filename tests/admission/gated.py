@@ -19,7 +19,7 @@ from dockmirror.admission.lock_source import LockSource
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.push_times import IPushTimes
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
-from dockmirror.config.settings import PolicySettings
+from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Answer, IRegistry, ITagHistory, IUpstream, Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, RegistryError

@@ -19,7 +19,7 @@ from dockmirror.admission.generation import Generation
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.repository_reader import RepositoryReader
 from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
-from dockmirror.config.settings import PolicySettings
+from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ErrorEntry, RegistryError, Unreachable

@@ -102,6 +102,7 @@ class Polled:
         self.gated = Gated({"min_age": "7d", **policy})
         self.turns = True
         self.is_public = True
+        self.account = ""
         self.released = 0
         for tag in tags:
             self.gated.publish("1", tag)
@@ -112,7 +113,9 @@ class Polled:
     def begin(self, names: Iterable[str], history: ITagHistory) -> None:
         """Poll upstreams of these names."""
         gated = self.gated
-        upstream = PolledUpstream(gated.policies, gated.source, gated.gateway, self._is_public)
+        upstream = PolledUpstream(
+            gated.policies, gated.source, gated.gateway, self._is_public, self._account_of
+        )
         self.polling = TagPolling(lambda: dict.fromkeys(names, upstream), history, self._claim, gated.clock)
 
     @property
@@ -124,6 +127,9 @@ class Polled:
 
     async def _claim(self) -> Any:
         return self._release if self.turns else None
+
+    def _account_of(self, _: Repository) -> str:
+        return self.account
 
     def _release(self) -> None:
         self.released += 1
@@ -207,6 +213,19 @@ def test_what_is_not_polled(condition: str, requests: int) -> None:
         assert polled.poll() == []
         polled.gated.clock.advance(100)
         assert len(polled.poll()) == 2
+
+
+def test_a_limit_of_one_account_does_not_stop_the_polls_of_another() -> None:
+    """An account that got a 429 polls no tag for hours."""
+    polled = Polled("latest", "two")
+    polled.origin.trouble = TooManyRequests(status=429)
+    polled.gated.clock.advance(DAY)
+    assert len(polled.poll()) == 1
+    polled.origin.trouble = None
+    polled.gated.clock.advance(100)
+    assert polled.poll() == []
+    polled.account = "team-a"
+    assert len(polled.poll()) == 2
 
 
 HUB_TAG = "/v2/namespaces/library/repositories/busybox/tags/latest"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from dockmirror.app.account_choice import AccountChoice
 from dockmirror.app.images_pages import Viewers
-from dockmirror.app.naming import cache_partition
 from dockmirror.app.stack import HostRegistries
 from dockmirror.config.load import load
 from dockmirror.oci.reference import Repository
@@ -38,6 +38,8 @@ def test_they_are_there_if_the_operator_wants_them() -> None:
     [
         ({}, ["lan"], ["lan"]),
         ({"username": "mirror", "password_file": __file__}, [], ["lan"]),
+        ({"accounts": [{"name": "t", "repositories": ["team/*"], "username": "t"}]}, [], ["lan"]),
+        ({"accounts": [{"name": "o", "repositories": ["other/*"], "username": "o"}]}, ["lan"], ["lan"]),
         ({"deny": ["team/**"]}, [], []),
         ({"allow": ["other/**"]}, [], []),
         ({"username": "mirror", "password_file": __file__, "deny": ["team/app"]}, [], []),
@@ -53,9 +55,9 @@ def test_an_account_and_rules_limit_who_sees_what(
     settings = load({"upstreams": {"lan": {"url": "https://registry.lan", **upstream}}, **networks}, {})
     documents, partition = (
         LocalDocumentStore(tmp_path, clock, inline),
-        cache_partition("lan", settings.upstreams["lan"]),
+        AccountChoice("lan", settings.upstreams["lan"]).cache_partition,
     )
-    public = PublicRepositories(partition, documents, clock, lambda: True)
+    public = PublicRepositories(partition, documents, clock, lambda _: True)
     now(public.confirm(NAME, Extent.CONTENTS))
     unused: Any = None
     viewers = Viewers(settings, {"lan": HostRegistries(unused, unused, unused, public=public)})

@@ -61,6 +61,7 @@ class Library:
     :ivar limited: the tags whose manifests are refused because of a rate limit.
     :ivar quota: the rate limit that the upstream has told last.
     :ivar on_manifest: is called when a tag's manifest is requested.
+    :ivar accounts: the accounts of repositories; ``quotas`` are their own rate limits.
     """
 
     tags: dict[str, bytes]
@@ -70,6 +71,8 @@ class Library:
     quota: Quota | None = None
     next_quota: Quota | None = None
     on_manifest: Callable[[], object] = tuple
+    accounts: dict[str, str] = field(factory=dict)
+    quotas: dict[str, Quota] = field(factory=dict)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         target = request.target
@@ -100,7 +103,8 @@ class Site:
         context = SyncContext(
             lambda: self.rules,
             lambda: library,
-            lambda _: library.quota,
+            lambda _, repository: library.accounts.get(repository.name, ""),
+            lambda _, account: library.quotas.get(account, library.quota),
             turns or SyncTurns(None, clock),
             lambda: 0.5,
         )
@@ -259,6 +263,23 @@ def test_a_run_pauses_before_the_rate_limit_is_used_up(tmp_path: Path, clock: Cl
     site.poll(QUOTA_PAUSE)
     assert site.pinned == {"1.1", "1.2"}
     assert site.state().outcome == "done"
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome"), [({"team-a": 20, "": 99}, "paused"), ({"team-a": 99, "": 20}, "done")]
+)
+def test_the_rate_limit_of_an_images_account_counts(
+    tmp_path: Path, clock: Clock, left: dict[str, int], outcome: str
+) -> None:
+    """The upstream is asked for it by HEAD, before the first image of the account."""
+    library = Library({"1.1": FOR_AMD})
+    library.accounts = {"docker.io/library/nginx": "team-a"}
+    library.quotas = {account: Quota(EPOCH, 100, remaining) for account, remaining in left.items()}
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert library.shelf.asked[0] == "HEAD /v2/docker.io/library/nginx/manifests/1.1"
+    assert site.state().outcome == outcome
+    assert ("of docker, account team-a, is left to clients" in site.state().message) == (outcome == "paused")
 
 
 def test_a_run_pauses_when_the_rate_limit_is_used_up(tmp_path: Path, clock: Clock) -> None:
@@ -483,7 +504,7 @@ def test_a_mirror_that_waits_needs_no_thread(tmp_path: Path, clock: Clock) -> No
     calls: list[object] = []
     library = Library(images("1.1"))
     context = SyncContext(
-        lambda: (RULE,), lambda: library, lambda _: None, SyncTurns(None, clock), lambda: 0.0
+        lambda: (RULE,), lambda: library, lambda *_: "", lambda *_: None, SyncTurns(None, clock), lambda: 0.0
     )
     SyncRunner(tmp_path, clock, counted(calls), context).startService()
     clock.pump([POLL, *HELD_PAUSES, POLL])
@@ -499,7 +520,9 @@ def test_a_mirror_that_waits_needs_no_thread(tmp_path: Path, clock: Clock) -> No
 def test_without_rules_an_idle_process_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
     calls: list[object] = []
     library = Library({})
-    context = SyncContext(lambda: (), lambda: library, lambda _: None, SyncTurns(None, clock), lambda: 0.0)
+    context = SyncContext(
+        lambda: (), lambda: library, lambda *_: "", lambda *_: None, SyncTurns(None, clock), lambda: 0.0
+    )
     SyncRunner(tmp_path, clock, counted(calls), context).startService()
     clock.pump([POLL] * 10)
     assert len(calls) == 1

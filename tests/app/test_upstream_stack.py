@@ -14,17 +14,16 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
+from dockmirror.app.account_choice import REST
+from dockmirror.app.accounts import Accounts, load_accounts, load_credentials
 from dockmirror.app.upstream_stack import (
     PrivateAddressDetector,
     UpstreamContext,
-    load_accounts,
-    load_credentials,
     make_agent,
     make_upstream,
 )
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, UpstreamSettings
-from dockmirror.interfaces import IAccount
 from dockmirror.metrics import Metrics
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.token import Login
@@ -112,9 +111,21 @@ def test_a_clients_credentials_go_to_no_other_registry(internet: Internet) -> No
     assert internet.asked(OTHER) == internet.asked(OTHERS_TOKENS) == []
 
 
-def test_the_mirrors_account_goes_to_no_other_registry(internet: Internet) -> None:
+TEAM = {"name": "team", "repositories": ["library/*", "alice/*"], "username": USER}
+
+
+@pytest.mark.parametrize(
+    ("variable", "login"),
+    [
+        ("DOCKMIRROR_PASSWORD_DOCKER", {"username": USER}),
+        ("DOCKMIRROR_PASSWORD_DOCKER__TEAM", {"accounts": [TEAM]}),
+    ],
+)
+def test_the_mirrors_account_goes_to_no_other_registry(
+    internet: Internet, variable: str, login: dict[str, Any]
+) -> None:
     """The other registry is asked anonymously."""
-    mirror = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER)
+    mirror = make_house(internet, {variable: PASSWORD}, **login)
     for path, body in content_by_digest(internet):
         assert mirror.get(HOST, path).body == body
     assert mirror.get(HOST, f"/v2/{PRIVATE}/manifests/{internet.busybox}").status == 502
@@ -144,6 +155,8 @@ def test_a_replica_serves_tags_lists_and_private_images(internet: Internet) -> N
     assert basic(USER, PASSWORD) in [seen.authorization for seen in internet.asked(OTHERS_TOKENS)]
     own = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER, replicas=True)
     assert own.get(HOST, path).body == BUSYBOX
+    environ = {"DOCKMIRROR_PASSWORD_DOCKER__TEAM": PASSWORD}
+    assert make_house(internet, environ, accounts=[TEAM], replicas=True).get(HOST, path).body == BUSYBOX
 
 
 def test_a_password_goes_to_no_untrusted_token_service_of_a_replica(internet: Internet) -> None:
@@ -219,7 +232,7 @@ class RecordedRuns(list[tuple[Sequence[str], Mapping[str, str], bytes]]):
 
 def accounts_of(
     runs: RecordedRuns, environ: dict[str, str], **upstreams: dict[str, Any]
-) -> dict[str, IAccount]:
+) -> dict[str, Accounts]:
     """Return the accounts of a mirror with these upstreams."""
     settings = load({"networks": ["private"], "upstreams": upstreams}, environ)
     return load_accounts(settings, environ, runs, Clock())
@@ -229,7 +242,7 @@ def test_a_password_makes_an_account_and_runs_no_program() -> None:
     runs = RecordedRuns()
     accounts = accounts_of(runs, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}, docker={"username": "alice"})
     assert list(accounts) == ["docker"]
-    assert now(accounts["docker"].login()) == Login(Credentials.basic("alice", "s3cret"))
+    assert now(accounts["docker"][REST].login()) == Login(Credentials.basic("alice", "s3cret"))
     assert runs == []
 
 
@@ -245,14 +258,14 @@ def test_a_credential_helper_is_found_by_name_or_path(tmp_path: Path, by_path: b
     environ = {"PATH": str(tmp_path), "DOCKMIRROR_PASSWORD_GHCR": "s3cret", "DOCKMIRROR_GRACE": "1"}
     work = {"url": "https://registry.example:5000", "credential_helper": helper}
     accounts = accounts_of(runs, environ, work=work, ghcr={"username": "alice"})
-    assert now(accounts["work"].login()) == Login(Credentials.basic("AWS", "s3cret"))
+    assert now(accounts["work"][REST].login()) == Login(Credentials.basic("AWS", "s3cret"))
     assert runs == [([path, "get"], {"PATH": str(tmp_path)}, b"registry.example:5000")]
 
 
 def test_a_helper_knows_docker_hub_by_its_old_address(tmp_path: Path) -> None:
     runs = RecordedRuns()
     path = program(tmp_path / "helper", "")
-    now(accounts_of(runs, {}, docker={"credential_helper": path})["docker"].login())
+    now(accounts_of(runs, {}, docker={"credential_helper": path})["docker"][REST].login())
     assert [request for _, _, request in runs] == [b"https://index.docker.io/v1/"]
 
 
@@ -274,7 +287,7 @@ def test_an_unusable_helper_is_refused_at_start(upstream: dict[str, Any], messag
 VARIABLE = "DOCKMIRROR_PASSWORD_MY_LAN"
 
 
-def load_own(environ: dict[str, str], **upstream: Any) -> dict[str, Credentials]:
+def load_own(environ: dict[str, str], **upstream: Any) -> dict[tuple[str, str], Credentials]:
     """Return the credentials of a mirror with one more upstream, ``my-lan``."""
     table = {"url": "https://lan.example", **upstream}
     settings = load({"networks": ["private"], "upstreams": {"my-lan": table}}, environ)
@@ -288,14 +301,16 @@ def test_a_password_file_may_end_with_a_newline(tmp_path: Path, password: str, e
     file = tmp_path / "password"
     file.write_bytes(f"{password}{end or chr(10) * password.endswith(chr(10))}".encode())
     settings = {"username": "alice", "password_file": str(file)}
-    assert load_own({}, **settings) == {"my-lan": Credentials.basic("alice", password)}
-    assert load_own({VARIABLE: "other"}, **settings) == {"my-lan": Credentials.basic("alice", "other")}
+    assert load_own({}, **settings) == {("my-lan", REST): Credentials.basic("alice", password)}
+    assert load_own({VARIABLE: "other"}, **settings) == {
+        ("my-lan", REST): Credentials.basic("alice", "other")
+    }
 
 
 def test_an_upstream_without_a_user_name_has_no_credentials() -> None:
     assert load_own({}) == {}
     assert load_own({VARIABLE: "s3cret"}, username="alice") == {
-        "my-lan": Credentials.basic("alice", "s3cret")
+        ("my-lan", REST): Credentials.basic("alice", "s3cret")
     }
 
 

@@ -95,6 +95,17 @@ def test_no_password_is_printed(file: Path) -> None:
         assert "socks5h://name:" in output
 
 
+def test_accounts_are_shown_without_their_passwords(tmp_path: Path) -> None:
+    """As a list of tables, with the paths of the passwords' files."""
+    secret, path = tmp_path / "secret", tmp_path / "dockmirror.toml"
+    secret.write_text("s3cret\n")
+    account = {"name": "team", "repositories": ["team/*"], "username": "robot", "password_file": str(secret)}
+    fields = ", ".join(f"{key} = {json.dumps(value)}" for key, value in account.items())
+    path.write_text(f'networks = ["private"]\n[upstreams.ghcr]\naccounts = [{{{fields}}}]\n')
+    assert rows("-c", str(path), "config")["upstreams.ghcr.accounts"][0] == [account]
+    assert "s3cret" not in run_command("-c", str(path), "config").output
+
+
 @pytest.mark.parametrize(
     ("proxy", "shown"),
     [

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError, SSLEr
 from twisted.internet.task import Clock
 from twisted.web.iweb import IAgent
 
+from dockmirror.app.account_choice import REST
+from dockmirror.app.accounts import Accounts
 from dockmirror.app.naming import parse_image_name
 from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose
 from dockmirror.config.load import load
@@ -47,6 +50,7 @@ def examined(
     proxies: ProxySettings = ProxySettings(),  # noqa: B008
     resolved: bool = True,
     images: Sequence[str] = (),
+    accounts: Accounts = MappingProxyType({}),
     **settings: Any,
 ) -> Diagnosis:
     """Diagnose one upstream."""
@@ -58,8 +62,9 @@ def examined(
         return internet.agent
 
     clock = Clock()
+    accounts = {**({REST: account} if account else {}), **accounts}
     wanted = [parse_image_name(image, load({}, {})) for image in images]
-    work = Outcome(diagnose(DiagnosedAddress(name, upstream, account, wanted), agent_for, proxies, clock))
+    work = Outcome(diagnose(DiagnosedAddress(name, upstream, accounts, wanted), agent_for, proxies, clock))
     internet.agent.flush()
     clock.advance(upstream.timeout)
     found: Diagnosis = work.get()
@@ -206,3 +211,18 @@ def test_the_proxy_is_named_without_its_password(internet: Internet) -> None:
     found = examined(internet, proxies=ProxySettings(PROXY, PROXY))
     assert found.steps[1].result == "through the proxy http://proxy.example:3128"
     assert "s3cret" not in str(found)
+
+
+def test_each_account_is_tried(internet: Internet) -> None:
+    """A wrong one does not keep the others from it; with Basic there is nothing to try without an account."""
+    accounts = {"wrong": alice("wr0ng"), "right": alice()}
+    found = examined(internet, accounts=accounts)
+    assert [(step.ok, step.result.partition(":")[0]) for step in found.steps if step.name == "token"] == [
+        (True, "issued anonymously"),
+        (False, "wrong"),
+        (True, "right"),
+    ]
+    internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
+    mine: dict[str, Any] = {"url": "https://basic.example"}
+    basic = examined(internet, "mine", accounts={"right": alice()}, **mine)
+    assert [step.result.partition(":")[0] for step in basic.steps if step.name == "token"] == ["right"]

@@ -16,6 +16,7 @@ from rich.console import Console
 from dockmirror.cli.top_command import Status, render_top, watch
 from dockmirror.history.pulls import Pull, PullSums
 from dockmirror.status.status_values import (
+    AccountStatus,
     AddressStatus,
     CacheUsage,
     DownloadStatus,
@@ -76,6 +77,13 @@ def printed(status: Status, width: int = 100) -> list[str]:
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     return [re.sub("  +", "  ", line.strip()) for line in lines]
+
+
+def test_each_account_has_a_limit() -> None:
+    upstream = evolve(STATE.upstreams[0], accounts=(AccountStatus("team-a", Quota(5.0, 100, 7)),))
+    lines = printed(served(WorkerState((upstream,))))
+    assert "docker.io  reachable  64 of 100  60 s ago: slow" in lines
+    assert lines[lines.index("docker.io  reachable  64 of 100  60 s ago: slow") + 1] == "team-a: 7 of 100"
 
 
 def test_pulls_downloads_and_upstreams_are_listed() -> None:

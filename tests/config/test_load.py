@@ -835,3 +835,51 @@ def test_docker_staging_follows_the_address_of_docker(tmp_path: Path) -> None:
         path
     ] * 2
     assert find_origin(sources, ["upstreams", "docker-staging", "registry"]) == "known"
+
+
+TEAM = '[[upstreams.docker.accounts]]\nname = "team"\nrepositories = ["team/**"]\n'
+LOGIN = 'username = "robot"\n'
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        (TEAM, "accounts.0: expected either 'username' or 'credential_helper'"),
+        (
+            TEAM + LOGIN + 'credential_helper = "x"',
+            "accounts.0: expected either 'username' or",
+        ),
+        (TEAM + LOGIN + TEAM.replace("team/", "other/") + LOGIN, "accounts.1.name: another account is named"),
+        (
+            TEAM + LOGIN + TEAM.replace('"team"', '"other"').replace("**", "app-?") + LOGIN,
+            "accounts.1.repositories: 'team/app-?' matches nothing that an earlier pattern does not match",
+        ),
+        (TEAM.replace('["team/**"]', "[]") + LOGIN, "accounts.0.repositories: expected at least one"),
+        (TEAM.replace("team/**", "team/**:1") + LOGIN, "accounts.0.repositories.0: expected a repository"),
+        (TEAM.replace('"team"', '"Team A"') + LOGIN, "accounts.0.name: expected a label"),
+        (
+            TEAM + LOGIN + 'password = "s3cret"',
+            "accounts.0.password: there is no such setting; is 'pass",
+        ),
+        (
+            TEAM + LOGIN + "[upstreams.docker]\nwrites = true",
+            "writes: cannot be combined with the mirror's own",
+        ),
+    ],
+)
+def test_accounts_are_distinct_and_have_a_login(tmp_path: Path, tables: str, problem: str) -> None:
+    """The message names the table, by its number; a secret that is written there is not repeated."""
+    path = written(tmp_path, f'networks = ["private"]\n{tables}')
+    message = refused({"config": path})
+    assert f"upstreams.docker.{problem}" in message
+    assert "s3cret" not in message
+
+
+def test_several_accounts_require_networks_too(tmp_path: Path) -> None:
+    """All clients share them, also if the upstream has no account for the rest."""
+    path = written(tmp_path, TEAM + LOGIN)
+    assert "account of 'upstreams.docker.accounts'" in refused({"config": path})
+    settings = load({"config": path, "networks": ["private"]}, {})
+    assert settings.shared(settings.upstreams["docker"])
+    assert not settings.shared(settings.upstreams["quay"])
+    assert Settings.model_validate_json(settings.as_json()).upstreams == settings.upstreams

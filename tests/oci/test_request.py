@@ -21,6 +21,7 @@ from dockmirror.oci.request import (
     RegistryRequest,
     Tags,
     Target,
+    find_repository,
     parse_target,
     repository_of,
 )
@@ -181,3 +182,20 @@ def test_the_same_may_be_asked_of_another_repository(target: Target, other: Repo
     else:
         assert repository_of(renamed.target) == other
         assert renamed.for_repository(Repository("x")) == request.for_repository(Repository("x"))
+
+
+@pytest.mark.parametrize(
+    ("path", "repository"),
+    [
+        (b"/v2/a/b/manifests/latest", "a/b"),
+        (b"/v2/a/tags/list", "a"),
+        (b"/v2/a/%2e%2e/b/blobs/x", "a/../b"),
+        (b"/v2//a/referrers/", "/a"),
+        (b"/v2/token", None),
+        (b"/v2/a/b/c/d", None),
+        (b"/blobs/v2/a/blobs/x", None),
+    ],
+)
+def test_the_repository_of_a_path_need_not_be_valid(path: bytes, repository: str | None) -> None:
+    """Nor does what follows it."""
+    assert find_repository(path) == repository

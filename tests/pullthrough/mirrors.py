@@ -93,7 +93,9 @@ class Mirror:
         deletions = self.deletions = Tombstones(documents, self.clock)
         changes = Generations(registry, documents, deletions, self.clock)
         contents = self.contents = TombstoneFilter(contents, deletions, self.clock)
-        public = self.public = PublicRepositories(entry, documents, self.clock, lambda: self.learns)
+        public = self.public = PublicRepositories(
+            lambda _: entry, documents, self.clock, lambda _: self.learns
+        )
         resting, grants, anonymous = (
             RequestCircuitBreaker(self.clock),
             GrantCache(self.clock),
@@ -122,7 +124,7 @@ class Mirror:
                 TagLifetime(lambda _: tag_ttl, stale_while_revalidate),
             ),
             BlobCache(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
-            ListCache(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
+            ListCache(lambda _: entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )
 
         if writable:

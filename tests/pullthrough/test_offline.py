@@ -58,7 +58,11 @@ class Offline:
         self.clock.advance(1_800_000_000.0)
         self.store = LocalStore.open(root, self.clock, inline, lambda _: None)
         self.public = LastKnownPublic(
-            "docker", self.store.documents, self.clock, public is True, lambda: public is not False
+            lambda _: "docker",
+            self.store.documents,
+            self.clock,
+            public is True,
+            lambda _: public is not False,
         )
         listing = StoreListing(root, inline)
         self.registry = OfflineRegistry(

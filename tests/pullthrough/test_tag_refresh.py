@@ -49,11 +49,12 @@ class Refreshing:
     ) -> None:
         self.mirror = Mirror(origin, clock, stale_while_revalidate=stale, writable=writable)
         self.counted: list[str] = []
+        self.account = ""
         self.is_claimed = False
         self.turns = 0
         self._context = RefreshContext(
-            lambda _: TTL, ahead, self._claim, self.mirror.gateway.open_circuit, self.counted.append,
-            self.mirror.clock,
+            lambda _: TTL, ahead, self._claim, self.mirror.gateway.open_circuit,
+            lambda _: self.account, self.counted.append, self.mirror.clock,
         )  # fmt: skip
         self.refresher = TagRefresher(self.mirror.registry, self._context)
         self.mirror.registry = self.refresher
@@ -358,3 +359,18 @@ def test_a_failed_refresh_is_no_clients(origin: Origin, ahead: Refreshing) -> No
     ahead.advance(TTL * LATEST)
     assert header(ahead.mirror.ask(TAG), "Cache-Status") == "dockmirror; hit"
     assert ahead.counted == ["failed"]
+
+
+def test_a_429_to_one_account_does_not_stop_the_refreshes_of_another(
+    origin: Origin, ahead: Refreshing
+) -> None:
+    ahead.mirror.get(TAG)
+    origin.trouble = TooManyRequests(retry_after="1")
+    ahead.advance(TTL * LATEST)
+    origin.trouble, ahead.account = None, "team-a"
+    ahead.advance(TTL)
+    for _ in range(2):
+        ahead.mirror.get(TAG)
+    origin.take()
+    ahead.advance(TTL * LATEST)
+    assert origin.take() == [HEAD]

@@ -89,8 +89,8 @@ def test_a_quota_keeps_its_last_values() -> None:
         ((None, None), Quota(1.0, 100, 76)),
         ((None, 75), Quota(3.0, 100, 75)),
     ):
-        health.record_quota(*fields)
-        assert health.quota == quota
+        health.record_quota("", *fields)
+        assert health.quotas.get("") == quota
         clock.advance(1)
 
 

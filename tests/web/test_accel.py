@@ -94,7 +94,7 @@ class AccelHouse(House):
         }
         loaded = load({"domain": DOMAIN, **chosen, **settings}, {})
         host = RegistryHost(RequestObserver(self.registry, "docker", self.metrics), {})
-        guarded = apply_access_rules(loaded, host, self.clock, maybeDeferred, self.memory)
+        guarded = apply_access_rules(loaded, host, self.clock, maybeDeferred, self.memory, self.metrics)
         logs: list[Callable[[ServerRequest], None]] = [
             AccessLog(loaded.log_format, self.clock, self.lines.append),
             AuditLog(self.clock, self.audited.append),

@@ -16,7 +16,7 @@ def expose_process(requests: int, connections: int, held: int, remaining: int) -
     metrics = Metrics(CollectorRegistry())
     metrics.requests.labels("a", "ping", "200").inc(requests)
     metrics.lag.observe(0.02)
-    metrics.remaining.labels("docker").set(remaining)
+    metrics.remaining.labels("docker", "").set(remaining)
     metrics.expose_connections(Connected(open_count=connections))
     metrics.expose_cache(Figures(size=held))
     metrics.expose_build(version="1")
@@ -31,7 +31,8 @@ def test_the_metrics_of_processes_are_summed() -> None:
         ("requests_total", ("ping", "a", "200")): 12, ("connections", ()): 23,
         ("event_loop_lag_seconds_count", ()): 2, ("event_loop_lag_seconds_bucket", ("0.05",)): 2,
         ("event_loop_lag_seconds_bucket", ("0.01",)): 0, ("cache_evicted_total", ()): 4,
-        ("cache_bytes", ()): 30, ("upstream_ratelimit_remaining", ("docker",)): 40, ("build_info", ("1",)): 1,
+        ("cache_bytes", ()): 30, ("upstream_ratelimit_remaining", ("", "docker")): 40,
+        ("build_info", ("1",)): 1,
     }  # fmt: skip
     assert {key: samples[f"dockmirror_{key[0]}", key[1]] for key in expected} == expected
 

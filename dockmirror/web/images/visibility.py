@@ -69,13 +69,13 @@ class VisibleUpstream:
 
     :ivar name: its name in the settings.
     :ivar registry: the first part of its repositories' names in the store.
-    :ivar has_account: True if ``public`` tells what an account of the mirror's own was given.
+    :ivar has_account: returns True if ``public`` tells what an account of the mirror's own was given.
     """
 
     name: str
     registry: str
     public: PublicRepositories
-    has_account: bool
+    has_account: Callable[[Repository], bool]
     rules: Rules
 
 
@@ -86,7 +86,8 @@ class ClientViewer:
     """
 
     def __init__(self, upstreams: Sequence[VisibleUpstream], is_user: bool) -> None:
-        self._upstreams = [each for each in upstreams if is_user or not each.has_account]
+        self._upstreams = upstreams
+        self._is_user = is_user
 
     async def sources(self, name: str) -> Sequence[str]:
         return [
@@ -112,7 +113,11 @@ class ClientViewer:
             repository = Repository.parse(rest)
         except NameInvalid:
             return []
-        return [(each, repository) for each in self._upstreams if each.registry == registry]
+        return [
+            (each, repository)
+            for each in self._upstreams
+            if each.registry == registry and (self._is_user or not each.has_account(repository))
+        ]
 
 
 async def _is_given(upstream: VisibleUpstream, repository: Repository, digest: Digest | None) -> bool:

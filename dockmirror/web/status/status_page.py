@@ -38,7 +38,7 @@ from .status_text import (
     describe_failure,
     describe_last_request,
     describe_progress,
-    describe_quota,
+    describe_quotas,
     describe_week,
     display_names,
     sort_by_state,
@@ -145,9 +145,10 @@ def _registry(upstream: UpstreamStatus, names: str, now: float, say: Language) -
         tags.span(describe_last_request(upstream, now, say), class_="when"),
         [*_failures(upstream, now, say)],
     )
-    return tags.tr(
-        name, cells, tags.td(describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
-    )
+    quotas = [
+        [tags.br() if number else "", each] for number, each in enumerate(describe_quotas(upstream, now, say))
+    ]
+    return tags.tr(name, cells, tags.td(quotas), id=f"upstream-{upstream.name}")
 
 
 def _failures(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[Tag]:

@@ -65,6 +65,15 @@ def describe_quota(reported: Quota | None, now: float, say: Language) -> str:
     return say(phrase, remaining=reported.remaining, limit=reported.limit, age=_ago(reported.told, now))
 
 
+def describe_quotas(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[str]:
+    """Yield how many pulls are left, then the same for each account, with its name."""
+    if own := describe_quota(upstream.quota, now, say):
+        yield own
+    for account in upstream.accounts:
+        if left := describe_quota(account.quota, now, say):
+            yield f"{account.name}: {left}"
+
+
 def describe_progress(fetch: DownloadStatus, say: Language) -> str:
     """Say how far a download is, and how fast."""
     return " · ".join(_progress(fetch, say))
@@ -233,7 +242,7 @@ def _registries(status: Status, say: Language) -> Iterator[str]:
             names[each.name],
             say(f"status.{each.state(now)}"),
             describe_last_request(each, now, say),
-            describe_quota(each.quota, now, say),
+            " · ".join(describe_quotas(each, now, say)),
         ]
         for each in used
     ]

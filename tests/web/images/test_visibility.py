@@ -89,8 +89,8 @@ class Front:
         rules = PullRules("upstreams.hub", (), ("library/denied", "library/public:internal-*"))
         open_rules = PullRules("upstreams.company", (), ())
         upstreams = [
-            VisibleUpstream("hub", "docker.io", self.public, False, rules),
-            VisibleUpstream("company", "docker.io", self.account, True, open_rules),
+            VisibleUpstream("hub", "docker.io", self.public, lambda _: False, rules),
+            VisibleUpstream("company", "docker.io", self.account, lambda _: True, open_rules),
         ]
 
         def find_viewer(request: ServerRequest) -> ClientViewer:
@@ -130,7 +130,9 @@ class Front:
         return seen
 
     def _public(self, partition: str) -> PublicRepositories:
-        return PublicRepositories(partition, self.documents, self.clock, lambda: not self.is_private_network)
+        return PublicRepositories(
+            lambda _: partition, self.documents, self.clock, lambda _: not self.is_private_network
+        )
 
     def _write_old_confirmation(self) -> None:
         old = str(NOW - PUBLIC_TTL - 1).encode()

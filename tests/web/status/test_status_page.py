@@ -17,6 +17,7 @@ from twisted.web.template import flattenString
 from dockmirror.history.fleet import FleetMirror
 from dockmirror.history.pulls import Pull, PullSums
 from dockmirror.status.status_values import (
+    AccountStatus,
     AddressStatus,
     CacheUsage,
     CertificateStatus,
@@ -26,6 +27,7 @@ from dockmirror.status.status_values import (
     UpstreamStatus,
     Usage,
     WorkerState,
+    merge_states,
 )
 from dockmirror.store.sync_states import SyncState
 from dockmirror.web.pages.page import LANGUAGES, Language
@@ -37,6 +39,7 @@ from dockmirror.web.status.status_text import (
     describe_last_request,
     describe_progress,
     describe_quota,
+    describe_quotas,
     describe_week,
     display_names,
     format_percent,
@@ -413,3 +416,17 @@ def test_progress_is_described_as_known(held: int, size: int | None, pace: float
     """A share of nothing is a dash."""
     assert describe_progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == phrase
     assert (format_percent(1, 3), format_percent(0, 3), format_percent(0, 0)) == ("33 %", "0 %", "—")
+
+
+def test_each_account_has_a_quota() -> None:
+    """Its name stands before it; an account that the upstream has told no limit for has no line."""
+    accounts = AccountStatus("team-a", Quota(940.0, 100, 7)), AccountStatus("team-b")
+    upstream = UpstreamStatus("d", "d.io", "d.m", (), quota=Quota(940.0, 100, 9), accounts=accounts)
+    assert list(describe_quotas(upstream, 1000.0, ENGLISH)) == [
+        "9 of 100 pulls left, 60 s ago",
+        "team-a: 7 of 100 pulls left, 60 s ago",
+    ]
+    assert WorkerState.from_json(WorkerState((upstream,)).as_json()).upstreams == (upstream,)
+    newer = evolve(upstream, accounts=(AccountStatus("team-a", Quota(950.0, 100, 6)), *accounts[1:]))
+    for states in ((newer, upstream), (upstream, newer)):
+        assert merge_states([WorkerState((each,)) for each in states]).upstreams == (newer,)

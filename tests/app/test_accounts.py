@@ -1,0 +1,339 @@
+"""Several accounts of the mirror at one upstream, each for some repositories."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+
+from dockmirror.app.account_choice import REST, AccountChoice
+from dockmirror.app.accounts import load_accounts, load_credentials, password_variables
+from dockmirror.app.stack import name_at_upstream
+from dockmirror.app.start_check import find_start_problems
+from dockmirror.app.telemetry import read_worker_state
+from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError, Settings
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.token import Login
+from dockmirror.status.status_values import AccountStatus, Quota
+
+from ..answering import now
+from ..fake_registry import basic, digest
+from ..fakes import Reply
+from ..house import DOMAIN, House
+from ..programs import program
+from ..scraped import scraped
+from .account_registry import BLOB, CDN, HOST, NOBODY, PASSWORDS, USERS, SharedRegistry
+from .cached_house import StoringHouse
+from .test_upstream_stack import RecordedRuns
+
+VIRTUAL = f"work.{DOMAIN}"
+MANIFEST = "/v2/{}/manifests/latest"
+RESOURCES = (MANIFEST, "/v2/{}/tags/list", f"/v2/{{}}/blobs/{digest(BLOB)}")
+TEAM_A = {"name": "team-a", "repositories": ["a/*", "shared"], "username": "a"}
+TEAM_B = {"name": "team-b", "repositories": ["*/two", "**"], "username": "b"}
+
+
+def settings_with(*accounts: dict[str, Any], **upstream: Any) -> Settings:
+    """Return the settings of a mirror with these accounts at one upstream."""
+    table = {"url": f"https://{HOST}", "accounts": list(accounts), **upstream}
+    return load({"networks": ["private"], "upstreams": {"work": table}}, {})
+
+
+def choice_of(settings: Settings) -> AccountChoice:
+    return AccountChoice("work", settings.upstreams["work"])
+
+
+@pytest.mark.parametrize(
+    ("name", "account"),
+    [("a/one", "team-a"), ("a/two", "team-a"), ("b/two", "team-b"), ("a/b/c", REST), ("shared", "team-a")],
+)
+def test_the_first_account_that_matches_is_chosen(name: str, account: str) -> None:
+    team_b = {**TEAM_B, "repositories": ["*/two"]}
+    assert choice_of(settings_with(TEAM_A, team_b)).choose(Repository(name)) == account
+
+
+def test_the_registry_as_a_whole_is_asked_with_the_account_for_the_rest() -> None:
+    """Even if an account matches every repository."""
+    assert choice_of(settings_with(TEAM_A, TEAM_B)).choose(None) == REST
+
+
+def test_each_account_has_a_cache_partition() -> None:
+    """A change of its name or of its login begins a new one; without an account it is the upstream's name."""
+    repository = Repository("a/one")
+    settings = [
+        settings_with(),
+        settings_with(username="a"),
+        settings_with(TEAM_A),
+        settings_with({**TEAM_A, "username": "other"}),
+        settings_with({**TEAM_A, "name": "other"}),
+    ]
+    partitions = [choice_of(each).cache_partition(repository) for each in settings]
+    assert len(set(partitions)) == len(settings)
+    assert partitions[0] == "work" == choice_of(settings[2]).cache_partition(Repository("c/one"))
+    assert [choice_of(each).has_account(repository) for each in settings] == [False, *[True] * 4]
+    assert not choice_of(settings[2]).has_account(Repository("c/one"))
+
+
+def test_each_account_has_a_password(tmp_path: Path) -> None:
+    """It is in a file or in a variable, whose name has that of the account behind two underscores."""
+    file = tmp_path / "password"
+    file.write_text("from a file\n")
+    settings = settings_with({**TEAM_A, "password_file": str(file)}, TEAM_B, username="rest")
+    environ = {key: PASSWORDS[key] for key in PASSWORDS if not key.endswith("_A")}
+    assert load_credentials(settings, environ) == {
+        ("work", REST): Credentials.basic("rest", USERS["rest"]),
+        ("work", "team-a"): Credentials.basic("a", "from a file"),
+        ("work", "team-b"): Credentials.basic("b", USERS["b"]),
+    }
+    assert set(PASSWORDS) <= password_variables(settings)
+
+
+def test_a_credential_helper_may_be_an_account(tmp_path: Path) -> None:
+    path = program(tmp_path / "helper", "")
+    account = {"name": "team-a", "repositories": ["a/*"], "credential_helper": path}
+    runs = RecordedRuns()
+    accounts = load_accounts(settings_with(account), {}, runs, Clock())
+    assert list(accounts["work"]) == ["team-a"]
+    assert now(accounts["work"]["team-a"].login()) == Login(Credentials.basic("AWS", "s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        (
+            {"DOCKMIRROR_PASSWORD_WORK": "x"},
+            "upstreams.work.accounts.0.username: expected a password for it, .*_WORK__TEAM_A",
+        ),
+        (
+            {**PASSWORDS, "DOCKMIRROR_PASSWORD_WORK__C": "x"},
+            "_WORK__C: expected an upstream, or one of its acc",
+        ),
+    ],
+)
+def test_passwords_and_accounts_belong_together(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_credentials(settings_with(TEAM_A, TEAM_B, username="rest"), environ)
+
+
+def test_a_check_finds_accounts_without_passwords_and_passwords_without_accounts() -> None:
+    """All of them at once, before a start."""
+    environ = {"DOCKMIRROR_PASSWORD_WORK__TEAM_A": "x", "DOCKMIRROR_PASSWORD_WORK__TEAM_C": "x"}
+    problems = find_start_problems(settings_with(TEAM_A, TEAM_B), environ, MemoryReactorClock())
+    variable, password = (each for each in problems if each.startswith(("the env", "upstreams")))
+    assert variable == (
+        "the environment: DOCKMIRROR_PASSWORD_WORK__TEAM_C: there is no such upstream or account"
+    )
+    assert password.startswith("upstreams.work.accounts.1.username: expected a password for it")
+
+
+def test_a_variable_stands_for_one_account() -> None:
+    """The names of an account and of an upstream may lead to the same variable."""
+    other = {"url": "https://other.example", "username": "c"}
+    table = {"url": f"https://{HOST}", "accounts": [TEAM_A]}
+    settings = load({"networks": ["private"], "upstreams": {"work": table, "work--team-a": other}}, {})
+    with pytest.raises(ConfigurationError, match=r"means both upstreams\.work\.accounts\.0 and"):
+        load_credentials(settings, {"DOCKMIRROR_PASSWORD_WORK__TEAM_A": "x"})
+
+
+@pytest.fixture
+def world() -> SharedRegistry:
+    return SharedRegistry()
+
+
+@pytest.fixture
+def house(world: SharedRegistry, tmp_path: Path) -> Iterator[StoringHouse]:
+    running = StoringHouse(world, tmp_path, PASSWORDS, **world.settings())
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("takes_tokens", [True, False])
+@pytest.mark.parametrize("host", [VIRTUAL, DOMAIN])
+def test_each_repository_is_asked_for_with_its_account(
+    world: SharedRegistry, house: StoringHouse, host: str, takes_tokens: bool
+) -> None:
+    """Manifests, lists and blobs; by tokens and by passwords; on both hosts."""
+    world.takes_tokens = takes_tokens
+    for name, user in (("a/one", "a"), ("b/one", "b"), ("c/one", "rest")):
+        world.given.clear()
+        path = name if host == VIRTUAL else f"{HOST}/{name}"
+        assert [house.get(host, each.format(path)).status for each in RESOURCES] == [200] * 3
+        assert world.given == {(user, name)}
+    assert house.get(host, f"/v2/_catalog?ns={HOST}").status == 200
+    assert world.wrong == []
+
+
+def test_a_mirror_without_a_cache_asks_with_each_account(world: SharedRegistry) -> None:
+    house = House(world, PASSWORDS, **world.settings())
+    for name in ("a/one", "b/one", "c/one"):
+        assert [house.get(VIRTUAL, each.format(name)).status for each in RESOURCES] == [200] * 3
+    assert world.given == {("a", "a/one"), ("b", "b/one"), ("rest", "c/one")}
+    assert world.wrong == []
+
+
+def test_accounts_of_an_upstream_below_a_path(world: SharedRegistry, tmp_path: Path) -> None:
+    """Their patterns are without the path; a redirect out of it carries no credentials."""
+    settings = world.settings()
+    settings["upstreams"]["work"].update(url=f"https://{HOST}/proxy", registry="images.example")
+    world.patterns = (("proxy/a/*",), ("proxy/b/*",))
+    world.readers.update(
+        {name: set(USERS) for name in ("proxy/a/one", "proxy/b/one", "proxy/c/one", "a/one")}
+    )
+    house = StoringHouse(world, tmp_path, PASSWORDS, **settings)
+    try:
+        for name in ("a/one", "b/one", "c/one"):
+            assert house.get(VIRTUAL, MANIFEST.format(name)).status == 200
+        world.takes_tokens = False
+        world.redirects = {"proxy/a/one": "a/one"}
+        assert house.get(VIRTUAL, "/v2/a/one/tags/list").status == 403
+        assert world.seen[-1].path == "/v2/a/one/tags/list"
+        assert world.seen[-1].authorization is None
+    finally:
+        house.close()
+    assert world.given == {("a", "proxy/a/one"), ("b", "proxy/b/one"), ("rest", "proxy/c/one")}
+    assert world.wrong == []
+
+
+def test_offline_the_last_account_of_a_repository_counts(world: SharedRegistry, house: StoringHouse) -> None:
+    """Nothing is served as another account's, and nothing is asked."""
+    settings, blob = world.settings(), RESOURCES[2].format("a/one")
+    settings["upstreams"]["work"]["offline"] = True
+    assert house.get(VIRTUAL, blob).status == 200
+    before = len(world.seen)
+    house.reload(**settings)
+    assert house.get(VIRTUAL, blob).status == 200
+    first, second = settings["upstreams"]["work"]["accounts"]
+    first["repositories"], second["repositories"] = second["repositories"], first["repositories"]
+    house.reload(**settings)
+    assert house.get(VIRTUAL, blob).status == 404
+    assert len(world.seen) == before
+
+
+def test_rights_of_one_account_are_not_those_of_another(world: SharedRegistry, house: StoringHouse) -> None:
+    """Nor is the account for the rest asked if one that matches is refused."""
+    world.readers["a/one"] = {"b", "rest"}
+    assert house.get(VIRTUAL, MANIFEST.format("a/one")).status == 403
+    assert world.given == set()
+
+
+def test_a_download_of_one_account_is_joined_only_with_the_rights_of_another(
+    world: SharedRegistry, house: StoringHouse
+) -> None:
+    """The same blob is in repositories of both."""
+    world.reply(CDN, f"/{digest(BLOB)}", Reply(200, BLOB).cut(10, end="stalled"))
+    world.readers["b/one"] = {"a", "rest"}
+    first = house.connect().ask("GET", VIRTUAL, RESOURCES[2].format("a/one"))
+    house.settle()
+    assert house.get(VIRTUAL, RESOURCES[2].format("b/one")).status == 403
+    world.go_on(BLOB[10:])
+    house.settle()
+    assert first.answer.body == BLOB
+    assert world.given == {("a", "a/one")}
+
+
+def test_what_one_account_was_given_is_asked_for_again_with_another(
+    world: SharedRegistry, house: StoringHouse
+) -> None:
+    """The operator has moved the repository; content by digest is held, and is public among the clients."""
+    paths = [each.format("a/one") for each in RESOURCES]
+    for path in paths:
+        assert house.get(VIRTUAL, path).status == 200
+    world.readers["a/one"] = {"a"}
+    assert [house.get(VIRTUAL, path).status for path in paths] == [200] * 3
+    world.patterns = (("c/*",), ("a/*",))
+    house.reload(**world.settings())
+    assert [house.get(VIRTUAL, path).status for path in paths] == [403] * 3
+    world.readers["a/one"].add("b")
+    house.pass_time(601)
+    assert [house.get(VIRTUAL, path).status for path in paths] == [200] * 3
+
+
+@pytest.mark.parametrize("takes_tokens", [True, False])
+def test_a_redirect_to_another_accounts_repository_carries_no_credentials(
+    world: SharedRegistry, house: StoringHouse, takes_tokens: bool
+) -> None:
+    """One to a repository of the same account carries a password."""
+    world.takes_tokens = takes_tokens
+    world.patterns = (("a/*", "c/*"), ("b/*",))
+    house.reload(**world.settings())
+    world.redirects = {"a/one": "b/one"}
+    assert house.get(VIRTUAL, MANIFEST.format("a/one")).status == 403
+    assert world.wrong == []
+    assert world.seen[-1].url == f"https://{HOST}/v2/b/one/manifests/latest"
+    assert world.seen[-1].authorization is None
+    if not takes_tokens:  # a token is for one repository
+        world.redirects = {"a/one": "c/one"}
+        house.pass_time(601)
+        assert house.get(VIRTUAL, MANIFEST.format("a/one")).status == 200
+
+
+def test_a_limit_of_one_account_is_not_that_of_another(world: SharedRegistry, house: StoringHouse) -> None:
+    world.limited = {"a"}
+    assert [house.get(VIRTUAL, MANIFEST.format(name)).status for name in ("a/one", "b/one", "c/one")] == [
+        429,
+        200,
+        200,
+    ]
+    before = len(world.seen)
+    assert house.get(VIRTUAL, "/v2/a/one/tags/list").status == 429
+    assert len(world.seen) == before
+    assert house.get(VIRTUAL, "/v2/b/one/tags/list").status == 200
+
+
+def test_quotas_are_those_of_each_account(world: SharedRegistry, house: StoringHouse) -> None:
+    """Metrics and the status have them by the names of the accounts."""
+    for name in ("a/one", "b/one", "c/one"):
+        house.get(VIRTUAL, MANIFEST.format(name))
+    told, samples = house.clock.seconds(), scraped(house.metrics.registry)
+    left = {
+        labels: value
+        for (name, labels), value in samples.items()
+        if name == "dockmirror_upstream_ratelimit_remaining"
+    }
+    assert left == {("", "work"): 90, ("team-a", "work"): 80, ("team-b", "work"): 70}
+    state = now(read_worker_state(house.serving.settings, house.watched.upstreams, None, {}))
+    (work,) = (each for each in state.upstreams if each.name == "work")
+    assert work.quota == Quota(told, 100, 90)
+    assert work.accounts == (
+        AccountStatus("team-a", Quota(told, 100, 80)),
+        AccountStatus("team-b", Quota(told, 100, 70)),
+    )
+
+
+def test_clients_cannot_log_in_beside_accounts(world: SharedRegistry, house: StoringHouse) -> None:
+    """Not even for a repository that no account is for; their credentials go nowhere."""
+    login = f"Authorization: {basic('rest', USERS['rest'])}"
+    assert house.get(VIRTUAL, "/v2/").status == 200
+    assert house.get(VIRTUAL, "/v2/", login).error == (403, "DENIED")
+    assert world.seen == []
+
+
+def test_the_rest_is_pulled_anonymously_without_an_account_for_it(tmp_path: Path) -> None:
+    world = SharedRegistry()
+    world.readers["c/one"].add(NOBODY)
+    settings = world.settings()
+    del settings["upstreams"]["work"]["username"]
+    environ = {key: value for key, value in PASSWORDS.items() if not key.endswith("_WORK")}
+    house = StoringHouse(world, tmp_path, environ, **settings)
+    try:
+        assert house.get(VIRTUAL, MANIFEST.format("c/one")).status == 200
+        assert house.get(VIRTUAL, MANIFEST.format("a/one")).status == 200
+        assert world.given == {(NOBODY, "c/one"), ("a", "a/one")}
+    finally:
+        house.close()
+
+
+def test_accounts_are_chosen_by_the_names_at_the_upstream() -> None:
+    """Clients may know the repository by another name."""
+    settings = settings_with(TEAM_A, rewrite={"public": "a"}, short_names="complete")
+    upstream = settings.upstreams["work"]
+    assert choice_of(settings).choose(name_at_upstream(upstream, Repository("public/one"))) == "team-a"
+    assert name_at_upstream(upstream, Repository("one")) == Repository("library/one")
