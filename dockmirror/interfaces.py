@@ -366,8 +366,11 @@ class IDownloadReader(Interface):
     def content(descriptor: Descriptor, part: ContentRange | None) -> IBody:
         """Return the blob, or a part of it, as it arrives; its last 64 KiB wait for the digest."""
 
-    def seconds_until(part: ContentRange) -> float:
-        """Return the seconds until the part has arrived, at the rate so far; infinite if there is none."""
+    def choose_part(span: Span) -> ContentRange | None:
+        """Return the part that the span is of the blob if its first byte comes soon; otherwise leave.
+
+        :raises RangeInvalid: when there is no such part; the reader has left then, too.
+        """
 
     def leave() -> None:
         """Leave without reading."""

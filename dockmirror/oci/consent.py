@@ -7,8 +7,9 @@ to, gives that content, asked as the client would ask:
    the digest that is held.  A redirect, a 203 and a web page are not.
 2. Where HEAD does not answer so, a new GET is sent to the registry, and followed to its end; the HEAD's own
    ``Location`` is never used, since addresses are signed for one method.  A manifest proves itself by bytes
-   that have the digest.  A blob proves itself by ``SAMPLE`` bytes at a random offset in its first MiB, which
-   equal the held ones, and by the held size as the total: one byte and a total can be forged.
+   that have the digest.  A blob proves itself by ``SAMPLE`` bytes at a random offset, which equal the held
+   ones, and by the held size as the total: one byte and a total can be forged.  The offset is in the first
+   MiB; if the blob is held in blocks, it is in any of them.
 3. A blob that is fetched is consent when all of its bytes have proven right.
 
 A redirect alone is never consent: some registries redirect every request, without looking.  Consent to

@@ -1,4 +1,4 @@
-"""Media types of manifests: parse them, find the references of a manifest, and match ``Accept``.
+"""Media types of blobs and manifests: parse them, find the references of a manifest, and match ``Accept``.
 
 Sources: OCI image specification, manifest.md and image-index.md; distribution's schema 1 and 2;
 RFC 9110, 12.5.1 (``Accept``; of quality values only zero is respected).
@@ -17,6 +17,7 @@ from attrs import frozen
 from .digest import Digest
 from .errors import RegistryError
 
+BLOB_TYPE = "application/octet-stream"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

@@ -31,7 +31,7 @@ class BlobAccess:
     """
 
     def __init__(self, gateway: UpstreamGateway, generations: Generations, contents: IContentStore) -> None:
-        self.gateway = gateway
+        self._gateway = gateway
         self.grants = gateway.grants
         self._generations = generations
         self._contents = contents
@@ -49,7 +49,7 @@ class BlobAccess:
             send it: to the same credentials, or to any if the client may pull from the repository.
         :raises RegistryError: when the client may not have it, or the upstream does not answer.
         """
-        generation, facts = await self.generation(target), await self.gateway.facts(request)
+        generation, facts = await self.generation(target), await self._gateway.facts(request)
         if joined and self.grants.has_begun(target, generation, request.credentials):
             return True
         if facts.is_authorized and self.grants.has_consented(target, generation, or_began=joined is not None):
@@ -76,12 +76,12 @@ class BlobAccess:
         """
         self.grants.record_consent(target, generation)
         if consents:
-            await self.gateway.record_consent(request)
+            await self._gateway.record_consent(request)
 
     async def _check_once(self, check_request: RegistryRequest, target: Blob, have_stale: bool) -> bool:
         generation = await self.generation(target)
         consented = await self._checks.get(
-            (check_request, generation), lambda: self.gateway.check(check_request, have_stale)
+            (check_request, generation), lambda: self._gateway.check(check_request, have_stale)
         )
         if consented:
             self.grants.record_consent(target, generation)
@@ -108,15 +108,22 @@ class BlobAccess:
 class UpstreamSource:
     """Fetches a blob, or parts of it, for one client, with its path and its credentials.
 
-    :param registry: gives blobs from an offset on; parts come from the gateway, each by one request.
+    :param registry: gives blobs from an offset on.
+    :param parts: gives parts, each by one request.
     """
 
     def __init__(
-        self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess
+        self,
+        request: RegistryRequest,
+        target: Blob,
+        registry: IRegistry,
+        parts: IRegistry,
+        access: BlobAccess,
     ) -> None:
         self._request = evolve(request, range=None, if_none_match=None, head=False)
         self.target = target
         self._registry = registry
+        self._parts = parts
         self._access = access
         self.status: int | None = None
         self.headers: tuple[tuple[str, str], ...] = ()
@@ -131,7 +138,7 @@ class UpstreamSource:
 
     async def open_part(self, first: int, last: int) -> Answer:
         generation = await self._access.generation(self.target)
-        return await self._fetch(self._access.gateway, Range.starting_at(first, last), generation)
+        return await self._fetch(self._parts, Range.starting_at(first, last), generation)
 
     async def _fetch(self, registry: IRegistry, requested: Range | None, generation: bytes) -> Answer:
         answer = await registry.fetch(evolve(self._request, range=requested))

@@ -24,8 +24,9 @@ from ..interfaces import (
 )
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RangeInvalid, RegistryError
+from ..oci.errors import RegistryError
 from ..oci.header_fields import etag_matches, format_etag
+from ..oci.media import BLOB_TYPE
 from ..oci.ranges import ContentRange, Range, whole_range
 from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
@@ -35,9 +36,6 @@ from .error_tolerant_store import ErrorTolerantContentStore
 from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
-MAX_RANGE_WAIT = 5.0
-"""Seconds that a range may wait for a download; one that would take longer is requested by itself."""
-_TYPE = "application/octet-stream"
 _MOST_RANGES = 16
 _UNVERIFIED = CacheStatus(CacheResult.MISS)
 _Headers = tuple[tuple[str, str], ...]
@@ -89,6 +87,9 @@ class BlobCache:
             _log.debug("{target} is fetched for one client, as nothing else proves consent", target=target)
         return await self._pass_through(request, target)
 
+    def _source(self, request: RegistryRequest, target: Blob) -> UpstreamSource:
+        return UpstreamSource(request, target, self._upstream, self._gateway, self._access)
+
     def _may_download(self, request: RegistryRequest, target: Blob) -> bool:
         """Return whether to download a blob of the bucket: the whole starts it, one range only joins it."""
         if request.range is None or request.range == Range.starting_at(0):
@@ -119,7 +120,7 @@ class BlobCache:
         status = CacheStatus(immutable=facts.is_for_everybody)
         if IBucketBlob.providedBy(stored):
             return await self._serve_bucket_blob(request, target, place, stored, status)
-        return cached_response(request, stored, Descriptor(_TYPE, target.digest, stored.size), status)
+        return cached_response(request, stored, Descriptor(BLOB_TYPE, target.digest, stored.size), status)
 
     async def _consult(self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository) -> bool:
         """Return whether the upstream gives it from this repository; False if it is served stale.
@@ -149,7 +150,7 @@ class BlobCache:
         status: CacheStatus,
     ) -> Answer:
         """Serve a blob of the bucket: redirect the client to it, or download it for all clients."""
-        descriptor = Descriptor(_TYPE, target.digest, stored.size)
+        descriptor = Descriptor(BLOB_TYPE, target.digest, stored.size)
         unread = request.head or etag_matches(request.if_none_match, target.digest)
         if not unread and status.immutable and (location := await stored.presigned_url()) is not None:
             stored.close()
@@ -162,7 +163,7 @@ class BlobCache:
             )
         if unread or not self._may_download(request, target):
             return cached_response(request, stored, descriptor, status)
-        source = BucketThenUpstream(stored, UpstreamSource(request, target, self._upstream, self._access))
+        source = BucketThenUpstream(stored, self._source(request, target))
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # which the store has logged
@@ -183,7 +184,7 @@ class BlobCache:
         """Answer 304 if the client may have the blob; nothing is fetched for that."""
         if not await self._access.check(target, request):
             raise Unproven
-        body = NoBody(Descriptor(_TYPE, target.digest))
+        body = NoBody(Descriptor(BLOB_TYPE, target.digest))
         return Answer(body, 304, cache=CacheStatus(CacheResult.MISS))
 
     async def _pass_through(self, request: RegistryRequest, target: Blob) -> Answer:
@@ -199,12 +200,12 @@ class BlobCache:
     async def _download(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
         """Begin or join a download, and answer with the blob as it arrives."""
         facts = await self._gateway.facts(request)
-        source = UpstreamSource(request, target, self._upstream, self._access)
+        source = self._source(request, target)
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # which the store has logged
             return await self._pass_through(request, target)
-        descriptor = Descriptor(_TYPE, target.digest, reader.size)
+        descriptor = Descriptor(BLOB_TYPE, target.digest, reader.size)
         result = CacheResult.JOINED if reader.joined else CacheResult.STORED
         status = CacheStatus(result, immutable=facts.is_for_everybody)
         return await self._answer_download(request, reader, descriptor, status, source)
@@ -218,7 +219,7 @@ class BlobCache:
         if request.head or span is None:
             return None
         facts = await self._gateway.facts(request)
-        source = UpstreamSource(request, target, self._upstream, self._access)
+        source = self._source(request, target)
         part = await self._downloads.read_part(self._registry, place, target.digest, span, source)
         if part is None:
             return None
@@ -233,15 +234,10 @@ class BlobCache:
         status: CacheStatus,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
-        part = None
-        if request.range is not None:
-            try:
-                part = _part_of_download(request.range, reader)
-            except RangeInvalid:
-                reader.leave()
-                raise
+        part, span = None, request.range.single if request.range is not None else None
+        if span is not None:
+            part = reader.choose_part(span)
             if part is None:
-                reader.leave()
                 return await self._pass_through(request, source.target)
             descriptor = evolve(descriptor, size=part.length)
         body = reader.content(descriptor, part)
@@ -255,18 +251,6 @@ class BlobCache:
             cache=status,
             upstream_status=source.status,
         )
-
-
-def _part_of_download(requested: Range, reader: IDownloadReader) -> ContentRange | None:
-    """Return the requested part of a download; None if its size is unknown, or it would take too long.
-
-    :raises RangeInvalid: when there is no such part.
-    """
-    if reader.size is None:
-        return None
-    (part,) = requested.resolve(reader.size)
-    beginning = ContentRange(part.first, part.first, part.size)
-    return part if part.first == 0 or reader.seconds_until(beginning) <= MAX_RANGE_WAIT else None
 
 
 def cached_response(

@@ -24,7 +24,7 @@ from ..oci.cache_status import CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import NameUnknown
-from ..oci.media import OCI_INDEX, accepts
+from ..oci.media import BLOB_TYPE, OCI_INDEX, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, Referrers, RegistryRequest, Tags
 from ..oci.token import MARKER_ANSWER, TokenRequest
@@ -35,7 +35,6 @@ from .manifest_store import ManifestStore, answer_stored
 
 NOT_HELD = "the mirror is offline, and holds nothing of this name that all clients may have"
 INCOMPLETE = "the mirror is offline, and holds only a part of this image"
-_BLOB_TYPE = "application/octet-stream"
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
@@ -163,7 +162,7 @@ class OfflineRegistry:
         if stored is None:
             raise target.unknown(NOT_HELD)
         status = CacheStatus(immutable=await self._is_public(target.repository))
-        return cached_response(request, stored, Descriptor(_BLOB_TYPE, target.digest, stored.size), status)
+        return cached_response(request, stored, Descriptor(BLOB_TYPE, target.digest, stored.size), status)
 
     async def _list_tags(self, request: RegistryRequest, target: Tags) -> Answer:
         tags = await self._listing.tags(self._place(target.repository))

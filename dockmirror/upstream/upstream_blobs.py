@@ -17,6 +17,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RangeInvalid, Unavailable
 from ..oci.manifest import ManifestDocument
+from ..oci.media import BLOB_TYPE
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
@@ -28,7 +29,6 @@ DEFAULT_LIMIT = 16 * 1024 * 1024 * 1024
 """The most bytes of a blob whose length neither a manifest nor the upstream states."""
 _TTL = 3600.0
 _MAX_SIZES = 10_000
-_TYPE = "application/octet-stream"
 
 
 class BlobSizes:
@@ -67,7 +67,7 @@ def make_blob_answer(
     """
     if response.code == 206 and not request.head:
         return _make_range_answer(client, request, response)
-    descriptor = Descriptor(_TYPE, target.digest, content_length(response))
+    descriptor = Descriptor(BLOB_TYPE, target.digest, content_length(response))
     answer = make_answer(request, response, _make_body(client, target, response, descriptor, limit))
     span = request.range.single if request.range else None
     if answer.status != 200 or span is None or descriptor.size is None or request.head:
@@ -93,7 +93,7 @@ async def fetch_blob_head(
     response, held = await registry_client.head(request), request.held
     if response is not None:
         client.release(response)
-        reported = Descriptor(_TYPE, read_digest(response), content_length(response))
+        reported = Descriptor(BLOB_TYPE, read_digest(response), content_length(response))
         consents = _head_response_consents(response, reported, request, target)
         if consents or held is None:
             answer = make_answer(request, response, NoBody(evolve(reported, digest=target.digest)))
@@ -128,11 +128,13 @@ async def _head_by_get(
     except RangeInvalid as error:
         if error.content_size != 0:
             raise
-        return Answer(NoBody(Descriptor(_TYPE, target.digest, 0)), upstream_status=error.upstream_status)
+        return Answer(NoBody(Descriptor(BLOB_TYPE, target.digest, 0)), upstream_status=error.upstream_status)
     answer.body.discard()
     part = answer.content_range
     size = part.size if part else answer.body.descriptor.size
-    return evolve(answer, status=200, content_range=None, body=NoBody(Descriptor(_TYPE, target.digest, size)))
+    return evolve(
+        answer, status=200, content_range=None, body=NoBody(Descriptor(BLOB_TYPE, target.digest, size))
+    )
 
 
 async def _check_sample(
@@ -188,7 +190,7 @@ def _make_range_answer(client: UpstreamClient, request: RegistryRequest, respons
     if part is None or not _is_requested(request, part):
         client.release(response)
         raise Unavailable("the upstream sent another range than requested", upstream_status=206)
-    body = client.make_body(response, Descriptor(_TYPE, None, part.length))
+    body = client.make_body(response, Descriptor(BLOB_TYPE, None, part.length))
     return evolve(make_answer(request, response, body), content_range=part)
 
 

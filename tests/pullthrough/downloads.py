@@ -86,8 +86,14 @@ class _Reader:
     def content(self, descriptor: Descriptor, part: ContentRange | None) -> IBody:
         return _Coming(self._fetch, descriptor, part)
 
-    def seconds_until(self, part: ContentRange) -> float:
-        return self._seconds
+    def choose_part(self, span: Span) -> ContentRange | None:
+        part = span.resolve(self.size) if self.size is not None else None
+        if part is not None and (part.first == 0 or self._seconds <= MAX_WAIT):
+            return part
+        self.leave()
+        if self.size is not None and part is None:
+            raise RangeInvalid(content_size=self.size)
+        return None
 
     def leave(self) -> None:
         self._fetch.readers -= 1
@@ -151,12 +157,8 @@ class MemoryDownloads:
         if not self.is_downloading(registry, digest):
             return None
         reader = await self.join(registry, repository, digest, source)
-        part = span.resolve(reader.size) if reader.size is not None else None
-        if reader.size is not None and part is None:
-            reader.leave()
-            raise RangeInvalid(content_size=reader.size)
-        if part is None or (part.first and self.seconds > MAX_WAIT):
-            reader.leave()
+        part = reader.choose_part(span)
+        if part is None:
             return None
         descriptor = Descriptor("application/octet-stream", digest, part.length)
         status = CacheStatus(CacheResult.JOINED)

@@ -16,8 +16,8 @@ from ...concurrency.interrupt import Changes
 from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest
-from ...oci.errors import RangeInvalid, RegistryError, Unavailable
-from ...oci.ranges import ContentRange, Span
+from ...oci.errors import RegistryError, Unavailable
+from ...oci.ranges import ContentRange, Range, Span
 from ...oci.reference import Repository
 from .block_fetch import BlockFetch
 from .block_file import BLOCK, BlockFile, BlockFileState
@@ -138,9 +138,7 @@ class BlockFill:
         :raises RegistryError: when the client may not have it, or there is no such part.
         """
         await self._open(reader, span)
-        part = span.resolve(self.version.size)
-        if part is None:
-            raise RangeInvalid(content_size=self.version.size)
+        (part,) = Range((span,)).resolve(self.version.size)
         first, last = part.first // BLOCK, last_block(span, part.first, part.last)
         self.check_state()
         if not reader.is_granted and (self.file.present() or not self._begin_fetch(first, last, reader)):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, CorruptContent
@@ -16,15 +14,16 @@ from ...concurrency.caching import TTLCache
 from ...interfaces import Answer, IBody, IPartSource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
-from ...oci.errors import Unavailable
+from ...oci.media import BLOB_TYPE
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer
 from .block_file import BLOCK
 from .block_fill import BlockFill
-from .block_waiter import MEDIA_TYPE, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
+from .block_waiter import POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
 from .context import DownloadContext, NoBlocks, RestOfPart, VersionChanged
+from .progress import as_unavailable
 
 MAX_COMPLETIONS = 4
 """Blobs that a process completes at the same time."""
@@ -55,7 +54,7 @@ class BlockReader(BlockWaiter):
     async def enter(self, repository: Repository, digest: Digest) -> None:
         """Be admitted to the part; raises like ``BlockFill.admit``."""
         self.part = await self.fill.admit(self, repository, self._span)
-        self.descriptor = Descriptor(MEDIA_TYPE, digest, self.part.length)
+        self.descriptor = Descriptor(BLOB_TYPE, digest, self.part.length)
         self._position = self.part.first
         self._rest = RestOfPart(self.source, self.fill.context.clock, self.fill.version)
         self.record_progress()
@@ -77,7 +76,7 @@ class BlockReader(BlockWaiter):
         producer = CoroutineProducer(consumer, self.fill.context.clock, self.leave)
         transfer = choose_transfer(producer, consumer)
         self._on_failure = producer.fail
-        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
+        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)
 
     @property
@@ -128,12 +127,6 @@ class BlockReader(BlockWaiter):
         if self._rest is None or self._position > self.part.last:
             return None
         return self._rest.deliver(self._position, self.part.last, consumer)
-
-
-def _as_unavailable(failure: Failure) -> NoReturn:
-    """Convert errors of the disk to a registry's error, the only kind that clients get."""
-    failure.trap(OSError)
-    raise Unavailable("the store gives no more of it") from failure.value
 
 
 class BlockFills:

@@ -14,7 +14,6 @@ from ...oci.ranges import Span
 from .block_file import BLOCK
 from .context import MAX_WAIT
 
-MEDIA_TYPE = "application/octet-stream"
 POLL = 0.03
 """Seconds between two checks of blocks that another process fetches."""
 OPEN_RUN = 8

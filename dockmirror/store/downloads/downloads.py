@@ -22,14 +22,14 @@ from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
-from ...oci.errors import RangeInvalid, RegistryError, Unavailable
-from ...oci.ranges import ContentRange, Span
+from ...oci.errors import RegistryError, Unavailable
+from ...oci.media import BLOB_TYPE
+from ...oci.ranges import Span
 from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
 from .block_fills import BlockFills
-from .block_waiter import MEDIA_TYPE
 from .context import (
     MAX_WAIT,
     Attempts,
@@ -340,14 +340,13 @@ class Downloads:
             joining = Deferred.fromCoroutine(self.join(registry, repository, digest, source))
             with suppress(Elapsed, OSError):
                 reader = await joining.addTimeout(MAX_WAIT, self._context.clock)
-                part = _part_of_download(span, reader)
+                part = reader.choose_part(span)
                 if part is not None:
                     if part.length < (reader.size or 0):
                         rest = RestOfPart(source, self._context.clock, BlobVersion(reader.size or 0))
                         reader.rest = rest
-                    body = reader.content(Descriptor(MEDIA_TYPE, digest, part.length), part)
+                    body = reader.content(Descriptor(BLOB_TYPE, digest, part.length), part)
                     return Answer(body, 206, part, cache=CacheStatus(CacheResult.JOINED))
-                reader.leave()
         return await self._fills.read(registry, repository, digest, span, source)
 
     async def _admit(self, reader: DownloadReader, download: Download) -> None:
@@ -377,18 +376,3 @@ class Downloads:
         del self._downloads[key]
         if isinstance(error, CorruptContent) and not isinstance(error, Rejected):
             self._corrupt.put(key, True, CORRUPT_TTL)
-
-
-def _part_of_download(span: Span, reader: DownloadReader) -> ContentRange | None:
-    """Return the part of a download; None if its size is unknown, or the part would take too long.
-
-    :raises RangeInvalid: when there is no such part.
-    """
-    if reader.size is None:
-        return None
-    part = span.resolve(reader.size)
-    if part is None:
-        reader.leave()
-        raise RangeInvalid(content_size=reader.size)
-    beginning = ContentRange(part.first, part.first, part.size)
-    return part if part.first == 0 or reader.seconds_until(beginning) <= MAX_WAIT else None

@@ -17,8 +17,8 @@ from ...body.verified import TAIL_HOLDBACK, releasable_length
 from ...concurrency.interrupt import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.descriptor import Descriptor
-from ...oci.errors import Unavailable
-from ...oci.ranges import ContentRange
+from ...oci.errors import RangeInvalid, Unavailable
+from ...oci.ranges import ContentRange, Range, Span
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import FileReader, ITransfer, choose_transfer
@@ -188,8 +188,18 @@ class DownloadReader:
         self.is_granted = True
         self._progress.repositories.add(self._repository)
 
-    def seconds_until(self, part: ContentRange) -> float:
-        return self._progress.seconds_until(part)
+    def choose_part(self, span: Span) -> ContentRange | None:
+        if self.size is not None:
+            try:
+                (part,) = Range((span,)).resolve(self.size)
+            except RangeInvalid:
+                self.leave()
+                raise
+            beginning = ContentRange(part.first, part.first, part.size)
+            if part.first == 0 or self._progress.seconds_until(beginning) <= MAX_WAIT:
+                return part
+        self.leave()
+        return None
 
     def change(self) -> Deferred[None]:
         """Return a Deferred that fires at the next change, and fails if the reader fails or leaves."""
@@ -258,7 +268,7 @@ class DownloadReader:
         producer = CoroutineProducer(consumer, self._progress.clock, self.leave)
         transfer = choose_transfer(producer, consumer)
         self._on_failure = producer.fail
-        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
+        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)
 
     @property
@@ -329,7 +339,7 @@ class DownloadReader:
         return fallback.content(self.source, self._position, end).deliver(consumer)
 
 
-def _as_unavailable(failure: Failure) -> NoReturn:
+def as_unavailable(failure: Failure) -> NoReturn:
     """Convert errors of the disk to a registry's error, the only kind that clients get."""
     failure.trap(OSError)
     raise Unavailable("the store gives no more of it") from failure.value

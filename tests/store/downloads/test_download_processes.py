@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.errors import Denied, Unavailable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.store.downloads.downloads import POLL
 
 from .upstream import (
@@ -156,11 +156,12 @@ def test_a_refused_client_elsewhere_cannot_join(owner: Mirror, other: Mirror, up
 def test_the_pace_of_another_process_is_estimated(owner: Mirror, other: Mirror, upstream: Upstream) -> None:
     """The pace of another process is estimated from how its file has grown."""
     first = owner.enter(Source(upstream))
-    reader = other.enter(Source(upstream))
-    upstream.body.advance(100000)
+    readers = [other.enter(Source(upstream)) for _ in range(2)]
+    assert readers[0].choose_part(Span(199_999)) is None
+    upstream.body.advance(100_000)
     other.turn(POLL)
-    assert reader.seconds_until(ContentRange(0, 199999, SIZE)) == pytest.approx(POLL)
-    reader.leave()
+    assert readers[1].choose_part(Span(199_999)) == ContentRange(199_999, SIZE - 1, SIZE)
+    readers[1].leave()
     first.leave()
 
 

@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.consent import SAMPLE
-from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.errors import RangeInvalid, Unavailable
+from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.downloads.progress import DownloadProgress, DownloadReader
 from dockmirror.store.file_body import PIECE, FileReader
@@ -79,7 +79,7 @@ def test_a_blob_of_unknown_size_is_streamed(mirror: Mirror, upstream: Upstream) 
     upstream.size = None
     downloads = [mirror.enter(Source(upstream)) for _ in range(2)]
     assert [reader.size for reader in downloads] == [None, None]
-    assert downloads[0].seconds_until(part(0, 1)) == float("inf")
+    assert mirror.enter(Source(upstream)).choose_part(Span(0, 1)) is None
     clients = [Client().read(reader, DESCRIPTOR) for reader in downloads]
     upstream.body.advance(HALF)
     mirror.turn(times=10)
@@ -224,20 +224,26 @@ def test_a_range_is_delivered_as_soon_as_it_has_come(mirror: Mirror, upstream: U
     assert (late.data, late.outcome) == (DATA[tail - 10 : tail + 10], True)
 
 
-def test_the_time_until_a_part_comes_is_estimated_from_the_pace(mirror: Mirror, upstream: Upstream) -> None:
-    """The time until a part may be read is estimated from the pace; the last 64 KiB come with the end."""
-    reader = mirror.enter(Source(upstream))
-    assert reader.seconds_until(part(0, 9)) == float("inf")
+def test_whether_a_part_comes_soon_is_estimated_from_the_pace(mirror: Mirror, upstream: Upstream) -> None:
+    """A reader of a part whose first byte takes longer than 5 s leaves; the last 64 KiB come with the end."""
+    last = SIZE - 1
+    entered = [mirror.enter(Source(upstream)) for _ in range(8)]
+    readers = iter(entered)
+    assert next(readers).choose_part(Span(0, 9)) == part(0, 9)
+    assert next(readers).choose_part(Span(1, 9)) is None
     mirror.turn(1)
-    upstream.body.advance(100000)
-    assert reader.seconds_until(part(0, 99999)) == 0
-    assert reader.seconds_until(part(0, 199999)) == 1
-    assert reader.seconds_until(part(SIZE - TAIL_HOLDBACK, SIZE - TAIL_HOLDBACK)) == 9
+    upstream.body.advance(100_000)
+    assert next(readers).choose_part(Span(599_999)) == part(599_999, last)
+    assert next(readers).choose_part(Span(600_000)) is None
+    assert next(readers).choose_part(Span(None, suffix=1)) is None
+    with pytest.raises(RangeInvalid):
+        next(readers).choose_part(Span(SIZE))
     upstream.body.advance()
-    assert reader.seconds_until(part(0, SIZE - 1)) == 0
+    assert next(readers).choose_part(Span(None, suffix=1)) == part(last, last)
     upstream.body.end()
-    assert reader.seconds_until(part(0, SIZE - 1)) == 0
-    reader.leave()
+    assert next(readers).choose_part(Span(None, suffix=1)) == part(last, last)
+    for reader in entered:
+        reader.leave()
 
 
 def test_a_content_that_is_discarded_is_a_reader_who_leaves(mirror: Mirror, upstream: Upstream) -> None:
