@@ -118,7 +118,7 @@ def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
 
 @pytest.mark.parametrize("offset", [0, 100, MIB // 2])
 def test_closed_early(cached: Chain, offset: int) -> None:
-    """containerd opens ``bytes=N-`` and closes it early: the fill goes on, and nobody complains."""
+    """containerd opens ``bytes=N-`` and closes it early: the download goes on, and nobody complains."""
     pushed = artifact(f"closed early at {offset}", size=2 * MIB)
     cached.registry.push(NAME, pushed, f"early-{offset}")
     layer, log = pushed.layers[0], len(cached.mirror.read_log())

@@ -1,4 +1,4 @@
-"""The fetch of a run of blocks, in one request as long as the upstream does not break off."""
+"""The fetch of a run of blocks, in one request unless the upstream breaks off; the first makes the file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Callable
 from functools import partial
 from zlib import crc32
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer
+from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from ...body.wrappers import PAUSES, Slice
 from ...concurrency.interrupt import Interrupt
 from ...interfaces import Answer, IPartSource
+from ...oci.digest import Digest
 from ...oci.errors import Unreachable
+from ...oci.ranges import Span
+from ..threads import shield
 from ..writer import AsyncFileWriter, BacklogLimit
-from .block_file import BLOCK, BlockFile
+from .block_file import BLOCK, BlockFile, BlockFileState
+from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block
 from .context import BlobVersion, DownloadContext, NoBlocks, VersionChanged, parse_part
 
 _MAX_PENDING = 4 * 1024 * 1024
@@ -175,3 +179,82 @@ class BlockFetch:
             self._context.written(end - self._counted)
             self._counted = end
             self._on_block(block)
+
+
+@frozen
+class OpenedBlocks:
+    """A file whose version is known, and the first fetch, if this process has made the file.
+
+    :ivar run: the claimed blocks.
+    :ivar answer: the upstream's answer to the request for them.
+    """
+
+    file: BlockFile
+    run: range = range(0)
+    answer: Answer | None = None
+
+
+async def open_blocks(
+    context: DownloadContext, registry: str, digest: Digest, waiter: BlockWaiter, span: Span
+) -> OpenedBlocks:
+    """Open the blocks of a blob from that registry, for a reader of a part.
+
+    :raises RelayRequired: if the blob was corrupt a while ago, another version of the mirror has its blocks
+        in a format that this one does not know, or it takes too long.
+    :raises NoBlocks: if the upstream's answers give no blocks.
+    :raises RegistryError: the refusal of the reader's source.
+    :raises OSError: if the file cannot be opened or made.
+    """
+    opening = partial(BlockFile, context.root, registry, digest, context.in_thread)
+    while True:
+        file = await shield(context.in_thread(opening), late=BlockFile.close)
+        opened = None
+        try:
+            opened = await _settle(file, waiter, span, context.clock)
+        finally:
+            if opened is None:
+                file.close()
+        if opened is not None:
+            return opened
+
+
+async def _settle(
+    file: BlockFile, waiter: BlockWaiter, span: Span, clock: IReactorTime
+) -> OpenedBlocks | None:
+    """Wait until the version of the blob is known; None if the file has no name any more."""
+    while (state := file.state(clock.seconds())) is BlockFileState.NEW and not file.is_superseded():
+        if not file.claim_creation():
+            await waiter.wait(POLL)
+        elif file.state(clock.seconds()) is not BlockFileState.NEW or file.is_superseded():
+            file.release_creation()
+        elif not file.is_torn():
+            return await _create(file, waiter, span)
+        else:
+            break
+    if state in (BlockFileState.CORRUPT, BlockFileState.FOREIGN):
+        raise RelayRequired
+    if state is BlockFileState.COMPLETE:
+        return OpenedBlocks(file)
+    if state is BlockFileState.INCOMPLETE and not file.is_superseded():
+        return OpenedBlocks(file)
+    file.unlink()
+    return None
+
+
+async def _create(file: BlockFile, waiter: BlockWaiter, span: Span) -> OpenedBlocks:
+    """Make the file with the upstream's answer to the reader's request."""
+    first = span.first or 0  # also for the last bytes, as long as the size is not known
+    start, stop = first // BLOCK, last_block(span, first, span.last) + 1
+    try:
+        answer = await waiter.source.open_part(start * BLOCK, stop * BLOCK - 1)
+        version = parse_blocks(answer, start * BLOCK, stop * BLOCK - 1)
+        try:
+            run = file.create(version, range(start, stop))
+        except OSError:
+            answer.body.discard()
+            raise
+    except BaseException:
+        file.unlink()
+        raise
+    file.release_creation()
+    return OpenedBlocks(file, run, answer)

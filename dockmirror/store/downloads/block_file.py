@@ -36,7 +36,8 @@ from ...oci.ranges import ContentRange
 from .. import files, layout
 from ..file_body import FileReader
 from ..threads import RunInThread
-from .context import BlobVersion
+from ..writer import HASH_STEP, BackgroundHasher
+from .context import BlobVersion, DownloadContext
 from .partial_file import open_finished
 
 BLOCK = 1024 * 1024
@@ -61,7 +62,7 @@ class BlockFileState(Enum):
     """The state of an open file of blocks."""
 
     NEW = auto()  # it has no footer yet
-    FILLING = auto()
+    INCOMPLETE = auto()
     COMPLETE = auto()  # it is the finished blob
     FOREIGN = auto()  # another version of the mirror has made it, in a format that this one does not know
     CORRUPT = auto()  # its bytes did not match the digest, or those of the file that it replaces
@@ -110,7 +111,7 @@ class BlockFile:
                 if footer[:1] not in ([], [_FORMAT]):
                     return BlockFileState.FOREIGN
                 self.version = _parse_version(footer[1:], status.st_size)
-            return BlockFileState.NEW if self.version is None else BlockFileState.FILLING
+            return BlockFileState.NEW if self.version is None else BlockFileState.INCOMPLETE
         if self._is_named(self._blob, status) and files.is_sealed(status):
             return BlockFileState.COMPLETE
         return BlockFileState.CORRUPT if self._was_marked() else BlockFileState.UNLINKED
@@ -266,6 +267,30 @@ class BlockFile:
         """Replace the file, whose blocks are all claimed, by the mark of a corrupt blob."""
         if self._has_name():
             files.replace_file(self._path, _CORRUPT, self._root / layout.TEMPORARY, now)
+
+    async def keep_or_mark(self, context: DownloadContext, digest: Digest) -> BlockFileState:
+        """Hash the file, whose blocks are all claimed; keep the blob or mark it as corrupt.
+
+        :return: the state of the file then.
+        :raises OSError: if the disk fails.
+        """
+        size, clock, hasher = self._version.size, context.clock, BackgroundHasher(digest, self.reader)
+        try:
+            while hasher.hashed < size:
+                self.touch(clock.seconds())  # so that it is not evicted
+                await hasher.catch_up(min(size, hasher.hashed + HASH_STEP))
+            if not await hasher.matches(size):
+                now = clock.seconds()
+                await self.reader.in_thread(lambda _: self.mark_corrupt(now))
+                context.stats.wrong += 1
+                return BlockFileState.CORRUPT
+            if not await self.reader.in_thread(lambda _: self.commit()):
+                return BlockFileState.UNLINKED
+            context.stats.kept += 1
+            context.disk_log.record_success()
+            return BlockFileState.COMPLETE
+        finally:
+            self.release_all()
 
     def touch(self, now: float) -> None:
         """Record that the blocks are used: they are evicted before everything else that is not."""

@@ -35,7 +35,7 @@ class BlockWaiter:
 
     :ivar is_granted: the upstream gives its client the blob.
     :ivar own: the fetch that it has begun last.
-    :param changes: the changes of the fill.
+    :param changes: the changes of the download.
     :param consent: called when the upstream gives the blob.
     :param is_patient: it waits for the fetches of others as long as they take.
     """
@@ -76,7 +76,7 @@ class BlockWaiter:
             raise self._failure
 
     async def wait(self, seconds: float | None, own: bool = False) -> None:
-        """Wait for the next change of the fill, or so many seconds.
+        """Wait for the next change of the download, or so many seconds.
 
         :param own: it waits for a request of its own.
         :raises RelayRequired: if it has waited too long for others since its last progress.

@@ -29,7 +29,7 @@ from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
-from .block_fills import BlockFills
+from .block_downloads import BlockDownloads
 from .context import (
     MAX_WAIT,
     Attempts,
@@ -292,7 +292,7 @@ class Downloads:
         self._context = context
         self._downloads: dict[_Key, Download] = {}
         self._corrupt: TTLCache[_Key, bool] = TTLCache(context.clock, _MAX_CORRUPT)
-        self._fills = BlockFills(context)
+        self._blocks = BlockDownloads(context)
 
     def is_downloading(self, registry: str, digest: Digest) -> bool:
         paths = PartialPaths.of(self._context.root, registry, digest)
@@ -347,7 +347,7 @@ class Downloads:
                         reader.rest = rest
                     body = reader.content(Descriptor(BLOB_TYPE, digest, part.length), part)
                     return Answer(body, 206, part, cache=CacheStatus(CacheResult.JOINED))
-        return await self._fills.read(registry, repository, digest, span, source)
+        return await self._blocks.read(registry, repository, digest, span, source)
 
     async def _admit(self, reader: DownloadReader, download: Download) -> None:
         reader.check()

@@ -1,4 +1,4 @@
-"""Parts of blobs that are not held: their readers, and the fills that these share."""
+"""Parts of blobs that are not held: their readers, and the downloads that these share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer
+from .block_download import BlockDownload
 from .block_file import BLOCK
-from .block_fill import BlockFill
 from .block_waiter import POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
 from .context import DownloadContext, NoBlocks, RestOfPart, VersionChanged
 from .progress import as_unavailable
@@ -43,20 +43,23 @@ class BlockReader(BlockWaiter):
     descriptor = Descriptor()
     part: ContentRange
 
-    def __init__(self, fill: BlockFill, repository: Repository, span: Span, source: IPartSource) -> None:
-        super().__init__(source, fill.context.clock, fill.changes, partial(fill.consent, repository))
-        self.fill = fill
+    def __init__(
+        self, download: BlockDownload, repository: Repository, span: Span, source: IPartSource
+    ) -> None:
+        consent = partial(download.consent, repository)
+        super().__init__(source, download.context.clock, download.changes, consent)
+        self.download = download
         self._span = span
         self._position = 0
         self._rest: RestOfPart | None = None
         self._on_failure: Callable[[Exception], None] = lambda _: None
 
     async def enter(self, repository: Repository, digest: Digest) -> None:
-        """Be admitted to the part; raises like ``BlockFill.admit``."""
-        self.part = await self.fill.admit(self, repository, self._span)
+        """Be admitted to the part; raises like ``BlockDownload.admit``."""
+        self.part = await self.download.admit(self, repository, self._span)
         self.descriptor = Descriptor(BLOB_TYPE, digest, self.part.length)
         self._position = self.part.first
-        self._rest = RestOfPart(self.source, self.fill.context.clock, self.fill.version)
+        self._rest = RestOfPart(self.source, self.download.context.clock, self.download.version)
         self.record_progress()
 
     def fail(self, error: Exception) -> None:
@@ -69,11 +72,11 @@ class BlockReader(BlockWaiter):
         self.leave()
 
     def leave(self) -> None:
-        self.fill.remove(self)
+        self.download.remove(self)
         self.cancel()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        producer = CoroutineProducer(consumer, self.fill.context.clock, self.leave)
+        producer = CoroutineProducer(consumer, self.download.context.clock, self.leave)
         transfer = choose_transfer(producer, consumer)
         self._on_failure = producer.fail
         delivered = producer.follow(self._deliver(producer, transfer)).addErrback(as_unavailable)
@@ -86,9 +89,9 @@ class BlockReader(BlockWaiter):
     @property
     def _readable(self) -> int:
         """The number of bytes that may be read now."""
-        end = min(self.fill.readable_end(self._position), self.part.last + 1)
-        if self._is_whole and not self.fill.is_verified:
-            end = min(end, self.fill.version.size - TAIL_HOLDBACK)
+        end = min(self.download.readable_end(self._position), self.part.last + 1)
+        if self._is_whole and not self.download.is_verified:
+            end = min(end, self.download.version.size - TAIL_HOLDBACK)
         return end - self._position
 
     async def _deliver(self, producer: CoroutineProducer, transfer: ITransfer) -> None:
@@ -96,13 +99,13 @@ class BlockReader(BlockWaiter):
         try:
             while self._position <= self.part.last:
                 self.check()
-                self.fill.check_state()
+                self.download.check_state()
                 if self._readable <= 0:
                     await self._advance()
                     continue
                 self.record_progress()
                 await producer.ready()
-                length, file = self._readable, self.fill.file.reader
+                length, file = self._readable, self.download.file.reader
                 sent = transfer.try_send(file, self._position, length)
                 if sent is None:
                     send = await transfer.read_then_send(file, self._position, length)
@@ -113,28 +116,28 @@ class BlockReader(BlockWaiter):
 
     async def _advance(self) -> None:
         """Wait for bytes at the position, or, where only the tail is withheld, for the digest."""
-        fill, block, end = self.fill, self._position // BLOCK, self.part.last // BLOCK
-        while block < end and fill.is_present(block):
+        download, block, end = self.download, self._position // BLOCK, self.part.last // BLOCK
+        while block < end and download.is_present(block):
             block += 1
-        if fill.is_present(block):
-            fill.complete_if_due(is_needed=True)
+        if download.is_present(block):
+            download.complete_if_due(is_needed=True)
             await self.wait(POLL, own=True)
         else:
-            await fill.advance(self, block, last_block(self._span, block * BLOCK, self.part.last))
+            await download.advance(self, block, last_block(self._span, block * BLOCK, self.part.last))
 
     def _deliver_rest(self, _: None, consumer: IConsumer) -> Deferred[None] | None:
-        """Deliver what the fill does not, fetched for this reader by itself."""
+        """Deliver what the download does not, fetched for this reader by itself."""
         if self._rest is None or self._position > self.part.last:
             return None
         return self._rest.deliver(self._position, self.part.last, consumer)
 
 
-class BlockFills:
-    """The fills of this process."""
+class BlockDownloads:
+    """The downloads of this process."""
 
     def __init__(self, context: DownloadContext) -> None:
         self._context = context
-        self._fills: dict[_Key, BlockFill] = {}
+        self._downloads: dict[_Key, BlockDownload] = {}
         self._without_blocks: TTLCache[_Key, bool] = TTLCache(context.clock, _MOST)
 
     async def read(
@@ -145,9 +148,9 @@ class BlockFills:
         if self._without_blocks.get(key):
             return None
         for _ in range(2):
-            fill = self._fills.get(key) or self._new(key)
-            reader = BlockReader(fill, repository, span, source)
-            fill.add(reader)
+            download = self._downloads.get(key) or self._new(key)
+            reader = BlockReader(download, repository, span, source)
+            download.add(reader)
             try:
                 await reader.enter(repository, digest)
             except BaseException as error:
@@ -164,13 +167,13 @@ class BlockFills:
                 return Answer(reader, 206, reader.part)
         return None
 
-    def _new(self, key: _Key) -> BlockFill:
-        fill = BlockFill(*key, self._context, self._may_complete, partial(self._remove, key))
-        self._fills[key] = fill
-        return fill
+    def _new(self, key: _Key) -> BlockDownload:
+        download = BlockDownload(*key, self._context, self._may_complete, partial(self._remove, key))
+        self._downloads[key] = download
+        return download
 
     def _may_complete(self) -> bool:
-        return sum(fill.is_completing for fill in self._fills.values()) < MAX_COMPLETIONS
+        return sum(download.is_completing for download in self._downloads.values()) < MAX_COMPLETIONS
 
     def _remove(self, key: _Key) -> None:
-        del self._fills[key]
+        del self._downloads[key]

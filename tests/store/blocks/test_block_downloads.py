@@ -15,8 +15,8 @@ from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.concurrency.interrupt import Changes
 from dockmirror.interfaces import IPartSource
 from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable
+from dockmirror.store.downloads.block_downloads import NO_BLOCKS_TTL
 from dockmirror.store.downloads.block_file import BLOCK, CORRUPT_BLOCKS_TTL
-from dockmirror.store.downloads.block_fills import NO_BLOCKS_TTL
 from dockmirror.store.downloads.block_waiter import POLL, BlockWaiter, RelayRequired
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
@@ -74,7 +74,7 @@ def test_blocks_go_to_sockets(mirror: PartMirror, upstream: PartUpstream) -> Non
     assert read.client.sent
 
 
-def test_a_sequential_client_fills_the_blob(mirror: PartMirror, upstream: PartUpstream) -> None:
+def test_a_sequential_client_completes_the_blob(mirror: PartMirror, upstream: PartUpstream) -> None:
     """A client that takes its parts of open-ended ranges and leaves ends with the blob held."""
     eight = 8 * BLOCK
     for first in range(0, END, eight):

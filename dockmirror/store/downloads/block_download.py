@@ -1,4 +1,4 @@
-"""The blocks of one blob in one process: their readers, and the fetches that fill the file."""
+"""The blocks of one blob in one process: their readers, and the fetches for them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.ranges import ContentRange, Range, Span
 from ...oci.reference import Repository
-from .block_fetch import BlockFetch
+from .block_fetch import BlockFetch, open_blocks
 from .block_file import BLOCK, BlockFile, BlockFileState
-from .block_transitions import keep_or_mark, open_blocks
 from .block_waiter import MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
 from .context import LINGER, BlobLinks, BlobVersion, DownloadContext, NoReaders, VersionChanged
 
 
-class BlockFill:
-    """Fills the file of a blob's blocks for the readers of parts, in this process.
+class BlockDownload:
+    """Fetches the blocks of a blob for the readers of parts, in this process.
 
     States of the file, and what leads from one to another::
 
         NEW          its name was just made; one process at a time asks the upstream for the size
-          FILLING      the upstream has answered with a part, and the footer is written
+          INCOMPLETE   the upstream has answered with a part, and the footer is written
           UNLINKED     the upstream refuses the part
-        FILLING      readers fetch what they lack, each with its own source
+        INCOMPLETE   readers fetch what they lack, each with its own source
           COMPLETE     all blocks are there, and match the digest
           CORRUPT      all blocks are there, and do not match: a mark replaces it for ten minutes
           UNLINKED     the upstream has another size or entity tag now, or the file was evicted
@@ -326,11 +325,12 @@ class BlockFill:
             await completion.wait(POLL)
         if self.is_verified:
             return
-        if await keep_or_mark(self.context, self._digest, self.file, self.version.size):
+        state = await self.file.keep_or_mark(self.context, self._digest)
+        if state is BlockFileState.COMPLETE:
             self._mark_verified()
-        else:
+        elif state is BlockFileState.CORRUPT:
             self._log.error("{name}: the blocks of the blob do not match its digest", name=self._name)
-            self.check_state()
+        self.check_state()
 
     def _end_completion(self, outcome: Failure | None) -> None:
         self.is_completing = False
