@@ -106,7 +106,7 @@ class AsyncFileWriter:
     :ivar length: the number of bytes in the file.
     :ivar pending: the number of bytes that are not written yet.
     :param write_at: writes all of the data at an offset, which may block.
-    :param on_growth: called when the file has grown.
+    :param on_growth: called when the file has grown; it must not fail.
     :param on_failure: called when pending bytes cannot be written.
     """
 

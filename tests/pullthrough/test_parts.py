@@ -145,14 +145,14 @@ def test_blocks_of_a_private_blob_need_consent(origin: Origin, parts: Mirror) ->
     assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
 
 
-def test_blocks_are_no_whole_blob(origin: Origin, parts: Mirror) -> None:
-    """A client that asks for the whole is given a download, which is verified."""
+def test_a_whole_blob_is_made_of_blocks(origin: Origin, parts: Mirror) -> None:
+    """A client that asks for the whole is given a verified download, which requests what is missing."""
     parts.get(PUBLIC, range=ranged("0-9"))
     origin.take()
     answer = parts.ask(PUBLIC)
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
     assert read(parts, answer) == DATA
-    assert origin.take() == [f"nobody: GET {PUBLIC}"]
+    assert origin.take() == [f"nobody: GET {PUBLIC} bytes={BLOCK}-"]
 
 
 def test_wrong_blocks_are_not_held(origin: Origin, parts: Mirror) -> None:

@@ -32,11 +32,12 @@ class BlockDownload:
 
         NEW          its name was just made; one process at a time asks the upstream for the size
           INCOMPLETE   the upstream has answered with a part, and the footer is written
-          UNLINKED     the upstream refuses the part
+          UNLINKED     the upstream refuses the part; or a process has died while it made or finished the file
         INCOMPLETE   readers fetch what they lack, each with its own source
           COMPLETE     all blocks are there, and match the digest
           CORRUPT      all blocks are there, and do not match: a mark replaces it for ten minutes
-          UNLINKED     the upstream has another size or entity tag now, or the file was evicted
+          UNLINKED     the upstream has another size or entity tag now, or the file was evicted, or a
+                       download of the whole blob did not match with these blocks
         COMPLETE     it is the finished blob, sealed and linked; readers are given all of it
         CORRUPT      readers are cut off, and parts are fetched for each reader by itself
         UNLINKED     new readers open a new file; others relay the rest, unless the upstream has changed

@@ -221,7 +221,7 @@ async def open_blocks(
 async def _settle(
     file: BlockFile, waiter: BlockWaiter, span: Span, clock: IReactorTime
 ) -> OpenedBlocks | None:
-    """Wait until the version of the blob is known; None if the file has no name any more."""
+    """Wait until the version of the blob is known; None if the file has no name any more, or is torn."""
     while (state := file.state(clock.seconds())) is BlockFileState.NEW and not file.is_superseded():
         if not file.claim_creation():
             await waiter.wait(POLL)

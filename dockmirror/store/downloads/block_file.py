@@ -15,7 +15,7 @@ The rules of locking, beside those of ``partial_file``:
    the blob as corrupt.
 5. A file whose blob has changed at the upstream loses its name.  It is written to no more.
 
-These calls block, but not for long; ``verify``, ``sync`` and ``commit`` do.
+These calls block, but not for long; ``verify``, ``commit`` and ``mark_corrupt`` do.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ class Attempts:
 
     pauses: Iterator[float] = Factory(lambda: iter(PAUSES))  # seconds before each
     were_wrong: bool = False  # a file that was fetched in parts did not match
+    may_use_blocks: bool = True  # no file was given up
 
 
 class VersionChanged(Unavailable):

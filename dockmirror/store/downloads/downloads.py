@@ -44,6 +44,7 @@ from .context import (
     RestOfPart,
 )
 from .partial_file import PartialFile, PartialPaths, PartialState, is_locked, open_partial
+from .present_blocks import PresentBlocks
 from .progress import DownloadProgress, DownloadReader
 from .upstream_fetch import UpstreamFetch
 
@@ -74,7 +75,7 @@ class Download:
           FETCHING     its owner has died, or has no readers left; the lock is held now
           COMMITTING   it is the finished blob, or matches the digest although it was replaced or written to
           OPENING      it was given up (RestartRequired)
-        FETCHING     asks the upstream, writes and hashes what comes
+        FETCHING     takes over blocks, asks the upstream for the rest, writes and hashes what comes
           COMMITTING   all bytes are there, and match the digest
           OPENING      the file cannot be continued (RestartRequired), and is removed
           ENDED        the upstream fails (RegistryError), or was asked often enough; the file is kept,
@@ -110,6 +111,7 @@ class Download:
         self.progress = DownloadProgress(context.clock, self._stop_without_readers)
         self.state = DownloadState.OPENING
         self._name = f"{registry}: {digest}"
+        self._registry = registry
         self._digest = digest
         self._context = context
         self._may_continue = may_continue
@@ -167,13 +169,27 @@ class Download:
         self._is_owned = state is PartialState.OWNED
         if self._is_owned:
             self.state = DownloadState.FETCHING
-            self._fetch = UpstreamFetch(
-                self.progress, partial, hasher, self._interrupt, self._attempts, self._context
-            )
-            await self._fetch.run()
+            await self._complete(partial, hasher)
         elif state is PartialState.UNLINKED or not self.progress.is_verified:
             await self._verify(hasher)
         await self._commit(partial)
+
+    async def _complete(self, partial: PartialFile, hasher: BackgroundHasher) -> None:
+        blocks = None
+        if self._attempts.may_use_blocks:
+            blocks = await PresentBlocks.open(self._context, self._registry, self._digest)
+        try:
+            self._fetch = UpstreamFetch(
+                self.progress, partial, hasher, self._interrupt, self._attempts, self._context, blocks
+            )
+            await self._fetch.run()
+        except RestartRequired:
+            if blocks is not None:
+                blocks.drop()
+            raise
+        finally:
+            if blocks is not None:
+                blocks.close()
 
     async def _follow(self, partial: PartialFile) -> PartialState:
         """Wait until no other process owns the file, and return its state then."""
@@ -235,6 +251,7 @@ class Download:
         """Give the file up; False if this process has made all its attempts."""
         was_fetching = self.state is DownloadState.FETCHING
         self._attempts.were_wrong |= isinstance(required, PossiblyCorrupt)
+        self._attempts.may_use_blocks = False
         self._release(remove=True)
         self.progress.restart(required.error)
         return not was_fetching or next(self._attempts.pauses, None) is not None

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from ...body.verified import CorruptContent, releasable_length
+from ...body.wrappers import Slice
 from ...concurrency.interrupt import Interrupt
 from ...interfaces import IBody
 from ...oci.digest import Digest
@@ -29,6 +30,7 @@ from .context import (
     parse_range_response,
 )
 from .partial_file import PartialFile, PartialMetadata
+from .present_blocks import PresentBlocks
 from .progress import DownloadProgress, DownloadReader
 
 MAX_BACKLOG = 64 * 1024 * 1024
@@ -78,6 +80,16 @@ class IngestConsumer:
         finally:
             await self._writer.flushed()
             self.is_receiving = False
+        self._interrupt.check()
+
+    async def append(self, data: bytes) -> None:
+        """Append bytes that are on the disk already.
+
+        :raises Exception: what has interrupted the download, such as an ``OSError``.
+        """
+        self.write(data)
+        await self._writer.flushed()
+        await self._hasher.catch_up(self._writer.length)
         self._interrupt.check()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -131,7 +143,8 @@ class IngestConsumer:
 class UpstreamFetch:
     """Fetches what a partial file lacks, while its lock is held, until it is complete and verified.
 
-    Each request is made with the source of a present reader.
+    Each request is made with the source of a present reader.  Blocks that ranges have fetched are taken over,
+    like the bytes of an earlier fetch.
     """
 
     _progress: DownloadProgress
@@ -140,6 +153,7 @@ class UpstreamFetch:
     _interrupt: Interrupt
     _attempts: Attempts
     _context: DownloadContext
+    _blocks: PresentBlocks | None
     _ingest: IngestConsumer = field(init=False)
     _was_answered: bool = field(default=False, init=False)
     _reject: Callable[[Digest], None] | None = field(default=None, init=False)  # at the last sender
@@ -163,7 +177,9 @@ class UpstreamFetch:
         if self._progress.length:
             await self._take_over()
         while not await self._is_verified():
-            response = await self._request()
+            if self._blocks is not None and self._progress.size in (None, self._blocks.size):
+                await self._take_blocks(self._blocks)
+            response = None if self._is_complete else await self._request()
             if response is not None:
                 await self._receive(response.content)
 
@@ -204,6 +220,18 @@ class UpstreamFetch:
             raise NoReaders
         progress.restart_pace()
         self._is_complete = length == progress.size or await self._hasher.matches(length)
+
+    async def _take_blocks(self, blocks: PresentBlocks) -> None:
+        """Append the blocks that come next."""
+        progress = self._progress
+        while (data := await blocks.read(progress.length)) is not None:
+            self._is_mixed = True
+            if not progress.has_answer:
+                self._partial_file.write_size(blocks.size)
+                progress.set_size(blocks.size)
+            await self._ingest.append(data)
+            progress.restart_pace()
+        self._is_complete = progress.length == blocks.size
 
     async def _is_verified(self) -> bool:
         if not self._is_complete:
@@ -276,6 +304,9 @@ class UpstreamFetch:
             raise
 
     async def _receive(self, content: IBody) -> None:
+        missing = None if self._blocks is None else self._blocks.missing(self._progress.length)
+        if missing is not None:
+            content = Slice(content, 0, missing)
         try:
             await self._ingest.receive(content)
         except TooLong:
@@ -284,4 +315,4 @@ class UpstreamFetch:
             if self._progress.length != self._progress.size:
                 await self._retry(error)
                 return
-        self._is_complete = True
+        self._is_complete = missing is None

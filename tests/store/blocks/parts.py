@@ -27,7 +27,7 @@ from ..downloads.upstream import BUSYBOX, REGISTRY, Client, Mirror, Source, open
 BLOCKS = 20
 BLOB = os.urandom(BLOCKS * BLOCK - BLOCK // 2)
 END = len(BLOB)
-_PIECE = 300_000
+PIECE = 300_000
 
 
 class PartBody(Feed):
@@ -47,7 +47,7 @@ class PartBody(Feed):
         """Send so many bytes more, or all, as long as they are taken."""
         end = self.last + 1 if count is None else min(self.last + 1, self.position + count)
         while self.position < end and not self.over and not self.paused:
-            piece = self._data[self.position : min(end, self.position + _PIECE)]
+            piece = self._data[self.position : min(end, self.position + PIECE)]
             self.position += len(piece)
             self._upstream.sent += len(piece)
             self.send(piece)
@@ -122,6 +122,10 @@ class PartSource(Source):
     held: HeldBlob | None = None
     checking: Deferred[None] | None = None
     _upstream: PartUpstream
+
+    async def open(self, offset: int) -> Answer:
+        self._refuse()
+        return await self._upstream.open_part(offset, len(self._upstream.data) - 1)
 
     async def open_part(self, first: int, last: int) -> Answer:
         self._refuse()

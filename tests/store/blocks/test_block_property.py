@@ -11,6 +11,10 @@ from attrs import frozen
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from dockmirror.interfaces import IDownloadReader
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import POLL
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
@@ -22,7 +26,43 @@ from .parts import PartBody, PartMirror, PartRead, PartSource, PartUpstream
 SIZE = 3 * BLOCK + BLOCK // 2
 DATA, CHANGED = os.urandom(SIZE), os.urandom(SIZE)
 WRONG = DATA[: 2 * BLOCK] + os.urandom(SIZE - 2 * BLOCK)
+DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
 _SAMPLE = 1024
+
+
+class WholeRead:
+    """One reader of the whole blob, from its request on; the same as one of a part."""
+
+    is_relayed = False
+    wanted = DATA
+
+    def __init__(self, mirror: PartMirror, source: PartSource, client: Client) -> None:
+        self.client = client
+        self.part: ContentRange | None = None
+        self.joining = mirror.join(source)
+        self.joining.once(self._read)
+
+    @property
+    def data(self) -> bytes:
+        return self.client.data
+
+    @property
+    def outcome(self) -> object:
+        return self.client.outcome
+
+    @property
+    def error(self) -> BaseException | None:
+        return self.joining.error
+
+    def leave(self) -> None:
+        if self.part is None:
+            self.joining.cancel()
+        else:
+            self.client.leave()
+
+    def _read(self, reader: IDownloadReader) -> None:
+        self.part = ContentRange(0, SIZE - 1, SIZE)
+        self.client.read(reader, DESCRIPTOR)
 
 
 @frozen
@@ -30,7 +70,7 @@ class Reader:
     """A reader, and where its part begins."""
 
     mirror: PartMirror
-    read: PartRead
+    read: PartRead | WholeRead
     first: int
 
     @property
@@ -70,6 +110,11 @@ class PartWorld(World[PartMirror, PartUpstream, Reader]):
         last = None if length == SIZE else min(SIZE, first + length) - 1
         read = mirror.read_part(PartSource(self.upstreams[process]), first, last, kind=kind)
         self.readers.append(Reader(mirror, read, first))
+
+    def download(self, process: int, kind: Callable[[], Client]) -> None:
+        mirror = self.mirrors[process]
+        read = WholeRead(mirror, PartSource(self.upstreams[process]), kind())
+        self.readers.append(Reader(mirror, read, 0))
 
     def pause(self, which: int) -> None:
         """A client pauses, once its part is delivered to it."""
@@ -125,6 +170,7 @@ quiet = (
     st.tuples(st.just(PartWorld.send), counts),
     st.tuples(st.just(PartWorld.turn), processes),
 )
+whole = st.tuples(st.just(PartWorld.download), processes, kinds)
 troubles = (
     st.tuples(st.just(PartWorld.break_off)),
     st.tuples(st.sampled_from([PartWorld.kill, PartWorld.wait]), processes),
@@ -162,7 +208,7 @@ def test_each_block_is_fetched_once(taken: Steps) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.one_of(*quiet, *troubles), max_size=30))
+@given(st.lists(st.one_of(*quiet, whole, *troubles), max_size=30))
 def test_any_readers_get_the_right_bytes(taken: Steps) -> None:
     """Readers get their parts, whether the upstream breaks off, is slow, or a process dies."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
@@ -183,7 +229,7 @@ changes = st.sampled_from([(CHANGED, '"two"'), (DATA, '"one"'), (WRONG, '"one"')
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(
-        st.one_of(*quiet, *troubles, changes.map(lambda each: (PartWorld.change, *each))),
+        st.one_of(*quiet, whole, *troubles, changes.map(lambda each: (PartWorld.change, *each))),
         max_size=30,
     )
 )
@@ -198,6 +244,8 @@ def test_no_whole_reader_gets_wrong_bytes(taken: Steps) -> None:
             has_changed = reader.is_right(CHANGED) and len(reader.read.data) > 0
             assert has_changed or not _has_some(reader, CHANGED)
             if reader.is_whole and reader.read.outcome is True and not has_changed:
+                assert reader.read.data == DATA
+            if isinstance(reader.read, WholeRead) and reader.read.outcome is True:
                 assert reader.read.data == DATA
         blob = world.mirrors[0].blob
         assert not blob.exists() or blob.read_bytes() == DATA
