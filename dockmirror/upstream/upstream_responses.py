@@ -31,7 +31,7 @@ from ..oci.errors import (
 )
 from ..oci.header_fields import etag_matches
 from ..oci.ranges import parse_unsatisfied
-from ..oci.request import RegistryRequest
+from ..oci.request import Blob, Manifest, RegistryRequest
 from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient
 
@@ -182,8 +182,14 @@ def make_answer(request: RegistryRequest, response: IResponse, body: IBody) -> A
         headers=tuple(_forwarded_headers(response.headers)),
         upstream_status=response.code,
         date=first(response.headers, "Date"),
-        age=parse_age(first(response.headers, "Age")),
+        age=None if _is_immutable(request) else parse_age(first(response.headers, "Age")),
     )
+
+
+def _is_immutable(request: RegistryRequest) -> bool:
+    """Tell whether the content is requested by its digest, which no age makes outdated."""
+    target = request.target
+    return isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
 
 
 def _forwarded_headers(headers: Headers) -> Iterator[Header]:

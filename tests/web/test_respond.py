@@ -54,9 +54,9 @@ def internet() -> Internet:
 @pytest.mark.parametrize(
     ("path", "headers"),
     [
-        (TAG, {**DESCRIBED, "content-type": MANIFEST}),
+        (TAG, {**DESCRIBED, "content-type": MANIFEST, "age": "5"}),
         (BLOB, {**DESCRIBED, "content-type": "application/octet-stream"}),
-        (LIST, {"content-type": "application/json", "content-length": "11"}),
+        (LIST, {"content-type": "application/json", "content-length": "11", "age": "5"}),
     ],
 )
 @pytest.mark.parametrize("host", [K8S, f"{OWN}?ns={HOST}"])
