@@ -147,10 +147,7 @@ class IAccount(Interface):
     """An account that the mirror has at an upstream."""
 
     async def login() -> Login:
-        """Return the current login.
-
-        :raises Unavailable: when there is none.
-        """
+        """Return the current login; raises ``Unavailable`` when there is none."""
 
     def forget(login: Login) -> None:
         """Forget a login that the upstream refused; a newer one is returned next, if there is one."""

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
-from ..concurrency.interrupt import gather
+from ..concurrency.waiting import gather
 from ..config.image_rules import PolicySettings
-from ..oci.errors import RegistryError, summarize
+from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from .admit import AdmissionFacts
 from .policies import Policies
@@ -109,7 +109,7 @@ class FactGatherer:
         except TimeoutError:
             reason = f"no answer within {GATHER_TIMEOUT:g} s"
         except (OSError, RegistryError) as error:
-            reason = summarize(error)
+            reason = summarize_error(error)
         missing = MissingFact.of(source.setting, reason)
         _log.warn("{subject}: {why}", subject=str(subject), why=missing.why)
         return None if policy.on_error == "serve" else missing

@@ -110,7 +110,7 @@ class TagSummary:
     state: str
 
 
-def summarize(ages: TagAges, since: float) -> TagSummary:
+def summarize_ages(ages: TagAges, since: float) -> TagSummary:
     """Return what the cool-down has done, or would have done, to a tag since then."""
     sightings = ages.sightings
     recent = [index for index, each in enumerate(sightings) if each.last >= since]

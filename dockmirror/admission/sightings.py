@@ -12,8 +12,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
-from ..concurrency.interrupt import gather
 from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.waiting import gather
 from ..interfaces import Answer, IBody, IRegistry, ITagHistory, IUpstream, IWritableRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError

@@ -31,7 +31,7 @@ from ..interfaces import (
     ITagStore,
     IUploadStaging,
 )
-from ..oci.errors import RegistryError, summarize
+from ..oci.errors import RegistryError, summarize_error
 from ..pull import ImagePuller, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
@@ -357,7 +357,9 @@ class PinRefresh(PeriodicTask):
             await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
         except (RegistryError, OSError) as error:
             _log.warn(
-                "cannot refresh the pinned image {image}: {error}", image=str(pin), error=summarize(error)
+                "cannot refresh the pinned image {image}: {error}",
+                image=str(pin),
+                error=summarize_error(error),
             )
             self._failed.put(pin, True, REFRESH_RETRY)
             return

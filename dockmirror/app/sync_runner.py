@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
-from ..oci.errors import RegistryError, TooManyRequests, summarize
+from ..oci.errors import RegistryError, TooManyRequests, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository
 from ..oci.request import Manifest, RegistryRequest
@@ -262,7 +262,7 @@ class SyncRunner(PeriodicTask):
         except TooManyRequests as refused:
             raise _Pause(refused.summary) from None
         except (RegistryError, OSError) as failure:
-            error = summarize(failure)
+            error = summarize_error(failure)
         state = self._states[rule.key]
         state = evolve(state, fetched=state.fetched + pulled.fetched, bytes=state.bytes + pulled.bytes)
         if error:

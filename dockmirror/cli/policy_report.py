@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..admission.policies import TagSummary, summarize
+from ..admission.policies import TagSummary, summarize_ages
 from ..app.local_admission import LocalAdmission, TagUnderPolicy
 from ..app.pull_review import OUTCOMES, PullReport, PullReview, make_report, read_pulls
 from ..history.pulls import HistoryError
@@ -40,7 +40,7 @@ def report(context: Context, as_json: bool, show_all: bool) -> None:
     settings, now = context.settings, time.time()
     root, since = find_store(settings), now - REPORTED_DAYS * _DAY
     tags = [
-        (each, summarize(each.ages, since))
+        (each, summarize_ages(each.ages, since))
         for each in LocalAdmission(settings, root, now).iter_tags()
         if each.record.sightings and each.record.sightings[-1].last >= since
     ]

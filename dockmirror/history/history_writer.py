@@ -24,7 +24,7 @@ from .database import (
 )
 from .pruning import PERIOD, HistoryBounds, prune
 from .recorder import PartReport
-from .tracker import PartState, PartSummary, began, summarize
+from .tracker import PartState, PartSummary, began, summarize_parts
 
 _MAX_PENDING = 30
 """Batches that are kept while another process holds the file: half a minute."""
@@ -205,7 +205,7 @@ class _Batch:
                     "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?)",
                     (number, name, state.ended, state.is_layer, state.is_cached, state.reason),
                 )
-        return summarize(list(known.values()))
+        return summarize_parts(list(known.values()))
 
     def _add(self, time: float, part: PartReport, counts: _Counts) -> None:
         """Add to the sums of the hour, and of the day's registry, repository and client."""

@@ -148,7 +148,7 @@ class PartSummary(NamedTuple):
     reason: str
 
 
-def summarize(parts: Sequence[PartState]) -> PartSummary:
+def summarize_parts(parts: Sequence[PartState]) -> PartSummary:
     """Return the layers that were requested, and the reason of the first part that failed for good."""
     layers = [each for each in parts if each.is_layer]
     failed = sorted((each for each in parts if each.reason), key=lambda each: each.ended)

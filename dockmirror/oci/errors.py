@@ -79,7 +79,7 @@ class RegistryError(Exception):
         return json.dumps({"errors": errors}).encode()
 
 
-def summarize(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """Return an error in the mirror's own words, without those of an upstream."""
     return error.summary if isinstance(error, RegistryError) else str(error)
 

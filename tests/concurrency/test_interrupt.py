@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.concurrency.interrupt import Interrupt, gather
+from dockmirror.concurrency.interrupt import Interrupt
+from dockmirror.concurrency.waiting import gather
 
 from ..answering import watch
 

@@ -53,7 +53,7 @@ def test_tables_reach_the_workers_as_they_were(tmp_path: Path) -> None:
             "redirect.0: store_endpoint and store_region need",
         ),
         (TABLE.replace('"10.1.0.0/16"', ""), "redirect.0.networks: expected at least one"),
-        (f'{TABLE}sotre = "s3://x"', "redirect.0.sotre: there is no such setting; is 'store' meant?"),
+        (f'{TABLE}storee = "s3://x"', "redirect.0.storee: there is no such setting; is 'store' meant?"),
     ],
 )
 def test_an_error_names_the_table_and_the_key(tmp_path: Path, text: str, message: str) -> None:

@@ -22,7 +22,7 @@ from dockmirror.history.tracker import (
     outcome_of,
     saves_pull,
     stored_client,
-    summarize,
+    summarize_parts,
 )
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.media import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
@@ -140,8 +140,8 @@ def test_the_reason_of_a_pull_is_that_of_the_first_part_that_failed_for_good() -
         PartState(1.0, is_layer=True, reason="first").then(PartState(4.0, is_cached=True)),
         PartState(2.0, reason="second"),
     ]
-    assert summarize(parts) == (2, 1, "second")
-    assert summarize([]) == (0, 0, "")
+    assert summarize_parts(parts) == (2, 1, "second")
+    assert summarize_parts([]) == (0, 0, "")
 
 
 states = st.builds(

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...body.verified import CorruptContent
-from ...concurrency.interrupt import Changes
+from ...concurrency.waiting import Changes
 from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Elapsed
 from twisted.internet.interfaces import IReactorTime
 
-from ...concurrency.interrupt import Changes
+from ...concurrency.waiting import Changes
 from ...interfaces import IPartSource
 from ...oci.ranges import Span
 from .block_file import BLOCK

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, releasable_length
-from ...concurrency.interrupt import Changes
+from ...concurrency.waiting import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.errors import RangeInvalid, Unavailable
