@@ -48,10 +48,12 @@ _PARAMETERS = rf"(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
 _KIND = rf"{_WORD}/{_WORD}{_PARAMETERS}"
 _SPAN = r"(?:[0-9]+-[0-9]*|-[0-9]+)"
 _ETAG = r'(?:W/)?"[!#-~]*"'
+_HOP = r"dockmirror-[0-9a-f]{32}(?:; pull=[0-9]{1,16})?"
 _FIELDS_OF_READS = {
     "accept": rf"{_KIND}(?:[ \t]*,[ \t]*{_KIND})*",
     "accept-encoding": "identity",
     "authorization": r"(?i:Bearer) +[!-~]+ *|(?i:Basic) +[A-Za-z0-9+/]+={0,2} *",
+    "cdn-loop": rf"{_HOP}(?:, {_HOP}){{0,15}}",
     "connection": "close|keep-alive",
     "content-length": "[0-9]+",
     "content-type": "application/x-www-form-urlencoded",
