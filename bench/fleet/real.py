@@ -157,6 +157,7 @@ def _balancer(directory: Path, ports: Sequence[int]) -> Iterator[tuple[int, Path
     )
     example = _SERVERS.sub("", example) + servers
     example = re.sub(r"bind :443 .*", f"bind 127.0.0.1:{port}", example)
+    example = example.replace("/run/haproxy/admin.sock", str(directory / "admin.sock"))
     logging = '    log stdout format raw daemon\n    log-format "asked %s %B %ST"\n'
     example = example.replace("frontend clients\n", f"frontend clients\n{logging}")
     settings, log = directory / "haproxy.cfg", directory / "haproxy.log"

@@ -32,6 +32,7 @@ ABSENT = (
     "bucket_",
     "certificate",
     "failures",
+    "limited",
     "pushed",
     "ratelimit",
     "status=~",

@@ -188,11 +188,12 @@ def test_mirrors_behind_a_load_balancer_are_replaced_under_load(
         headers = {"Host": f"docker.{balancer.netloc}", "Accept": ACCEPT}
         with Load(connect, headers, "library/rolled", rolled) as load:
             load.go_on()
-            for mirror in sharing.mirrors:
-                mirror.stop(60)
-                load.go_on()
-                replace_version(mirror)
-                mirror.start()
+            for number, mirror in enumerate(sharing.mirrors, 1):
+                with balancer.without(number):
+                    mirror.stop(60)
+                    load.go_on()
+                    replace_version(mirror)
+                    mirror.start()
                 load.go_on()
                 assert status(mirror)["version"] == OTHER
     assert load.failures == []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .authority import Certificate
 from .mirror import DOMAIN
-from .nginx import MAIN
-from .process import Process, free_port, listens
+from .nginx import GROUP, MAIN, USER
+from .process import Process, free_port, listens, wait_until
 
 _EXAMPLES = Path(__file__).parents[3] / "docs/examples"
 ENVOY = str(Path(sys.executable).parent / "envoy")
@@ -46,13 +49,15 @@ class Balancer(Process):
         self.port = free_port()
         self.netloc = f"{DOMAIN}:{self.port}"
         self._directory = directory
+        self._admin = directory / "admin.sock"
         self._certificate = certificate
         self._changed = changed or {}
         self._beside = beside
         (directory / "both.pem").write_bytes(
             certificate.certificate.read_bytes() + certificate.key.read_bytes()
         )
-        (directory / "nginx.conf").write_text(MAIN.format(directory=directory))
+        main = MAIN.format(directory=directory, user=USER, group=GROUP)
+        (directory / "nginx.conf").write_text(main)
         self._program = program
         self._file = directory / ("mirror.yaml" if program == ENVOY else "mirror.conf")
         self.configure(servers)
@@ -74,6 +79,7 @@ class Balancer(Process):
         assert len(found) == 3
         example = example.replace("".join(found), "".join(_line(found[0], *each) for each in servers.items()))
         here = {
+            "stats socket /run/haproxy/admin.sock": f"stats socket {self._admin}",
             "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
             "    listen [::]:443 ssl;\n": "",
             "bind :443 ssl": f"bind 127.0.0.1:{self.port} ssl",
@@ -91,6 +97,26 @@ class Balancer(Process):
     def reload(self) -> None:
         """Lets nginx read the servers anew."""
         os.kill(self.pid, signal.SIGHUP)
+
+    @contextmanager
+    def without(self, number: int) -> Iterator[None]:
+        """Take a mirror out of HAProxy's service: it gets no new requests, and has finished those it got."""
+        self._administer(f"set server mirrors/mirror-{number} state drain")
+        wait_until(lambda: self._state(number)["scur"] == "0", "the mirror has finished its requests")
+        yield
+        self._administer(f"set server mirrors/mirror-{number} state ready")
+        wait_until(lambda: self._state(number)["status"] == "UP", "the mirror is in service")
+
+    def _state(self, number: int) -> dict[str, str]:
+        rows = csv.DictReader(self._administer("show stat").removeprefix("# ").splitlines())
+        return next(row for row in rows if row["svname"] == f"mirror-{number}")
+
+    def _administer(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._admin))
+            connection.sendall(f"{command}\n".encode())
+            with connection.makefile() as answer:
+                return answer.read().strip()
 
 
 def _line(pattern: str, number: int, port: int) -> str:
