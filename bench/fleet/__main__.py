@@ -11,7 +11,7 @@ from statistics import median
 from attrs import evolve, frozen
 
 from .model import Design, Outage, run
-from .real import Phase, bound, measure
+from .real import BOUND, Phase, measure
 from .workload import Pull, leave_out_known, make_images, next_version, rollout, steady
 
 NODES = 16
@@ -35,11 +35,13 @@ _GROUP = 100.0
 
 
 def main() -> None:
-    """Print three tables; ``--model`` leaves out the first one, so that no program is needed."""
+    """Print four tables; ``--model`` leaves out the first two, so that no program is needed."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--model", action="store_true", help="leave out the real mirrors")
     if not arguments.parse_args().model:
-        _print("measured, three mirrors, the model, with other hashes, error", compare())
+        for bounded in (False, True):
+            print("With bounded load:" if bounded else "Each blob at one mirror:")
+            _print("measured, three mirrors, the model, with other hashes, error", compare(bounded))
     _print("machines, mirrors, case, until the last has it, from the upstream, busiest line", designs())
     _print("machines, pulls, refused, manifests, questions about tags, GB fetched, GB sent", days())
 
@@ -70,16 +72,27 @@ def make_phases() -> list[Phase]:
     return [*phases[:-1], evolve(phases[-1], kill=2)]
 
 
-def compare() -> Iterator[Sequence[str]]:
+def compare(bounded: bool) -> Iterator[Sequence[str]]:
     """Yield the rows of the comparison: what three mirrors did, and what the model says of the same pulls.
+
+    :param bounded: whether HAProxy hashes with bounded load.
 
     Which mirror a digest belongs to differs, so the model runs with several hashes.
     """
-    measured = measure(make_phases(), CONNECTION, CONFIRMED)
+    measured = measure(make_phases(), CONNECTION, CONFIRMED, bounded)
     assert measured.killed is not None
     outage = Outage(*measured.killed, inf)
     # On one machine the lines are as fast as its memory; what limits a pull is the registry's rate.
-    design = Design(3, 1e9, 1e9, 1e9, bucket=1e8, bound=bound(), connection=CONNECTION, confirmed=CONFIRMED)
+    design = Design(
+        3,
+        1e9,
+        1e9,
+        1e9,
+        bucket=1e8,
+        bound=BOUND if bounded else None,
+        connection=CONNECTION,
+        confirmed=CONFIRMED,
+    )
     design = evolve(design, delay=0.02, outages=[outage])
     results = [run(evolve(design, hash=number), chain(*measured.pulls)) for number in range(HASHES)]
     for name in _COUNTED:

@@ -30,6 +30,8 @@ from .model import PARALLEL
 from .workload import Image, Layer, Pull
 
 MIRRORS = 3
+BOUND = 1.25
+"""The bound on a mirror's share of the requests in the example of HAProxy."""
 _EXAMPLE = Path(__file__).parents[2] / "docs/examples/haproxy.cfg"
 _SERVERS = re.compile(r"^ *server \S+ +10\.0\.0\.\d+:8080.*\n", re.MULTILINE)
 _LOG = "log_format asked '$request_method $status $body_bytes_sent $uri';"
@@ -94,14 +96,15 @@ class Phase:
     kill: int | None = None
 
 
-def measure(phases: Sequence[Phase], connection: int, confirmed: float) -> Measured:
+def measure(phases: Sequence[Phase], connection: int, confirmed: float, bounded: bool) -> Measured:
     """Run the pulls of all phases.
 
     :param connection: the upstream's rate for each connection, in bytes a second.
     :param confirmed: the mirrors' ``tag_ttl``, in seconds.
+    :param bounded: True for the example as it is, and False without its bound.
     """
     measured = Measured()
-    with _running(connection, confirmed) as parts:
+    with _running(connection, confirmed, bounded) as parts:
         began = time.monotonic()
         for phase in phases:
             for image in {pull.image for pull in phase.pulls}:
@@ -118,7 +121,7 @@ def measure(phases: Sequence[Phase], connection: int, confirmed: float) -> Measu
 
 
 @contextmanager
-def _running(connection: int, confirmed: float) -> Iterator[Parts]:
+def _running(connection: int, confirmed: float, bounded: bool) -> Iterator[Parts]:
     os.environ.update(ENVIRONMENT)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -137,21 +140,17 @@ def _running(connection: int, confirmed: float) -> Iterator[Parts]:
         mirrors = [
             stack.enter_context(mirror(upstream, own=own, refresh_ahead=False)) for _ in range(MIRRORS)
         ]
-        balancer, log = stack.enter_context(_balancer(directory, [each.port for each in mirrors]))
+        balancer, log = stack.enter_context(_balancer(directory, [each.port for each in mirrors], bounded))
         yield Parts(registry, balancer, mirrors, logs[0], logs[1], log)
 
 
-def bound() -> float | None:
-    """Return the bound on a mirror's share of the requests in the example of HAProxy; None without one."""
-    found = re.search(r"hash-balance-factor (\d+)", _EXAMPLE.read_text("utf-8"))
-    return int(found[1]) / 100 if found else None
-
-
 @contextmanager
-def _balancer(directory: Path, ports: Sequence[int]) -> Iterator[tuple[int, Path]]:
+def _balancer(directory: Path, ports: Sequence[int], bounded: bool) -> Iterator[tuple[int, Path]]:
     """Run HAProxy with the example, without TLS, and with a log of servers and bytes."""
     port = free_port()
     example = _EXAMPLE.read_text("utf-8")
+    if not bounded:
+        example = example.replace(f"hash-balance-factor {BOUND * 100:g}", "hash-balance-factor 0")
     servers = "".join(
         f"    server mirror-{number} 127.0.0.1:{each} id {number}\n" for number, each in enumerate(ports, 1)
     )
