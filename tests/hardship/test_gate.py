@@ -139,6 +139,7 @@ def test_three_mirrors(sharing: Sharing, came: Record) -> None:
             with _under(gate, fault):
                 assert gate.find_given() == []
                 assert gate.find_refused() == []
+            gate.await_recovery(f"after {next(_numbers)}")  # else the next fault may meet a pause
         with _under(gate, stopped("front")):
             assert gate.find_given_by_commands() == []
         gate.await_recovery("after all")
