@@ -13,6 +13,7 @@ EARLY = (
     "tests/conformance/",
     "tests/test_packaging.py",
     "tests/store/test_crash.py",
+    "tests/app/test_accounts_model.py",
 )
 """Tests that wait for programs, or whose files take long; they start first, and the others fill the gaps."""
 TOGETHER = ("tests/test_measures.py", "tests/test_prose.py")

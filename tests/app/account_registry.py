@@ -69,6 +69,7 @@ class SharedRegistry(World):
             "realms": [f"https://{AUTH}"],
             "username": "rest",
             "accounts": accounts,
+            "refresh_ahead": False,  # whose requests would come at any time
         }
         return {"networks": ["private"], "upstreams": {"work": upstream}}
 
@@ -109,7 +110,9 @@ class SharedRegistry(World):
             return Reply(200, listed, (("Content-Type", "application/json"),))
         if (other := self.redirects.get(repository)) is not None:
             return Reply(307, b"", (("Location", seen.path.replace(repository, other, 1)),))
-        self.given.add((user, repository))
+        # Whoever is given it by a redirect is given it by the repository that redirects.
+        sources = [source for source, other in self.redirects.items() if other == repository]
+        self.given.update((user, each) for each in (repository, *sources))
         quota = (("RateLimit-Limit", "100;w=21600"), ("RateLimit-Remaining", str(self.remaining[user])))
         return self._content(match[2], match[3]).having(*quota)
 

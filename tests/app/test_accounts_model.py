@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ..fake_registry import basic, digest
 from ..house import DOMAIN
+from ..long import LONG
 from .account_registry import (
     BLOB,
     HOST,
@@ -151,4 +152,6 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = hypothesis_settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestModel.settings = hypothesis_settings(
+    max_examples=100 if LONG else 12, stateful_step_count=25, deadline=None
+)
