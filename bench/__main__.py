@@ -13,6 +13,7 @@ from . import (
     distant,
     first,
     history,
+    hot,
     idle,
     image,
     manifests,
@@ -53,6 +54,7 @@ CASES = (
     tags,
     store,
     objects,
+    hot,
 )
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _TEXT = """# Results

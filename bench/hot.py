@@ -36,12 +36,12 @@ def rows(rounds: int) -> Iterator[Row]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory))
         bucket = stack.enter_context(seaweedfs(directory))
+        own = f'{bucket.settings}trust_proxy = ["127.0.0.1"]\n'
         mirrors = [
-            stack.enter_context(mirrored(upstream.url, name="objects", own=bucket.settings))
-            for _ in range(MIRRORS)
+            stack.enter_context(mirrored(upstream.url, name="objects", own=own)) for _ in range(MIRRORS)
         ]
-        served = [urlsplit(each.url) for each in mirrors]
-        address = stack.enter_context(balancing(directory, [each.netloc for each in served]))
+        ports = [urlsplit(each.url).port or 0 for each in mirrors]
+        port, _ = stack.enter_context(balancing(directory, ports))
         cold: list[float] = []
         warm: list[float] = []
         copies: list[float] = []
@@ -49,12 +49,12 @@ def rows(rounds: int) -> Iterator[Row]:
         for number in range(rounds):
             digest = make_blob(upstream.blobs, MEBIBYTES, 500 + number)
             path = urlsplit(mirrors[0].blob(digest)).path
-            cold.append(_spread(asyncio.run(_pull_all(address, path))))
+            cold.append(_spread(asyncio.run(_pull_all(port, path))))
             copies.append(upstream.sent("objects", digest) / (MEBIBYTES * 2**20))
             for each in mirrors:
                 verify(each.blob(digest), digest)
             before = upstream.sent("objects", digest)
-            warm.append(_spread(asyncio.run(_pull_all(address, path))))
+            warm.append(_spread(asyncio.run(_pull_all(port, path))))
             later.append((upstream.sent("objects", digest) - before) / (MEBIBYTES * 2**20))
     for case, spreads, sent in (("cold", cold, copies), ("warm", warm, later)):
         name = f"hot blob, {case}, {CLIENTS} clients, {MIRRORS} mirrors behind HAProxy"
@@ -67,16 +67,15 @@ def _spread(seconds: Sequence[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98] / statistics.median(seconds)
 
 
-async def _pull_all(address: str, path: str) -> list[float]:
-    return await asyncio.gather(*[_pull(address, path) for _ in range(CLIENTS)])
+async def _pull_all(port: int, path: str) -> list[float]:
+    return await asyncio.gather(*[_pull(port, path) for _ in range(CLIENTS)])
 
 
-async def _pull(address: str, path: str) -> float:
+async def _pull(port: int, path: str) -> float:
     """Return the seconds in which one client has got the blob."""
-    host, _, port = address.partition(":")
     started = time.monotonic()
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     if b" 200 " not in head.partition(b"\r\n")[0]:
         raise ValueError(f"{path}: {head!r}")

@@ -10,8 +10,9 @@ from statistics import median
 
 from attrs import evolve, frozen
 
+from ..peers.haproxy import BOUND
 from .model import Design, Outage, run
-from .real import BOUND, Phase, measure
+from .real import Phase, measure
 from .workload import Pull, leave_out_known, make_images, next_version, rollout, steady
 
 NODES = 16

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import random
-import re
 import signal
 import tempfile
 import time
@@ -14,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,18 +21,13 @@ from attrs import Factory, define, evolve, frozen
 
 from demo.image import MANIFEST, digest_of
 from demo.mirror import Mirror, mirror
-from demo.program import free_port, listens, running
 
-from ..peers import distribution, nginx
+from ..peers import distribution, haproxy, nginx
 from ..peers.seaweedfs import ENVIRONMENT, seaweedfs
 from .model import PARALLEL
 from .workload import Image, Layer, Pull
 
 MIRRORS = 3
-BOUND = 1.25
-"""The bound on a mirror's share of the requests in the example of HAProxy."""
-_EXAMPLE = Path(__file__).parents[2] / "docs/examples/haproxy.cfg"
-_SERVERS = re.compile(r"^ *server \S+ +10\.0\.0\.\d+:8080.*\n", re.MULTILINE)
 _LOG = "log_format asked '$request_method $status $body_bytes_sent $uri';"
 _PROXY = """
   access_log {log} asked;
@@ -140,29 +134,10 @@ def _running(connection: int, confirmed: float, bounded: bool) -> Iterator[Parts
         mirrors = [
             stack.enter_context(mirror(upstream, own=own, refresh_ahead=False)) for _ in range(MIRRORS)
         ]
-        balancer, log = stack.enter_context(_balancer(directory, [each.port for each in mirrors], bounded))
+        balancer, log = stack.enter_context(
+            haproxy.balancing(directory, [each.port for each in mirrors], bounded)
+        )
         yield Parts(registry, balancer, mirrors, logs[0], logs[1], log)
-
-
-@contextmanager
-def _balancer(directory: Path, ports: Sequence[int], bounded: bool) -> Iterator[tuple[int, Path]]:
-    """Run HAProxy with the example, without TLS, and with a log of servers and bytes."""
-    port = free_port()
-    example = _EXAMPLE.read_text("utf-8")
-    if not bounded:
-        example = example.replace(f"hash-balance-factor {BOUND * 100:g}", "hash-balance-factor 0")
-    servers = "".join(
-        f"    server mirror-{number} 127.0.0.1:{each} id {number}\n" for number, each in enumerate(ports, 1)
-    )
-    example = _SERVERS.sub("", example) + servers
-    example = re.sub(r"bind :443 .*", f"bind 127.0.0.1:{port}", example)
-    example = example.replace("/run/haproxy/admin.sock", str(directory / "admin.sock"))
-    logging = '    log stdout format raw daemon\n    log-format "asked %s %B %ST"\n'
-    example = example.replace("frontend clients\n", f"frontend clients\n{logging}")
-    settings, log = directory / "haproxy.cfg", directory / "haproxy.log"
-    settings.write_text(example)
-    with running(["haproxy", "-db", "-f", str(settings)], partial(listens, port), log, os.environ):
-        yield port, log
 
 
 def _pull_all(port: int, phase: Sequence[Pull], began: float) -> list[Pull]:
@@ -273,7 +248,7 @@ def _read_logs(parts: Parts, measured: Measured) -> None:
         if path.endswith("/data") and status.startswith("2") and method in _BUCKET:
             counts[_BUCKET[method]] += 1
     sent: Counter[str] = Counter()
-    for _, server, size, _ in (line for line in _lines(parts.balancer_log, 4) if line[0] == "asked"):
+    for _, server, size in (line for line in _lines(parts.balancer_log, 3) if line[0] == "asked"):
         sent[server] += int(size)
     measured.sent += [sent[f"mirror-{number}"] for number in range(1, MIRRORS + 1)]
 
