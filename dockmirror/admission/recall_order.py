@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from ..oci.digest import Digest
 from ..store import layout
-from ..store.bucket.blocking_bucket import BlockingBucket, BucketAddress
+from ..store.bucket.blocking_bucket import BucketAddress, open_for_small_objects
 from ..store.held_images import HeldImages
 from . import recall_files
 from .generation import Generation
@@ -94,10 +94,7 @@ class RecallOrder:
             return False
         from obstore.exceptions import BaseError
 
-        def unused(_: str) -> None:
-            raise AssertionError("nothing is read")
-
-        bucket = BlockingBucket(self.bucket.open, unused)  # type: ignore[arg-type]
+        bucket = open_for_small_objects(self.bucket)
         try:
             bucket.put(str(layout.recall(recall.digest)), bytes(recall), {})
             bucket.put(str(layout.RECALLS_GENERATION), new_generation(), {})

@@ -18,7 +18,7 @@ from ..store import layout
 from ..tls.acme_renewal import AcmeStore
 
 if TYPE_CHECKING:
-    from ..store.bucket.blocking_bucket import BlockingBucket, BucketAddress
+    from ..store.bucket.blocking_bucket import BucketAddress
     from ..store.bucket.bucket import Bucket
 
 LIST_PERIOD = 1.0
@@ -34,14 +34,11 @@ class ProofPublisher:
     """
 
     def __init__(self, local: AcmeStore, address: BucketAddress, now: Callable[[], float]) -> None:
-        from ..store.bucket.blocking_bucket import BlockingBucket
-
-        def unused(_: str) -> None:
-            raise AssertionError("no object is opened")
+        from ..store.bucket.blocking_bucket import open_for_small_objects
 
         self._local = local
         self._name = str(address)
-        self._bucket: BlockingBucket = BlockingBucket(address.open, unused)  # type: ignore[arg-type]
+        self._bucket = open_for_small_objects(address)
         self._now = now
 
     @contextmanager

@@ -20,7 +20,7 @@ from ..store import layout
 from ..store.threads import RunInThread
 
 if TYPE_CHECKING:
-    from ..store.bucket.blocking_bucket import BlockingBucket, BucketAddress, ListedObject
+    from ..store.bucket.blocking_bucket import BucketAddress, ListedObject
     from ..store.bucket.bucket import Bucket
 
 CHECK_PERIOD = 60.0
@@ -89,13 +89,10 @@ class FleetReader:
     """Reads the sums of all mirrors; its calls block. Objects that have not changed are read once."""
 
     def __init__(self, address: BucketAddress) -> None:
-        from ..store.bucket.blocking_bucket import BlockingBucket
-
-        def unused(_: str) -> None:
-            raise AssertionError("small objects are read at once")
+        from ..store.bucket.blocking_bucket import open_for_small_objects
 
         self._name = str(address)
-        self._bucket: BlockingBucket = BlockingBucket(address.open, unused)  # type: ignore[arg-type]
+        self._bucket = open_for_small_objects(address)
         self._known: dict[ListedObject, FleetDay | None] = {}
 
     def read(self, since: float) -> FleetSums:

@@ -56,23 +56,26 @@ class LimitTerms:
 
 
 _SLOT = Struct("<QdQQQ")
-"""Key, start of the window, requests, bytes, pulls."""
+"""Key, end of the window, requests, bytes, pulls."""
 COUNTERS_SIZE = 65_536 * _SLOT.size
 """Bytes of memory for 65,536 keys."""
 
 
 @frozen
 class WindowCount:
-    """The usage under a key since its window began, in seconds of the clock."""
+    """The usage under a key in a window.
 
-    began: float
+    :ivar ends: when the window ends, in seconds of the clock.
+    """
+
+    ends: float
     requests: int
     bytes: int
     pulls: int = 0
 
 
 class RateCounters:
-    """Usage by key, in memory that processes share; the key with the oldest window is evicted.
+    """Usage by key, in memory that processes share; the key whose window ends first is evicted.
 
     :param memory: at most ``COUNTERS_SIZE`` bytes, zeroed at first.
     """
@@ -92,7 +95,7 @@ class RateCounters:
         self._table.put(
             offset,
             number,
-            usage.began,
+            usage.ends,
             usage.requests + used.requests,
             usage.bytes + used.bytes,
             usage.pulls + used.pulls,
@@ -100,9 +103,9 @@ class RateCounters:
 
 
 def _window_or_new(record: Record | None, now: float, window: float) -> WindowCount:
-    if record is not None and record[1] <= now < record[1] + window:
+    if record is not None and record[1] - window <= now < record[1]:
         return WindowCount(*record[1:])
-    return WindowCount(now, 0, 0)
+    return WindowCount(now + window, 0, 0)
 
 
 class UsageMeter:
@@ -128,7 +131,7 @@ class UsageMeter:
             or _is_reached(used.bytes, limits.bytes)
             or (is_pull and _is_reached(used.pulls, limits.pulls))
         )
-        return max(1, ceil(used.began + limits.window - now)) if is_reached else None
+        return max(1, ceil(used.ends - now)) if is_reached else None
 
     def begin(self, key: bytes, request: ServerRequest) -> None:
         """Count a request, and from now on the bytes of its response."""

@@ -48,10 +48,26 @@ class ListedObject:
     modified: float
 
 
+def with_known_format(connect: Callable[[], ObjectStore]) -> Callable[[], ObjectStore]:
+    """Return a function that connects to a bucket of mirrors, and checks its format by one request.
+
+    The function raises NewerFormat if this version does not know the format.
+    """
+
+    def connect_and_check() -> ObjectStore:
+        store = connect()
+        number = _read(store, str(layout.FORMAT))
+        if number is not None:
+            check_format(number)
+        return store
+
+    return connect_and_check
+
+
 class BlockingBucket:
     """Makes requests; they raise obstore's exceptions.
 
-    :param connect: called before the first request.
+    :param connect: called before the first request, and again if it fails.
     :param make_read_step: returns the step with which an ``ObjectReader`` reads on, by the object's key.
     """
 
@@ -134,17 +150,18 @@ class BlockingBucket:
 
     @property
     def _client(self) -> ObjectStore:
-        """The client, once the bucket has a format that this version knows.
-
-        :raises NewerFormat: if it has not; each request fails until it has.
-        """
         if self._store is None:
-            store = self._connect()
-            number = _read(store, str(layout.FORMAT))
-            if number is not None:
-                check_format(number)
-            self._store = store
+            self._store = self._connect()
         return self._store
+
+
+def open_for_small_objects(address: BucketAddress) -> BlockingBucket:
+    """Return the bucket of mirrors at an address, for a caller that opens no object to read it in pieces."""
+
+    def refuse(_: str) -> Any:
+        raise AssertionError("no object is opened")
+
+    return BlockingBucket(with_known_format(address.open), refuse)
 
 
 def _read(store: ObjectStore, key: str) -> bytes | None:

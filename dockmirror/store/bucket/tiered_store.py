@@ -33,7 +33,7 @@ from ..file_body import read_content
 from ..local_store import LocalStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
-from .blocking_bucket import BucketAddress
+from .blocking_bucket import BucketAddress, with_known_format
 from .bucket import Bucket, BucketThreadPool
 from .bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUsedJournal
 from .bucket_stores import (
@@ -309,7 +309,9 @@ def open_tiered_store(
     :param in_thread: runs blocking calls on the directory's files.
     """
     threads = BucketThreadPool()
-    bucket = Bucket(str(address), address.open, reactor, run_in_pool(reactor, threads.pool))
+    bucket = Bucket(
+        str(address), with_known_format(address.open), reactor, run_in_pool(reactor, threads.pool)
+    )
     bucket_contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
     uploads = BucketUploader(local, bucket_contents, reactor, in_thread)
     service = MultiService()

@@ -46,7 +46,7 @@ CORRUPT_BLOCKS_TTL = 600.0
 """Seconds for which a blob is fetched for each reader by itself after its blocks were corrupt."""
 
 _READINGS = 64
-"""How often the map is read while so many blocks are entered as the blob has."""
+"""Readings of the map while all blocks of a blob are fetched."""
 _ENTRY = struct.Struct(">II")
 _PRESENT = 1
 _FOOTER = 128

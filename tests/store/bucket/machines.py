@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import write_behind
+from dockmirror.store.bucket.blocking_bucket import with_known_format
 from dockmirror.store.bucket.bucket import Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from dockmirror.store.bucket.bucket_uploader import BucketUploader
@@ -47,7 +48,7 @@ class BucketThreads:
 def bucket(clock: IReactorTime, store: ObjectStore | None = None, in_thread: RunInThread = inline) -> Bucket:
     """Return a bucket, empty or with the given objects."""
     objects = MemoryStore() if store is None else store
-    return Bucket("the bucket", lambda: objects, clock, in_thread)
+    return Bucket("the bucket", with_known_format(lambda: objects), clock, in_thread)
 
 
 class Machine:
