@@ -1,4 +1,4 @@
-"""The settings for a proxy in front that sends the cache's files itself, checked at start."""
+"""The group of a proxy in front that sends the cache's files itself, checked at start."""
 
 from __future__ import annotations
 
@@ -8,19 +8,6 @@ from pathlib import Path
 from ..config.settings import ConfigurationError, Settings
 from ..store.group_access import closed_directories
 from ..system.posix import find_group
-
-
-def check_accel(settings: Settings) -> None:
-    """Check that the proxy in front is trusted, and may read the cache.
-
-    :raises ConfigurationError: when it is not.
-    """
-    if settings.accel == "off":
-        return
-    if not settings.trust_proxy:
-        raise ConfigurationError("accel: needs 'trust_proxy', the address that nginx connects from")
-    if settings.cache_group is None:
-        raise ConfigurationError("accel: needs 'cache_group', a group that nginx's user belongs to")
 
 
 def check_cache_group(root: Path, settings: Settings) -> int | None:

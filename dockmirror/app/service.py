@@ -52,18 +52,10 @@ MAX_DEFAULT_WORKERS = 4
 APPLY_TIMEOUT = 120.0
 """Seconds that a busy worker may take to put new settings into force, or to reject them."""
 START_ONLY = (
-    *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
-    *("operations", "api_tokens_file", "workers", "grace", "cache", "cache_group", "store"),
-    *(
-        "store_endpoint",
-        "store_days",
-        "redirect",
-        "history",
-        "history_days",
-        "history_size",
-        "history_addresses",
-    ),
-)
+    "listen", "certificates", "acme", "acme_directory", "acme_ca_file", "operations", "api_tokens_file",
+    "workers", "grace", "accel", "cache", "cache_group", "store", "store_endpoint", "store_days", "redirect",
+    "history", "history_days", "history_size", "history_addresses",
+)  # fmt: skip
 """The settings that take effect only when the mirror starts."""
 
 _log = Logger()

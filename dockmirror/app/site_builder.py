@@ -35,7 +35,6 @@ from ..web.late_resource import LateResource
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
-from .accel_settings import check_accel
 from .accounts import Accounts
 from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
@@ -125,7 +124,7 @@ class SiteBuilder:
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()
-        counters, clock = RateCounters(self._memory.rate_counters), self._context.clock
+        counters, clock = RateCounters(self._memory.budget_counters), self._context.clock
         budgets = make_budgets(settings, clock, counters, self._context.telemetry.metrics)
         context = evolve(self._context, refreshers=[], polled={}, budgets=budgets)
         hosts = build_hosts(settings, context, accounts, signing_keys)
@@ -313,11 +312,9 @@ def apply_access_rules(
 ) -> IResource:
     """Wrap a resource in the access rules: the client's network, loops, its rate limit, its login.
 
-    :raises ConfigurationError: when the file of users or of keys is missing or invalid, or as by
-        ``check_accel``.
+    :raises ConfigurationError: when the file of users or of keys is missing or invalid.
     """
     access = settings.access
-    check_accel(settings)
     if settings.accel == "nginx":
         resource = AccelFilter(resource)
     if access.htpasswd is not None:

@@ -179,7 +179,8 @@ def build_stack(
     upstream, telemetry = settings.upstreams[name], context.telemetry
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
-    base = _build_base(context.upstream(name, upstream, accounts, signing_keys), settings, context)
+    upstream_context = context.upstream(name, upstream, accounts, signing_keys)
+    base = _build_base(upstream_context, settings, context)
 
     def upstream_name(repository: Repository) -> Repository:
         return name_at_upstream(upstream, repository)
@@ -206,9 +207,12 @@ def build_stack(
             below, names[0], telemetry.pulls, lambda: "docker.io" in names or bool(health.quotas)
         )
 
+    def is_public(repository: Repository) -> bool:
+        return not upstream_context.choice.has_account(repository)
+
     def redirect(below: IRegistry) -> IRegistry:
         assert context.near_buckets is not None
-        return NearRedirect(below, context.near_buckets.find, telemetry.count_redirect)
+        return NearRedirect(below, is_public, context.near_buckets.find, telemetry.count_redirect)
 
     common: list[Layer] = [
         *_when(upstream.rewrite, rewrite_names),

@@ -24,7 +24,7 @@ from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
-from .accel_settings import check_accel, check_cache_group
+from .accel_settings import check_cache_group
 from .accounts import load_accounts, password_variables
 from .budget import check_without_cache, existing_parent, has_cache
 from .cache import check_bucket_settings
@@ -61,7 +61,6 @@ def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Ite
         yield partial(_check_agent, name, settings, environ, reactor)
     yield partial(_check_cache, settings)
     yield partial(check_bucket_settings, settings)
-    yield partial(check_accel, settings)
     yield partial(_check_users, settings)
     yield partial(_check_keys, settings)
     if settings.access.audit is not None:

@@ -130,7 +130,7 @@ class _ConnectedAddress:
     """One address of an upstream, with the connections that all accounts share.
 
     :ivar settings: the upstream's, with this address only.
-    :ivar is_fallback: whether it is another registry, which is sent anonymous tokens only.
+    :ivar is_fallback: True if it is another registry, which is sent anonymous tokens only.
     """
 
     settings: UpstreamSettings

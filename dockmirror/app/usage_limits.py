@@ -32,12 +32,13 @@ def make_budgets(
 ) -> Budgets:
     """Return the budgets for images, all of which use the same counters."""
 
-    def make(budget: BudgetSettings) -> ImageBudget:
+    def make(number: int, budget: BudgetSettings) -> ImageBudget:
         limits = UsageLimits(budget.requests, budget.bytes, budget.window, budget.pulls)
         meter = UsageMeter(clock, counters, limits)
-        return ImageBudget(budget.images, PullRule.parse(budget.images), budget.each == "image", meter)
+        rule = PullRule.parse(budget.images)
+        return ImageBudget(number, budget.images, rule, budget.each == "image", meter)
 
-    budgets = [make(each) for each in settings.budget]
+    budgets = [make(number, each) for number, each in enumerate(settings.budget)]
     return Budgets(_make_terms(settings), budgets, lambda pattern: metrics.limited.labels(pattern).inc())
 
 

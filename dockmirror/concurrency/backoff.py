@@ -177,8 +177,12 @@ class RequestCircuitBreaker:
 
         The latter is for one repository, as a token is.
         """
-        who = request.credentials.fingerprint() if request.credentials else self._account_of(request)
-        return who or _ANONYMOUS, (who or _ANONYMOUS, _failure_scope(request))
+        who: object = _ANONYMOUS
+        if request.credentials:
+            who = "credentials", request.credentials.fingerprint()
+        elif account := self._account_of(request):
+            who = "account", account
+        return who, (who, _failure_scope(request))
 
     def _find_pause_end(self) -> float | None:
         pauses = (self._backoff.current_pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))

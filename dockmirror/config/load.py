@@ -156,6 +156,7 @@ def _check_together(settings: Settings) -> Iterator[Problem]:
     yield from _check_shared_accounts(settings)
     yield from _check_keys_path(settings)
     yield from _check_writes(settings)
+    yield from _check_accel(settings)
 
 
 def _check_prefixes(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
@@ -259,6 +260,13 @@ def _check_keys_path(settings: Settings) -> Iterator[Problem]:
     keys, cache = settings.access.keys, settings.cache
     if keys is not None and cache is not None and keys.resolve().is_relative_to(cache.resolve()):
         yield Problem(("access", "keys"), "expected a file outside the cache directory")
+
+
+def _check_accel(settings: Settings) -> Iterator[Problem]:
+    if settings.accel == "nginx" and not settings.trust_proxy:
+        yield Problem(("accel",), "needs 'trust_proxy', the address that nginx connects from")
+    if settings.accel == "nginx" and settings.cache_group is None:
+        yield Problem(("accel",), "needs 'cache_group', a group that nginx's user belongs to")
 
 
 def _check_writes(settings: Settings) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ class ClientAddress:
     :ivar scheme: of the URL that the client used, as far as a trusted proxy reports it.
     :ivar host: the host, with its port if any, that the client used.
     :ivar user: its user name, if the mirror requires a login.
-    :ivar is_proxied: whether a trusted proxy passed the request on.
+    :ivar is_proxied: True if a trusted proxy passed the request on.
     """
 
     address: Address | None

@@ -62,16 +62,20 @@ COUNTERS_SIZE = 65_536 * _SLOT.size
 
 
 @frozen
-class WindowCount:
-    """The usage under a key in a window.
+class Usage:
+    """An amount of what limits are for."""
 
-    :ivar ends: when the window ends, in seconds of the clock.
-    """
+    requests: int = 0
+    bytes: int = 0
+    pulls: int = 0
+
+
+@frozen
+class Window:
+    """The usage under a key until the window ends, in seconds of the clock."""
 
     ends: float
-    requests: int
-    bytes: int
-    pulls: int = 0
+    used: Usage = Usage()
 
 
 class RateCounters:
@@ -83,29 +87,30 @@ class RateCounters:
     def __init__(self, memory: memoryview) -> None:
         self._table = SharedTable(memory, _SLOT, lambda record: record[1])
 
-    def current_window(self, key: bytes, now: float, window: float) -> WindowCount:
-        """Return the usage under a key; a window that has ended is replaced by an empty one."""
-        return _window_or_new(self._table.find(hash_key(key))[1], now, window)
+    def current_window(self, key: bytes, now: float, seconds: float) -> Window:
+        """Return the window of a key; one that has ended is replaced by an empty one of so many seconds."""
+        return _window_or_new(self._table.find(hash_key(key))[1], now, seconds)
 
-    def add(self, key: bytes, now: float, window: float, used: WindowCount) -> None:
+    def add(self, key: bytes, now: float, seconds: float, used: Usage) -> None:
         """Add to the usage under a key."""
         number = hash_key(key)
         offset, record = self._table.find(number)
-        usage = _window_or_new(record, now, window)
+        window = _window_or_new(record, now, seconds)
+        before = window.used
         self._table.put(
             offset,
             number,
-            usage.ends,
-            usage.requests + used.requests,
-            usage.bytes + used.bytes,
-            usage.pulls + used.pulls,
+            window.ends,
+            before.requests + used.requests,
+            before.bytes + used.bytes,
+            before.pulls + used.pulls,
         )
 
 
-def _window_or_new(record: Record | None, now: float, window: float) -> WindowCount:
-    if record is not None and record[1] - window <= now < record[1]:
-        return WindowCount(*record[1:])
-    return WindowCount(now + window, 0, 0)
+def _window_or_new(record: Record | None, now: float, seconds: float) -> Window:
+    if record is not None and record[1] - seconds <= now < record[1]:
+        return Window(record[1], Usage(*record[2:]))
+    return Window(now + seconds)
 
 
 class UsageMeter:
@@ -120,30 +125,29 @@ class UsageMeter:
     def remaining_wait(self, key: bytes, is_pull: bool = False) -> int | None:
         """Return the seconds until the window ends if a limit is reached; None if a request may begin.
 
-        :param is_pull: whether the limit of pulls applies.
+        :param is_pull: True if the limit of pulls applies.
         """
         for each in self._running.get(key, ()):
             self._count_sent(key, each)
         now, limits = self._clock.seconds(), self._limits
-        used = self._counters.current_window(key, now, limits.window)
+        window = self._counters.current_window(key, now, limits.window)
         is_reached = (
-            _is_reached(used.requests, limits.requests)
-            or _is_reached(used.bytes, limits.bytes)
-            or (is_pull and _is_reached(used.pulls, limits.pulls))
+            _is_reached(window.used.requests, limits.requests)
+            or _is_reached(window.used.bytes, limits.bytes)
+            or (is_pull and _is_reached(window.used.pulls, limits.pulls))
         )
-        return max(1, ceil(used.ends - now)) if is_reached else None
+        return max(1, ceil(window.ends - now)) if is_reached else None
 
     def begin(self, key: bytes, request: ServerRequest) -> None:
         """Count a request, and from now on the bytes of its response."""
-        self._add(key, requests=1)
+        self._add(key, Usage(requests=1))
         self._running.setdefault(key, {})[request] = request.sentLength
         request.notifyFinish().addBoth(lambda _: self._finish(key, request))
 
     def add_pull(self, key: bytes) -> None:
-        self._add(key, pulls=1)
+        self._add(key, Usage(pulls=1))
 
-    def _add(self, key: bytes, requests: int = 0, sent: int = 0, pulls: int = 0) -> None:
-        used = WindowCount(0.0, requests, sent, pulls)
+    def _add(self, key: bytes, used: Usage) -> None:
         self._counters.add(key, self._clock.seconds(), self._limits.window, used)
 
     def _count_sent(self, key: bytes, request: ServerRequest) -> None:
@@ -151,7 +155,7 @@ class UsageMeter:
         running = self._running[key]
         sent, running[request] = request.sentLength - running[request], request.sentLength
         if sent:
-            self._add(key, sent=sent)
+            self._add(key, Usage(bytes=sent))
 
     def _finish(self, key: bytes, request: ServerRequest) -> None:
         self._count_sent(key, request)

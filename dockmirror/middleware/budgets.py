@@ -20,11 +20,13 @@ from ..system.networks import Network, client_network
 class ImageBudget:
     """A limit for the images that match a pattern.
 
+    :ivar number: its place in the settings; two limits may have the same pattern.
     :ivar pattern: the pattern as in the settings.
-    :ivar of_each_image: whether each image is counted by itself, and not all of them together.
+    :ivar of_each_image: True if each image is counted by itself, and not all of them together.
     :ivar meter: measures the usage of each network.
     """
 
+    number: int
     pattern: str
     rule: PullRule
     of_each_image: bool
@@ -36,7 +38,8 @@ class ImageBudget:
     def key(self, image: str, network: Network) -> bytes:
         """Return the key of what a network uses of an image."""
         counted = image if self.of_each_image else ""
-        return b"\0".join((self.pattern.encode(), counted.encode(), network.network_address.packed))
+        table = f"{self.number} {self.pattern}\0{counted}\0"
+        return table.encode() + network.network_address.packed
 
     def subject(self, image: str) -> str:
         """Return the subject of the limit, for messages."""
@@ -63,7 +66,7 @@ class BudgetFilter:
     """Rejects requests of client networks that have used up a budget, until the window ends.
 
     A pull is a successful GET of an image's manifest; an index is not an image.  Where pulls are used up,
-    blobs are still served: a pull that has begun may be completed.
+    blobs are still served: a pull that has begun may be completed.  Requests for an image count if it exists.
 
     :param registry_name: the name of the registry, with which the patterns begin.
     """
@@ -89,8 +92,12 @@ class BudgetFilter:
                 self._budgets.count(budget.pattern)
                 raise self._budgets.terms.refusal(budget.subject(image), seconds)
         for budget, key in used:
-            budget.meter.begin(key, received)
+            if not budget.of_each_image:
+                budget.meter.begin(key, received)
         answer = await self._registry.fetch(request)
+        for budget, key in used:
+            if budget.of_each_image:  # not before: a name that a client makes up would take another's room
+                budget.meter.begin(key, received)
         if isinstance(target, Manifest) and _is_pull(request, answer):
             for budget, key in used:
                 budget.meter.add_pull(key)

@@ -78,9 +78,11 @@ class ServiceAccountOnly(_LoginFilter):
         answer = await super().fetch(request)
         if isinstance(request.target, Ping):
             return answer
-        others = tuple(pair for pair in answer.headers if pair[0].lower() != "cache-control")
         cache = evolve(answer.cache, immutable=False) if answer.cache else None
-        return evolve(answer, headers=(*others, ("Cache-Control", "private")), cache=cache)
+        fields = [pair for pair in answer.headers if pair[0].lower() != "cache-control"]
+        is_stored_nowhere = ("Cache-Control", "no-store") in answer.headers
+        fields.append(("Cache-Control", "no-store" if is_stored_nowhere else "private"))
+        return evolve(answer, headers=tuple(fields), cache=cache)
 
     async def token(self, request: TokenRequest) -> Answer:
         """:raises Denied: always; no challenge sends clients here."""

@@ -12,6 +12,7 @@ from ..interfaces import Answer, IRegistry
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
+from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
 from ..system.networks import Address, Region, parse_address
 
@@ -33,6 +34,8 @@ class NearRedirect:
 
     All other requests are answered as before, so a copy grants nothing and hides no failure.
 
+    :param is_public: returns whether everybody may have what all clients of the mirror may have of a
+        repository; False if the mirror has an account for it.
     :param find: returns the copy near an address; None if there is none.
     :param count: is called with the region and the address of each client that is redirected.
     """
@@ -40,23 +43,25 @@ class NearRedirect:
     def __init__(
         self,
         registry: IRegistry,
+        is_public: Callable[[Repository], bool],
         find: Callable[[Address], NearCopy | None],
         count: Callable[[Region, Address], None],
     ) -> None:
         self._registry = registry
+        self._is_public = is_public
         self._find = find
         self._count = count
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        answer = await self._registry.fetch(request)
-        address = _client_of(request)
-        if address is None or not isinstance(request.target, Blob) or not _may_be_elsewhere(request, answer):
+        answer, target = await self._registry.fetch(request), request.target
+        if not isinstance(target, Blob) or not _may_be_elsewhere(request, answer):
             return answer
-        copy = self._find(address)
-        if copy is None:
+        address = _client_of(request) if self._is_public(target.repository) else None
+        copy = self._find(address) if address is not None else None
+        if address is None or copy is None:
             return answer
         try:
-            location = await copy.locate(request.target.digest)
+            location = await copy.locate(target.digest)
         except BaseException:  # the client left
             answer.body.discard()
             raise

@@ -1,9 +1,10 @@
 """The mirrors that a request has passed, as the header field ``CDN-Loop`` names them.
 
 Source: RFC 8586.  ``Via`` serves less: reverse proxies write it anew, and some servers respond differently
-to it.  A mirror has a random identifier, which only its upstreams are sent: no client can forge it, so as to
-have the requests of others refused.  The members of other software are not passed on, as a mirror's request
-is its own: a CDN in front of both the mirror and a registry would take it for a loop.
+to it.  A mirror sends its random identifier only to its upstreams and to the hosts that these name; clients
+never see it, and so cannot have the requests of others refused.  The members of other software are not passed
+on, as a mirror's request is its own: a CDN in front of both the mirror and a registry would take it for a
+loop.
 """
 
 from __future__ import annotations

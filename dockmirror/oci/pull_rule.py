@@ -73,15 +73,21 @@ class PullRule:
 def is_covered(glob: str, others: Iterable[str]) -> bool:
     """Return whether every name that a glob matches is matched by others, too.
 
-    All are followed letter by letter: a name that leads to the end of the glob alone is not covered.
+    Follows all globs together, one letter at a time; if a name ends the glob and none of the others, it is
+    not covered.  False, too, if many wildcards make that take more than ``_MOST_STATES`` steps.
     """
-    tokens, covers = _tokens(glob), [_tokens(each) for each in others]
+    known = list(others)
+    if glob in known:
+        return True
+    tokens, covers = _tokens(glob), [_tokens(each) for each in known]
     letters = {letter for each in (tokens, *covers) for token in each for letter in token} - {"*", "?"}
     states = [
         (_follow(tokens, {0}), tuple((each, _follow(covers[each], {0})) for each in range(len(covers))))
     ]
     seen = set(states)
     while states:
+        if len(seen) > _MOST_STATES:
+            return False
         places, living = states.pop()
         if len(tokens) in places and not any(len(covers[each]) in its for each, its in living):
             return False
@@ -95,6 +101,7 @@ def is_covered(glob: str, others: Iterable[str]) -> bool:
     return True
 
 
+_MOST_STATES = 2000
 _ANY_LETTER = "a letter that is in no glob"
 
 

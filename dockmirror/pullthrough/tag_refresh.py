@@ -73,7 +73,7 @@ class TagRefresher:
     def __init__(self, registry: IRegistry, context: RefreshContext) -> None:
         self._registry = registry
         self._context = context
-        self._planned: dict[Manifest, IDelayedCall | None] = {}
+        self._planned: dict[Manifest, IDelayedCall | Deferred[None]] = {}
         self._next_start = 0.0
         self._resumes: dict[str, float] = {}
         self._is_stopped = False
@@ -85,12 +85,11 @@ class TagRefresher:
         return answer
 
     def stop(self) -> None:
-        """Cancel what is planned, and plan nothing more."""
+        """Cancel what is planned or runs, and plan nothing more."""
         self._is_stopped = True
-        for call in self._planned.values():
-            if call is not None:
-                call.cancel()
-        self._planned.clear()
+        planned, self._planned = self._planned, {}
+        for each in planned.values():
+            each.cancel()
 
     def _plan(self, target: Manifest, status: CacheStatus | None) -> None:
         if target in self._planned or len(self._planned) >= _MAX_PLANNED or self._is_stopped:
@@ -112,8 +111,8 @@ class TagRefresher:
         self._planned[target] = self._context.clock.callLater(start - now, self._start, target)
 
     def _start(self, target: Manifest) -> None:
-        self._planned[target] = None
-        Deferred.fromCoroutine(self._refresh(target)).addBoth(self._end, target)
+        running = self._planned[target] = Deferred.fromCoroutine(self._refresh(target))
+        running.addBoth(self._end, target)
 
     def _end(self, outcome: Failure | None, target: Manifest) -> None:
         self._planned.pop(target, None)

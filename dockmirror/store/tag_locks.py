@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from . import files, layout
-from .threads import RunInThread
+from .threads import RunInThread, shield
 
 COUNT = 64
 """Files; tags whose names hash to the same one are refreshed one after the other."""
@@ -32,7 +32,12 @@ class TagLocks:
         """
         path = self._root / layout.tag_refresh_lock(crc32(str(tag).encode()) % COUNT)
         try:
-            lock = await self._in_thread(partial(files.lock, path))
+            lock = await shield(self._in_thread(partial(files.lock, path)), late=_close)
         except OSError:
             return lambda: None
         return None if lock is None else partial(os.close, lock)
+
+
+def _close(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)

@@ -15,6 +15,7 @@ from .failed_logins import FAILED_LOGINS_SIZE
 _IDENTIFIER_SIZE = 16
 _PARTS = (
     COUNTERS_SIZE,
+    COUNTERS_SIZE,
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
@@ -26,7 +27,8 @@ SIZE = sum(_PARTS)
 class SharedTables:
     """A mapping divided into one table for each purpose.
 
-    :ivar rate_counters: for ``RateCounters``.
+    :ivar rate_counters: for the ``RateCounters`` of the limits of access.
+    :ivar budget_counters: for those of budgets, whose keys clients can make up.
     :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
@@ -38,6 +40,7 @@ class SharedTables:
         ends = accumulate(_PARTS)
         (
             self.rate_counters,
+            self.budget_counters,
             self.pulls,
             self.failed_logins,
             self.verified_passwords,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 
-from dockmirror.app.accel_settings import check_accel, check_cache_group
+from dockmirror.app.accel_settings import check_cache_group
 from dockmirror.app.start_check import find_start_problems
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings
@@ -25,6 +25,11 @@ def place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o711)  # noqa: S103
         yield Path(name)
+
+
+ACCEL: dict[str, Any] = {
+    "accel": "nginx", "trust_proxy": ["unix"], "operations": "", "listen": ["unix:/nowhere/s"],
+}  # fmt: skip
 
 
 def settings_of(**settings: Any) -> Settings:
@@ -59,13 +64,17 @@ def test_a_cache_that_the_group_cannot_reach(place: Path) -> None:
     [
         ({"trust_proxy": []}, "accel: needs 'trust_proxy', the address that nginx connects from"),
         ({"cache_group": None}, "accel: needs 'cache_group', a group that nginx's user belongs to"),
-        ({"cache_size": "0"}, "accel: needs a cache, whose files nginx sends; set cache_size above 0"),
     ],
 )
 def test_what_accel_needs(settings: dict[str, Any], message: str) -> None:
-    chosen = {"accel": "nginx", "trust_proxy": ["unix"], "operations": "", "listen": ["unix:/nowhere/s"]}
-    check_accel(settings_of(**chosen))
-    assert message in find_start_problems(settings_of(**{**chosen, **settings}), {}, reactor)
+    settings_of(**ACCEL)
+    with pytest.raises(ConfigurationError, match=message):
+        settings_of(**{**ACCEL, **settings})
+
+
+def test_accel_needs_a_cache() -> None:
+    problems = find_start_problems(settings_of(**ACCEL, cache_size="0"), {}, reactor)
+    assert "accel: needs a cache, whose files nginx sends; set cache_size above 0" in problems
 
 
 @pytest.mark.parametrize("group", ["no-such-group", "-1", "³"])

@@ -91,6 +91,21 @@ def test_every_budget_that_matches_applies() -> None:
     assert statuses(house, *["/v2/team/other/manifests/1"] * 3) == [200, 200, 429]
 
 
+def test_budgets_of_the_same_images_count_apart() -> None:
+    """A short window does not reset a long one, and nothing counts twice."""
+    house = limited({"requests": 2}, {"requests": 3, "window": 600})
+    assert statuses(house, TAG, TAG, TAG) == [200, 200, 429]
+    house.pass_time(60)
+    assert statuses(house, TAG, TAG) == [200, 429]
+    house.pass_time(60)
+    assert statuses(house, TAG) == [429]
+
+
+def test_images_that_do_not_exist_take_no_room() -> None:
+    house = limited({"requests": 1})
+    assert statuses(house, "/v2/made/up/manifests/1", "/v2/made/up/manifests/1") == [404, 404]
+
+
 def test_the_refusal_says_why_how_long_and_whom_to_ask() -> None:
     house = limited({"requests": 1}, contact="https://example.com/limits")
     ask(house)

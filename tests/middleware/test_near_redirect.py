@@ -16,6 +16,7 @@ from dockmirror.interfaces import Answer
 from dockmirror.middleware.near_redirect import NearRedirect
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import Range
+from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Requester
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
@@ -36,7 +37,7 @@ URL = "https://cdn.example/mirrors"
 
 
 class Sending(BucketContentStore):
-    """Signs the addresses of a bucket in memory, which cannot."""
+    """Signs the addresses of a bucket in memory, which cannot do so itself."""
 
     async def presigned_url(self, digest: Digest) -> str | None:
         return f"https://bucket.example/{digest}?signed"
@@ -63,7 +64,13 @@ class Fleet:
         self.bucket = bucket(self.clock, self.store, self.threads)
         self.redirects: list[tuple[str, str]] = []
         copy = NearBucket(EU, Sending(self.bucket, self.clock, 60.0), url)
-        self.registry = NearRedirect(self.mirror.registry, NearBuckets([copy], Service()).find, self._count)
+        self.has_account = False
+        self.registry = NearRedirect(
+            self.mirror.registry, self._is_public, NearBuckets([copy], Service()).find, self._count
+        )
+
+    def _is_public(self, _: Repository) -> bool:
+        return not self.has_account
 
     def _count(self, region: Region, address: Address) -> None:
         self.redirects.append((region.name, str(address)))
@@ -115,6 +122,12 @@ def test_what_the_copy_lacks_is_served_by_the_mirror(fleet: Fleet) -> None:
     fleet.clock.advance(3600)
     assert body(fleet.ask()) == DATA
     assert fleet.redirects == []
+
+
+def test_where_the_mirror_has_an_account_it_serves_by_itself(fleet: Fleet) -> None:
+    """The copy's addresses are for everybody, and the account's content for the mirror's clients."""
+    fleet.has_account = True
+    assert (fleet.ask().status, fleet.redirects) == (200, [])
 
 
 def test_heads_and_manifests_are_answered_by_the_mirror(fleet: Fleet) -> None:

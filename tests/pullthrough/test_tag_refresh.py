@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from dockmirror.admission.recall_filter import RecallContext, RecallFilter, RunningDeliveries
@@ -35,7 +36,8 @@ class Refreshing:
     """A mirror that refreshes tags.
 
     :ivar counted: the outcomes of refreshes.
-    :ivar is_claimed: whether another process refreshes tags.
+    :ivar is_claimed: True if another process refreshes tags.
+    :ivar claiming: turns are given when this fires.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Refreshing:
         self.account = ""
         self.is_claimed = False
         self.turns = 0
+        self.claiming: Deferred[None] | None = None
         self._context = RefreshContext(
             lambda _: TTL, ahead, self._claim, self.mirror.gateway.open_circuit,
             lambda _: self.account, self.counted.append, self.mirror.clock,
@@ -63,6 +66,8 @@ class Refreshing:
         if self.is_claimed:
             return None
         self.turns += 1
+        if self.claiming is not None:
+            await self.claiming
         return self._release
 
     def _release(self) -> None:
@@ -350,6 +355,20 @@ def test_a_reload_ends_what_is_planned(origin: Origin, ahead: Refreshing) -> Non
     ahead.refresher.stop()
     ahead.mirror.get(TAG)
     assert ahead.mirror.clock.getDelayedCalls() == []
+
+
+def test_a_reload_ends_what_runs(origin: Origin, manifest: bytes) -> None:
+    """Before it asks the upstream, which is asked with other settings from then on."""
+    refreshing, claiming = Refreshing(origin, ahead=True), Deferred[None]()
+    refreshing.claiming = claiming
+    refreshing.mirror.pull(NAME)
+    refreshing.mirror.get(TAG)
+    origin.take()
+    refreshing.advance(TTL * LATEST)
+    assert refreshing.turns == 1
+    refreshing.refresher.stop()
+    assert claiming.called
+    assert (origin.take(), refreshing.counted) == ([], [])
 
 
 def test_a_failed_refresh_is_no_clients(origin: Origin, ahead: Refreshing) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet.defer import CancelledError, Deferred
+
 from dockmirror.store.tag_locks import COUNT, TagLocks
 
 from ..answering import now
-from .threads import inline
+from .threads import HeldThreads, inline
 
 
 def test_one_process_has_the_turn(tmp_path: Path) -> None:
@@ -28,6 +30,17 @@ def test_one_process_has_the_turn(tmp_path: Path) -> None:
         assert claimed is not None
         claimed()
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) <= COUNT
+
+
+def test_a_claim_that_is_cancelled_leaves_no_lock(tmp_path: Path) -> None:
+    threads = HeldThreads()
+    claiming = Deferred.fromCoroutine(TagLocks(tmp_path, threads).claim("a"))
+    claiming.addErrback(lambda failure: failure.trap(CancelledError))
+    claiming.cancel()
+    threads.run()
+    release = now(TagLocks(tmp_path, inline).claim("a"))
+    assert release is not None
+    release()
 
 
 def test_without_a_lock_everybody_has_the_turn(tmp_path: Path) -> None:

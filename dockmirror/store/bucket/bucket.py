@@ -192,8 +192,13 @@ class Bucket:
         return await self._ask("list", lambda: consume(self._calls.list(str(prefix))), LIST_TIMEOUT)
 
     async def sign_url(self, key: PurePosixPath, seconds: float) -> str:
-        """Return a presigned URL of an object; this makes no request."""
-        return await self._in_thread(partial(self._calls.sign, str(key), seconds))
+        """Return a presigned URL of an object; credentials may have to be fetched for it.
+
+        :raises BucketUnavailable: when it cannot be signed.
+        """
+        sign = partial(self._calls.sign, str(key), seconds)
+        failed = self.health.record_failure
+        return await self._run(sign, RESPONSE_TIMEOUT, "no signature", lambda _: None, failed)
 
     async def probe(self) -> None:
         """Request something small, unless the bucket responded a moment ago.

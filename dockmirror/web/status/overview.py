@@ -163,9 +163,13 @@ class SyncSource:
         self._read = read
         self._in_thread = in_thread
         self._clock = clock
+        self._flights: SingleFlight[None, Sequence[SyncState]] = SingleFlight()
         self._states: tuple[float, Sequence[SyncState]] | None = None
 
     async def states(self) -> Sequence[SyncState]:
+        return await self._flights.get(None, self._refresh)
+
+    async def _refresh(self) -> Sequence[SyncState]:
         now = self._clock.seconds()
         if self._states is None or not 0 <= now - self._states[0] < SYNC_TTL:
             self._states = now, await self._in_thread(self._read)
