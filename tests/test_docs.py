@@ -20,7 +20,13 @@ from dockmirror.config.image_rules import (
 )
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import PREFIX, load
-from dockmirror.config.settings import AccessSettings, AccountSettings, Settings, UpstreamSettings
+from dockmirror.config.settings import (
+    AccessSettings,
+    AccountSettings,
+    RedirectSettings,
+    Settings,
+    UpstreamSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
@@ -32,10 +38,13 @@ Model = type[
     | BudgetSettings
     | GateSettings
     | PolicySettings
+    | RedirectSettings
     | RetentionSettings
     | SyncSettings
     | UpstreamSettings
 ]
+
+NEAR = {"region": "eu", "networks": ["private"], "url": "https://cdn.example"}
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -124,6 +133,7 @@ def test_access_settings() -> None:
         (PolicySettings, "key of a policy", {"images": "**"}),
         (AccountSettings, "key of an account", {"name": "team", "repositories": ["team/*"]}),
         (BudgetSettings, "key of a budget", {"images": "**"}),
+        (RedirectSettings, "key of a redirect", NEAR),
         (RetentionSettings, "key of a retention rule", {"images": "**"}),
         (SyncSettings, "key of a sync rule", {"upstream": "docker", "repositories": ["library/nginx"]}),
         (GateSettings, "key of the gate", {}),

@@ -72,7 +72,10 @@ class KnownDigestSource:
         """Return whether a digest is known; None for tags, and for policies that allow any digest."""
         if policy.digests == "any" or not isinstance(subject.reference, Digest):
             return None
-        served = await self._served(subject, policy) | self._list_locked(subject)
+        served = await self._served(subject, policy)
+        if subject.reference in served:
+            return True
+        served |= self._list_locked(subject)
         return subject.reference in served or await self._is_listed(subject, served)
 
     async def _served(self, subject: Subject, policy: PolicySettings) -> frozenset[Digest]:

@@ -10,8 +10,10 @@ the digest.  Empty lines and lines that begin with ``#`` are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from attrs import frozen
@@ -78,6 +80,13 @@ class LockFile:
     """The images of a lock file, by repository and tag."""
 
     images: Mapping[tuple[Repository, Tag], LockedImage]
+
+    @cached_property
+    def by_repository(self) -> Mapping[Repository, Sequence[LockedImage]]:
+        found: defaultdict[Repository, list[LockedImage]] = defaultdict(list)
+        for each in self.images.values():
+            found[each.repository].append(each)
+        return found
 
     @classmethod
     def of(cls, images: Iterable[LockedImage]) -> LockFile:

@@ -79,10 +79,10 @@ class LockSource:
         :raises OSError: when a lock file could not be read yet.
         """
         found, name = set(), self._policies.full_name(subject)
-        for path in self._policies.lock_files():
-            images = self._readers.setdefault(path, LockReader(path)).current().images.values()
-            for each in images:
-                if each.repository == name and self._is_locked_by(evolve(subject, reference=each.tag), path):
+        for path in self._policies.lock_files(subject):
+            lock = self._readers.setdefault(path, LockReader(path)).current()
+            for each in lock.by_repository.get(name, ()):
+                if self._is_locked_by(evolve(subject, reference=each.tag), path):
                     found.add(each.digest)
         return frozenset(found)
 

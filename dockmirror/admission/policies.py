@@ -13,7 +13,7 @@ from ..config.image_rules import PolicyException, PolicySettings
 from ..interfaces import Sighting
 from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
-from ..oci.request import Manifest
+from ..oci.request import Manifest, Tags
 from .cool_down import TagAges, admitted_digests, is_frozen
 from .verdict import Subject
 
@@ -70,9 +70,14 @@ class Policies:
             and rule.covers(evolve(target, reference=subject.digest))
         )
 
-    def lock_files(self) -> frozenset[Path]:
-        """Return the lock files of all policies."""
-        return frozenset(policy.lock for _, policy in self._rules if policy.lock is not None)
+    def lock_files(self, subject: Subject) -> frozenset[Path]:
+        """Return the lock files that hold for tags of the subject's repository."""
+        tags = Tags(self.full_name(subject))
+        return frozenset(
+            policy.lock
+            for rule, policy in self._rules
+            if policy.lock is not None and policy.mode != "off" and rule.matches_repository(tags)
+        )
 
     def full_name(self, subject: Subject) -> Repository:
         """Return the name of the subject's repository with its registry in front."""

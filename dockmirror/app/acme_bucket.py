@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ..concurrency.caching import SingleFlight
 from ..store import layout
-from ..tls.acme_renewal import AcmeStore
+from ..tls.acme_renewal import TOKEN, AcmeStore
 
 if TYPE_CHECKING:
     from ..store.bucket.blocking_bucket import BucketAddress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LIST_PERIOD = 1.0
 """Seconds between the beginnings of two listings, however many unknown tokens are asked for."""
+FIND_TIMEOUT = 8.0
+"""Seconds within which a proof must be found; an authority waits for about ten."""
 LEFT_BEHIND = 86_400.0
 """Seconds after which a proof is one that a killed mirror left behind."""
 
@@ -60,7 +63,8 @@ class ProofPublisher:
                 yield prove
             finally:
                 with suppress(OSError), self._bucket_errors():
-                    self._bucket.delete([*keys, *self._left_behind()])
+                    self._bucket.delete(keys)
+                    self._bucket.delete(self._left_behind())
 
     def _left_behind(self) -> list[str]:
         listed = self._bucket.list(str(layout.ACME_PROOFS))
@@ -93,7 +97,14 @@ class ProofFinder:
         self._listings: SingleFlight[None, None] = SingleFlight()
 
     async def find(self, token: str) -> bytes | None:
-        """Return the proof for a token; None if there is none, or the bucket fails."""
+        """Return the proof for a token; None if there is none, or the bucket fails or takes too long."""
+        if not TOKEN.fullmatch(token):
+            return None
+        finding = Deferred.fromCoroutine(self._find(token))
+        finding.addTimeout(FIND_TIMEOUT, self._clock, lambda *_: None)
+        return await finding
+
+    async def _find(self, token: str) -> bytes | None:
         requested = self._clock.seconds()
         is_first = True
         try:

@@ -218,8 +218,9 @@ class RedirectSettings(SettingsTable):
     def _has_one_target(self) -> Self:
         if (self.store is None) == (self.url is None):
             raise ValueError("expected either 'store', a bucket, or 'url', the address of a CDN")
-        if self.store is None and (self.store_endpoint or self.store_region) is not None:
-            raise ValueError("store_endpoint and store_region need a store")
+        is_s3 = self.store is not None and self.store.startswith("s3://")
+        if not is_s3 and (self.store_endpoint or self.store_region) is not None:
+            raise ValueError("store_endpoint and store_region need a store that begins with s3://")
         return self
 
 

@@ -62,7 +62,7 @@ COUNTERS_SIZE = 65_536 * _SLOT.size
 
 
 @frozen
-class Usage:
+class NetworkUsage:
     """An amount of what limits are for."""
 
     requests: int = 0
@@ -75,7 +75,7 @@ class Window:
     """The usage under a key until the window ends, in seconds of the clock."""
 
     ends: float
-    used: Usage = Usage()
+    used: NetworkUsage = NetworkUsage()
 
 
 class RateCounters:
@@ -91,7 +91,7 @@ class RateCounters:
         """Return the window of a key; one that has ended is replaced by an empty one of so many seconds."""
         return _window_or_new(self._table.find(hash_key(key))[1], now, seconds)
 
-    def add(self, key: bytes, now: float, seconds: float, used: Usage) -> None:
+    def add(self, key: bytes, now: float, seconds: float, used: NetworkUsage) -> None:
         """Add to the usage under a key."""
         number = hash_key(key)
         offset, record = self._table.find(number)
@@ -109,7 +109,7 @@ class RateCounters:
 
 def _window_or_new(record: Record | None, now: float, seconds: float) -> Window:
     if record is not None and record[1] - seconds <= now < record[1]:
-        return Window(record[1], Usage(*record[2:]))
+        return Window(record[1], NetworkUsage(*record[2:]))
     return Window(now + seconds)
 
 
@@ -140,14 +140,14 @@ class UsageMeter:
 
     def begin(self, key: bytes, request: ServerRequest) -> None:
         """Count a request, and from now on the bytes of its response."""
-        self._add(key, Usage(requests=1))
+        self._add(key, NetworkUsage(requests=1))
         self._running.setdefault(key, {})[request] = request.sentLength
         request.notifyFinish().addBoth(lambda _: self._finish(key, request))
 
     def add_pull(self, key: bytes) -> None:
-        self._add(key, Usage(pulls=1))
+        self._add(key, NetworkUsage(pulls=1))
 
-    def _add(self, key: bytes, used: Usage) -> None:
+    def _add(self, key: bytes, used: NetworkUsage) -> None:
         self._counters.add(key, self._clock.seconds(), self._limits.window, used)
 
     def _count_sent(self, key: bytes, request: ServerRequest) -> None:
@@ -155,7 +155,7 @@ class UsageMeter:
         running = self._running[key]
         sent, running[request] = request.sentLength - running[request], request.sentLength
         if sent:
-            self._add(key, Usage(bytes=sent))
+            self._add(key, NetworkUsage(bytes=sent))
 
     def _finish(self, key: bytes, request: ServerRequest) -> None:
         self._count_sent(key, request)

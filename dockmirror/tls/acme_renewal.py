@@ -17,7 +17,7 @@ from ..concurrency.backoff import Backoff
 from ..concurrency.periodic_task import PeriodicTask
 from .certificate_files import PemFile
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _RENEW_AFTER = 2 / 3
 
 
@@ -67,7 +67,7 @@ class AcmeStore:
         """
 
         def prove(token: str, proof: str) -> None:
-            if not _TOKEN.fullmatch(token):
+            if not TOKEN.fullmatch(token):
                 raise OSError("the authority sent an invalid token")
             _write(self._proofs / token, proof.encode())
 
@@ -96,7 +96,7 @@ class AcmeStore:
     def find_proof(self, token: str) -> bytes | None:
         """Return the proof for a token, or None if no authority is asking for it now."""
         try:
-            return (self._proofs / token).read_bytes() if _TOKEN.fullmatch(token) else None
+            return (self._proofs / token).read_bytes() if TOKEN.fullmatch(token) else None
         except OSError:
             return None
 

@@ -109,6 +109,17 @@ def test_a_locked_digest_is_known(file: Path) -> None:
         gated.get(f"{NAME}/manifests/{Digest.of(second)}")
 
 
+def test_lock_files_of_other_images_do_not_matter(file: Path, tmp_path: Path) -> None:
+    """Nor do those of policies that are off, however malformed they are."""
+    (tmp_path / "malformed").write_text("nonsense")
+    write(file)
+    other = {"lock": str(tmp_path / "malformed"), "images": "ghcr.io/**"}
+    off = {"lock": str(tmp_path / "malformed"), "mode": "off"}
+    gated = Gated(other, {"lock": str(file), "digests": "known", "min_age": "7d"}, off)
+    with pytest.raises(Denied, match="is not known"):
+        gated.get(f"{NAME}/manifests/{Digest.of(gated.publish('1'))}")
+
+
 def test_changed(file: Path) -> None:
     """A change of the file counts within seconds, and an invalid file changes nothing."""
     gated = locked(file)

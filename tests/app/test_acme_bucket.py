@@ -11,12 +11,13 @@ from obstore.store import ObjectStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.app.acme_bucket import LEFT_BEHIND, LIST_PERIOD, ProofFinder, ProofPublisher
+from dockmirror.app.acme_bucket import FIND_TIMEOUT, LEFT_BEHIND, LIST_PERIOD, ProofFinder, ProofPublisher
 from dockmirror.store import layout
 from dockmirror.tls.acme_renewal import AcmeStore
 
 from ..answering import now
 from ..store.bucket.machines import BucketThreads, bucket
+from ..store.threads import HeldThreads
 from .test_fleet_bucket import Address
 
 
@@ -62,14 +63,28 @@ def test_another_mirror_has_a_proof_as_long_as_it_is_published(
 
 
 def test_many_requests_cost_one_listing_in_a_second(address: Address) -> None:
-    """Whatever they ask for; a request that comes during a listing waits for the next one."""
+    """A request that comes during a listing waits for the next one."""
     other = Other(address.store)
-    asked = [other.ask(token) for token in ("a", "../account", "", "b" * 5000)]
+    asked = [other.ask("a")]
     for _ in range(3):
         asked += [other.ask(str(number)) for number in range(100)]
         other.clock.advance(LIST_PERIOD)
     assert [now(each) for each in asked] == [None] * len(asked)
     assert other.bucket.requests == {"list": 4}
+
+
+def test_what_can_be_no_token_costs_nothing(address: Address) -> None:
+    other = Other(address.store)
+    assert [now(other.ask(token)) for token in ("../account", "", "b" * 5000, "a b")] == [None] * 4
+    assert other.bucket.requests == {}
+
+
+def test_a_bucket_that_hangs_holds_no_request_for_long(address: Address) -> None:
+    clock = Clock()
+    finder = ProofFinder(bucket(clock, address.store, HeldThreads()), clock)
+    asked = Deferred.fromCoroutine(finder.find("token"))
+    clock.advance(FIND_TIMEOUT)
+    assert now(asked) is None
 
 
 def test_a_bucket_that_fails_has_no_proof(address: Address) -> None:

@@ -50,8 +50,9 @@ def test_tables_reach_the_workers_as_they_were(tmp_path: Path) -> None:
         (f'{TABLE}url = "http://x"', "redirect.0.url: expected an address such as"),
         (
             f'{TABLE}url = "https://x"\nstore_region = "us-east-1"',
-            "redirect.0: store_endpoint and store_region need",
+            "redirect.0: store_endpoint and store_region need a store that begins with s3://",
         ),
+        (f'{TABLE}store = "gs://x"\nstore_region = "us"', "redirect.0: store_endpoint and store_region need"),
         (TABLE.replace('"10.1.0.0/16"', ""), "redirect.0.networks: expected at least one"),
         (f'{TABLE}storee = "s3://x"', "redirect.0.storee: there is no such setting; is 'store' meant?"),
     ],

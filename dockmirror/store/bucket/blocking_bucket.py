@@ -257,7 +257,7 @@ def is_available() -> bool:
 
 @frozen
 class BucketAddress:
-    """The URL of a bucket and a prefix in it, such as ``s3://bucket/prefix``.
+    """The URL of a bucket and a prefix in it, such as ``s3://bucket/prefix``, or of a CDN by https.
 
     Credentials are found by obstore, in the environment or from the machine.
 
@@ -271,6 +271,10 @@ class BucketAddress:
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def is_cdn(self) -> bool:
+        return self.url.startswith("https://")
 
     def open(self) -> ObjectStore:
         """Return a client; nothing is requested yet.

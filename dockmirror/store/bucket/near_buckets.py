@@ -55,10 +55,7 @@ class NearBuckets:
 
 
 def open_near_buckets(addresses: Sequence[tuple[Region, BucketAddress]], reactor: Any) -> NearBuckets:
-    """Open the buckets and CDNs; nothing is requested yet.
-
-    :param addresses: that of a CDN is its base address by https.
-    """
+    """Open the buckets and CDNs; nothing is requested yet."""
     service, buckets = MultiService(), []
     for region, address in addresses:
         threads = BucketThreadPool()
@@ -66,6 +63,5 @@ def open_near_buckets(addresses: Sequence[tuple[Region, BucketAddress]], reactor
         in_thread = run_in_pool(reactor, threads.pool)
         bucket = Bucket(str(address), address.open, reactor, in_thread, "clients are not sent there")
         contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME)
-        is_cdn = address.url.startswith("https://")
-        buckets.append(NearBucket(region, contents, address.url.rstrip("/") if is_cdn else None))
+        buckets.append(NearBucket(region, contents, address.url.rstrip("/") if address.is_cdn else None))
     return NearBuckets(buckets, service)
