@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dockmirror.store.downloads.block_file import BLOCK, BlockFile
+from dockmirror.store.downloads.block_file import BLOCK, BlockFile, BlockFileState
 from dockmirror.store.downloads.context import BlobVersion
 
 from ..downloads.upstream import REGISTRY
@@ -21,6 +21,18 @@ def test_no_file_is_made_while_one_is_finished(mirror: PartMirror) -> None:
     opened[0].release_all()
     assert opened[1].claim_creation()
     assert not opened[0].claim_all()
+    for file in opened:
+        file.close()
+
+
+def test_a_file_that_another_process_finishes_between_opening_and_looking(mirror: PartMirror) -> None:
+    """It is the whole blob, whose size is that of the file."""
+    opened = [BlockFile(mirror.root, REGISTRY, mirror.digest, inline) for _ in range(2)]
+    opened[0].create(BlobVersion(END), range(BLOCKS))
+    assert opened[0].claim_all()
+    assert opened[0].commit()
+    assert opened[1].state(0) is BlockFileState.COMPLETE
+    assert opened[1].version == BlobVersion(END)
     for file in opened:
         file.close()
 
