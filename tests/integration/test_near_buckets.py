@@ -20,7 +20,7 @@ from .conftest import MakeDirectory
 from .parts.accounts import ALICE
 from .parts.authority import Authority
 from .parts.images import artifact
-from .parts.kept import blob_file
+from .parts.kept import blob_file, leaks
 from .parts.plain import PlainClient, Response
 from .parts.process import free_port, wait_until
 from .parts.server import Exchange, Server
@@ -113,6 +113,7 @@ def test_clients_are_sent_near(sharing: Sharing, authority: Authority, directory
             assert f'dockmirror_near_redirects_total{{network="{network}",region="{region}"}} 1.0' in metrics
         wait_until(lambda: clients(history / "pulls.db") >= {"private", "europe", "america"}, "they are kept")
     assert clients(history / "pulls.db") == {"private", "europe", "america"}
+    assert leaks(mirror.cache, {EUROPE, AMERICA}) == leaks(history, {EUROPE, AMERICA}) == []
 
 
 def clients(file: Path) -> set[str]:

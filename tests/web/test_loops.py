@@ -43,7 +43,7 @@ def each_other() -> tuple[House, House]:
     [(HOME, "/v2/"), (HOME, PATH), ("home.example", PATH), (HOME, "/v2/library/busybox/tags/list")],
 )
 def test_a_mirror_that_names_itself(itself: House, host: str, path: str) -> None:
-    """It asks itself once."""
+    """It sends itself at most a request and a ping."""
     answer = itself.get(host, path)
     assert answer.error == (508, "UNSUPPORTED")
     assert "loop" in answer.message
