@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,10 +25,11 @@ def rows(rounds: int) -> Iterator[Row]:
     """Measure the mirror alone; other load of the machine slows the start, and not its processor time."""
     measured = [_measure() for _ in range(min(rounds, ROUNDS))]
     case = f"idle mirror, {WORKERS} workers"
-    starts, used, sizes, wakes = zip(*measured, strict=True)
+    starts, used, sizes, shares, wakes = zip(*measured, strict=True)
     yield Row(case, "start to first answer, s", starts, aim=at_most(0.7))
     yield Row(case, "start, processor s", used)
-    yield Row(case, "memory of a worker, MB", sizes, aim=at_most(60))
+    yield Row(case, "resident memory of a worker, MB", sizes, aim=at_most(60))
+    yield Row(case, "share of it where pages are shared, MB", shares)
     yield Row(case, "wake-ups a second, of all processes", wakes, aim=at_most(5))
 
 
@@ -43,8 +43,9 @@ def _measure() -> Sequence[float]:
         time.sleep(WATCHED)
         # threads that have ended meanwhile are left out
         woken = sum(count - before.get(key, 0) for key, count in _switches(running.pid).items())
-        size = max(_resident(pid) for pid in family(running.pid) if pid != running.pid)
-    return start, used, size / 1e6, woken / WATCHED
+        workers = [_memory(pid) for pid in family(running.pid) if pid != running.pid]
+        size, share = (max(each[key] for each in workers) for key in ("Rss", "Pss"))
+    return start, used, size / 1e6, share / 1e6, woken / WATCHED
 
 
 def _switches(pid: int) -> dict[Path, int]:
@@ -58,8 +59,13 @@ def _switches(pid: int) -> dict[Path, int]:
     return counts
 
 
-def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _memory(pid: int) -> dict[str, int]:
+    """Return a process's memory in bytes, by the names of proc(5).
+
+    ``Rss`` is what is resident, ``Pss`` the same with each page divided by the number of its processes.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ IMPORTED = {
 }
 SHARED = {
     "twisted.internet.base:BaseConnector._makeTransport",
+    "twisted.internet.process:Process._reactor",
+    "twisted.internet.process:Process._trySpawnInsteadOfFork",
+    "twisted.internet.process:_BaseProcess._execChild",
+    "twisted.internet.process:_BaseProcess._trySpawnInsteadOfFork",
     "twisted.internet.tcp:Connector._makeTransport",
     "twisted.internet.tcp:Port._preexistingSocket",
     "twisted.internet.unix:Port._preexistingSocket",
@@ -50,7 +54,7 @@ SHARED = {
     "twisted.web.http:Request._log",
     "twisted.web.server:Request._log",
 }
-LOOKED_UP = {"twisted.internet.tcp:Port._shouldShutdown"}
+LOOKED_UP = {"twisted.internet.tcp:Port._shouldShutdown", "twisted.logger:LogPublisher._observers"}
 """On objects that are not our own."""
 FOREIGN = ("twisted", "treq")
 
@@ -139,9 +143,8 @@ def test_complete() -> None:
     assert {each for module in everything for each in shared(module)} == SHARED
     ours = {name for module in everything for name in own_attributes(tree_of(module))}
     foreign = {name for module in everything for name in attributes_of_others(module)} - ours
-    assert foreign - {"_replace"} == {
-        each.rpartition(".")[2] for each in LOOKED_UP
-    }  # which named tuples have
+    of_python = {"_replace", "_exit"}  # of named tuples, and of ``os``
+    assert foreign - of_python == {each.rpartition(".")[2] for each in LOOKED_UP}
 
 
 @pytest.mark.parametrize("used", sorted(IMPORTED | SHARED | LOOKED_UP))

@@ -30,7 +30,8 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
-from ..workers.worker_pool import RpcError, WorkerCommand, WorkerPool
+from ..workers.worker_pool import RpcError, WorkerPool
+from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram
 from .budget import disk_size, has_cache
 from .cache import bucket_address
 from .endpoints import listen_endpoints, operations_endpoint
@@ -188,6 +189,8 @@ def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) ->
 
 def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
     """Bind the sockets here, and let workers accept from them; this process serves no client."""
+    from . import worker  # one process needs none of it
+
     # A process that never starts finds settings that cannot be put into force before any worker does.
     trial = ServingProcess(settings, environ, reactor, SharedTables.create())
     bind_only = BindOnlyReactor(reactor)
@@ -210,9 +213,10 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     async def count_transfers() -> int:
         return sum((await pool.call("transfers")).values())
 
-    command = WorkerCommand("dockmirror.app.worker_main", memory, environ)
+    spawned = SpawnedWorkers("dockmirror.app.worker_main", environ, reactor)
+    program = WorkerProgram(ForkedWorkers(worker.main, spawned).start, memory)
     # The grace period of a worker ends before it is killed.
-    pool = WorkerPool(count, command, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
+    pool = WorkerPool(count, program, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
     listeners = make_listeners(
         listen_endpoints(settings), HttpSite(Resource(), reactor), trial.certificates, bind_only
     )

@@ -19,6 +19,7 @@ from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from ..workers.worker_pool import TERMINAL_SIGNALS, RpcChannel, RpcMethods
+from ..workers.worker_program import WORKER_SIGNALS
 from .endpoints import listen_endpoints
 from .listeners import make_listeners
 from .message_log import make_message_log
@@ -96,14 +97,14 @@ def main(arguments: Sequence[str]) -> None:
     # Only the binding process acts on these.
     for ignored in TERMINAL_SIGNALS:
         signal.signal(ignored, signal.SIG_IGN)
-    # The programs that a worker runs must not inherit blocked signals.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
     globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(SharedTables.attach(int(memory)), listening, running)
     shutdown = GracefulShutdown(running, [signal.SIGTERM])
     shutdown.startService()
+    # The programs that a worker runs must not inherit blocked signals.
+    running.callWhenRunning(signal.pthread_sigmask, signal.SIG_UNBLOCK, WORKER_SIGNALS)
     channel = RpcChannel(worker.methods(), on_lost=shutdown.stop)
     running.adoptStreamConnection(
         int(channel_descriptor), socket.AF_UNIX, Factory.forProtocol(lambda: channel)

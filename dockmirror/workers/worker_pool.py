@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
@@ -21,8 +18,8 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from ..system.posix import blocked_signals
 from .sockets import ListeningSocket
+from .worker_program import WorkerProgram
 
 RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
 """The methods that may be called, by name; each takes and returns a JSON value."""
@@ -109,10 +106,7 @@ def _log_failed_answer(failure: Failure) -> None:
 
 
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
-"""Signals that a terminal sends to all processes; only the binding process acts on them.
-
-A worker starts with them blocked, since they would end it until it ignores them.
-"""
+"""Signals that a terminal sends to all processes; only the binding process acts on them."""
 CALL_TIMEOUT = 5.0
 """Seconds that a worker has to answer a call, by default."""
 ABORT_GRACE = 2.0
@@ -123,21 +117,10 @@ _RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
 _FIRST_DESCRIPTOR = 10  # above those that every process has, and those that systemd passes
 
 
-@frozen
-class WorkerCommand:
-    """The program of a worker, run by ``python -P -m``; see ``WorkerProcess.start`` for its arguments.
-
-    :ivar memory: the descriptor of the memory that all workers share.
-    """
-
-    module: str
-    memory: int
-    environ: Mapping[str, str]
-
-
 class WorkerPool(Service):
     """Starts worker processes, replaces those that die, and stops them together.
 
+    :param program: takes the arguments that ``WorkerProcess.start`` gives it.
     :param sockets: returns the listening sockets, once they listen.
     :param start_arguments: returns the value for the method ``start``, the first that is called in a worker.
     :param grace: seconds after SIGTERM until a worker is killed.
@@ -149,7 +132,7 @@ class WorkerPool(Service):
     def __init__(
         self,
         count: int,
-        command: WorkerCommand,
+        program: WorkerProgram,
         sockets: Callable[[], Sequence[ListeningSocket]],
         start_arguments: Callable[[], Any],
         grace: float,
@@ -159,7 +142,7 @@ class WorkerPool(Service):
         self.is_stopping = False
         self.count = count
         self.on_exit: Callable[[int], None] = lambda _: None
-        self._command = command
+        self._program = program
         self._sockets = sockets
         self._start_arguments = start_arguments
         self._grace = grace
@@ -215,7 +198,7 @@ class WorkerPool(Service):
         worker = WorkerProcess(self._reactor, lambda: self._handle_exit(number))
         self.workers[number] = worker
         try:
-            worker.start(self._command, self._sockets())
+            worker.start(self._program, self._sockets())
         except OSError as error:  # out of memory or descriptors, maybe for a moment only
             worker.exit_reason = f"before it started: {error.strerror}"
             self._handle_exit(number)
@@ -262,7 +245,7 @@ class WorkerProcess(ProcessProtocol):
         self._stopped: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
 
-    def start(self, command: WorkerCommand, sockets: Sequence[ListeningSocket]) -> None:
+    def start(self, program: WorkerProgram, sockets: Sequence[ListeningSocket]) -> None:
         """Start the process.
 
         Its arguments are the descriptors of the RPC channel and of the shared memory, and
@@ -275,21 +258,14 @@ class WorkerProcess(ProcessProtocol):
             self._reactor.adoptStreamConnection(
                 ours.fileno(), socket.AF_UNIX, _ExistingSocketFactory(self.channel)
             )
-            descriptors = [theirs.fileno(), command.memory, *(each.descriptor for each in sockets)]
+            descriptors = [theirs.fileno(), program.memory, *(each.descriptor for each in sockets)]
             inherited = dict(enumerate(descriptors, _FIRST_DESCRIPTOR))
             channel, memory, *listening = inherited
             arguments = [
                 f"{descriptor}:{int(each.family)}"
                 for descriptor, each in zip(listening, sockets, strict=True)
             ]
-            with blocked_signals(TERMINAL_SIGNALS):
-                self._reactor.spawnProcess(
-                    self,
-                    sys.executable,
-                    [sys.executable, "-P", "-m", command.module, str(channel), str(memory), *arguments],
-                    env={**command.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                    childFDs={0: 0, 1: 1, 2: 2, **inherited},
-                )
+            program.start(self, [str(channel), str(memory), *arguments], inherited)
 
     def call(self, method: str, value: object, seconds: float) -> Deferred[Any]:
         """Call a method in the worker; the Deferred fails if there is no answer in time."""

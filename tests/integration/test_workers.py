@@ -170,6 +170,14 @@ def test_page(shared: Several, open_registry: Registry) -> None:
         wait_until(lists_all, "the pulls are in the history")
 
 
+def test_workers_share_what_was_imported(shared: Several) -> None:
+    """They are forks of the first process, in whose memory most of theirs lies."""
+    for each in shared.workers():
+        fields = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()[1:]
+        sizes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in fields)}
+        assert sizes["Shared_Clean"] + sizes["Shared_Dirty"] > sizes["Private_Clean"] + sizes["Private_Dirty"]
+
+
 def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
     """A killed worker is replaced while the other serves, and the figures are not lost."""
     pushed = image("before one dies")

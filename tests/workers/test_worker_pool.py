@@ -21,13 +21,12 @@ from twisted.python.failure import Failure
 
 from dockmirror.workers.worker_pool import (
     ABORT_GRACE,
-    TERMINAL_SIGNALS,
     PeerLost,
     RpcChannel,
     RpcError,
-    WorkerCommand,
     WorkerPool,
 )
+from dockmirror.workers.worker_program import WORKER_SIGNALS, SpawnedWorkers, WorkerProgram
 from tests.stacks import Outcome, logged
 
 
@@ -83,6 +82,10 @@ class RecordingReactor(Clock):
         self.channel.makeConnection(StringTransport())
 
 
+def program_of(reactor: RecordingReactor, module: str, environ: dict[str, str]) -> WorkerProgram:
+    return WorkerProgram(SpawnedWorkers(module, environ, reactor).start, memory=0)
+
+
 @pytest.fixture
 def reactor() -> RecordingReactor:
     return RecordingReactor()
@@ -91,7 +94,7 @@ def reactor() -> RecordingReactor:
 @pytest.fixture
 def pool(reactor: RecordingReactor) -> WorkerPool:
     """Two workers, which were started."""
-    pool = WorkerPool(2, WorkerCommand("a.module", 0, {"A": "b"}), list, lambda: "so", 30, reactor)
+    pool = WorkerPool(2, program_of(reactor, "a.module", {"A": "b"}), list, lambda: "so", 30, reactor)
     pool.startService()
     return pool
 
@@ -107,8 +110,8 @@ def test_a_worker_imports_nothing_from_its_directory(reactor: RecordingReactor, 
     """A module there does not replace an installed one."""
     (tmp_path / "bcrypt.py").write_text("open('has_run', 'w').close()")
     environ = dict(os.environ)
-    command = WorkerCommand("dockmirror.app.worker_main", 0, environ)
-    WorkerPool(1, command, list, lambda: "", 30, reactor).startService()
+    program = program_of(reactor, "dockmirror.app.worker_main", environ)
+    WorkerPool(1, program, list, lambda: "", 30, reactor).startService()
     (worker,) = reactor.started
     ended = subprocess.run(  # noqa: S603
         worker.arguments, env=worker.environ, cwd=tmp_path, capture_output=True, text=True
@@ -117,12 +120,12 @@ def test_a_worker_imports_nothing_from_its_directory(reactor: RecordingReactor, 
     assert not (tmp_path / "has_run").exists()
 
 
-def test_a_worker_starts_with_the_signals_of_a_terminal_blocked(
+def test_a_worker_starts_with_signals_blocked_that_it_handles_later(
     pool: WorkerPool, reactor: RecordingReactor
 ) -> None:
     """They would end it while it imports; the binding process blocks them for that moment only."""
-    assert [each.blocked >= set(TERMINAL_SIGNALS) for each in reactor.started] == [True, True]
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(TERMINAL_SIGNALS)
+    assert [each.blocked >= set(WORKER_SIGNALS) for each in reactor.started] == [True, True]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(WORKER_SIGNALS)
 
 
 def test_a_worker_that_cannot_start_is_replaced(pool: WorkerPool, reactor: RecordingReactor) -> None:
@@ -170,7 +173,7 @@ def test_a_process_that_cannot_be_spawned_is_tried_again(pool: WorkerPool, react
 def test_stopping_waits_for_all_workers(pool: WorkerPool, reactor: RecordingReactor) -> None:
     """A worker that outlives the grace period is killed, and none is replaced or waited for in vain."""
     reactor.failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    failed = WorkerPool(2, WorkerCommand("a.module", 0, {}), list, lambda: "so", 30, reactor)
+    failed = WorkerPool(2, program_of(reactor, "a.module", {}), list, lambda: "so", 30, reactor)
     failed.startService()
     assert Outcome(failed.stopService())
     reactor.failing = None

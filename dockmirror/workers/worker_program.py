@@ -1,0 +1,152 @@
+"""The start of a worker: a fork of this process, or a new interpreter."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from attrs import frozen
+from twisted.internet.interfaces import IProcessProtocol
+from twisted.internet.main import installReactor
+from twisted.internet.process import Process, reapProcessHandlers
+from twisted.logger import globalLogPublisher
+
+from ..system.posix import blocked_signals
+
+WORKER_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""Signals that a worker starts with blocked, until it handles or ignores them."""
+
+
+StartWorker = Callable[[IProcessProtocol, Sequence[str], Mapping[int, int]], None]
+"""Starts a worker with arguments and descriptors, by its own numbers, beside the standard ones.
+
+It raises ``OSError`` when the process cannot be started; then nothing of it is left.
+"""
+
+
+@frozen
+class WorkerProgram:
+    """The program of a worker; see ``WorkerProcess.start`` for its arguments.
+
+    :ivar memory: the descriptor of the memory that all workers share.
+    """
+
+    start: StartWorker
+    memory: int
+
+
+@frozen
+class SpawnedWorkers:
+    """Workers that are new interpreters.
+
+    :ivar module: is run by ``python -m``.
+    """
+
+    module: str
+    environ: Mapping[str, str]
+    reactor: Any
+
+    def start(
+        self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Mapping[int, int]
+    ) -> None:
+        """See ``StartWorker``."""
+        with blocked_signals(WORKER_SIGNALS):
+            self.reactor.spawnProcess(
+                protocol,
+                sys.executable,
+                [sys.executable, "-P", "-m", self.module, *arguments],
+                env={**self.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs={0: 0, 1: 1, 2: 2, **descriptors},
+            )
+
+
+@frozen
+class ForkedWorkers:
+    """Workers that go on with what this process has imported, and share its memory.
+
+    They are spawned while this process has other threads, which may hold locks that nobody would release in
+    the child (POSIX.1-2017, "fork").
+
+    :ivar main: runs the program of ``spawned`` in the child.
+    """
+
+    main: Callable[[Sequence[str]], None]
+    spawned: SpawnedWorkers
+
+    def start(
+        self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Mapping[int, int]
+    ) -> None:
+        """See ``StartWorker``."""
+        if not _has_one_thread():
+            self.spawned.start(protocol, arguments, descriptors)
+            return
+        with blocked_signals(WORKER_SIGNALS):
+            _ForkedProcess(self, arguments, protocol, {0: 0, 1: 1, 2: 2, **descriptors})
+
+
+def _has_one_thread() -> bool:
+    """Return whether no other thread runs, not even one of a library in another language."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir())) == 1
+    except OSError:
+        return False
+
+
+class _ForkedProcess(Process):
+    """A process that runs a function instead of a program, with a reactor of its own."""
+
+    def __init__(
+        self,
+        workers: ForkedWorkers,
+        arguments: Sequence[str],
+        protocol: IProcessProtocol,
+        descriptors: Mapping[int, int],
+    ) -> None:
+        self._main = workers.main
+        spawned = workers.spawned  # Twisted names its module if the child fails
+        super().__init__(
+            spawned.reactor, spawned.module, arguments, spawned.environ, None, protocol, childFDs=descriptors
+        )
+
+    def _trySpawnInsteadOfFork(self, *_: object) -> bool:
+        return False
+
+    def _execChild(
+        self,
+        path: None,
+        uid: None,
+        gid: None,
+        name: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+    ) -> NoReturn:
+        """Run the program in the child, which has its descriptors, without the handlers of its parent."""
+        gc.freeze()
+        gc.enable()
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        reapProcessHandlers.clear()
+        for observer in tuple(globalLogPublisher._observers):
+            globalLogPublisher.removeObserver(observer)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        sys.path[:] = filter(None, sys.path)  # which lacks the current directory, as with -P
+        values = dict(environ)
+        os.environ.clear()
+        os.environ.update(values)
+        del sys.modules["twisted.internet.reactor"]
+        installReactor(type(self._reactor)())
+        self._main(arguments)
+        for thread in threading.enumerate():
+            if not (thread.daemon or thread is threading.current_thread()):
+                thread.join()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(0)

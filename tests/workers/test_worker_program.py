@@ -1,0 +1,119 @@
+"""Workers that are forks of the process that starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STARTER = """
+import json, os, signal, sys, threading
+from pathlib import Path
+from twisted.internet import reactor
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
+from dockmirror.workers.worker_program import WORKER_SIGNALS, ForkedWorkers, SpawnedWorkers
+
+kind, status = sys.argv[1], int(sys.argv[2])
+globalLogBeginner.beginLoggingTo([lambda event: print("of the starter")], redirectStandardIO=True)
+starter, ours = os.getpid(), reactor
+sys.path.insert(0, "")
+
+def is_of_pipe(descriptor):
+    return descriptor.exists() and descriptor.samefile("/proc/self/fd/11")
+
+def serve(arguments):
+    from twisted.internet import reactor
+    Logger().error("for nobody")
+    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    facts = {
+        "parent": os.getppid(), "arguments": arguments, "path": sys.path, "handled": handled,
+        "is_new": reactor is not ours, "type": type(reactor).__name__, "environ": dict(os.environ),
+        "wakeup": signal.set_wakeup_fd(-1), "observers": len(globalLogPublisher._observers),
+        "ends": [int(each.name) for each in Path("/proc/self/fd").iterdir() if is_of_pipe(each)],
+    }
+    reactor.callLater(0, lambda: os.write(11, json.dumps(facts).encode()))
+    reactor.callLater(0, reactor.stop)
+    reactor.run()
+    if status:
+        raise RuntimeError("the worker fails")
+    threading.Thread(target=lambda: os.write(11, b"\\n")).start()
+
+class Ended(ProcessProtocol):
+    def processEnded(self, reason):
+        reading, _ = pipe
+        os.close(pipe[1])
+        with os.fdopen(reading) as lines:
+            facts = lines.readline()
+        sys.__stdout__.write(json.dumps([starter, reason.value.exitCode, facts]))
+        reactor.stop()
+
+def start():
+    if kind == "threads":
+        threading.Thread(target=released.wait).start()
+    workers.start(Ended(), ["one", "two"], {11: pipe[1]})
+    released.set()
+
+pipe, released = os.pipe(), threading.Event()
+spawned = SpawnedWorkers("tests.workers.printing", {"KEPT": "1"}, reactor)
+workers = ForkedWorkers(serve, spawned)
+reactor.callWhenRunning(start)
+reactor.run()
+"""
+
+
+def run(kind: str, status: int = 0) -> tuple[int, int, Any, str]:
+    """Return the starter's number, the worker's status and facts, and what came on standard error."""
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", STARTER, kind, str(status)],
+        env={**os.environ, "LOST": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    starter, code, facts = json.loads(ended.stdout)
+    return starter, code, json.loads(facts), ended.stderr
+
+
+@pytest.fixture(scope="module")
+def forked() -> tuple[int, int, Mapping[str, Any], str]:
+    return run("alone")
+
+
+def test_a_fork_goes_on_with_what_is_imported(forked: tuple[int, int, Mapping[str, Any], str]) -> None:
+    """It has its arguments, environment and descriptors, and exits when its threads have ended."""
+    starter, code, facts, printed = forked
+    assert (facts["parent"], code, printed) == (starter, 0, "")
+    assert facts["arguments"] == ["one", "two"]
+    assert facts["environ"] == {"KEPT": "1"}
+    assert facts["ends"] == [11]
+
+
+def test_a_fork_keeps_nothing_that_is_the_starters_own(
+    forked: tuple[int, int, Mapping[str, Any], str],
+) -> None:
+    """No reactor, handlers of signals, observers of the log, and no import from the current directory."""
+    _, __, facts, ___ = forked
+    assert (facts["is_new"], facts["type"]) == (True, "EPollReactor")
+    assert (facts["handled"], facts["wakeup"], facts["observers"]) == ([], -1, 0)
+    assert "" not in facts["path"]
+
+
+def test_a_fork_that_fails_says_why() -> None:
+    _, code, __, printed = run("alone", 1)
+    assert code == 1
+    assert "RuntimeError: the worker fails" in printed
+
+
+def test_a_process_with_threads_does_not_fork() -> None:
+    """A lock that one of them holds would stay locked."""
+    starter, code, facts, printed = run("threads")
+    assert (code, printed) == (0, "")
+    assert facts == {"parent": starter, "arguments": ["one", "two"], "kept": "1"}
