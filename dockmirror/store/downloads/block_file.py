@@ -72,7 +72,7 @@ class BlockFileState(Enum):
 class BlockFile:
     """An open file of blocks, or the finished blob.
 
-    :ivar version: the version of its blob; None before the file is made, or its state is first asked for.
+    :ivar version: the version of its blob; None before the file is made.
     :ivar reader: reads it, and keeps it open while a thread uses it.
     """
 
@@ -113,7 +113,7 @@ class BlockFile:
                 self.version = _parse_version(footer[1:], status.st_size)
             return BlockFileState.NEW if self.version is None else BlockFileState.INCOMPLETE
         if self._is_named(self._blob, status) and files.is_sealed(status):
-            if self.version is None:  # it was finished after it was opened
+            if self.version is None:  # another process has finished it since it was opened
                 self.version = BlobVersion(status.st_size)
             return BlockFileState.COMPLETE
         return BlockFileState.CORRUPT if self._was_marked() else BlockFileState.UNLINKED

@@ -537,6 +537,21 @@ def test_a_file_that_was_not_finished(mirror: PartMirror, other: PartMirror, ups
     assert BLOB.startswith(read.data)
 
 
+def test_a_file_that_is_finished_as_it_is_opened(
+    mirror: PartMirror, other: PartMirror, upstream: PartUpstream
+) -> None:
+    """A reader that has opened it while its map was cut off reads the finished blob."""
+    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
+    hashing = mirror.hold_threads()
+    settle(upstream, mirror, times=3)
+    os.truncate(mirror.blocks, END)
+    read = other.read_part(PartSource(upstream), BLOCK, BLOCK + 99)
+    hashing.callback(None)
+    assert mirror.blob.exists()
+    settle(upstream, mirror, other)
+    assert (read.error, read.outcome, read.data) == (None, True, BLOB[BLOCK : BLOCK + 100])
+
+
 @pytest.mark.parametrize("data", [BLOB, WRONG])
 def test_a_file_that_is_evicted_while_it_is_hashed(
     mirror: PartMirror, other: PartMirror, upstream: PartUpstream, data: bytes

@@ -25,18 +25,6 @@ def test_no_file_is_made_while_one_is_finished(mirror: PartMirror) -> None:
         file.close()
 
 
-def test_a_file_that_another_process_finishes_between_opening_and_looking(mirror: PartMirror) -> None:
-    """It is the whole blob, whose size is that of the file."""
-    opened = [BlockFile(mirror.root, REGISTRY, mirror.digest, inline) for _ in range(2)]
-    opened[0].create(BlobVersion(END), range(BLOCKS))
-    assert opened[0].claim_all()
-    assert opened[0].commit()
-    assert opened[1].state(0) is BlockFileState.COMPLETE
-    assert opened[1].version == BlobVersion(END)
-    for file in opened:
-        file.close()
-
-
 def test_the_map_of_a_large_blob_is_not_read_each_time(tmp_path: Path) -> None:
     """Own blocks are known at once, and those of other processes after a while."""
     opened = [BlockFile(tmp_path, REGISTRY, PartMirror(tmp_path).digest, inline) for _ in range(2)]
@@ -47,5 +35,17 @@ def test_the_map_of_a_large_blob_is_not_read_each_time(tmp_path: Path) -> None:
     opened[1].record(2, 0)
     assert opened[1].present() == {2}
     assert [opened[1].present() for _ in range(10)][-1] == {1, 2}
+    for file in opened:
+        file.close()
+
+
+def test_a_file_that_was_finished_since_it_was_opened(mirror: PartMirror) -> None:
+    """Its version is that of the blob, though its footer was never read."""
+    opened = [BlockFile(mirror.root, REGISTRY, mirror.digest, inline) for _ in range(2)]
+    opened[0].create(BlobVersion(END), range(BLOCKS))
+    assert opened[0].claim_all()
+    assert opened[0].commit()
+    assert opened[1].state(0) is BlockFileState.COMPLETE
+    assert opened[1].version == BlobVersion(END)
     for file in opened:
         file.close()
