@@ -19,7 +19,7 @@ from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.ranges import ContentRange, Range, Span
 from ...oci.reference import Repository
-from .block_fetch import BlockFetch, open_blocks
+from .block_fetch import BlockFetch, finish_blocks, open_blocks
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
 from .context import LINGER, BlobLinks, BlobVersion, DownloadContext, NoReaders, VersionChanged
@@ -40,6 +40,7 @@ class BlockDownload:
                        download of the whole blob did not match with these blocks
         COMPLETE     it is the finished blob, sealed and linked; readers are given all of it
         CORRUPT      readers are cut off, and parts are fetched for each reader by itself
+        FOREIGN      its format is not known to this version; parts are fetched for each reader by itself
         UNLINKED     new readers open a new file; others relay the rest, unless the upstream has changed
 
     States of a block::
@@ -80,8 +81,7 @@ class BlockDownload:
     ) -> None:
         self.context = context
         self.changes = Changes()
-        self.is_verified = False
-        self.is_completing = False
+        self.is_verified = self.is_completing = False
         self._name = f"{registry}: {digest}"
         self._registry = registry
         self._digest = digest
@@ -181,7 +181,7 @@ class BlockDownload:
             await waiter.wait(None, own=fetch is waiter.own)
         elif self.file.has(block):
             verify = self.file.verify
-            if await self.file.reader.in_thread(lambda _: verify(block)):
+            if await self.file.reader.in_thread(lambda _: verify(block)) is not None:
                 self._trusted.add(block)
                 self.changes.notify()
         elif not self._begin_fetch(block, last, waiter):
@@ -210,11 +210,10 @@ class BlockDownload:
         """Begin to complete the blob if half of the blocks are there, or a reader needs it."""
         if self.is_completing or self.is_verified or self._latest is None or self._has_failed:
             return
-        if not is_needed:
-            if self._has_tried or not self._may_complete():
-                return
-            if 2 * len(self.file.present()) < self.file.blocks:
-                return
+        if not is_needed and (self._has_tried or not self._may_complete()):
+            return
+        if not is_needed and 2 * len(self.file.present()) < self.file.blocks:
+            return
         self.is_completing = self._has_tried = True
         repository, source = self._latest
         consent = partial(self.consent, repository)
@@ -254,10 +253,8 @@ class BlockDownload:
                     await self.advance(reader, block, block)
             if reader in self._readers:
                 return await self.file.reader.read(part.first, part.length)
-        except (RelayRequired, RegistryError, OSError):
-            return None
-        except CancelledError:
-            if reader in self._readers:  # it was not by ``remove``
+        except (RelayRequired, RegistryError, OSError, CancelledError) as error:
+            if isinstance(error, CancelledError) and reader in self._readers:  # it was not by ``remove``
                 raise
         return None
 
@@ -326,7 +323,7 @@ class BlockDownload:
             await completion.wait(POLL)
         if self.is_verified:
             return
-        state = await self.file.keep_or_mark(self.context, self._digest)
+        state = await finish_blocks(self.context, self._digest, self.file)
         if state is BlockFileState.COMPLETE:
             self._mark_verified()
         elif state is BlockFileState.CORRUPT:

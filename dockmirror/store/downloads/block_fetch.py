@@ -1,4 +1,7 @@
-"""The fetch of a run of blocks, in one request unless the upstream breaks off; the first makes the file."""
+"""The fetch of a run of blocks, and what surrounds all fetches of a blob: its file is made and finished.
+
+A run is fetched in one request, unless the upstream breaks off; the first request makes the file.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from ...oci.digest import Digest
 from ...oci.errors import Unreachable
 from ...oci.ranges import Span
 from ..threads import shield
-from ..writer import AsyncFileWriter, BacklogLimit
+from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BacklogLimit
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block
 from .context import BlobVersion, DownloadContext, NoBlocks, VersionChanged, parse_part
@@ -221,7 +224,10 @@ async def open_blocks(
 async def _settle(
     file: BlockFile, waiter: BlockWaiter, span: Span, clock: IReactorTime
 ) -> OpenedBlocks | None:
-    """Wait until the version of the blob is known; None if the file has no name any more, or is torn."""
+    """Return the file once its footer tells the version of the blob, which this reader may have to ask for.
+
+    None if another file must be opened: this one has lost its name, or is torn and loses it here.
+    """
     while (state := file.state(clock.seconds())) is BlockFileState.NEW and not file.is_superseded():
         if not file.claim_creation():
             await waiter.wait(POLL)
@@ -258,3 +264,28 @@ async def _create(file: BlockFile, waiter: BlockWaiter, span: Span) -> OpenedBlo
         raise
     file.release_creation()
     return OpenedBlocks(file, run, answer)
+
+
+async def finish_blocks(context: DownloadContext, digest: Digest, file: BlockFile) -> BlockFileState:
+    """Hash a file whose blocks are all claimed; keep the blob, or mark it as corrupt.
+
+    :return: the state of the file then; its claims are released.
+    :raises OSError: if the disk fails.
+    """
+    size, hasher = file.end(file.blocks - 1), BackgroundHasher(digest, file.reader)
+    try:
+        while hasher.hashed < size:
+            file.touch(context.clock.seconds())  # so that it is not evicted
+            await hasher.catch_up(min(size, hasher.hashed + HASH_STEP))
+        if not await hasher.matches(size):
+            now = context.clock.seconds()
+            await file.reader.in_thread(lambda _: file.mark_corrupt(now))
+            context.stats.wrong += 1
+            return BlockFileState.CORRUPT
+        if not await file.reader.in_thread(lambda _: file.commit()):
+            return BlockFileState.UNLINKED
+        context.stats.kept += 1
+        context.disk_log.record_success()
+        return BlockFileState.COMPLETE
+    finally:
+        file.release_all()

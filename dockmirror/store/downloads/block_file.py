@@ -11,7 +11,7 @@ The rules of locking, beside those of ``partial_file``:
 2. Only the process that claims a block writes it, and its entry after it, before the claim is released.
 3. A claim counts only while the file has its name and the block has no entry, both of which are checked after
    the lock was taken.
-4. Only the process that claims all blocks, and the making of the file, hashes the file, renames it, or marks
+4. Only the process that has locked all blocks and the creation byte hashes the file, renames it, or marks
    the blob as corrupt.
 5. A file whose blob has changed at the upstream loses its name.  It is written to no more.
 
@@ -36,8 +36,7 @@ from ...oci.ranges import ContentRange
 from .. import files, layout
 from ..file_body import FileReader
 from ..threads import RunInThread
-from ..writer import HASH_STEP, BackgroundHasher
-from .context import BlobVersion, DownloadContext
+from .context import BlobVersion
 from .partial_file import open_finished
 
 BLOCK = 1024 * 1024
@@ -64,7 +63,7 @@ class BlockFileState(Enum):
     NEW = auto()  # it has no footer yet
     INCOMPLETE = auto()
     COMPLETE = auto()  # it is the finished blob
-    FOREIGN = auto()  # another version of the mirror has made it, in a format that this one does not know
+    FOREIGN = auto()  # its footer has a format that this version of the mirror does not know
     CORRUPT = auto()  # its bytes did not match the digest, or those of the file that it replaces
     UNLINKED = auto()  # it has no name any more
 
@@ -86,7 +85,7 @@ class BlockFile:
         self._blob = root / layout.data(digest)
         self.version: BlobVersion | None = None
         self._present: set[int] = set()
-        self._uncounted = 0
+        self._uses_left = 0  # of what was read of the map
         finished = open_finished(self._blob)
         size = None if finished is None else files.sealed_size(finished)
         if finished is not None and size is not None:
@@ -126,7 +125,10 @@ class BlockFile:
         return finished is not None
 
     def is_torn(self) -> bool:
-        """Return whether a process has died while it made or finished this file, which is new."""
+        """Return whether a process died while it made or finished this file.
+
+        Call it in state NEW only, with the creation claimed.
+        """
         return os.fstat(self.descriptor).st_size > 0
 
     def claim_creation(self) -> bool:
@@ -185,7 +187,7 @@ class BlockFile:
     def claim_all(self) -> bool:
         """Claim all blocks, which are there, and the making of the file; False while another process has one.
 
-        While the file is finished it looks like a new one.
+        While a process finishes the file, its map is already cut off: it looks like a new one.
         """
         if self._lock(0, self.blocks) and self.claim_creation() and self._has_name():
             return True
@@ -207,11 +209,18 @@ class BlockFile:
 
         Blocks of other processes may be missing from it: the map of a large blob is not read each time.
         """
-        self._uncounted += 1
-        if self._uncounted > self.blocks // _READINGS:
-            self._uncounted = 0
-            self._present = self._read_map()
+        if self._uses_left:
+            self._uses_left -= 1
+        else:
+            self._uses_left = self.blocks // _READINGS
+            self._present = self.read_map()
         return self._present
+
+    def read_map(self) -> set[int]:
+        """Return the blocks that are there now."""
+        entries = os.pread(self.descriptor, self.blocks * _ENTRY.size, self._version.size)
+        whole = len(entries) - len(entries) % _ENTRY.size
+        return {block for block, entry in enumerate(_ENTRY.iter_unpack(entries[:whole])) if entry[0]}
 
     def write(self, data: bytes, offset: int) -> None:
         """Write bytes of a claimed block.
@@ -229,23 +238,24 @@ class BlockFile:
         self._present.add(block)
         self.release(block)
 
-    def verify(self, block: int) -> bool:
-        """Return whether a block matches its checksum; if it does not, it is missing again.
+    def verify(self, block: int) -> bytes | None:
+        """Return a block that matches its checksum; if it does not, it is missing again.
 
         :raises OSError: if it cannot be read.
         """
         entry = self._entry(block)
         if entry is None:
-            return False
+            return None
         first, end = block * BLOCK, self.end(block)
-        if crc32(os.pread(self.descriptor, end - first, first)) == entry:
-            return True
+        data = os.pread(self.descriptor, end - first, first)
+        if crc32(data) == entry:
+            return data
         self._present.discard(block)
         if self._lock(block, 1):
             if self._has_name():
                 self._write_entry(block, 0, 0)
             self.release(block)
-        return False
+        return None
 
     def commit(self) -> bool:
         """Make the file, whose blocks are all claimed and match the digest, the finished blob.
@@ -269,30 +279,6 @@ class BlockFile:
         """Replace the file, whose blocks are all claimed, by the mark of a corrupt blob."""
         if self._has_name():
             files.replace_file(self._path, _CORRUPT, self._root / layout.TEMPORARY, now)
-
-    async def keep_or_mark(self, context: DownloadContext, digest: Digest) -> BlockFileState:
-        """Hash the file, whose blocks are all claimed; keep the blob or mark it as corrupt.
-
-        :return: the state of the file then.
-        :raises OSError: if the disk fails.
-        """
-        size, clock, hasher = self._version.size, context.clock, BackgroundHasher(digest, self.reader)
-        try:
-            while hasher.hashed < size:
-                self.touch(clock.seconds())  # so that it is not evicted
-                await hasher.catch_up(min(size, hasher.hashed + HASH_STEP))
-            if not await hasher.matches(size):
-                now = clock.seconds()
-                await self.reader.in_thread(lambda _: self.mark_corrupt(now))
-                context.stats.wrong += 1
-                return BlockFileState.CORRUPT
-            if not await self.reader.in_thread(lambda _: self.commit()):
-                return BlockFileState.UNLINKED
-            context.stats.kept += 1
-            context.disk_log.record_success()
-            return BlockFileState.COMPLETE
-        finally:
-            self.release_all()
 
     def touch(self, now: float) -> None:
         """Record that the blocks are used: they are evicted before everything else that is not."""
@@ -329,11 +315,6 @@ class BlockFile:
         footer = os.pread(self.descriptor, _FOOTER, max(0, length - _FOOTER)).decode("ascii", "replace")
         is_whole = footer.startswith(_MAGIC) and footer.endswith("\n")
         return footer.removeprefix(_MAGIC).split() if is_whole else []
-
-    def _read_map(self) -> set[int]:
-        entries = os.pread(self.descriptor, self.blocks * _ENTRY.size, self._version.size)
-        whole = len(entries) - len(entries) % _ENTRY.size
-        return {block for block, entry in enumerate(_ENTRY.iter_unpack(entries[:whole])) if entry[0]}
 
     def _write_footer(self, version: BlobVersion) -> None:
         footer = f"{_MAGIC}{_FORMAT} {version.size} {version.etag or _UNKNOWN}".ljust(_FOOTER - 1) + "\n"

@@ -13,7 +13,7 @@ from .block_file import BLOCK, BlockFile, BlockFileState
 from .context import DownloadContext
 
 MIN_RUN = 4
-"""Blocks: a download does not leave out fewer, since its next request takes time, too."""
+"""The shortest run of present blocks that a download skips; skipping costs another request."""
 
 
 @frozen
@@ -28,14 +28,15 @@ class PresentBlocks:
 
     @classmethod
     async def open(cls, context: DownloadContext, registry: str, digest: Digest) -> PresentBlocks | None:
-        """Return the blocks; None if there are none.
-
-        :raises OSError: if the file cannot be opened.
-        """
+        """Return the blocks; None if there are none that can be read."""
         if not (context.root / layout.growing_blocks(registry, digest)).exists():
             return None
         opening = partial(BlockFile, context.root, registry, digest, context.in_thread)
-        file = await shield(context.in_thread(opening), late=BlockFile.close)
+        try:
+            file = await shield(context.in_thread(opening), late=BlockFile.close)
+        except OSError as error:
+            context.disk_log.record_failure(error)
+            return None
         state = file.state(context.clock.seconds())
         if state is BlockFileState.INCOMPLETE and file.version is not None:
             return cls(file.version.size, file)
@@ -47,14 +48,15 @@ class PresentBlocks:
 
         :raises OSError: if the disk fails.
         """
-        block = offset // BLOCK
-        if offset >= self.size or not await self._file.reader.in_thread(lambda _: self._file.verify(block)):
+        if offset >= self.size:
             return None
-        return await self._file.reader.read(offset, self._file.end(block) - offset)
+        block = offset // BLOCK
+        data = await self._file.reader.in_thread(lambda _: self._file.verify(block))
+        return None if data is None else data[offset - block * BLOCK :]
 
     def missing(self, offset: int) -> int | None:
         """Return the number of bytes from the offset to the next run of blocks; None if none follows."""
-        present, run = self._file.present(), 0
+        present, run = self._file.read_map(), 0
         for block in range(offset // BLOCK + 1, self._file.blocks):
             run = run + 1 if block in present else 0
             if run == MIN_RUN:

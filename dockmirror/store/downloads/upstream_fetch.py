@@ -298,6 +298,8 @@ class UpstreamFetch:
             if self._partial_file.metadata() != PartialMetadata(size):
                 self._partial_file.write_size(size)
             self._progress.set_size(size)
+            if self._blocks is not None and size not in (None, self._blocks.size):
+                self._blocks = None  # they are of something else
             self._interrupt.check()  # a reader may have left when it was admitted
         except BaseException:
             response.content.discard()

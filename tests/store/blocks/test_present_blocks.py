@@ -8,10 +8,13 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from dockmirror.oci.errors import Denied, Unavailable
-from dockmirror.store.downloads.block_file import BLOCK
-from dockmirror.store.downloads.context import LINGER
+from dockmirror.store.downloads.block_file import BLOCK, BlockFile
+from dockmirror.store.downloads.context import LINGER, BlobVersion
+from dockmirror.store.downloads.present_blocks import PresentBlocks
 
-from ..downloads.upstream import Client
+from ...answering import now
+from ..downloads.upstream import REGISTRY, Client
+from ..threads import inline
 from .parts import BLOB, END, PIECE, PartMirror, PartSource, PartUpstream, settle
 
 WRONG = os.urandom(END)
@@ -55,6 +58,41 @@ def test_a_download_takes_the_blocks_over(
     assert [first // BLOCK for first, _ in upstream.requests] == offsets
     left_out = sum(end - first for first, end in runs if first == 0 or end in offsets)
     assert upstream.sent - before <= END - left_out * BLOCK + len(offsets) * PIECE
+
+
+def test_blocks_of_a_large_blob_are_found_at_once(mirror: PartMirror) -> None:
+    """Also those that another process adds while the download goes on."""
+    file = BlockFile(mirror.root, REGISTRY, mirror.digest, inline)
+    file.create(BlobVersion(640 * BLOCK), range(0))
+    for block in range(100, 104):
+        file.record(block, 0)
+    blocks = now(PresentBlocks.open(mirror.context, REGISTRY, mirror.digest))
+    assert blocks is not None
+    assert blocks.missing(0) == 100 * BLOCK
+    for block in range(20, 24):
+        file.record(block, 0)
+    assert blocks.missing(5) == 20 * BLOCK - 5
+    blocks.close()
+    file.close()
+
+
+def test_blocks_of_another_size_are_left(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The blob is fetched in one request, though blocks of something else are in its place."""
+    upstream.data = WRONG[:-5]
+    upstream.size = END - 5
+    leave_blocks(mirror, upstream, (3, 9))
+    upstream.data, upstream.size = BLOB, END
+    client = read(mirror, upstream)
+    assert (client.outcome, client.data == BLOB) == (True, True)
+    assert [first for first, _ in upstream.requests] == [0]
+
+
+def test_blocks_that_cannot_be_opened(mirror: PartMirror, upstream: PartUpstream, log: list[str]) -> None:
+    """The blob is fetched and kept without them."""
+    mirror.blocks.mkdir(parents=True)
+    client = read(mirror, upstream)
+    assert (client.outcome, client.data == BLOB, mirror.blob.exists()) == (True, True, True)
+    assert "Is a directory" in log[0]
 
 
 def test_a_download_of_blocks_alone(mirror: PartMirror, upstream: PartUpstream) -> None:
