@@ -22,7 +22,7 @@ from ...oci.reference import Repository
 from .block_fetch import BlockFetch, finish_blocks, open_blocks
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block
-from .context import LINGER, BlobLinks, BlobVersion, DownloadContext, NoReaders, VersionChanged
+from .context import LINGER, BlobLinks, BlobVersion, DownloadContext, NoBlocks, NoReaders, VersionChanged
 
 
 class BlockDownload:
@@ -145,6 +145,7 @@ class BlockDownload:
             await reader.source.check(self._held(reader, first))
             reader.grant()
         while not reader.is_granted:
+            self.check_state()
             await reader.wait(None, own=True)
         while not self._has_begun(first):
             await self.advance(reader, first, last)
@@ -232,6 +233,9 @@ class BlockDownload:
             if opened.answer is not None:
                 reader.grant()
                 self._start(opened.run, reader, opened.answer)
+        except NoBlocks as error:
+            self._fail(error)
+            raise
         finally:
             self._opener = None
             self.changes.notify()

@@ -260,6 +260,15 @@ def test_an_upstream_that_serves_no_ranges(mirror: PartMirror, upstream: PartUps
     settle(upstream, mirror)
 
 
+def test_clients_that_wait_for_an_upstream_without_ranges(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """The answer to the first one is the answer to all of them."""
+    upstream.ranges, upstream.opening = False, Deferred()
+    reads = [mirror.read_part(PartSource(upstream), 0, 99) for _ in range(5)]
+    upstream.opening.callback(None)
+    assert all(read.is_relayed for read in reads)
+    assert len(upstream.requests) == 1
+
+
 def test_a_refused_client_is_given_nothing(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The upstream's refusal of one client is that client's only."""
     assert isinstance(mirror.read_part(PartSource(upstream, Denied()), 0, 99).error, Denied)
@@ -641,6 +650,20 @@ def test_a_full_disk(mirror: PartMirror, upstream: PartUpstream) -> None:
         again = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
         settle(upstream, mirror)
     assert (again.outcome, again.data) == (True, again.wanted)
+
+
+def test_an_entity_tag_that_the_disk_does_not_take(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A client that waits for the answer with the entity tag is told to fetch its part by itself."""
+    upstream.etag = None
+    first = mirror.read_part(PartSource(upstream), 0)
+    first.client.pause()
+    upstream.etag = '"one"'
+    with full(0):
+        read = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+        mirror.turn(POLL)
+    assert read.is_relayed
+    first.leave()
+    upstream.finish()
 
 
 def test_a_directory_that_cannot_be_written(mirror: PartMirror, upstream: PartUpstream) -> None:
