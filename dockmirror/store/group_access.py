@@ -15,16 +15,15 @@ from . import layout
 _DIRECTORY, _FILE, _PRIVATE = 0o750, 0o640, 0o700
 
 
-def share_file(blobs: Path, name: PurePosixPath, group: int) -> bool:
-    """Let a group read a file below the directory of blobs; return False if that cannot be done."""
+def share_file(blobs: Path, name: PurePosixPath, group: int) -> None:
+    """Let a group read a file below the directory of blobs.
+
+    :raises OSError: if a mode or a group cannot be set; it names the file or directory.
+    """
     path = blobs
-    try:
-        for part in name.parts:
-            path /= part
-            _share(path, group)
-    except OSError:
-        return False
-    return True
+    for part in name.parts:
+        path /= part
+        _share(path, group)
 
 
 def share_directories(root: Path, group: int) -> None:
@@ -33,7 +32,7 @@ def share_directories(root: Path, group: int) -> None:
     :raises OSError: if a mode or a group cannot be set; it names the directory.
     """
     for private in (layout.REPOSITORIES, layout.TEMPORARY.parent):
-        _set_mode(root / private, _PRIVATE)
+        _set_mode(root / private, os.stat(root / private), _PRIVATE)
     for shared in (*reversed(layout.BLOBS.parents), layout.BLOBS):
         _share(root / shared, group)
 
@@ -51,9 +50,9 @@ def _share(path: Path, group: int) -> None:
     status = os.stat(path)
     if status.st_gid != group:
         os.chown(path, -1, group)
-    _set_mode(path, _DIRECTORY if S_ISDIR(status.st_mode) else _FILE)
+    _set_mode(path, status, _DIRECTORY if S_ISDIR(status.st_mode) else _FILE)
 
 
-def _set_mode(path: Path, mode: int) -> None:
-    if S_IMODE(os.stat(path).st_mode) != mode:
+def _set_mode(path: Path, status: os.stat_result, mode: int) -> None:
+    if S_IMODE(status.st_mode) != mode:
         os.chmod(path, mode)

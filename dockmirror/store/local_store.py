@@ -76,6 +76,7 @@ class LocalContentStore:
         self._in_thread = in_thread
         self._on_added = on_added
         self._unsealed: dict[Digest, files.Version] = {}
+        self._is_sharing_logged = False
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         """Open the content; a read error counts as absence."""
@@ -133,24 +134,41 @@ class LocalContentStore:
                     return None
                 files.touch(file, status.st_mtime, now)
                 return StoredBytes(content)
-            if is_sealed(status) or self._unsealed.get(digest) == files.version(status):
+            is_known = is_sealed(status) or self._unsealed.get(digest) == files.version(status)
+            verified = status if is_known else self._verify_unchanged(path, file, digest)
+            if verified is None:
+                return None
+            status, shared = verified, self._share(digest)
+            if is_known:
                 self._touch_verified(digest, file, status, now)
             else:
-                verified = self._verify_unchanged(path, file, digest)
-                if verified is None:
-                    return None
-                status = verified
                 self._seal_or_remember(digest, file, status, now)
-            shared = self._share(digest)
             closing.pop_all()
             return OpenFile(FileReader(file, self._in_thread), status.st_size, self._clock, shared)
 
     def _share(self, digest: Digest) -> SharedFile | None:
-        """Let the group read a blob's file; return its name, or None if the group may not read it."""
+        """Let the group read a blob's file; return its name, or None if the group may not read it.
+
+        A file whose version is remembered has its mode by then: the version changes with it.
+        """
         if self._group is None:
             return None
         shared = SharedFile(self._root / layout.BLOBS, layout.data(digest).relative_to(layout.BLOBS))
-        return shared if share_file(shared.blobs, shared.name, self._group) else None
+        try:
+            share_file(shared.blobs, shared.name, self._group)
+        except FileNotFoundError:  # evicted
+            return None
+        except OSError as error:
+            if not self._is_sharing_logged:
+                self._is_sharing_logged = True
+                _log.error(
+                    "{path} cannot be given to the group of 'cache_group', so the mirror sends such blobs"
+                    " itself: {error}. Run the mirror as the owner of its cache",
+                    path=error.filename,
+                    error=error.strerror,
+                )
+            return None
+        return shared
 
     def _peek(self, digest: Digest) -> IStoredContent | None:
         data = self._root / layout.data(digest)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from errno import EPERM
 from pathlib import Path, PurePosixPath
 from stat import S_IMODE
 
@@ -20,7 +21,7 @@ from dockmirror.store.local_store import LocalContentStore
 from dockmirror.store.store_directory import prepare_directory
 
 from ..answering import now
-from .stocked import HERE
+from .stocked import HERE, read
 from .test_store_directory import NOBODY, as_root
 from .threads import inline
 
@@ -65,7 +66,7 @@ def test_an_existing_store(tmp_path: Path) -> None:
     for each in (tmp_path / NAME, *shared_directories(tmp_path)):
         each.chmod(0o700)
     prepare_directory(tmp_path, group=OTHER_GROUP)
-    assert share_file(tmp_path / layout.BLOBS, NAME.relative_to(layout.BLOBS), OTHER_GROUP)
+    share_file(tmp_path / layout.BLOBS, NAME.relative_to(layout.BLOBS), OTHER_GROUP)
     for each in (tmp_path / NAME, *shared_directories(tmp_path)):
         assert each.stat().st_gid == OTHER_GROUP
     assert mode(tmp_path / NAME) == 0o640
@@ -81,7 +82,26 @@ def test_a_directory_that_others_may_enter(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_not_shared(tmp_path: Path) -> None:
     prepare_directory(tmp_path)
-    assert not share_file(tmp_path / layout.BLOBS, PurePosixPath("sha256/ab/absent/data"), os.getgid())
+    with pytest.raises(FileNotFoundError):
+        share_file(tmp_path / layout.BLOBS, PurePosixPath("sha256/ab/absent/data"), os.getgid())
+
+
+def test_files_of_another_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+    """Blobs that cannot be given to the group are served by the mirror; the log says so once."""
+
+    def refuse(path: Path, *_: int) -> None:
+        raise PermissionError(EPERM, "Operation not permitted", str(path))
+
+    prepare_directory(tmp_path)
+    contents = LocalContentStore(tmp_path, Clock(), inline, group=OTHER_GROUP)
+    now(contents.add(HERE, Digest.of(DATA), ContentKind.BLOB, DATA))
+    monkeypatch.setattr(os, "chown", refuse)
+    for _ in range(3):
+        opened = now(contents.open(HERE, Digest.of(DATA), ContentKind.BLOB))
+        assert now(read(opened)) == DATA
+    (line,) = log
+    assert "blobs/sha256 cannot be given to the group of 'cache_group'" in line
+    assert "Operation not permitted. Run the mirror as the owner of its cache" in line
 
 
 TRIAL = """

@@ -188,14 +188,16 @@ def test_changed_during_verification(store: Stocked, monkeypatch: pytest.MonkeyP
     assert not path.exists()
 
 
+@pytest.mark.parametrize("group", [None, os.getgid()])
 @pytest.mark.parametrize("error", [None, PermissionError(EPERM, "another user's file")])
 def test_contents_that_cannot_be_sealed(
-    store: Stocked, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+    store: Stocked, monkeypatch: pytest.MonkeyPatch, error: OSError | None, group: int | None
 ) -> None:
     """A content that keeps no seal is verified once, and again after it was written to."""
     digest, verified, set_time = Digest.of(LARGE), list[Path](), os.utime
     path = store.root / layout.data(digest)
-    now(store.contents.add(HERE, digest, ContentKind.BLOB, LARGE))
+    contents = LocalContentStore(store.root, store.clock, inline, group=group)
+    now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
 
     def set_whole_seconds(file: int | Path, *times: Any, ns: tuple[int, int] = (0, 0)) -> None:
         if error is not None and isinstance(file, int):
@@ -207,7 +209,7 @@ def test_contents_that_cannot_be_sealed(
         return verify_or_delete(data, file, expected)
 
     def opens() -> bool:
-        opened = now(store.contents.open(HERE, digest, ContentKind.BLOB))
+        opened = now(contents.open(HERE, digest, ContentKind.BLOB))
         if opened is None:
             return False
         return now(read(opened)) == LARGE
