@@ -23,7 +23,7 @@ def check_format(data: bytes) -> None:
     if not text.isdecimal() or int(text) > FORMAT:
         raise NewerFormat(
             f"it has format {text!r} of a newer dockmirror, and this version knows formats up to {FORMAT};"
-            " install the newer version, or use another one"
+            " install the newer version, or use another directory or bucket"
         )
 
 

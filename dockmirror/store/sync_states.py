@@ -113,9 +113,11 @@ def lock_sync(root: Path) -> int | None:
 
 
 def read_owner(root: Path, now: float) -> str:
-    """Return what identifies this cache among those that share a bucket; the caller has locked running.
+    """Return the identifier of this cache, by which others that share its bucket know it.
 
-    :raises OSError: when it cannot be written the first time.
+    The first call makes it.  The caller holds ``lock_sync``, so that only one process does.
+
+    :raises OSError: if the new identifier cannot be written.
     """
     path = root / layout.SYNC_OWNER
     found = files.read_small_file(path)

@@ -234,7 +234,7 @@ def test_eviction_goes_on_where_expired_images_cannot_be_deleted(shop: Shop) -> 
     assert swept is not None
     assert (swept.expired, bool(swept.evicted and swept.evicted.contents)) == ((), True)
     assert len(lines) == 1
-    assert "images that the rules no longer keep stay: [Errno 30]" in lines[0]
+    assert "images that the retention rules no longer keep cannot be deleted: [Errno 30]" in lines[0]
 
 
 def test_a_rule_needs_a_pattern_and_positive_numbers() -> None:

@@ -27,7 +27,7 @@ def test_what_this_version_does_not_know_is_refused(tmp_path: Path, number: byte
     path.parent.mkdir()
     path.write_bytes(number)
     with pytest.raises(
-        UnusableDirectory, match="of a newer dockmirror, and this version knows formats up to"
+        UnusableDirectory, match=r"of a newer dockmirror, .* or use another directory or bucket"
     ):
         prepare_directory(tmp_path)
     assert [each for each in tmp_path.rglob("*") if each != path] == [path.parent]

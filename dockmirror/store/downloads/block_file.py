@@ -85,7 +85,7 @@ class BlockFile:
         self._blob = root / layout.data(digest)
         self.version: BlobVersion | None = None
         self._present: set[int] = set()
-        self._uses_left = 0  # of what was read of the map
+        self._uses_left = 0  # calls of ``present`` until the map is read again
         finished = open_finished(self._blob)
         size = None if finished is None else files.sealed_size(finished)
         if finished is not None and size is not None:

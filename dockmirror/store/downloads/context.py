@@ -194,7 +194,7 @@ def parse_part(answer: Answer, first: int, last: int) -> BlobVersion:
 MAX_WAIT = 5.0
 """Seconds for which a part waits for bytes that another reader's request fetches."""
 LINGER = 10.0
-"""Seconds for which a download, or blocks, have a reader after the last one of a part has left."""
+"""Seconds for which a download, or a fetch of blocks, goes on after the last reader of a part has left."""
 
 
 @frozen

@@ -185,7 +185,9 @@ class Sweep:
         try:
             self.retention.apply(self._root, expired)
         except OSError as error:
-            _log.error("images that the rules no longer keep stay: {error}", error=str(error))
+            _log.error(
+                "images that the retention rules no longer keep cannot be deleted: {error}", error=str(error)
+            )
             return ()
         return expired
 
