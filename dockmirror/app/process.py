@@ -31,7 +31,7 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
-from .account_choice import REST, AccountChoice
+from .account_choice import REST
 from .accounts import load_accounts
 from .admission import make_tag_polling
 from .budget import check_without_cache, has_cache
@@ -226,7 +226,7 @@ class ServingProcess:
         if upstream is None:  # a reload has removed it
             return REST
         named = name_at_upstream(upstream, Repository(repository.rest))
-        return AccountChoice(rule.upstream, upstream).choose(named)
+        return self._builder.choices[rule.upstream].choose(named)
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""

@@ -35,6 +35,7 @@ from ..web.late_resource import LateResource
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
+from .account_choice import AccountChoice
 from .accounts import Accounts
 from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
@@ -126,7 +127,7 @@ class SiteBuilder:
         signing_keys = load_signing_keys(settings) if is_writable else ()
         counters, clock = RateCounters(self._memory.budget_counters), self._context.clock
         budgets = make_budgets(settings, clock, counters, self._context.telemetry.metrics)
-        context = evolve(self._context, refreshers=[], polled={}, budgets=budgets)
+        context = evolve(self._context, refreshers=[], polled={}, choices={}, budgets=budgets)
         hosts = build_hosts(settings, context, accounts, signing_keys)
         resource = self._resource(settings, hosts)
         audit = _open_audit_log(settings)
@@ -153,6 +154,11 @@ class SiteBuilder:
     def polled(self) -> dict[str, PolledUpstream]:
         """The upstreams whose tags are polled, by their names in the settings."""
         return self._context.polled
+
+    @property
+    def choices(self) -> Mapping[str, AccountChoice]:
+        """Choose among the mirror's accounts at upstreams, by their names in the settings."""
+        return self._context.choices
 
     def _write_audit(self, event: dict[str, str]) -> None:
         if self._audit is not None:

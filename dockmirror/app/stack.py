@@ -83,6 +83,7 @@ from ..pullthrough.tag_refresh import TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
+from .account_choice import AccountChoice
 from .accounts import Accounts
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
@@ -109,6 +110,7 @@ class StackContext:
     :ivar history: reads the pulls; None if the mirror keeps no history.
     :ivar audit: writes an event to the audit log.
     :ivar polled: what the tags of upstreams are polled by.
+    :ivar choices: choose among the mirror's accounts at upstreams, by their names in the settings.
     :ivar refreshers: refresh the tags of upstreams; a reload stops them.
     :ivar budgets: limit what client networks may use of images.
     :ivar mirror_id: the mirror's identifier in ``CDN-Loop``; empty for one that serves no clients.
@@ -121,6 +123,7 @@ class StackContext:
     history: History | None = None
     audit: Callable[[dict[str, str]], None] = lambda _: None
     polled: dict[str, PolledUpstream] = field(factory=dict)
+    choices: dict[str, AccountChoice] = field(factory=dict)
     refreshers: list[TagRefresher] = field(factory=list)
     mirror_id: str = ""
     budgets: Budgets = NO_BUDGETS
@@ -180,6 +183,7 @@ def build_stack(
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
     upstream_context = context.upstream(name, upstream, accounts, signing_keys)
+    context.choices[name] = upstream_context.choice
     base = _build_base(upstream_context, settings, context)
 
     def upstream_name(repository: Repository) -> Repository:

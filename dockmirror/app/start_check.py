@@ -83,10 +83,9 @@ def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
 
 def _check_account(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
     alone = settings.model_copy(update={"upstreams": {name: settings.upstreams[name]}})
+    known = password_variables(alone)
     own = {
-        key: value
-        for key, value in environ.items()
-        if not key.startswith(PASSWORD_PREFIX) or key in password_variables(alone)
+        key: value for key, value in environ.items() if not key.startswith(PASSWORD_PREFIX) or key in known
     }
     load_accounts(alone, own, partial(run_process, reactor), reactor)
 

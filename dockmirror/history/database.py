@@ -175,7 +175,7 @@ def _check_version(version: int) -> None:
 
 
 class VersionError(sqlite3.DatabaseError):
-    """Raised if a newer version of the mirror has written the file, which is left as it is."""
+    """Raised if the file has a format that this version does not know; it is left as it is."""
 
 
 def is_broken(error: Exception) -> bool:
