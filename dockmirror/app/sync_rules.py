@@ -120,13 +120,19 @@ def make_sync_rules(settings: Settings) -> list[SyncRule]:
 def list_states(rules: Iterable[SyncRule], root: Path) -> list[SyncState]:
     """Return the state of each rule, in their order; it blocks."""
     states = read_states(root)
-    return [states.get(rule.key) or SyncState(rule.key, rule.name) for rule in rules]
+    return [state_of(rule, states) for rule in rules]
+
+
+def state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
+    """Return the state of a rule, which may not have run yet."""
+    return states.get(rule.key) or SyncState(rule.key, rule.name)
 
 
 def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
+    schedule, times = _make_schedule(rule)
     return SyncRule(
-        sha256(rule.model_dump_json().encode()).hexdigest()[:16],
-        _describe(rule),
+        _make_key(rule),
+        f"{_describe_images(rule)}, {times}",
         rule.upstream,
         registry_names(settings.upstreams[rule.upstream])[0],
         rule.repositories,
@@ -135,27 +141,29 @@ def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
         rule.newest,
         rule.platforms,
         rule.referrers,
-        _make_schedule(rule),
+        schedule,
         settings.is_offline(settings.upstreams[rule.upstream]),
     )
 
 
-def _make_schedule(rule: SyncSettings) -> Schedule:
+def _make_key(rule: SyncSettings) -> str:
+    """Return the key of a rule: the same in all versions that know the settings that it has."""
+    return sha256(rule.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
+
+
+def _make_schedule(rule: SyncSettings) -> tuple[Schedule, str]:
+    """Return the schedule of a rule, and a description of it."""
     if rule.schedule is not None:
-        return CronSchedule(rule.schedule, rule.jitter)
-    return Interval(rule.every or _SIX_HOURS.every, rule.jitter)
+        return CronSchedule(rule.schedule, rule.jitter), f"at {rule.schedule} UTC"
+    every = rule.every or _SIX_HOURS.every
+    return Interval(every, rule.jitter), f"every {format_duration(every)}"
 
 
-def _describe(rule: SyncSettings) -> str:
+def _describe_images(rule: SyncSettings) -> str:
     tags = [*rule.tags, *([rule.semver] if rule.semver else [])]
     newest = [f"newest {rule.newest}"] if rule.newest else []
     which = ", ".join([*tags, *newest]) or "all tags"
-    times = (
-        f"at {rule.schedule} UTC"
-        if rule.schedule
-        else f"every {format_duration(rule.every or _SIX_HOURS.every)}"
-    )
-    return f"{rule.upstream}: {' '.join(rule.repositories)} ({which}), {times}"
+    return f"{rule.upstream}: {' '.join(rule.repositories)} ({which})"
 
 
 def _parse_repository(name: str) -> Repository | None:

@@ -206,6 +206,14 @@ def test_a_changed_rule_is_another_one(tmp_path: Path) -> None:
     assert one.key == same.key != other.key
 
 
+def test_the_key_of_a_rule_stays_the_same(tmp_path: Path) -> None:
+    """All versions of the mirror make it of the settings that are given; new ones must not change it."""
+    text = '[[sync]]\nupstream = "docker"\nrepositories = ["nginx"]\n'
+    for same in (text, f"{text}referrers = true\n"):
+        assert [each.key for each in make_sync_rules(settings(tmp_path, same))] == ["1623a1b4307918fc"]
+    assert [each.key for each in make_sync_rules(settings(tmp_path, FULL))] == ["84efacf22ab82bb3"]
+
+
 def test_a_rule_of_an_offline_upstream_stays_the_same_rule(tmp_path: Path) -> None:
     texts = (FULL, f"offline = true\n{FULL}", f"{FULL}\n[upstreams.docker]\noffline = true")
     rules = [make_sync_rules(settings(tmp_path, text))[0] for text in texts]
