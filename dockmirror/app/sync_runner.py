@@ -25,7 +25,7 @@ from ..store import files, layout, pins, sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
 from ..store.threads import RunInThread
-from .sync_rules import SyncRule, find_images
+from .sync_rules import SyncRule, find_images, state_of
 from .sync_turns import LEASE, RENEWAL, SyncTurn, SyncTurns
 
 POLL = 10.0
@@ -40,7 +40,7 @@ PROGRESS = 10.0
 """Seconds between two writes of a run's progress while it pins nothing new."""
 QUOTA_SHARE = 0.2
 """The share of an upstream's rate limit that is left to clients."""
-_JOBS = 2
+_BLOBS_AT_ONCE = 2
 _log = Logger()
 
 
@@ -128,25 +128,25 @@ class SyncRunner(PeriodicTask):
         return min((_next_run(states.get(each.key)) for each in rules if not each.is_offline), default=inf)
 
     async def _run_all(self, rules: Sequence[SyncRule]) -> None:
-        is_requested = await self._in_thread(partial(sync_states.end_request, self._root))
         self._states = await self._in_thread(partial(sync_states.read_states, self._root))
-        for rule in rules:
-            if not rule.is_offline:
-                await self._run_if_due(rule, is_requested)
+        online = [rule for rule in rules if not rule.is_offline]
+        if await self._in_thread(partial(sync_states.is_requested, self._root)):
+            for rule in online:
+                await self._write(sync_states.request_run(state_of(rule, self._states)))
+            await self._in_thread(partial(sync_states.end_request, self._root))
+        for rule in online:
+            await self._run_if_due(rule)
         for key in _find_removed(rules, self._states):
             await self._unpin(key, ())
             del self._states[key]
             await self._in_thread(partial(sync_states.delete_state, self._root, key))
 
-    async def _run_if_due(self, rule: SyncRule, is_requested: bool) -> None:
+    async def _run_if_due(self, rule: SyncRule) -> None:
         state = self._states.get(rule.key)
-        if is_requested:
-            await self._run_rule(rule, None)
-        elif state is None and not rule.schedule.starts_at_once:
+        if state is None and not rule.schedule.starts_at_once:
             await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
         elif _next_run(state) <= self._clock.seconds():
-            is_unfinished = state is not None and state.outcome in ("running", "paused")
-            if state is not None and state.is_requested and is_unfinished:
+            if state is not None and state.is_run_requested:
                 await self._run_rule(rule, None)
             else:
                 await self._run_turn(rule)
@@ -157,7 +157,7 @@ class SyncRunner(PeriodicTask):
     async def _run_turn(self, rule: SyncRule) -> None:
         """Run a rule if it is this mirror's turn."""
         now = self._clock.seconds()
-        last = self._states.get(rule.key) or SyncState(rule.key, rule.name)
+        last = state_of(rule, self._states)
         owner = await self._in_thread(partial(sync_states.read_owner, self._root, now))
         try:
             turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
@@ -191,7 +191,7 @@ class SyncRunner(PeriodicTask):
 
         :param turn: the mirror's turn; None if an operator has asked for the run.
         """
-        last = self._states.get(rule.key) or SyncState(rule.key, rule.name)
+        last = state_of(rule, self._states)
         await self._write(
             SyncState(
                 rule.key, rule.name, "running", started=self._clock.seconds(), is_requested=turn is None,
@@ -251,14 +251,17 @@ class SyncRunner(PeriodicTask):
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
         registry, pulled = self._context.registry(), PulledImage()
-        wanted = Wanted(image.repository, image.reference, rule.platforms, rule.referrers, True, tags)
+        wanted = Wanted(
+            image.repository, image.reference, rule.platforms, rule.referrers, revalidate=True, tags=tags
+        )
         error = ""
         try:
             if is_quota_low(self._context.quota(rule.upstream, account)):
                 whose = f"{rule.upstream}, account {account}," if account else rule.upstream
                 raise _Pause(f"the rest of the rate limit of {whose} is left to clients")
-            parts = await ImagePuller(registry, _JOBS).image(wanted, pulled)
-            error = explain_missing(await HeldCheck(registry, self._clock, _JOBS).missing(parts)) or ""
+            parts = await ImagePuller(registry, _BLOBS_AT_ONCE).image(wanted, pulled)
+            check = HeldCheck(registry, self._clock, _BLOBS_AT_ONCE)
+            error = explain_missing(await check.missing(parts)) or ""
         except TooManyRequests as refused:
             raise _Pause(refused.summary) from None
         except (RegistryError, OSError) as failure:

@@ -25,10 +25,15 @@ from ..oci.digest import Digest
 
 def format_age(seconds: float) -> str:
     """Format an age in its largest unit."""
+    return f"{format_time(seconds)} ago" if seconds >= 60 else "just now"
+
+
+def format_time(seconds: float) -> str:
+    """Format a length of time in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return "just now"
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def shorten_digest(digest: Digest) -> str:

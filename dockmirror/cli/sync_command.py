@@ -10,7 +10,7 @@ import click
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from ..app.sync_rules import SyncRule, find_images, list_states, make_sync_rules
+from ..app.sync_rules import SyncRule, find_images, list_states, make_sync_rules, state_of
 from ..config.notation import format_size
 from ..interfaces import Answer, IRegistry
 from ..oci.errors import RegistryError
@@ -20,7 +20,7 @@ from ..store.pins import Pin
 from ..store.sync_states import SyncState
 from .arguments import MirrorOptions, json_option, mirror_options
 from .command_context import Context, open_for_change, open_store, run_with_reactor
-from .output import format_age, print_json, print_note, print_table
+from .output import format_age, format_time, print_json, print_note, print_table
 
 
 @click.command("sync", short_help="List the rules that keep images in sync, or run them.")
@@ -55,22 +55,22 @@ def sync(context: Context, as_json: bool, dry_run: bool, now: bool, mirror: Mirr
         states = sync_states.read_states(root)
         plan = run_with_reactor(lambda reactor: plan_rules(NamespaceQuery(connect(reactor)), rules, states))
         _print_plans(plan, as_json)
-    elif as_json:
-        print_json([each.fields() for each in list_states(rules, root)])
-    elif rules:
-        columns = ("rule", "outcome", "images", "failed", "pinned", "fetched", "last", "next", "message")
-        print_table(
-            columns, [_row(each, time.time()) for each in list_states(rules, root)], right=columns[2:8]
-        )
+    elif rules or as_json:
+        _print_states(rules, list_states(rules, root), as_json)
     else:
         print_note("the settings have no [[sync]] rules")
 
 
-def _state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
-    return states.get(rule.key) or SyncState(rule.key, rule.name)
+def _print_states(rules: Sequence[SyncRule], states: Sequence[SyncState], as_json: bool) -> None:
+    if as_json:
+        print_json([each.fields() for each in states])
+        return
+    columns = ("rule", "outcome", "images", "failed", "pinned", "fetched", "last", "next", "message")
+    rows = [_row(rule, state, time.time()) for rule, state in zip(rules, states, strict=True)]
+    print_table(columns, rows, right=columns[2:8])
 
 
-def _row(state: SyncState, now: float) -> Sequence[str]:
+def _row(rule: SyncRule, state: SyncState, now: float) -> Sequence[str]:
     """Return the cells of a rule's row in the table."""
     return (
         state.name,
@@ -80,9 +80,17 @@ def _row(state: SyncState, now: float) -> Sequence[str]:
         str(len(state.pins)),
         format_size(state.bytes),
         format_age(now - state.started) if state.started else "not yet",
-        f"in {format_age(state.next_run - now)}" if state.next_run > now else "due",
+        _describe_next_run(rule, state, now),
         state.message,
     )
+
+
+def _describe_next_run(rule: SyncRule, state: SyncState, now: float) -> str:
+    if rule.is_offline:
+        return "offline"
+    if state.outcome == "running":
+        return "running"
+    return f"in {format_time(state.next_run - now)}" if state.next_run > now else "due"
 
 
 @frozen
@@ -123,17 +131,17 @@ async def plan_rules(
     for rule in rules:
         if rule.is_offline:
             errors[rule.key] = f"the upstream {rule.upstream} is offline"
-            wanted[rule.key] = list(_state_of(rule, states).pins)
+            wanted[rule.key] = list(state_of(rule, states).pins)
             continue
         try:
             wanted[rule.key] = list((await find_images(registry, rule)).pins)
         except RegistryError as error:
             errors[rule.key] = error.summary
-            wanted[rule.key] = list(_state_of(rule, states).pins)
+            wanted[rule.key] = list(state_of(rule, states).pins)
     after = [SyncState(key, "", pins=tuple(images)) for key, images in wanted.items()]
     plans = []
     removed = [state for key, state in states.items() if key not in wanted]
-    for state in [*(_state_of(rule, states) for rule in rules), *removed]:
+    for state in [*(state_of(rule, states) for rule in rules), *removed]:
         if state.key in errors:
             plans.append(SyncPlan(state.name, error=errors[state.key]))
             continue

@@ -28,7 +28,8 @@ class SyncState:
     :ivar message: says why the run failed, or paused.
     :ivar started: when the last run began, ``ended`` when it ended, and ``next_run`` when the next one is
         due, in seconds since the epoch.
-    :ivar is_requested: True if an operator has asked for the last run, which needs no turn then.
+    :ivar is_requested: True if an operator has asked for the last run, or for the next one if the rule waits;
+        that run needs no turn.
     :ivar has_listed: True once the tags were listed, by this mirror or another one of the bucket.
     :ivar matched: of the last run, the images that match; ``synced`` and ``failed``, the number of those that
         were pulled and that could not be; ``fetched`` and ``bytes``, the blobs that the mirror did not have.
@@ -50,6 +51,11 @@ class SyncState:
     fetched: int = 0
     bytes: int = 0
     pins: tuple[Pin, ...] = ()
+
+    @property
+    def is_run_requested(self) -> bool:
+        """True until the run ends that an operator has asked for."""
+        return self.is_requested and self.outcome in ("waiting", "running", "paused")
 
     def fields(self) -> dict[str, Any]:
         """Return the state as JSON has it."""
@@ -102,9 +108,14 @@ def is_requested(root: Path) -> bool:
     return (root / layout.SYNC_REQUEST).exists()
 
 
-def end_request(root: Path) -> bool:
-    """Remove the request; return whether there was one."""
-    return files.remove(root / layout.SYNC_REQUEST)
+def end_request(root: Path) -> None:
+    """Remove the request, once the states of the rules record it."""
+    files.remove(root / layout.SYNC_REQUEST)
+
+
+def request_run(state: SyncState) -> SyncState:
+    """Return the state of a rule that is to be run at once, as an operator has asked."""
+    return evolve(state, outcome="waiting", message="", next_run=0.0, is_requested=True)
 
 
 def lock_sync(root: Path) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 from obstore.store import MemoryStore
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -318,6 +319,34 @@ def test_an_operator_has_the_rules_run_at_once(tmp_path: Path, clock: Clock) -> 
     site.poll()
     assert site.pinned == {"1.2"}
     assert not sync_states.is_requested(tmp_path)
+
+
+def test_a_request_outlives_a_stop(tmp_path: Path, clock: Clock) -> None:
+    """The rule that it interrupts is run again after the next start, and those that did not begin, too."""
+    other = evolve(RULE, key="other")
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, other, clock=clock)
+    site.poll()
+    clock.advance(60)
+    requested = clock.seconds()
+
+    def stop() -> None:
+        raise CancelledError
+
+    library.on_manifest = stop
+    sync_states.request_sync(tmp_path, requested)
+    clock.advance(POLL)
+    site.service.stopService()
+    assert (site.state().outcome, site.state("other").outcome) == ("running", "waiting")
+    assert not sync_states.is_requested(tmp_path)
+    library.on_manifest = tuple
+    site = Site(tmp_path, library, RULE, other, clock=clock)
+    site.poll()
+    for key in ("k", "other"):
+        assert (site.state(key).outcome, site.state(key).started > requested) == ("done", True)
+    asked = len(library.shelf.asked)
+    site.poll(60)
+    assert len(library.shelf.asked) == asked
 
 
 def test_an_interrupted_run_begins_again(tmp_path: Path, clock: Clock) -> None:

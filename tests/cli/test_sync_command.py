@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_rules_are_listed_with_their_last_run(shop: Shop, file: str) -> None:
     assert lines[1].startswith("docker: nginx (all tags), every 6h  failed   2 of 3")
     assert lines[0].split()[-3:] == ["last", "next", "message"]
     assert lines[1].split()[-2:] == ["due", "down"]
+
+
+def test_the_next_run_of_a_rule_is_told(shop: Shop, file: str) -> None:
+    """A rule that runs has none, and one of an offline upstream waits for that."""
+
+    def next_run() -> str:
+        return shop.run("sync", "-c", file).stdout.splitlines()[1].partition(" ago  ")[2].strip()
+
+    [rule] = make_sync_rules(load({"config": file}, {}))
+    state = SyncState(rule.key, rule.name, "done", started=1.7e9, next_run=time.time() + 7210)
+    sync_states.write_state(shop.root, state, 0.0)
+    assert next_run() == "in 2 h"
+    sync_states.write_state(shop.root, evolve(state, next_run=time.time() + 59), 0.0)
+    assert next_run().removesuffix(" s") in ("in 58", "in 59")
+    sync_states.write_state(shop.root, evolve(state, outcome="running", next_run=0.0), 0.0)
+    assert next_run() == "running"
+    Path(file).write_text(f"offline = true\n{TEXT}")
+    assert next_run() == "offline"
 
 
 def test_without_rules_nothing_is_listed(shop: Shop) -> None:
