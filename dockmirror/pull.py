@@ -25,6 +25,8 @@ from .oci.request import Blob, Referrers, RegistryRequest
 from .oci.request import Manifest as ManifestTarget
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
+MAX_DEPTH = 16
+"""Manifests on the way from an image to one that is pulled with it, at most."""
 HELD_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between checks for content that a mirror does not hold yet."""
 Watch = Callable[[Descriptor], AbstractContextManager[Callable[[int], None]]]
@@ -115,15 +117,25 @@ class ImagePuller:
         return Deferred.fromCoroutine(self._blob(repository, blob, pulled))
 
     async def _manifest(
-        self, wanted: Wanted, reference: Reference, seen: dict[Digest, ManifestDocument]
+        self, wanted: Wanted, reference: Reference, seen: dict[Digest, ManifestDocument], depth: int = 0
     ) -> None:
-        """Pull a manifest and its children."""
+        """Pull a manifest, its children and, if they are wanted, its referrers.
+
+        :param depth: the number of manifests that led to this one.
+        :raises ManifestInvalid: when they are too many, or one of them is no manifest.
+        """
         if reference in seen:
             return
+        if depth > MAX_DEPTH:
+            raise ManifestInvalid(
+                f"{reference} belongs to an image by a chain of more than {MAX_DEPTH} indexes and artifacts"
+            )
         target = ManifestTarget(wanted.repository, reference)
         request = RegistryRequest(target, accept=EVERYTHING, revalidate=wanted.revalidate)
         data = await collect((await self._registry.fetch(request)).body, MANIFEST_LIMIT)
         digest = reference if isinstance(reference, Digest) else Digest.of(data)
+        if digest in seen:
+            return
         manifest = ManifestDocument.parse(data)
         if manifest is None:
             raise ManifestInvalid(f"{digest} is not an image manifest of a known type")
@@ -133,13 +145,15 @@ class ImagePuller:
             raise ManifestUnknown(f"the image has no manifest for {', '.join(map(str, wanted.platforms))}")
         for child in children:
             if child.descriptor.digest is not None:
-                await self._manifest(wanted, child.descriptor.digest, seen)
+                await self._manifest(wanted, child.descriptor.digest, seen, depth + 1)
         if wanted.referrers:
             everything = evolve(wanted, platforms=())
-            await self._referrers(everything, digest, seen)
-            await self._artifacts(everything, digest, seen)
+            await self._referrers(everything, digest, seen, depth + 1)
+            await self._artifacts(everything, digest, seen, depth + 1)
 
-    async def _referrers(self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument]) -> None:
+    async def _referrers(
+        self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument], depth: int
+    ) -> None:
         """Pull a manifest's referrers, by the API or, if the registry has none, by the tag schema.
 
         Source: OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema".
@@ -157,14 +171,16 @@ class ImagePuller:
             listed = ManifestDocument.parse(await collect(answer.body, MANIFEST_LIMIT))
             for child in listed.children if listed else ():
                 if child.descriptor.digest is not None:
-                    await self._manifest(wanted, child.descriptor.digest, seen)
+                    await self._manifest(wanted, child.descriptor.digest, seen, depth)
             return
 
-    async def _artifacts(self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument]) -> None:
+    async def _artifacts(
+        self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument], depth: int
+    ) -> None:
         """Pull the artifacts that cosign tags by the digest of a manifest."""
         for name in filter(wanted.has_tag, artifact_tags(subject)):
             try:
-                await self._manifest(wanted, Tag(name), seen)
+                await self._manifest(wanted, Tag(name), seen, depth)
             except RegistryError as error:
                 if error.status != 404:
                     raise

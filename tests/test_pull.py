@@ -17,10 +17,10 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Referrers, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import HELD_PAUSES, HeldCheck, ImagePuller, PulledImage, Wanted
+from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, HeldCheck, ImagePuller, PulledImage, Wanted
 
 from .answering import Feed, now, watch
-from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, SIGNATURE, Shelf
+from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, SIGNATURE, Shelf, image, index
 from .stacks import Outcome
 
 
@@ -110,6 +110,53 @@ def test_artifacts_are_pulled_by_the_tags_of_cosign(shelf: Shelf, suffix: str) -
     wanted = Wanted(PLACE, LATEST, [AMD], referrers=True, tags={tag, "latest"})
     now(ImagePuller(shelf).image(wanted, PulledImage()))
     assert [each for each in shelf.asked if "manifests/sha256-" in each] == [f"GET {Asked(PLACE, Tag(tag))}"]
+
+
+@pytest.mark.parametrize("asks_tags", [True, False])
+def test_an_artifact_of_its_own_ends(shelf: Shelf, asks_tags: bool) -> None:
+    """A tag of cosign may name the very manifest that it belongs to; that is pulled once."""
+    signature = f"sha256-{Digest.of(FOR_AMD).hex}.sig"
+    shelf.put(FOR_AMD)
+    shelf.put(FOR_AMD, Tag(signature))
+    wanted = Wanted(PLACE, LATEST, referrers=True, tags={signature} if asks_tags else None)
+    counted = PulledImage()
+    now(ImagePuller(shelf).image(wanted, counted))
+    assert counted.manifests == 1
+    assert len([each for each in shelf.asked if each.endswith(".sig")]) == 1
+
+
+def chain(shelf: Shelf, length: int) -> None:
+    """Put an image behind so many indexes, each of which has only the next one."""
+    data = FOR_AMD
+    for _ in range(length):
+        data = index(amd64=data)
+        shelf.put(data)
+
+
+def test_indexes_in_indexes_are_pulled(shelf: Shelf) -> None:
+    """Up to a depth that no image needs."""
+    chain(shelf, MAX_DEPTH)
+    assert pulled(shelf).manifests == MAX_DEPTH + 1
+    chain(shelf, MAX_DEPTH + 1)
+    with pytest.raises(ManifestInvalid, match="chain of more than 16"):
+        pulled(shelf)
+
+
+def test_signatures_of_signatures_have_an_end(shelf: Shelf) -> None:
+    """A registry that always has another one fails the image instead of filling the cache."""
+
+    class Endless(Shelf):
+        async def fetch(self, request: RegistryRequest) -> Answer:
+            target = request.target
+            if isinstance(target, Asked) and isinstance(target.reference, Tag) and ".sig" in str(target):
+                self.put(image(b"{}", target.reference.name.encode()), target.reference)
+            return await super().fetch(request)
+
+    endless = Endless()
+    endless.put(FOR_AMD)
+    with pytest.raises(ManifestInvalid, match="chain of more than 16"):
+        pulled(endless, referrers=True)
+    assert len(endless.asked) < 100
 
 
 def test_a_failed_artifact_fails_the_image(shelf: Shelf) -> None:
