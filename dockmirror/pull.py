@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from .body.in_memory import collect
 from .interfaces import IRegistry
+from .name_lists import read_names
 from .oci.artifacts import artifact_tags
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
@@ -21,12 +22,14 @@ from .oci.errors import ManifestInvalid, ManifestUnknown, RegistryError
 from .oci.manifest import IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING
 from .oci.reference import Reference, Repository, Tag
-from .oci.request import Blob, Referrers, RegistryRequest
+from .oci.request import Blob, Referrers, RegistryRequest, Tags
 from .oci.request import Manifest as ManifestTarget
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
 MAX_DEPTH = 16
 """Manifests on the way from an image to one that is pulled with it, at most."""
+TAG_PAGES = 20
+"""Pages of a repository's list of tags that are read for the artifacts of an image, at most."""
 HELD_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between checks for content that a mirror does not hold yet."""
 Watch = Callable[[Descriptor], AbstractContextManager[Callable[[int], None]]]
@@ -60,7 +63,7 @@ class Wanted:
     :ivar platforms: the platforms of an index to pull; all if there are none.
     :ivar referrers: True to pull its referrers, too: signatures, attestations and the like.
     :ivar revalidate: True to have a mirror ask the upstream what the tag names, however fresh it is.
-    :ivar tags: the tags of the repository among which artifacts are; None if they are not known.
+    :ivar tags: the tags of the repository among which artifacts are; None to have them listed.
     """
 
     repository: Repository
@@ -99,6 +102,8 @@ class ImagePuller:
 
         :raises RegistryError: when a part cannot be pulled; the other blobs were pulled then.
         """
+        if wanted.referrers and wanted.tags is None:
+            wanted = evolve(wanted, tags=await self._list_tags(wanted.repository))
         seen: dict[Digest, ManifestDocument] = {}
         await self._manifest(wanted, wanted.reference, seen)
         pulled.manifests += len(seen)
@@ -112,6 +117,14 @@ class ImagePuller:
             *(Blob(wanted.repository, digest) for digest in blobs if digest),
         ]
         return [RegistryRequest(target, accept=EVERYTHING) for target in targets]
+
+    async def _list_tags(self, repository: Repository) -> Collection[str] | None:
+        """Return a repository's tags; None if they cannot be listed, or are too many for that."""
+        try:
+            request = RegistryRequest(Tags(repository), revalidate=True)
+            return set(await read_names(self._registry, request, "tags", TAG_PAGES))
+        except RegistryError:  # artifacts are then requested by the tags that they would have
+            return None
 
     def _start(self, repository: Repository, blob: Descriptor, pulled: PulledImage) -> Deferred[None]:
         return Deferred.fromCoroutine(self._blob(repository, blob, pulled))

@@ -16,7 +16,7 @@ LAYERS = [
     ["oci"],
     ["interfaces", "system"],
     ["body", "client_config", "headers", "metrics", "status"],
-    ["archive", "concurrency", "config", "http"],
+    ["archive", "concurrency", "config", "http", "name_lists"],
     ["history", "pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
     ["admission"],
     ["middleware", "web"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,11 +16,11 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, NameUnknown, RegistryError
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Blob, Referrers, RegistryRequest
+from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tags
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, HeldCheck, ImagePuller, PulledImage, Wanted
+from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, TAG_PAGES, HeldCheck, ImagePuller, PulledImage, Wanted
 
-from .answering import Feed, now, watch
+from .answering import Feed, json_answer, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, SIGNATURE, Shelf, image, index
 from .stacks import Outcome
 
@@ -110,6 +111,33 @@ def test_artifacts_are_pulled_by_the_tags_of_cosign(shelf: Shelf, suffix: str) -
     wanted = Wanted(PLACE, LATEST, [AMD], referrers=True, tags={tag, "latest"})
     now(ImagePuller(shelf).image(wanted, PulledImage()))
     assert [each for each in shelf.asked if "manifests/sha256-" in each] == [f"GET {Asked(PLACE, Tag(tag))}"]
+
+
+def test_tags_are_listed_once_for_all_artifacts(shelf: Shelf) -> None:
+    """No tag is requested that the list does not have."""
+    tag = f"sha256-{Digest.of(FOR_AMD).hex}.sig"
+    shelf.put(SIGNATURE, Tag(tag))
+    shelf.contents[str(Tags(PLACE))] = json.dumps({"tags": ["latest", tag]}).encode()
+    assert pulled(shelf, referrers=True).manifests == 5
+    assert [each for each in shelf.asked if each.endswith("/tags/list")] == [f"GET {Tags(PLACE)}"]
+    assert [each for each in shelf.asked if "manifests/sha256-" in each] == [f"GET {Asked(PLACE, Tag(tag))}"]
+
+
+def test_a_list_of_many_tags_is_not_read_to_its_end() -> None:
+    """Artifacts are requested by the tags that they would have, then."""
+
+    class Crowded(Shelf):
+        async def fetch(self, request: RegistryRequest) -> Answer:
+            if not isinstance(request.target, Tags):
+                return await super().fetch(request)
+            self.asked.append("a page")
+            number = str(len(self.asked))
+            return json_answer({"tags": [number]}, (("last", number),))
+
+    crowded = Crowded()
+    crowded.put(SIGNATURE, Tag(f"sha256-{Digest.of(FOR_AMD).hex}.sig"))
+    assert pulled(crowded, referrers=True).manifests == 5
+    assert crowded.asked.count("a page") == TAG_PAGES
 
 
 @pytest.mark.parametrize("asks_tags", [True, False])

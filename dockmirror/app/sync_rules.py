@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from ..body.in_memory import collect
 from ..config.image_rules import SyncSettings
 from ..config.notation import format_duration
 from ..config.settings import Settings
 from ..interfaces import IRegistry
+from ..name_lists import read_names
 from ..oci.artifacts import parse_artifact_tag
-from ..oci.errors import RegistryError, Unreadable
+from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Repository, Tag
@@ -26,9 +25,6 @@ from ..store.sync_states import SyncState, read_states
 from ..system.schedule import CronSchedule, Interval, Schedule
 from .naming import registry_names
 
-LIST_LIMIT = 16 * 1024 * 1024
-"""Bytes of a page of a list."""
-MAX_PAGES = 10_000
 _HUB = "docker.io"
 _SIX_HOURS = Interval(6 * 3600.0)
 
@@ -193,36 +189,11 @@ async def find_images(registry: IRegistry, rule: SyncRule) -> MatchingImages:
     catalog: Sequence[str] = ()
     if rule.patterns:
         request = RegistryRequest(Catalog(), namespace=rule.registry, revalidate=True)
-        catalog = await _read_list(registry, request, "repositories")
+        catalog = await read_names(registry, request, "repositories")
     found, artifacts = list[Pin](), dict[Repository, Collection[str]]()
     for repository in rule.select_repositories(catalog):
         place = Repository(f"{rule.registry}/{repository}")
-        names = await _read_list(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
+        names = await read_names(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
         found += [Pin(place, tag, rule.platforms) for tag in rule.select_tags(repository, names)]
         artifacts[place] = {name for name in names if parse_artifact_tag(name) is not None}
     return MatchingImages(found, artifacts)
-
-
-async def _read_list(registry: IRegistry, request: RegistryRequest, key: str) -> list[str]:
-    """Return the names on all pages of a list."""
-    names: dict[str, None] = {}
-    for _ in range(MAX_PAGES):
-        answer = await registry.fetch(request)
-        page = _parse_names(await collect(answer.body, LIST_LIMIT), key)
-        if page is None:
-            raise Unreadable(f"the upstream's list of {key} cannot be read")
-        is_new = any(name not in names for name in page)
-        names.update(dict.fromkeys(page))
-        if answer.next_page is None or not is_new:
-            break
-        following = tuple(pair for pair in answer.next_page if pair[0] != "ns")
-        request = evolve(request, query=following)
-    return list(names)
-
-
-def _parse_names(data: bytes, key: str) -> list[str] | None:
-    try:
-        names = json.loads(data)[key] or []
-    except (ValueError, KeyError, TypeError):
-        return None
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
