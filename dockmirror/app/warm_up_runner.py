@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.waiting import Changes
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING
@@ -21,11 +23,11 @@ from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..store import files, warm_ups
 from ..store.threads import RunInThread
-from ..store.warm_ups import PULLS, State, WarmUp, WarmUpQueue
+from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
 
 POLL = 2.0
 """Seconds between two looks for new warm-ups."""
-_JOBS = 4
+_BLOBS_AT_ONCE = 4
 _log = Logger()
 
 
@@ -51,9 +53,10 @@ class WarmUpRunner(PeriodicTask):
         self._in_thread = in_thread
         self._registry = registry
         self._queue = queue
+        self._unfinished = UnfinishedWarmUps(root, queue)
         self._version: files.Version | None = None
         self._is_idle = False
-        self._ended: Deferred[None] = Deferred()
+        self._ended = Changes()
 
     async def _check(self) -> None:
         try:
@@ -65,7 +68,7 @@ class WarmUpRunner(PeriodicTask):
         is_unchanged = self._is_unchanged()
         if is_unchanged and self._is_idle:
             return
-        has_waiting = bool(await self._list_unfinished())
+        has_waiting = await self._in_thread(self._unfinished.exist)
         self._is_idle = is_unchanged and not has_waiting
         if not has_waiting:
             return
@@ -82,16 +85,20 @@ class WarmUpRunner(PeriodicTask):
 
     async def _run_all(self, running: list[Deferred[None]]) -> None:
         """Run what waits, and what comes meanwhile, so that a slow upstream holds up only its own."""
-        started: set[str] = set()
+        known: set[str] = set()
+        waiting: deque[WarmUp] = deque()
+        looked: float | None = None
         while True:
-            for each in await self._list_unfinished():
-                if each.id not in started and len(running) < self._queue.jobs:
-                    started.add(each.id)
-                    self._start(each, running)
+            if looked is None or not 0 <= self._clock.seconds() - looked < POLL:
+                found = await self._in_thread(partial(self._unfinished.list, known))
+                known.update(each.id for each in found)
+                waiting.extend(found)
+                looked = self._clock.seconds()
+            while waiting and len(running) < self._queue.jobs:
+                self._start(waiting.popleft(), running)
             if not running:
                 return
-            self._ended = Deferred()
-            await self._ended.addTimeout(POLL, self._clock, lambda *_: None)
+            await self._ended.next().addTimeout(POLL, self._clock, lambda *_: None)
 
     def _start(self, warm_up: WarmUp, running: list[Deferred[None]]) -> None:
         job = Deferred.fromCoroutine(self._run(warm_up))
@@ -99,13 +106,9 @@ class WarmUpRunner(PeriodicTask):
 
         def end(_: None) -> None:
             running.remove(job)
-            if not self._ended.called:
-                self._ended.callback(None)
+            self._ended.notify()
 
         job.addErrback(_log_failure).addCallback(end)
-
-    def _list_unfinished(self) -> Awaitable[list[WarmUp]]:
-        return self._in_thread(partial(warm_ups.list_unfinished, self._root, self._queue))
 
     def _is_unchanged(self) -> bool:
         """Return whether the directory is as it was at the last look; no thread is needed for that."""
@@ -138,8 +141,8 @@ class WarmUpRunner(PeriodicTask):
         )
         pulled = PulledImage()
         try:
-            parts = await ImagePuller(self._registry(), _JOBS).image(wanted, pulled)
-            missing = await HeldCheck(self._registry(), self._clock, _JOBS).missing(parts)
+            parts = await ImagePuller(self._registry(), _BLOBS_AT_ONCE).image(wanted, pulled)
+            missing = await HeldCheck(self._registry(), self._clock, _BLOBS_AT_ONCE).missing(parts)
             error = explain_missing(missing) or ""
         except RegistryError as refused:
             error = refused.summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
@@ -89,11 +89,13 @@ class WarmUp:
 class WarmUpQueue:
     """A directory of warm-ups, which are run apart from those of the other queue.
 
+    :ivar noun: what messages call its warm-ups.
     :ivar limit: the number of warm-ups that are remembered at a time.
     :ivar keep: seconds for which a finished one is remembered.
     :ivar jobs: how many are run at a time.
     """
 
+    noun: str
     directory: PurePosixPath
     lock: PurePosixPath
     limit: int
@@ -101,8 +103,8 @@ class WarmUpQueue:
     jobs: int
 
 
-PULLS = WarmUpQueue(layout.WARM_UPS, layout.WARM_UPS_LOCK, 1000, 24 * 3600.0, 1)
-TAG_REFRESHES = WarmUpQueue(layout.TAG_REFRESHES, layout.TAG_REFRESHES_LOCK, 5000, 600.0, 16)
+PULLS = WarmUpQueue("warm-ups", layout.WARM_UPS, layout.WARM_UPS_LOCK, 1000, 24 * 3600.0, 1)
+TAG_REFRESHES = WarmUpQueue("tag refreshes", layout.TAG_REFRESHES, layout.TAG_REFRESHES_LOCK, 5000, 600.0, 16)
 _QUEUES = (PULLS, TAG_REFRESHES)
 
 
@@ -116,8 +118,8 @@ def add_warm_up(root: Path, warm_up: WarmUp) -> WarmUp:
     _delete_old(root, queue, warm_up.created)
     if len(_list_names(root, queue)) >= queue.limit:
         raise TooManyRequests(
-            f"{queue.limit} warm-ups wait or have ended in the last {format_duration(queue.keep)}; try again"
-            " later",
+            f"{queue.limit} {queue.noun} wait or have ended in the last {format_duration(queue.keep)}; try"
+            " again later",
             retry_after="60",
         )
     added = evolve(warm_up, id=token_hex(8), changed=warm_up.created)
@@ -144,19 +146,48 @@ def read_warm_up(root: Path, identifier: str) -> WarmUp | None:
 
 
 def _read(root: Path, queue: WarmUpQueue, identifier: str) -> WarmUp | None:
-    found = files.read_small_file(root / layout.warm_up(queue.directory, identifier))
-    return _parse(found.data) if found else None
+    """Read a warm-up; None also for a file that its next state would not be written to."""
+    file = files.read_small_file(root / layout.warm_up(queue.directory, identifier))
+    found = _parse(file.data) if file else None
+    return found if found and (found.queue, found.id) == (queue, identifier) else None
 
 
 def iter_warm_ups(root: Path, *queues: WarmUpQueue) -> Iterator[WarmUp]:
     """Iterate over the warm-ups of these queues, or of all, the oldest first."""
     read = (_read(root, queue, name) for queue in queues or _QUEUES for name in _list_names(root, queue))
-    yield from sorted((each for each in read if each), key=lambda each: (each.created, each.id))
+    yield from sorted((each for each in read if each), key=_age)
 
 
-def list_unfinished(root: Path, queue: WarmUpQueue) -> list[WarmUp]:
-    """Return the warm-ups that are to be run, or were interrupted, the oldest first."""
-    return [each for each in iter_warm_ups(root, queue) if not each.is_finished]
+class UnfinishedWarmUps:
+    """The warm-ups of a queue that are to be run, or were interrupted; finished ones are read once."""
+
+    def __init__(self, root: Path, queue: WarmUpQueue) -> None:
+        self._root = root
+        self._queue = queue
+        self._finished: set[str] = set()
+
+    def exist(self) -> bool:
+        return next(self._iterate(()), None) is not None
+
+    def list(self, known: Collection[str]) -> list[WarmUp]:
+        """Return those whose identifiers are not known yet, the oldest first."""
+        return sorted(self._iterate(known), key=_age)
+
+    def _iterate(self, known: Collection[str]) -> Iterator[WarmUp]:
+        names = _list_names(self._root, self._queue)
+        self._finished.intersection_update(names)
+        for name in names:
+            if name in self._finished or name in known:
+                continue
+            found = _read(self._root, self._queue, name)
+            if found is None or found.is_finished:
+                self._finished.add(name)
+            else:
+                yield found
+
+
+def _age(warm_up: WarmUp) -> tuple[float, str]:
+    return warm_up.created, warm_up.id
 
 
 def lock_warm_ups(root: Path, queue: WarmUpQueue) -> int | None:

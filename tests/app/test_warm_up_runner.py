@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -88,6 +89,43 @@ def test_an_idle_runner_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
     warm_ups.add_warm_up(tmp_path, wanted())
     clock.advance(POLL)
     assert shelf.fetched() == sorted(["amd", "base", "a"])
+
+
+def test_each_of_many_warm_ups_is_read_once(tmp_path: Path, clock: Clock) -> None:
+    """The directory is not listed again for each that ends."""
+    calls: list[object] = []
+    count = 10 * TAG_REFRESHES.jobs
+
+    async def in_thread(call: Callable[[], T], /) -> T:
+        calls.append(call)
+        return call()
+
+    for _ in range(count):
+        warm_ups.add_warm_up(tmp_path, tag_refresh())
+    tags = Slow()
+    WarmUpRunner(tmp_path, clock, in_thread, lambda: tags, TAG_REFRESHES).startService()
+    clock.advance(POLL)
+    for number in range(count):
+        tags.waiting[number].errback(Denied())
+    assert {each.state for each in warm_ups.iter_warm_ups(tmp_path)} == {"failed"}
+    writes = 2 * count
+    assert len(calls) < writes + 10
+
+
+def test_a_warm_up_in_the_other_queue_is_left_out(tmp_path: Path, clock: Clock) -> None:
+    """Its next state would be written elsewhere, so that it would be run for ever."""
+    added = warm_ups.add_warm_up(tmp_path, tag_refresh())
+    (tmp_path / layout.WARM_UPS).mkdir(parents=True)
+    misplaced = tmp_path / layout.warm_up(layout.WARM_UPS, added.id)
+    (tmp_path / layout.warm_up(layout.TAG_REFRESHES, added.id)).rename(misplaced)
+    renamed = tmp_path / layout.warm_up(layout.WARM_UPS, "0" * 16)
+    renamed.write_bytes(misplaced.read_bytes())
+    shelf = Shelf()
+    run(tmp_path, clock, shelf)
+    assert shelf.asked == []
+    assert list(warm_ups.iter_warm_ups(tmp_path)) == []
+    warm_ups.add_warm_up(tmp_path, wanted(at=time.time() + PULLS.keep))
+    assert not misplaced.exists()
 
 
 def test_a_failed_warm_up_says_why(tmp_path: Path, clock: Clock) -> None:
@@ -230,7 +268,7 @@ def test_warm_ups_are_bounded_in_number_and_time(tmp_path: Path, request_at: Cal
         path = tmp_path / layout.warm_up(queue.directory, f"{number:016}")
         path.write_bytes(b"{}")
         os.utime(path, (EPOCH, EPOCH))
-    with pytest.raises(TooManyRequests):
+    with pytest.raises(TooManyRequests, match=f"{queue.limit} {queue.noun} wait or have ended in the last"):
         warm_ups.add_warm_up(tmp_path, request_at(at=EPOCH))
     later = warm_ups.add_warm_up(tmp_path, request_at(at=EPOCH + queue.keep))
     assert [each.id for each in warm_ups.iter_warm_ups(tmp_path)] == [added.id, later.id]
