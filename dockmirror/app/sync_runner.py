@@ -138,6 +138,7 @@ class SyncRunner(PeriodicTask):
             await self._run_if_due(rule)
         for key in _find_removed(rules, self._states):
             await self._unpin(key, ())
+            await self._context.turns.delete(key, await self._read_owner())
             del self._states[key]
             await self._in_thread(partial(sync_states.delete_state, self._root, key))
 
@@ -154,11 +155,14 @@ class SyncRunner(PeriodicTask):
     def _next_time(self, rule: SyncRule) -> float:
         return rule.schedule.next_run(self._clock.seconds(), self._context.draw())
 
+    async def _read_owner(self) -> str:
+        return await self._in_thread(partial(sync_states.read_owner, self._root, self._clock.seconds()))
+
     async def _run_turn(self, rule: SyncRule) -> None:
         """Run a rule if it is this mirror's turn."""
         now = self._clock.seconds()
         last = state_of(rule, self._states)
-        owner = await self._in_thread(partial(sync_states.read_owner, self._root, now))
+        owner = await self._read_owner()
         try:
             turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
         except OSError as error:  # logged by the bucket
@@ -231,7 +235,8 @@ class SyncRunner(PeriodicTask):
         ended = self._states[rule.key]
         await self._end(rule, "failed" if ended.failed else "done", ended.message, self._next_time(rule))
         if turn is not None:
-            await self._context.turns.complete(turn, sorted(names))
+            period = rule.schedule.period(self._clock.seconds())
+            await self._context.turns.complete(turn, sorted(names), period)
 
     async def _end(self, rule: SyncRule, outcome: sync_states.Outcome, message: str, next_run: float) -> None:
         now = self._clock.seconds()

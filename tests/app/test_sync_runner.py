@@ -431,6 +431,38 @@ def test_a_mirror_that_pauses_keeps_its_turn(pair: tuple[Site, Site]) -> None:
     assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
 
 
+def test_a_run_that_outlasts_its_period_is_the_only_one(pair: tuple[Site, Site], clock: Clock) -> None:
+    """It counts for the period in which it ends; the other mirror waits for the next one."""
+    one, other = pair
+    for each in pair:
+        each.library.tags, each.library.next_quota = images("1.1", "1.2"), Quota(EPOCH, 100, 20)
+        each.rules = ()
+    clock.advance(EVERY - 2 * POLL)
+    for each in pair:
+        each.rules = (RULE,)
+    one.poll()
+    one.poll(LOOK)
+    assert (one.state().outcome, other.state().outcome) == ("paused", "elsewhere")
+    for each in pair:
+        each.library.next_quota = Quota(EPOCH, 100, 99)
+    one.poll(QUOTA_PAUSE)
+    other.poll(LOOK)
+    assert (one.state().outcome, other.state().outcome) == ("done", "elsewhere")
+    assert other.state().message == "another mirror of the bucket has run it"
+    assert other.library.shelf.asked == []
+
+
+def test_the_turns_of_a_removed_rule_are_deleted(tmp_path: Path, clock: Clock) -> None:
+    store = MemoryStore()
+    turns = SyncTurns(bucket(clock, store, BucketThreads()), clock)
+    site = Site(tmp_path, Library(images("1.1")), RULE, clock=clock, turns=turns)
+    site.poll()
+    assert len(store.list(str(layout.SYNC_TURNS)).collect()) == 1
+    site.rules = []
+    site.poll()
+    assert store.list(str(layout.SYNC_TURNS)).collect() == []
+
+
 def test_a_requested_run_goes_on_after_a_pause(pair: tuple[Site, Site], clock: Clock) -> None:
     """It needs no turn, whoever had that."""
     for each in pair:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
+
+from dockmirror.store import layout
 
 from .parts.command import dockmirror
 from .parts.faults import Stall
@@ -21,9 +24,8 @@ pytestmark = pytest.mark.integration
 NAME = "library/synced"
 RULE = {"upstream": "docker", "repositories": [NAME], "every": "30d"}
 HURRIES = """\
-from dockmirror.app import sync_runner, sync_turns
+from dockmirror.app import sync_runner
 sync_runner.POLL = sync_runner.LOOK = 0.3
-sync_runner.LEASE = sync_turns.LEASE = 20.0
 """
 
 
@@ -39,6 +41,16 @@ def begins(mirror: Mirror, outcome: str) -> None:
     wait_until(lambda: bool(rule_of(mirror)["outcome"] == outcome), f"the rule is {outcome}")
 
 
+def expire_turn(sharing: Sharing) -> None:
+    """Let the only turn end now that a mirror has, instead of an hour later."""
+    store = sharing.seaweedfs.store(sharing.prefix)
+    listed = sharing.keys()
+    [key] = [each for each in listed if each.startswith(str(layout.SYNC_TURNS))]
+    turn = json.loads(bytes(store.get(key).bytes()))
+    assert turn["until"] > time.time()
+    store.put(key, json.dumps({**turn, "until": 0}).encode())
+
+
 def test_a_mirror_takes_over_from_one_that_was_killed(sharing: Sharing) -> None:
     """The other one waits until then; the first one leaves it at that when it is back."""
     pushed = image("synced")
@@ -51,6 +63,7 @@ def test_a_mirror_takes_over_from_one_that_was_killed(sharing: Sharing) -> None:
     begins(second, "elsewhere")
     assert rule_of(second)["message"] == "another mirror of the bucket runs it"
     first.kill()
+    expire_turn(sharing)
     sharing.upstream.fault = None
     stall.over.set()
     wait_until(lambda: bool(rule_of(second)["outcome"] == "done"), "the second mirror has run the rule")
