@@ -53,6 +53,13 @@ def find_parts(path: Path) -> list[Path]:
     return [each for each in path.parent.iterdir() if each.stem == path.stem and _part_number(each)]
 
 
+def part_advice(paths: Sequence[Path]) -> str:
+    """Return advice, if a file that is refused by itself may be one of several parts."""
+    if len(paths) != 1 or not _part_number(paths[0]):
+        return ""
+    return f"; if it is a part of an archive, name all parts, from {_part(paths[0], 1).name} on"
+
+
 def _part_number(path: Path) -> int:
     """Return the number at the end of a file's name, 0 if there is none."""
     return int(path.suffix[1:]) if _NUMBER.fullmatch(path.suffix) and not path.is_dir() else 0

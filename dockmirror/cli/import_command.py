@@ -19,7 +19,7 @@ from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, parse_image_name, registry_names
 from ..app.retention_rules import make_retention
 from ..archive.archive_files import ArchiveRefused
-from ..archive.archive_input import OpenTemporary, group_parts, open_seekable
+from ..archive.archive_input import OpenTemporary, group_parts, open_seekable, part_advice
 from ..archive.checksums import (
     SIGNATURE_SUFFIX,
     SUFFIX,
@@ -57,11 +57,13 @@ class _GivenArchive:
     """The open files of one archive, or a directory.
 
     :ivar name: the name for messages.
+    :ivar advice: ends the message when it is refused.
     """
 
     name: str
     files: Sequence[BinaryIO] = ()
     directory: Path | None = None
+    advice: str = ""
 
     def open(self, open_temporary: OpenTemporary) -> ImageArchive:
         """:raises ArchiveRefused: when it is none."""
@@ -70,7 +72,11 @@ class _GivenArchive:
                 return ImageArchive.open_directory(self.directory)
             return ImageArchive.open(open_seekable(self.files, open_temporary))
         except ArchiveRefused as error:
-            raise ArchiveRefused(f"{self.name}: {error}") from None
+            raise self.refuse(error) from None
+
+    def refuse(self, error: ArchiveRefused) -> ArchiveRefused:
+        """Return the error with the archive's name."""
+        return ArchiveRefused(f"{self.name}: {error}{self.advice}")
 
 
 @click.command("import", short_help="Import images from archives into the cache.")
@@ -153,12 +159,13 @@ def _open_all(paths: Sequence[Path], key: Path | None, stack: ExitStack) -> list
         elif str(group[0]) == _STDIN:
             given = _GivenArchive(_STDIN, [sys.stdin.buffer])
         else:
-            given = _GivenArchive(str(group[0]), [stack.enter_context(each.open("rb")) for each in group])
+            files = [stack.enter_context(each.open("rb")) for each in group]
+            given = _GivenArchive(str(group[0]), files, advice=part_advice(group))
         if trusted is not None:
             try:
                 _check_signed(given, group, trusted)
             except ArchiveRefused as error:
-                raise ArchiveRefused(f"{given.name}: {error}") from None
+                raise given.refuse(error) from None
         found.append(given)
     return found
 

@@ -80,6 +80,20 @@ def test_parts_are_in_the_order_of_their_numbers(archive: Path, empty: Shop, tmp
         group_parts([*paths[:6], *paths[7:]])
 
 
+def test_a_part_without_the_first_one_is_explained(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Such a file may also be an archive with a date at its end, so it is tried."""
+    data = archive.read_bytes()
+    for number in (1, 2, 3):
+        (tmp_path / f"a.tar.{number:03}").write_bytes(data[(number - 1) * 1000 : number * 1000])
+    advice = "a.tar.002: this is not a tar file", "name all parts, from a.tar.001 on"
+    for parts in ([2], [2, 3]):
+        refused = empty.run("import", *(str(tmp_path / f"a.tar.{each:03}") for each in parts), code=1).output
+        assert [each for each in advice if each not in refused] == []
+    other = tmp_path / "b.tar"
+    other.write_bytes(data[1000:])
+    assert "parts" not in empty.run("import", str(other), code=1).output
+
+
 class Pipe(io.BytesIO):
     """Standard input that cannot be read twice."""
 
