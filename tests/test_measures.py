@@ -12,9 +12,9 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 32_850, 80_500, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 33_000, 80_850, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 346
+MODULES = 347
 LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
