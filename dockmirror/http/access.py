@@ -7,19 +7,18 @@ headers are therefore accepted from the proxies that the operator names, and rej
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
 from ..oci.errors import Denied
 from ..system.networks import PRIVATE, Address, Network, is_within, parse_address
 
-_FORWARDED = (
-    "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "CF-Connecting-IP",
-    "True-Client-IP",
-)  # fmt: skip
+_FOR, _PROTO, _FORWARDED_HOST = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"
+_FORWARDED = frozenset(
+    {_FOR, _PROTO, _FORWARDED_HOST, "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"}
+)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
-Headers = Callable[[str], Sequence[str]]
 
 
 @frozen
@@ -51,27 +50,29 @@ class NetworkAccess:
     trust_proxy: tuple[Network, ...] = ()
     trusts_unix_socket: bool = False
 
-    def identify_client(self, peer: str | None, secure: bool, headers: Headers) -> ClientAddress:
+    def identify_client(
+        self, peer: str | None, secure: bool, headers: Mapping[str, Sequence[str]]
+    ) -> ClientAddress:
         """Return the client behind a connection.
 
         :param peer: the address at the other end; None for a UNIX socket.
-        :param headers: returns the values of the request's headers of a name.
+        :param headers: the values of the request's headers, by their names in lower case.
         :raises Denied: when the client cannot be identified, naming the setting to change.
         """
         address = None if peer is None else parse_address(peer)
-        scheme, host = "https" if secure else "http", _first_value(headers("Host"))
-        is_proxied = any(headers(name) for name in _FORWARDED)
+        scheme, host = "https" if secure else "http", _first_value(headers.get("host", ()))
+        is_proxied = not _FORWARDED.isdisjoint(headers)
         if is_proxied:
             if not self._is_trusted(address):
                 raise Denied(
                     "this request came through an untrusted proxy; to trust it, add its"
                     " address to 'trust_proxy'"
                 )
-            if not headers("X-Forwarded-For"):
+            if _FOR not in headers:
                 raise Denied("the proxy in front must send 'X-Forwarded-For' to identify the client")
-            address = self._find_client(address, headers("X-Forwarded-For"))
-            scheme = _last_value(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
-            host = _last_value(headers("X-Forwarded-Host"), _is_host) or host
+            address = self._find_client(address, headers[_FOR])
+            scheme = _last_value(headers.get(_PROTO, ()), ("http", "https").__contains__) or scheme
+            host = _last_value(headers.get(_FORWARDED_HOST, ()), _is_host) or host
         return ClientAddress(address, scheme, host, is_proxied=is_proxied)
 
     def check(self, client: ClientAddress) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
-from ..headers import lines
+from ..headers import lines_by_name
 from ..http.access import NetworkAccess
 from ..http.server_request import ServerRequest
 from ..interfaces import IRegistry, ITokenService, IWritableRegistry
@@ -26,9 +26,8 @@ class NetworkFilter(RequestFilter):
 
     def check(self, request: ServerRequest) -> None:
         peer = getattr(request.getClientAddress(), "host", None)
-        request.peer = self._access.identify_client(
-            peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
-        )
+        headers = lines_by_name(request.requestHeaders)
+        request.peer = self._access.identify_client(peer, request.isSecure(), headers)
         self._access.check(request.peer)
         request.admitted_client = request.peer
 
