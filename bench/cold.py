@@ -15,7 +15,7 @@ _TLS = {nginx.CACHE: at_least(0.85)}
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Measure rates and the time to the first byte."""
+    """Measure rates, the time to the first byte, and the processor time."""
     yield from _pulled("cold blob, plain, 1 client", rounds, False, _PLAIN)
     yield from _pulled("cold blob, TLS, 1 client", rounds, True, _TLS)
 
@@ -25,6 +25,7 @@ def _pulled(case: str, rounds: int, tls: bool, aims: Mapping[str, Aim]) -> Itera
         pulls = those.pull(rounds, MEBIBYTES, 1)
     yield from compared(case, "MB/s", pulls.rates, aims)
     yield from compared(case, "first byte, ms", pulls.first_bytes)
+    yield from compared(case, "processor s/GB", pulls.used)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from .peers import distribution, nginx
 from .peers.mirror import mirrored
 from .peers.origin import Origin, origin
 from .peers.peer import Peer
-from .process import wait_until_idle
+from .process import processor_time, wait_until_idle
 from .rounds import in_turn
 
 _MEBIBYTE = 1024 * 1024
@@ -25,9 +25,14 @@ _LARGE = 4 * _MEBIBYTE
 
 @frozen
 class Pulls:
-    """Pulls of a blob, one in each round."""
+    """Pulls of a blob, one in each round.
+
+    :ivar used: the processor time of a peer for a gigabyte that clients received, in seconds.
+    :ivar fetched: what left the upstream, in blobs.
+    """
 
     drained: Mapping[str, Sequence[Drained]]
+    used: Mapping[str, Sequence[float]]
     fetched: Mapping[str, Sequence[float]]
 
     @property
@@ -59,24 +64,30 @@ class Fetching:
         seeds = range(mebibytes * 1000 + clients, mebibytes * 1000 + clients + rounds + 1)
         size = mebibytes * _MEBIBYTE
         digests = [make_blob(self.upstream.blobs, mebibytes, seed) for seed in seeds]
-        drained = in_turn(
+        pulls = in_turn(
             rounds, {peer.name: partial(self._drain, peer, digests, clients) for peer in self.peers}
         )
+        drained = {name: [each for each, _ in pairs] for name, pairs in pulls.items()}
+        received = size * clients / 1e9
+        used = {name: [seconds / received for _, seconds in pairs] for name, pairs in pulls.items()}
         fetched = {
             peer.name: [self.upstream.sent(peer.name, digest) / size for digest in digests[1:]]
             for peer in self.peers
         }
         for digest in digests:
             (self.upstream.blobs / digest).unlink()
-        return Pulls(drained, fetched)
+        return Pulls(drained, used, fetched)
 
-    def _drain(self, peer: Peer, digests: Sequence[str], clients: int, number: int) -> Drained:
+    def _drain(self, peer: Peer, digests: Sequence[str], clients: int, number: int) -> tuple[Drained, float]:
+        """Return what the clients received, and the processor time of the peer until it was idle."""
+        before = processor_time(peer.pid)
         drained = drain(peer.blob(digests[number]), clients)
         wait_until_idle(peer.pid)
+        used = processor_time(peer.pid) - before
         if not number and peer.url.startswith("http:"):
             verify(peer.blob(digests[number]), digests[number])
         self._empty()
-        return drained
+        return drained, used
 
     def _empty(self) -> None:
         """Free the pages that the next mirror's files will use."""
