@@ -19,7 +19,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from .sockets import ListeningSocket
-from .worker_program import WorkerProgram
+from .worker_program import StartWorker, WorkerProgram
 
 RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
 """The methods that may be called, by name; each takes and returns a JSON value."""
@@ -190,15 +190,15 @@ class WorkerPool(Service):
 
     def _start_all(self) -> None:
         for _ in range(self.count):
-            self._start()
+            self._start(self._program.first)
 
-    def _start(self) -> None:
+    def _start(self, start: StartWorker) -> None:
         self._last_number += 1
         number = self._last_number
         worker = WorkerProcess(self._reactor, lambda: self._handle_exit(number))
         self.workers[number] = worker
         try:
-            worker.start(self._program, self._sockets())
+            worker.start(start, self._program.memory, self._sockets())
         except OSError as error:  # out of memory or descriptors, maybe for a moment only
             worker.exit_reason = f"before it started: {error.strerror}"
             self._handle_exit(number)
@@ -226,7 +226,7 @@ class WorkerPool(Service):
             delay=delay,
         )
         self._restarts = {restart for restart in self._restarts if restart.active()}
-        self._restarts.add(self._reactor.callLater(delay, self._start))
+        self._restarts.add(self._reactor.callLater(delay, self._start, self._program.later))
 
 
 class WorkerProcess(ProcessProtocol):
@@ -245,7 +245,7 @@ class WorkerProcess(ProcessProtocol):
         self._stopped: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
 
-    def start(self, program: WorkerProgram, sockets: Sequence[ListeningSocket]) -> None:
+    def start(self, start: StartWorker, memory: int, sockets: Sequence[ListeningSocket]) -> None:
         """Start the process.
 
         Its arguments are the descriptors of the RPC channel and of the shared memory, and
@@ -258,14 +258,14 @@ class WorkerProcess(ProcessProtocol):
             self._reactor.adoptStreamConnection(
                 ours.fileno(), socket.AF_UNIX, _ExistingSocketFactory(self.channel)
             )
-            descriptors = [theirs.fileno(), program.memory, *(each.descriptor for each in sockets)]
+            descriptors = [theirs.fileno(), memory, *(each.descriptor for each in sockets)]
             inherited = dict(enumerate(descriptors, _FIRST_DESCRIPTOR))
-            channel, memory, *listening = inherited
+            channel, shared, *listening = inherited
             arguments = [
                 f"{descriptor}:{int(each.family)}"
                 for descriptor, each in zip(listening, sockets, strict=True)
             ]
-            program.start(self, [str(channel), str(memory), *arguments], inherited)
+            start(self, [str(channel), str(shared), *arguments], inherited)
 
     def call(self, method: str, value: object, seconds: float) -> Deferred[Any]:
         """Call a method in the worker; the Deferred fails if there is no answer in time."""

@@ -34,10 +34,12 @@ It raises ``OSError`` when the process cannot be started; then nothing of it is 
 class WorkerProgram:
     """The program of a worker; see ``WorkerProcess.start`` for its arguments.
 
+    :ivar first: starts the workers with which a mirror begins, ``later`` those that replace them.
     :ivar memory: the descriptor of the memory that all workers share.
     """
 
-    start: StartWorker
+    first: StartWorker
+    later: StartWorker
     memory: int
 
 
@@ -70,8 +72,9 @@ class SpawnedWorkers:
 class ForkedWorkers:
     """Workers that go on with what this process has imported, and share its memory.
 
-    They are spawned while this process has other threads, which may hold locks that nobody would release in
-    the child (POSIX.1-2017, "fork").
+    This is for the start of a process, while it has no open database: SQLite's connections must not be
+    carried across a fork ("How To Corrupt An SQLite Database File", 2.6).  They are spawned if it has other
+    threads, which may hold locks that nobody would release in the child (POSIX.1-2017, "fork").
 
     :ivar main: runs the program of ``spawned`` in the child.
     """

@@ -82,8 +82,12 @@ class RecordingReactor(Clock):
         self.channel.makeConnection(StringTransport())
 
 
-def program_of(reactor: RecordingReactor, module: str, environ: dict[str, str]) -> WorkerProgram:
-    return WorkerProgram(SpawnedWorkers(module, environ, reactor).start, memory=0)
+def program_of(
+    reactor: RecordingReactor, module: str, environ: dict[str, str], later: str | None = None
+) -> WorkerProgram:
+    """The program of workers whose replacements run another module."""
+    first = SpawnedWorkers(module, environ, reactor)
+    return WorkerProgram(first.start, SpawnedWorkers(later or module, environ, reactor).start, memory=0)
 
 
 @pytest.fixture
@@ -94,7 +98,9 @@ def reactor() -> RecordingReactor:
 @pytest.fixture
 def pool(reactor: RecordingReactor) -> WorkerPool:
     """Two workers, which were started."""
-    pool = WorkerPool(2, program_of(reactor, "a.module", {"A": "b"}), list, lambda: "so", 30, reactor)
+    pool = WorkerPool(
+        2, program_of(reactor, "a.module", {"A": "b"}, "another.module"), list, lambda: "so", 30, reactor
+    )
     pool.startService()
     return pool
 
@@ -154,6 +160,14 @@ def test_the_delay_grows_while_workers_die_young(pool: WorkerPool, reactor: Reco
     reactor.started[-1].exits()
     reactor.advance(0)
     assert len(reactor.started) == count + 1
+
+
+def test_workers_that_replace_others_start_in_another_way(
+    pool: WorkerPool, reactor: RecordingReactor
+) -> None:
+    reactor.started[0].exits()
+    reactor.advance(1)
+    assert [each.arguments[3] for each in reactor.started] == ["a.module", "a.module", "another.module"]
 
 
 def test_a_process_that_cannot_be_spawned_is_tried_again(pool: WorkerPool, reactor: RecordingReactor) -> None:
