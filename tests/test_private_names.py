@@ -34,8 +34,10 @@ IMPORTED = {
 SHARED = {
     "twisted.internet.base:BaseConnector._makeTransport",
     "twisted.internet.process:Process._reactor",
+    "twisted.internet.process:Process._resetSignalDisposition",
     "twisted.internet.process:Process._trySpawnInsteadOfFork",
     "twisted.internet.process:_BaseProcess._execChild",
+    "twisted.internet.process:_BaseProcess._resetSignalDisposition",
     "twisted.internet.process:_BaseProcess._trySpawnInsteadOfFork",
     "twisted.internet.tcp:Connector._makeTransport",
     "twisted.internet.tcp:Port._preexistingSocket",

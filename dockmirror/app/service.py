@@ -214,7 +214,7 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         return sum((await pool.call("transfers")).values())
 
     spawned = SpawnedWorkers("dockmirror.app.worker_main", environ, reactor)
-    program = WorkerProgram(ForkedWorkers(worker.main, spawned).start, spawned.start, memory)
+    program = WorkerProgram(ForkedWorkers(worker.main_of_fork, spawned).start, spawned.start, memory)
     # The grace period of a worker ends before it is killed.
     pool = WorkerPool(count, program, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
     listeners = make_listeners(

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import asdict
 from twisted.internet.protocol import Factory
-from twisted.logger import globalLogBeginner
+from twisted.logger import globalLogBeginner, globalLogPublisher
 
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
@@ -87,17 +87,27 @@ class Worker:
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run the worker of a new interpreter; see ``main_of_fork``."""
+    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
+    _run(arguments)
+
+
+def main_of_fork(arguments: Sequence[str]) -> None:
     """Run until SIGTERM, or until the binding process is gone.
 
     :param arguments: see ``WorkerProcess.start``.
     """
+    globalLogPublisher.addObserver(make_message_log())
+    _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
     from twisted.internet import reactor
 
     running: Any = reactor
     # Only the binding process acts on these.
     for ignored in TERMINAL_SIGNALS:
         signal.signal(ignored, signal.SIG_IGN)
-    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(SharedTables.attach(int(memory)), listening, running)

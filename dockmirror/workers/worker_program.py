@@ -76,7 +76,7 @@ class ForkedWorkers:
     carried across a fork ("How To Corrupt An SQLite Database File", 2.6).  They are spawned if it has other
     threads, which may hold locks that nobody would release in the child (POSIX.1-2017, "fork").
 
-    :ivar main: runs the program of ``spawned`` in the child.
+    :ivar main: does in the child what ``spawned`` runs, but for the log, which it finds without observers.
     """
 
     main: Callable[[Sequence[str]], None]
@@ -119,6 +119,9 @@ class _ForkedProcess(Process):
 
     def _trySpawnInsteadOfFork(self, *_: object) -> bool:
         return False
+
+    def _resetSignalDisposition(self) -> None:
+        """Go on to ignore what Python ignores, such as SIGPIPE: a new program would have it set anew."""
 
     def _execChild(
         self,

@@ -34,8 +34,10 @@ ENOUGH = 30.0
 """Minutes from which on a slope says something: until then caches fill."""
 KEPT = 2 * 3 * 32 + 20
 """Descriptors: each process keeps connections to registry, token service and host of the blobs."""
-UNHANDLED = re.compile(r"(?m)^.*(?:Unhandled|#critical).*|^Traceback.*(?:\n[ a-z].*)*")
-"""Lines that tell of a defect, and tracebacks whole."""
+UNHANDLED = re.compile(
+    r"(?m)^.*(?:Unhandled|#critical|Warning|a worker exited).*|^Traceback.*(?:\n[ a-z].*)*"
+)
+"""Lines that report a defect, and whole tracebacks."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -32,7 +33,9 @@ def serve(arguments):
     from twisted.internet import reactor
     Logger().error("for nobody")
     handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
     facts = {
+        "ignored": ignored,
         "parent": os.getppid(), "arguments": arguments, "path": sys.path, "handled": handled,
         "is_new": reactor is not ours, "type": type(reactor).__name__, "environ": dict(os.environ),
         "wakeup": signal.set_wakeup_fd(-1), "observers": len(globalLogPublisher._observers),
@@ -94,6 +97,7 @@ def test_a_fork_goes_on_with_what_is_imported(forked: tuple[int, int, Mapping[st
     assert facts["arguments"] == ["one", "two"]
     assert facts["environ"] == {"KEPT": "1"}
     assert facts["ends"] == [11]
+    assert signal.SIGPIPE in facts["ignored"]
 
 
 def test_a_fork_keeps_nothing_that_is_the_starters_own(

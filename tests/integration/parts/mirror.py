@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from .process import Process, free_port
 DOMAIN = "mirror.test"
 _LOOPBACK = {"allow_networks": ["127.0.0.0/8"], "public": True}
 _CHECKOUT = Path(__file__).parents[3]
+_FAILURE = re.compile(r"Traceback \(most recent call last\)|a worker exited, (?!killed by signal 9\b)")
 
 
 class Mirror(Process):
@@ -94,8 +96,13 @@ class Mirror(Process):
         return self.log.read_text(errors="replace")
 
     def failures(self) -> str:
-        """The log from the first failure that nothing in the mirror expected; empty where there is none."""
-        return self.read_log().partition("Traceback (most recent call last)")[2]
+        """The log from the first failure that nothing in the mirror expected; empty where there is none.
+
+        A worker that exits is one, unless a test has killed it.
+        """
+        log = self.read_log()
+        first = _FAILURE.search(log)
+        return log[first.start() :] if first else ""
 
     def pids(self) -> list[int]:
         """Its process and those that it has started."""
