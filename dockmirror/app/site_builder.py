@@ -44,7 +44,7 @@ from .naming import mirror_address, own_host_names, parse_image_name, registry_n
 from .retention_rules import make_retention
 from .stack import HostRegistries, StackContext, build_stack
 from .telemetry import make_request_counter
-from .usage_limits import limit_rate, make_budgets
+from .usage_limits import BudgetCounters, limit_rate, make_budgets
 
 if TYPE_CHECKING:
     from ..web.pages.resources import PageFactory
@@ -125,8 +125,8 @@ class SiteBuilder:
         accounts = self._load_accounts(settings)
         is_writable = any(upstream.writes for upstream in settings.upstreams.values())
         signing_keys = load_signing_keys(settings) if is_writable else ()
-        counters, clock = RateCounters(self._memory.budget_counters), self._context.clock
-        budgets = make_budgets(settings, clock, counters, self._context.telemetry.metrics)
+        counters, metrics = BudgetCounters(self._memory), self._context.telemetry.metrics
+        budgets = make_budgets(settings, self._context.clock, counters, metrics)
         context = evolve(self._context, refreshers=[], polled={}, choices={}, budgets=budgets)
         hosts = build_hosts(settings, context, accounts, signing_keys)
         resource = self._resource(settings, hosts)

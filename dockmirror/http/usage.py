@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from struct import Struct
 
@@ -25,6 +26,11 @@ class UsageLimits:
     bytes: int | None
     window: float
     pulls: int | None = None
+
+    def share(self, used: NetworkUsage) -> float:
+        """Return the used share of the limit of which most is used: at least 1 if a limit is reached."""
+        pairs = (used.requests, self.requests), (used.bytes, self.bytes), (used.pulls, self.pulls)
+        return max((amount / limit for amount, limit in pairs if limit), default=0.0)
 
 
 @frozen
@@ -55,10 +61,15 @@ class LimitTerms:
         )
 
 
-_SLOT = Struct("<QdQQQ")
-"""Key, end of the window, requests, bytes, pulls."""
-COUNTERS_SIZE = 65_536 * _SLOT.size
-"""Bytes of memory for 65,536 keys."""
+def _slot(label_size: int) -> Struct:
+    """Return the record of a key: its hash, end of the window, requests, bytes, pulls, the key's label."""
+    return Struct(f"<QdQQQ{label_size}s")
+
+
+LABEL_SIZE = 24
+"""Bytes of the labels of ``LABELLED_COUNTERS_SIZE``."""
+COUNTERS_SIZE, LABELLED_COUNTERS_SIZE = (65_536 * _slot(size).size for size in (0, LABEL_SIZE))
+"""Bytes of memory for 65,536 keys, without labels and with them."""
 
 
 @frozen
@@ -82,10 +93,12 @@ class RateCounters:
     """Usage by key, in memory that processes share; the key whose window ends first is evicted.
 
     :param memory: at most ``COUNTERS_SIZE`` bytes, zeroed at first.
+    :param label_size: bytes at the start of each key, its label, that are kept beside its hash.
     """
 
-    def __init__(self, memory: memoryview) -> None:
-        self._table = SharedTable(memory, _SLOT, lambda record: record[1])
+    def __init__(self, memory: memoryview, label_size: int = 0) -> None:
+        self._table = SharedTable(memory, _slot(label_size), lambda record: record[1])
+        self._label_size = label_size
 
     def current_window(self, key: bytes, now: float, seconds: float) -> Window:
         """Return the window of a key; one that has ended is replaced by an empty one of so many seconds."""
@@ -104,13 +117,47 @@ class RateCounters:
             before.requests + used.requests,
             before.bytes + used.bytes,
             before.pulls + used.pulls,
+            key[: self._label_size],
         )
+
+    def windows(self, now: float) -> Iterator[tuple[bytes, Window]]:
+        """Yield the windows that have not ended, with the labels of their keys."""
+        for _, ends, requests, sent, pulls, label in self._table.records():
+            if now < ends:
+                yield label, Window(ends, NetworkUsage(requests, sent, pulls))
 
 
 def _window_or_new(record: Record | None, now: float, seconds: float) -> Window:
     if record is not None and record[1] - seconds <= now < record[1]:
-        return Window(record[1], NetworkUsage(*record[2:]))
+        return Window(record[1], NetworkUsage(*record[2:5]))
     return Window(now + seconds)
+
+
+_REFUSALS = Struct("<QQ")
+"""Key, number of refused requests."""
+REFUSALS_SIZE = 1024 * _REFUSALS.size
+"""Bytes of memory for 1,024 keys."""
+
+
+class RefusalCounters:
+    """Refused requests by key, in memory that processes share.
+
+    :param memory: at most ``REFUSALS_SIZE`` bytes, zeroed at first.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._table = SharedTable(memory, _REFUSALS, lambda record: record[1])
+
+    def add(self, key: bytes) -> None:
+        """Count a refused request."""
+        number = hash_key(key)
+        offset, record = self._table.find(number)
+        self._table.put(offset, number, 1 + (record[1] if record else 0))
+
+    def count(self, key: bytes) -> int:
+        """Return the number of refused requests since the memory was zeroed."""
+        record = self._table.find(hash_key(key))[1]
+        return int(record[1]) if record else 0
 
 
 class UsageMeter:

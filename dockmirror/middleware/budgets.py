@@ -8,25 +8,43 @@ from attrs import frozen
 from zope.interface import implementer
 
 from ..http.server_request import ServerRequest
-from ..http.usage import LimitTerms, UsageMeter
+from ..http.usage import LABEL_SIZE, LimitTerms, UsageMeter
 from ..interfaces import Answer, IRegistry
 from ..oci.media import DOCKER_LIST, OCI_INDEX
 from ..oci.pull_rule import PullRule
 from ..oci.request import Blob, Manifest, RegistryRequest
-from ..system.networks import Network, client_network
+from ..system.networks import Network, client_network, pack_address
+from ..system.shared_table import hash_key
+
+_IDENTIFIER_SIZE = LABEL_SIZE - 16
+"""The rest of a label is an address."""
+
+
+def budget_identifier(number: int, pattern: str, of_each_image: bool) -> bytes:
+    """Return eight bytes by which the counters know a budget, also after the settings were read again.
+
+    :param number: its place in the settings; two budgets may have the same pattern.
+    :param of_each_image: True if each image is counted by itself, and not all of them together.
+    """
+    return hash_key(f"{number} {of_each_image} {pattern}".encode()).to_bytes(_IDENTIFIER_SIZE)
+
+
+def split_label(label: bytes) -> tuple[bytes, bytes]:
+    """Return the budget's identifier and the packed first address of the network from a key's label."""
+    return label[:_IDENTIFIER_SIZE], label[_IDENTIFIER_SIZE:]
 
 
 @frozen
 class ImageBudget:
     """A limit for the images that match a pattern.
 
-    :ivar number: its place in the settings; two limits may have the same pattern.
+    :ivar identifier: see ``budget_identifier``.
     :ivar pattern: the pattern as in the settings.
     :ivar of_each_image: True if each image is counted by itself, and not all of them together.
     :ivar meter: measures the usage of each network.
     """
 
-    number: int
+    identifier: bytes
     pattern: str
     rule: PullRule
     of_each_image: bool
@@ -36,10 +54,9 @@ class ImageBudget:
         return self.rule.repository.fullmatch(image) is not None
 
     def key(self, image: str, network: Network) -> bytes:
-        """Return the key of what a network uses of an image."""
-        counted = image if self.of_each_image else ""
-        table = f"{self.number} {self.pattern}\0{counted}\0"
-        return table.encode() + network.network_address.packed
+        """Return the key of what a network uses of an image; its label is that of ``split_label``."""
+        counted = image.encode() if self.of_each_image else b""
+        return self.identifier + pack_address(network.network_address) + counted
 
     def subject(self, image: str) -> str:
         """Return the subject of the limit, for messages."""
@@ -50,12 +67,12 @@ class ImageBudget:
 class Budgets:
     """The budgets of the mirror.
 
-    :ivar count: counts a rejected request by the pattern of the budget.
+    :ivar count: counts a request that a budget rejects.
     """
 
     terms: LimitTerms
     budgets: Sequence[ImageBudget]
-    count: Callable[[str], object]
+    count: Callable[[ImageBudget], object]
 
 
 NO_BUDGETS = Budgets(LimitTerms(), (), lambda _: None)
@@ -89,7 +106,7 @@ class BudgetFilter:
         for budget, key in used:
             seconds = budget.meter.remaining_wait(key, is_pull=isinstance(target, Manifest))
             if seconds is not None:
-                self._budgets.count(budget.pattern)
+                self._budgets.count(budget)
                 raise self._budgets.terms.refusal(budget.subject(image), seconds)
         for budget, key in used:
             if not budget.of_each_image:

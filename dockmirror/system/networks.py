@@ -25,6 +25,7 @@ PUBLIC: tuple[Network, ...] = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
 
 _CLIENT_BITS = {4: 32, 6: 64}
 """A household or a virtual machine usually has a whole IPv6 /64 to itself."""
+_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 _WORDS = {"private": PRIVATE, "public": PUBLIC}
 
 
@@ -63,6 +64,17 @@ class Region:
 def find_region(address: Address, regions: Iterable[Region]) -> Region | None:
     """Return the first region that has the address."""
     return next((each for each in regions if is_within(address, each.networks)), None)
+
+
+def pack_address(address: Address) -> bytes:
+    """Return the 16 bytes of an address; IPv4 becomes IPv4-mapped IPv6."""
+    return _MAPPED_PREFIX + address.packed if address.version == 4 else address.packed
+
+
+def unpack_address(packed: bytes) -> Address:
+    """Return the address that ``pack_address`` packed."""
+    address = IPv6Address(packed)
+    return address.ipv4_mapped or address
 
 
 def network_class(address: Address) -> str:

@@ -8,14 +8,15 @@ import secrets
 from itertools import accumulate
 
 from ..history.pull_table import PULL_TABLE_SIZE
-from ..http.usage import COUNTERS_SIZE
+from ..http.usage import COUNTERS_SIZE, LABELLED_COUNTERS_SIZE, REFUSALS_SIZE
 from ..system import shared_table
 from .failed_logins import FAILED_LOGINS_SIZE
 
 _IDENTIFIER_SIZE = 16
 _PARTS = (
     COUNTERS_SIZE,
-    COUNTERS_SIZE,
+    LABELLED_COUNTERS_SIZE,
+    REFUSALS_SIZE,
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
@@ -28,7 +29,8 @@ class SharedTables:
     """A mapping divided into one table for each purpose.
 
     :ivar rate_counters: for the ``RateCounters`` of the limits of access.
-    :ivar budget_counters: for those of budgets, whose keys clients can make up.
+    :ivar budget_counters: for those of budgets, whose keys clients can make up, with labels.
+    :ivar budget_refusals: for the ``RefusalCounters`` of budgets.
     :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
@@ -41,6 +43,7 @@ class SharedTables:
         (
             self.rate_counters,
             self.budget_counters,
+            self.budget_refusals,
             self.pulls,
             self.failed_logins,
             self.verified_passwords,

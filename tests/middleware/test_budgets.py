@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dockmirror.app.usage_limits import BudgetCounters, read_budgets
+from dockmirror.status.budget_status import BudgetStatus, NetworkShare
 from tests.fake_registry import MANIFEST, digest
 from tests.fakes import Reply
 from tests.house import Answer, House
@@ -124,3 +128,75 @@ def test_the_refusal_says_why_how_long_and_whom_to_ask() -> None:
 def test_the_operators_networks_have_no_budget(exempt: str) -> None:
     house = limited({"requests": 1}, exempt=[exempt])
     assert statuses(house, TAG, TAG, TAG) == [200] * 3
+
+
+def usage(house: House, **settings: Any) -> Sequence[BudgetStatus]:
+    """Return the use of the budgets, with settings that decide how clients are named."""
+    used = house.serving.settings.model_copy(update={"history": Path("/history"), **settings})
+    return read_budgets(used, BudgetCounters(house.memory), house.clock.seconds())
+
+
+def named(house: House, **settings: Any) -> list[str]:
+    (budget,) = usage(house, **settings)
+    return [each.client for each in budget.most]
+
+
+def test_the_use_of_a_budget_is_that_of_each_network() -> None:
+    """If each image is counted by itself, the one of which a network has used most counts."""
+    house = limited({"requests": 2, "pulls": 9})
+    house.pass_time(100)
+    assert statuses(house, TAG, BLOB, BLOB, "/v2/team/other/manifests/1") == [200, 200, 429, 200]
+    house.pass_time(10)
+    ask(house, peer="fd00::5")
+    (budget,) = usage(house)
+    assert (budget.images, budget.each, budget.requests, budget.pulls) == ("**", "image", 2, 9)
+    assert (budget.networks, budget.used_up, budget.refused) == (2, 1, 1)
+    assert budget.most == (
+        NetworkShare(CLIENT, 1.0, 2, 1, 2 + len(LAYER), 160.0),
+        NetworkShare("fd00::/64", 0.5, 1, 1, 2, 170.0),
+    )
+    house.pass_time(50)
+    (budget,) = usage(house)
+    assert (budget.networks, budget.used_up, budget.refused) == (1, 0, 1)
+
+
+def test_the_use_of_budgets_of_the_same_images_is_told_apart() -> None:
+    """So it is after the settings were read again, unless a budget is another one then."""
+    budgets = [{"images": "**", "requests": 1}, {"images": "**", "requests": 4, "each": "network"}]
+    house = limited(*budgets)
+    assert statuses(house, TAG, TAG, "/v2/team/other/manifests/1") == [200, 429, 200]
+    assert [(each.used_up, each.refused, each.most[0].share) for each in usage(house)] == [
+        (1, 1, 1.0), (0, 0, 0.5),
+    ]  # fmt: skip
+    house.serving.apply(limited(budgets[0], {"images": "**", "requests": 4}).serving.settings)
+    assert [each.networks for each in usage(house)] == [1, 0]
+
+
+def test_five_networks_are_listed_and_all_are_counted() -> None:
+    house = limited({"requests": 10})
+    for number in range(1, 8):
+        for _ in range(number):
+            ask(house, peer=f"10.0.0.{number}")
+    (budget,) = usage(house)
+    assert (budget.networks, budget.used_up) == (7, 0)
+    assert [each.client for each in budget.most] == [f"10.0.0.{number}" for number in (7, 6, 5, 4, 3)]
+
+
+def test_networks_are_named_as_the_history_names_clients() -> None:
+    """They are counted all the same where it keeps no addresses."""
+    house = limited({"requests": 10})
+    ask(house)
+    assert named(house) == ["10.0.0.1"]
+    assert named(house, history_addresses="network") == ["10.0.0.0/24"]
+    assert named(house, history_addresses="region") == ["private"]
+    assert named(house, history_addresses="none") == named(house, history=None) == [""]
+
+
+def test_without_budgets_nothing_is_counted_or_read() -> None:
+    house = House(Internet())
+    house.world.reply(
+        UPSTREAM, "/v2/team/image/manifests/1", Reply(200, b"{}", (("Content-Type", MANIFEST),))
+    )
+    assert statuses(house, TAG) == [200]
+    assert usage(house) == ()
+    assert not any(house.memory.budget_counters)
