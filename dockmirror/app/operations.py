@@ -23,7 +23,7 @@ from .naming import ImageName, parse_image_name, registry_names
 
 if TYPE_CHECKING:
     from ..users import ApiTokens
-    from ..web.status.overview import SyncSource
+    from ..web.status.overview import RuleSource
 
 _BODY_LIMIT = 64 * 1024
 _log = Logger()
@@ -59,20 +59,23 @@ class Operations:
         with setting_errors("api_tokens_file"):
             return ApiTokens(settings.api_tokens_file, self._in_thread, verified)
 
-    def sync_source(self, settings: Callable[[], Settings]) -> SyncSource | None:
-        """Return the source of the states of the rules that keep images in sync; None without a cache.
+    def rule_source(self, settings: Callable[[], Settings]) -> RuleSource:
+        """Return the source of the states of the rules about images; without a cache, none is kept in sync.
 
         :param settings: returns the settings in force.
         """
-        root = self._root
-        if root is None:
-            return None
-        from ..web.status.overview import SyncSource
+        from ..web.status.overview import RuleSource, RuleStates
         from .sync_rules import list_states, make_sync_rules
+        from .usage_limits import BudgetCounters, read_budgets
 
-        return SyncSource(
-            lambda: list_states(make_sync_rules(settings()), root), self._in_thread, self._reactor
-        )
+        root, counters = self._root, BudgetCounters(self._memory)
+
+        def read() -> RuleStates:
+            current = settings()
+            sync = list_states(make_sync_rules(current), root) if root is not None else ()
+            return RuleStates(sync, read_budgets(current, counters, self._reactor.seconds()))
+
+        return RuleSource(read, self._in_thread, self._reactor)
 
     def resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
         """Return the resources by the first segment of their path.

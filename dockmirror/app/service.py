@@ -247,9 +247,9 @@ def _make_operations_listener(
 
         history = operations.history
         source = HistorySource(history.reader, history.in_thread, reactor, fleet()) if history else None
-        sync = operations.sync_source(lambda: reload.settings)
+        rules = operations.rule_source(lambda: reload.settings)
         overview = StatusOverview(
-            server.telemetry, source, find_version("dockmirror"), started, reactor, sync
+            server.telemetry, source, find_version("dockmirror"), started, reactor, rules
         )
         return OperationsResource(
             server.telemetry,

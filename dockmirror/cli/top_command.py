@@ -25,7 +25,8 @@ from .process_commands import fetch_status, status_url
 Status = Mapping[str, Any]
 """The JSON of ``/status.json``, which docs/how-to/monitor.md describes."""
 _BAR = 16
-_CUT = ("image", "repository", "last failure")
+_CUT = ("image", "repository", "last failure", "images")
+_NUMBERS = ("cached", "fetched", "time", "networks", "used up", "refused")
 _COLOURS = {"reachable": "green", "failing": "red", "resting": "yellow", "offline": "cyan", "unasked": "dim"}
 _ORDER = ("failing", "resting", "offline", "reachable")
 
@@ -39,7 +40,7 @@ _ORDER = ("failing", "resting", "offline", "reachable")
 @json_option
 @click.pass_obj
 def top(context: Context, interval: float, once: bool, as_json: bool) -> None:
-    """Show pulls and downloads under way, hits, and the upstreams' states and limits, until Ctrl-C.
+    """Show pulls and downloads under way, hits, the upstreams' states and limits, and budgets, until Ctrl-C.
 
     The mirror is asked at the endpoint in the setting "operations".
 
@@ -86,6 +87,8 @@ def render_top(status: Status) -> Group:
     parts += _section("Pulls", _pulls(pulls, status["fetches"], status["time"]))
     parts += _section("Downloads", _downloads(status["fetches"]))
     parts += _section("Upstreams", _upstreams(status["registries"], status["time"]))
+    if budgets := status.get("budgets"):  # an older mirror has none
+        parts += _section("Budgets", _budgets(budgets))
     return Group(*parts)
 
 
@@ -130,7 +133,7 @@ def _table(*columns: str) -> Table:
     for name in columns:
         table.add_column(
             name,
-            justify="right" if name in ("cached", "fetched", "time") else "left",
+            justify="right" if name in _NUMBERS else "left",
             overflow="ellipsis",
             no_wrap=True,
             ratio=1 if name in _CUT else None,
@@ -194,6 +197,19 @@ def _quota(quota: Status | None) -> str:
     if quota is None or quota["remaining"] is None:
         return ""
     return str(quota["remaining"]) if quota["limit"] is None else f"{quota['remaining']} of {quota['limit']}"
+
+
+def _budgets(budgets: Iterable[Status]) -> Table:
+    """Return the table of budgets, with the largest share that a client network has used."""
+    table = _table("images", "networks", "used up", "refused", "most")
+    for each in budgets:
+        counts = (f"{each[key]:,}" for key in ("networks", "used_up", "refused"))
+        table.add_row(Text(each["images"]), *counts, *(_share(most) for most in each["most"][:1]))
+    return table
+
+
+def _share(network: Status) -> Text:
+    return Text(f"{100 * network['share']:.0f} % {network['client']}".rstrip())
 
 
 def _failure(addresses: Iterable[Status], now: str) -> Text:

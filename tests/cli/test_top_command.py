@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from dockmirror.cli.top_command import Status, render_top, watch
 from dockmirror.history.pulls import Pull, PullSums
+from dockmirror.status.budget_status import BudgetStatus, NetworkShare
 from dockmirror.status.status_values import (
     AccountStatus,
     AddressStatus,
@@ -60,12 +62,15 @@ STATE = WorkerState(
 
 
 def served(
-    state: WorkerState = STATE, history: HistorySummary | None = HISTORY, status: str = "ready"
+    state: WorkerState = STATE,
+    history: HistorySummary | None = HISTORY,
+    status: str = "ready",
+    budgets: Sequence[BudgetStatus] = (),
 ) -> Status:
     """Return the JSON of a mirror a hundred seconds after the epoch."""
     readiness = ReadinessState(True, status, "writable" if status == "ready" else "the bucket fails: x")
     value: Status = json.loads(
-        render_status_json(overview.Status(100.0, readiness, state, history, "1.4.0", 0.0))
+        render_status_json(overview.Status(100.0, readiness, state, history, "1.4.0", 0.0, budgets=budgets))
     )
     return value
 
@@ -111,6 +116,26 @@ def test_pulls_downloads_and_upstreams_are_listed() -> None:
         "docker.io  reachable  64 of 100  60 s ago: slow",
         "",
     ]
+
+
+def test_budgets_are_listed_with_the_network_that_has_used_most() -> None:
+    """Without budgets there is no such part, and where the history keeps no addresses no name."""
+    used = BudgetStatus("docker.io/**", "network", None, 500, None, 60.0, 1204, 2, 37)
+    share = NetworkShare("10.0.0.1", 1.02, 1, 510, 0, 160.0)
+    budgets = [
+        evolve(used, most=(share, evolve(share, share=0.5))),
+        evolve(used, images="[red]", most=(evolve(share, client=""),)),
+        evolve(used, networks=0, used_up=0, refused=0),
+    ]
+    lines = printed(served(WorkerState(), budgets=budgets))
+    assert lines[lines.index("Budgets") + 1 :] == [
+        "images  networks  used up  refused  most",
+        "docker.io/**  1,204  2  37  102 % 10.0.0.1",
+        "[red]  1,204  2  37  102 %",
+        "docker.io/**  0  0  0",
+        "",
+    ]
+    assert "Budgets" not in printed(served())
 
 
 def test_a_narrow_terminal_cuts_names() -> None:

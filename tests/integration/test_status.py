@@ -13,6 +13,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import MakeChain
@@ -39,7 +40,8 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def chain(chains: MakeChain, port: int) -> Iterator[Chain]:
     """A mirror of two processes that is looked at."""
-    with chains(operations=f"tcp:{port}:interface=127.0.0.1", workers=2) as chain:
+    budget = {"images": "docker.io/library/told", "pulls": 1000, "window": "1d"}
+    with chains(operations=f"tcp:{port}:interface=127.0.0.1", workers=2, budget=[budget]) as chain:
         yield chain
 
 
@@ -91,6 +93,11 @@ def shows_the_bar_under_the_pointer(chromium: Chrome) -> bool:
     return bool(shown) and shown == bar.find_element(By.TAG_NAME, "title").get_property("textContent")
 
 
+def has_changed(shown: WebElement, before: str, _: object) -> bool:
+    """Return True if the element has another text than before."""
+    return shown.text != before
+
+
 def test_everybody_can_use_it(chain: Chain, port: int) -> None:
     """axe finds nothing to object to by day and by night; a bar shows its values under the pointer."""
     require("chromium", "chromedriver")
@@ -107,6 +114,10 @@ def test_everybody_can_use_it(chain: Chain, port: int) -> None:
             chromium.get(f"http://127.0.0.1:{port}/?lang={language}")
             WebDriverWait(chromium, 30).until(lambda _: "library/told" in find("#images").text)
             assert "127.0.0.1" in find("#clients").text
+            assert find("#budgets tbody th").text == "127.0.0.1"
+            counted = find("#budgets tbody td").text
+            client.manifest("docker.io/library/told", "1")
+            WebDriverWait(chromium, 30).until(partial(has_changed, find("#budgets tbody td"), counted))
             for each in chromium.find_elements(By.TAG_NAME, "summary"):
                 each.click()
             assert find_obstacles(chromium) == []
@@ -188,4 +199,5 @@ def test_without_script(chain: Chain, port: int) -> None:
     with browser("en", script=False) as driver:
         driver.get(f"http://127.0.0.1:{port}/")
         assert driver.find_element(By.ID, "cache").is_displayed()
+        assert driver.find_element(By.ID, "budgets").is_displayed()
         assert not driver.find_element(By.ID, "stale").is_displayed()

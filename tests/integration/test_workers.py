@@ -29,12 +29,12 @@ pytestmark = pytest.mark.integration
 
 
 class Several(Mirror):
-    """A mirror of two processes, and its operators' endpoint."""
+    """A mirror of two processes, unless a test wants one, and its operators' endpoint."""
 
     def __init__(self, directory: Path, machine: Machine, upstreams: Any, **settings: Any) -> None:
         self.operations = free_port()
         endpoint = f"tcp:{self.operations}:interface=127.0.0.1"
-        super().__init__(directory, machine, upstreams, workers=2, operations=endpoint, **settings)
+        super().__init__(directory, machine, upstreams, **{"workers": 2, "operations": endpoint, **settings})
 
     def told(self, path: str) -> str:
         """The document at a path of the operations endpoint."""
@@ -246,6 +246,36 @@ def test_rate_limit(tmp_path: Path, make_machine: MakeMachine, open_registry: Re
         statuses = [client.bare("GET", "/v2/", None, {}).status for _ in range(40)]
     assert 15 <= statuses.count(200) < 20  # the mirror was asked before whether it answers
     assert statuses[-1] == 429
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_budget(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry, workers: int) -> None:
+    """The status has what a client network has used, whichever worker counted it; a new budget is unused."""
+    pushed = image("of a budget")
+    open_registry.push("workers/budget", pushed, "latest")
+    upstreams = {"open": {"url": open_registry.url}}
+    budget = {"images": "**", "pulls": 10, "window": "1h"}
+    with Several(tmp_path, make_machine(), upstreams, budget=[budget], workers=workers) as mirror:
+        wait_until(lambda: json.loads(mirror.told("/status.json"))["processes"] == workers, "all serve")
+        client = mirror.client("open")
+        statuses = [client.manifest("workers/budget", "latest").status for _ in range(12)]
+        assert statuses == [*[200] * 10, 429, 429]
+        wait_until(lambda: used(mirror)["refused"] == 2, "the status is read anew")
+        shown = used(mirror)
+        assert (shown["networks"], shown["used_up"]) == (1, 1)
+        (network,) = shown["most"]
+        assert (network["client"], network["share"], network["pulls"]) == ("127.0.0.1", 1.0, 10)
+        assert "Requests refused since the start: 2." in mirror.told("/status")
+        before = mirror.reload(budget=[{**budget, "images": "**/budget"}])
+        wait_until(partial(mirror.has_reloaded, before), "they are in force")
+        wait_until(lambda: used(mirror)["images"] == "**/budget", "the status is read anew")
+        assert used(mirror)["networks"] == 0
+
+
+def used(mirror: Several) -> dict[str, Any]:
+    """The use of the mirror's budget."""
+    (budget,) = json.loads(mirror.told("/status.json"))["budgets"]
+    return dict(budget)
 
 
 def test_new_settings_under_load(shared: Several) -> None:

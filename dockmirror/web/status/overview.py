@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ...concurrency.caching import SingleFlight
 from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
+from ...status.budget_status import BudgetStatus
 from ...status.status_values import WorkerState
 from ...store.sync_states import SyncState
 from ...store.threads import RunInThread
@@ -25,7 +26,7 @@ _TTL = 10.0
 """Seconds for which sums are reused; the running pulls are read anew each time."""
 _MOST_RUNNING = 30
 _MOST_NAMES = 10
-SYNC_TTL = 2.0
+_RULES_TTL = 2.0
 """Seconds for which the states of rules are reused."""
 FLEET_PERIOD = 60.0
 """Seconds after which the sums of the fleet are read again."""
@@ -151,27 +152,37 @@ def _read_sums(reader: HistoryReader, now: float) -> HistorySummary:
     )
 
 
-class SyncSource:
-    """Reads the states of the rules that keep images in sync; all viewers share what was read.
+@frozen
+class RuleStates:
+    """The states of the rules about images that are in force, in the order of the settings.
 
-    :param read: returns the states of the rules in force; it blocks.
+    :ivar sync: of those that keep images in sync.
+    :ivar budgets: of those that limit what client networks may use.
     """
 
-    def __init__(
-        self, read: Callable[[], Sequence[SyncState]], in_thread: RunInThread, clock: IReactorTime
-    ) -> None:
+    sync: Sequence[SyncState] = ()
+    budgets: Sequence[BudgetStatus] = ()
+
+
+class RuleSource:
+    """Reads the states of rules; all viewers share what was read.
+
+    :param read: returns the states; it blocks.
+    """
+
+    def __init__(self, read: Callable[[], RuleStates], in_thread: RunInThread, clock: IReactorTime) -> None:
         self._read = read
         self._in_thread = in_thread
         self._clock = clock
-        self._flights: SingleFlight[None, Sequence[SyncState]] = SingleFlight()
-        self._states: tuple[float, Sequence[SyncState]] | None = None
+        self._flights: SingleFlight[None, RuleStates] = SingleFlight()
+        self._states: tuple[float, RuleStates] | None = None
 
-    async def states(self) -> Sequence[SyncState]:
+    async def states(self) -> RuleStates:
         return await self._flights.get(None, self._refresh)
 
-    async def _refresh(self) -> Sequence[SyncState]:
+    async def _refresh(self) -> RuleStates:
         now = self._clock.seconds()
-        if self._states is None or not 0 <= now - self._states[0] < SYNC_TTL:
+        if self._states is None or not 0 <= now - self._states[0] < _RULES_TTL:
             self._states = now, await self._in_thread(self._read)
         return self._states[1]
 
@@ -187,7 +198,7 @@ class Status:
     :ivar now: in seconds since the epoch.
     :ivar history: None if the mirror keeps no history.
     :ivar started: when the mirror started.
-    :ivar sync: the states of the rules that keep images in sync, in the order of the settings.
+    :ivar sync: see ``RuleStates``, as for ``budgets``.
     """
 
     now: float
@@ -197,6 +208,7 @@ class Status:
     version: str
     started: float
     sync: Sequence[SyncState] = ()
+    budgets: Sequence[BudgetStatus] = ()
 
 
 class StatusSource(Protocol):
@@ -208,7 +220,7 @@ class StatusSource(Protocol):
 
 
 class StatusOverview:
-    """Collects the status from the processes, the history, and the rules that keep images in sync."""
+    """Collects the status from the processes, the history, and the rules about images."""
 
     def __init__(
         self,
@@ -217,10 +229,10 @@ class StatusOverview:
         version: str,
         started: float,
         clock: IReactorTime,
-        sync: SyncSource | None = None,
+        rules: RuleSource | None = None,
     ) -> None:
         self._source = source
-        self._sync = sync
+        self._rules = rules
         self._history = history
         self._version = version
         self._clock = clock
@@ -228,6 +240,7 @@ class StatusOverview:
         self._state: tuple[float, ReadinessState] | None = None
 
     async def status(self) -> Status:
+        rules = await self._rules.states() if self._rules else RuleStates()
         return Status(
             self._clock.seconds(),
             await self._readiness(),
@@ -235,7 +248,8 @@ class StatusOverview:
             await self._history.summary() if self._history else None,
             self._version,
             self._started,
-            await self._sync.states() if self._sync else (),
+            rules.sync,
+            rules.budgets,
         )
 
     async def _readiness(self) -> ReadinessState:

@@ -26,6 +26,7 @@ from ..pages.page import (
 )
 from .overview import Status, StatusOverview
 from .status_sections import (
+    render_budgets,
     render_cache,
     render_fleet,
     render_mirror,
@@ -75,6 +76,7 @@ def render_parts(status: Status, host: str, say: Language) -> dict[str, Tag]:
         "#clients": render_sums("clients", status, say),
         "#images": render_sums("images", status, say),
         **({"#sync": render_sync(status, say)} if status.sync else {}),
+        **({"#budgets": render_budgets(status, say)} if status.budgets else {}),
         **({"#fleet": render_fleet(status, fleet, say)} if fleet else {}),
         "#mirror": render_mirror(status, say),
     }

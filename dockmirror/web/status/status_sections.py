@@ -10,6 +10,7 @@ from ...config.notation import format_size
 from ...history.pulls import Pull, PullSums
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
+from .budget_text import NETWORK_COLUMNS, describe_limits, describe_use, network_rows
 from .charts import Step, make_bars, render_chart
 from .overview import DAYS, HOURS, WEEKS, FleetSummary, HistorySummary, Status
 from .status_text import (
@@ -86,6 +87,21 @@ def render_sync(status: Status, say: Language) -> Tag:
     columns = [say(f"status.column.{each}") for each in SYNC_COLUMNS]
     rows = (render_row(name, cells, columns) for name, *cells in sync_rows(status.sync, status.now, say))
     return part(table(columns, rows, "numbers"))
+
+
+def render_budgets(status: Status, say: Language) -> Tag:
+    """Return the section of the limits on what client networks may use of images."""
+    part = section("budgets", say("status.budgets"))
+    columns = [say(f"status.column.{each}") for each in NETWORK_COLUMNS]
+    for budget in status.budgets:
+        part(
+            tags.h3(tags.code(budget.images)),
+            tags.p(describe_limits(budget, say), tags.br(), describe_use(budget, say)),
+        )
+        if budget.most:
+            rows = network_rows(budget.most, status.now, say)
+            part(table(columns, (render_row(name, cells, columns) for name, *cells in rows), "numbers"))
+    return part
 
 
 def _available(part: Tag, history: HistorySummary | None, say: Language) -> HistorySummary | None:

@@ -18,9 +18,22 @@ from ...store.sync_states import SyncState
 from ...system.timestamps import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
+from .budget_text import NETWORK_COLUMNS, describe_limits, describe_use, network_rows
 from .overview import FleetSummary, HistorySummary, Status
 
-_TIMES = {"answered", "began", "expires", "failed", "measured", "rests", "seen", "started", "time", "told"}
+_TIMES = {
+    "answered",
+    "began",
+    "ends",
+    "expires",
+    "failed",
+    "measured",
+    "rests",
+    "seen",
+    "started",
+    "time",
+    "told",
+}
 """The fields of the JSON that hold times."""
 _WEEK = 7 * 86_400
 _ORDER = ("failing", "resting", "offline", "reachable", "unasked")
@@ -198,6 +211,7 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
         [say("status.clients"), *_sums("clients", status, say)],
         [say("status.images"), *_sums("images", status, say)],
         *([[say("status.sync"), *_sync(status, say)]] if status.sync else []),
+        *([[say("status.budgets"), *_budgets(status, say)]] if status.budgets else []),
         *([[say("status.fleet"), *_fleet(fleet, status.now, say)]] if fleet else []),
         [say("status.mirror"), *_mirror(status, say)],
     ]
@@ -288,6 +302,15 @@ def _sync(status: Status, say: Language) -> list[str]:
     return align_columns([head, *sync_rows(status.sync, status.now, say)])
 
 
+def _budgets(status: Status, say: Language) -> Iterator[str]:
+    head = [say(f"status.column.{each}") for each in NETWORK_COLUMNS]
+    for budget in status.budgets:
+        yield f"    {budget.images}: {describe_limits(budget, say)}"
+        yield f"        {describe_use(budget, say)}"
+        rows = [head, *network_rows(budget.most, status.now, say)] if budget.most else []
+        yield from (f"    {row}" for row in align_columns(rows))
+
+
 def _fleet(fleet: FleetSummary, now: float, say: Language) -> list[str]:
     rows = [*fleet_rows(fleet, now, say)]
     head = [say(f"status.column.{each}") for each in ("mirror", "version", "seen", *SUM_COLUMNS)]
@@ -320,6 +343,7 @@ def render_status_json(status: Status) -> str:
             "fetches": [asdict(each) for each in state.fetches],
             "cache": asdict(state.cache) if state.cache else None,
             "usage": asdict(state.usage) if state.usage else None,
+            "budgets": [asdict(each) for each in status.budgets],
         }
     )
     sync = [{**each.fields(), "pinned": len(each.pins)} for each in status.sync]

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.history.fleet import FleetDay, FleetSums
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey, add_sums
+from dockmirror.status.budget_status import BudgetStatus
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.store.sync_states import SyncState
 from dockmirror.web.readiness import ReadinessState
@@ -19,8 +20,9 @@ from dockmirror.web.status.overview import (
     FleetSummary,
     HistorySource,
     HistorySummary,
+    RuleSource,
+    RuleStates,
     StatusOverview,
-    SyncSource,
 )
 from tests.stacks import now
 from tests.store.threads import inline
@@ -81,15 +83,16 @@ def test_the_check_of_the_store_is_reused_for_ten_seconds() -> None:
 def test_the_states_of_rules_are_reused_for_two_seconds() -> None:
     clock, reads = Clock(), list[SyncState]()
 
-    def read() -> Sequence[SyncState]:
+    def read() -> RuleStates:
         reads.append(SyncState(f"{len(reads)}", "docker: nginx"))
-        return reads[-1:]
+        return RuleStates(reads[-1:], [BudgetStatus(reads[-1].key, "image", 1, None, None, 60.0)])
 
-    source = SyncSource(read, inline, clock)
+    source = RuleSource(read, inline, clock)
     overview = StatusOverview(CountedSource(), None, "1.2", 0.0, clock, source)
     for second in range(4):
-        (state,) = now(overview.status()).sync
-        assert state.key == f"{second // 2}"
+        status = now(overview.status())
+        assert [each.key for each in status.sync] == [f"{second // 2}"]
+        assert [each.images for each in status.budgets] == [f"{second // 2}"]
         clock.advance(1)
 
 

@@ -16,6 +16,7 @@ from twisted.web.template import flattenString
 
 from dockmirror.history.fleet import FleetMirror
 from dockmirror.history.pulls import Pull, PullSums
+from dockmirror.status.budget_status import BudgetStatus, NetworkShare
 from dockmirror.status.status_values import (
     AccountStatus,
     AddressStatus,
@@ -256,6 +257,65 @@ def test_rules_that_keep_images_in_sync_are_listed_with_their_last_run() -> None
     assert (paused["matched"], paused["failed"], paused["pinned"]) == (1200, 1, 0)
     assert (waiting["outcome"], waiting["next_run"]) == ("waiting", "1970-01-01T01:00:10.000+00:00")
     assert all(each.get("id") != "sync" for each in page(make_status(WorkerState())).iter())
+
+
+MOST = (
+    NetworkShare("10.0.0.1", 1.02, 40, 500, 3_000, 3610.0),
+    NetworkShare("", 0.25, 1500, 1, 7_000_000, 9.0),
+)
+BUDGETS = [
+    BudgetStatus("docker.io/library/**", "network", None, 500, None, 21_600.0, 1204, 1, 37, MOST),
+    BudgetStatus("**", "image", 6000, 100, 100_000_000_000, 60.0),
+    BudgetStatus("ghcr.io/**", "image", None, None, None, 60.0),
+]
+
+
+def test_budgets_are_shown_with_the_networks_that_have_used_most() -> None:
+    """Without budgets there is no such section."""
+    status = evolve(make_status(WorkerState()), budgets=BUDGETS)
+    shown = text(page(status), "budgets")
+    for part in (
+        "docker.io/library/**500 pulls in 6 h, for each client network.Client networks that have used some",
+        "in their current window: 1,204; all of it: 1. Requests refused since the start: 37.",
+        "10.0.0.1500403.0 kB102 %60 min",
+        "without a name11,5007.0 MB25 %0 s",
+        "**100 pulls, 6,000 requests, 100 GB in 60 s, for each client network and image.",
+        "ghcr.io/**no limit in 60 s",
+    ):
+        assert part in shown
+    assert len([each for each in page(status).iter("h3") if (each.find("code")) is not None]) == 3
+    assert "#budgets" in {each.get("href") for each in page(status).iter("a")}
+    assert all(each.get("id") != "budgets" for each in page(make_status(WorkerState())).iter())
+    chinese = text(page(status, "zh"), "budgets")
+    assert "6 h内合计 500 次拉取。" in chinese
+    assert "10.0.0.1500403.0 kB102 %60 min" in chinese
+
+
+def test_budgets_are_in_the_text_and_in_the_json() -> None:
+    status = evolve(make_status(WorkerState()), budgets=BUDGETS[:2])
+    written = render_status_text(status, "m", ENGLISH)
+    _, _, part = written.partition("\n\nBudgets for images\n")
+    assert part.partition("\n\n")[0].splitlines() == [
+        "    docker.io/library/**: 500 pulls in 6 h, for each client network.",
+        "        Client networks that have used some of it in their current window: 1,204; all of it: 1."
+        " Requests refused since the start: 37.",
+        "        client network  pulls  requests  sent    of the limit  left of the window",
+        "        10.0.0.1        500    40        3.0 kB  102 %         60 min",
+        "        without a name  1      1,500     7.0 MB  25 %          0 s",
+        "    **: 100 pulls, 6,000 requests, 100 GB in 60 s, for each client network and image.",
+        "        Client networks that have used some of it in their current window: 0; all of it: 0."
+        " Requests refused since the start: 0.",
+    ]
+    used, unused = json.loads(render_status_json(status))["budgets"]
+    assert used["most"][0] == {
+        "client": "10.0.0.1", "share": 1.02, "requests": 40, "pulls": 500, "bytes": 3000,
+        "ends": "1970-01-01T01:00:10.000+00:00",
+    }  # fmt: skip
+    assert unused == {
+        "images": "**", "each": "image", "requests": 6000, "pulls": 100, "bytes": 100_000_000_000,
+        "window": 60.0, "networks": 0, "used_up": 0, "refused": 0, "most": [],
+    }  # fmt: skip
+    assert json.loads(render_status_json(make_status(WorkerState())))["budgets"] == []
 
 
 def test_a_fleet_without_sums_and_a_failing_bucket_say_so() -> None:
