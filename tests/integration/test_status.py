@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -149,6 +151,30 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
     bars = "return document.querySelectorAll('#fetches progress').length"
     WebDriverWait(chromium, 30).until(lambda _: run(chromium, bars) == 0)
     assert chromium.get_log("browser") == []
+
+
+def test_new_settings_may_add_a_section(chain: Chain, port: int, chromium: Chrome) -> None:
+    """A page that was opened before goes on without it."""
+    mirror, budget = chain.mirror, chain.mirror.setting("budget")
+
+    def reload(budgets: list[dict[str, object]]) -> None:
+        mirror.configure(budget=budgets)
+        os.kill(mirror.pid, signal.SIGHUP)
+        wait_until(
+            lambda: len(json.loads(told(port, "/status.json"))["budgets"]) == len(budgets),
+            "they are in force",
+        )
+
+    reload([])
+    chromium.get(f"http://127.0.0.1:{port}/")
+    assert not chromium.find_elements(By.ID, "budgets")
+    reload(budget)
+    uptime = chromium.find_element(By.CSS_SELECTOR, "#mirror .facts tr:nth-of-type(2) td")
+    for _ in range(2):
+        WebDriverWait(chromium, 30).until(partial(has_changed, uptime, uptime.text))
+    assert chromium.get_log("browser") == []
+    chromium.refresh()
+    assert chromium.find_element(By.ID, "budgets").is_displayed()
 
 
 def test_no_answer(chain: Chain, port: int, chromium: Chrome) -> None:

@@ -28,12 +28,13 @@
     before.slice(after.length).forEach(function (node) { node.remove(); });
   }
 
-  // An event has the parts of the page that have changed, by their selectors.
+  // An event has the parts of the page that have changed, by their selectors; new settings may add a part.
   function show(event) {
     var parts = JSON.parse(event.data);
     Object.keys(parts).forEach(function (selector) {
       var fresh = new DOMParser().parseFromString(parts[selector], "text/html");
-      become(document.querySelector(selector), fresh.body.firstElementChild);
+      var part = document.querySelector(selector);
+      if (part) { become(part, fresh.body.firstElementChild); }
     });
     stale.hidden = true;
     expect();
