@@ -10,7 +10,7 @@ from ..client_config.snippet import MirrorAddress, MirroredRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.pull_rule import PullRule
+from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Reference, Repository, parse_reference
 from ..system.networks import is_address, normalize_host, parse_address
 from .endpoints import DEFAULT_PORT, Port, listening_ports
@@ -139,6 +139,22 @@ def parse_image_pattern(text: str, settings: Settings) -> PullRule:
     return PullRule.parse(_complete(text, settings))
 
 
+def complete_image_pattern(text: str, settings: Settings) -> str:
+    """Return the glob by which the history finds an image: ``nginx`` is ``docker.io/library/nginx``.
+
+    A pattern with wildcards is complete.
+
+    :raises ValueError: when the text names no image, or names one by its digest.
+    """
+    if not text or has_wildcards(text) or "[" in text:
+        return text
+    if "@" in text:
+        raise ValueError("expected a name without a digest")
+    name = parse_image_name(text, settings)
+    has_tag = ":" in text.rpartition("/")[2]
+    return str(name) if has_tag else str(name.repository)
+
+
 def _repository(path: str, settings: Settings) -> Repository:
     return Repository.parse(_complete(path, settings))
 
@@ -147,6 +163,8 @@ def _complete(path: str, settings: Settings) -> str:
     """Return a name or a pattern with its registry, and with the prefix of Docker Hub's own images."""
     registry, slash, rest = path.partition("/")
     is_registry = not set(".:*").isdisjoint(registry) or registry == "localhost"
+    if "_" in registry:  # the history and the store write registry:5000 so
+        is_registry |= any(registry == registry_names(each)[0] for each in settings.upstreams.values())
     if not slash or not is_registry:
         registry, rest = _HUB, path
     registry = canonical_registry(registry, settings)

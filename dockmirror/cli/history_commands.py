@@ -15,14 +15,13 @@ from typing import Any
 import click
 from attrs import asdict, evolve, frozen
 
-from ..app.naming import parse_image_name
+from ..app.naming import complete_image_pattern
 from ..config.notation import format_size, parse_duration
 from ..config.settings import Settings
 from ..history.database import FILE_NAME
 from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
-from ..oci.pull_rule import has_wildcards
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, become_owner
@@ -88,7 +87,7 @@ def history(context: Context, /, image: str, limit: int, follow: bool, as_json: 
     """
     settings = context.settings
     conditions = {key: value for key, value in given.items() if value not in (None, "")}
-    filter = PullFilter(image=complete_pattern(image, settings), **conditions)
+    filter = PullFilter(image=_complete_pattern(image, settings), **conditions)
     reader = open_reader(settings)
     with _errors():
         pulls = reader.pulls(filter, limit)[::-1]
@@ -104,21 +103,13 @@ def history(context: Context, /, image: str, limit: int, follow: bool, as_json: 
             print_note("no such pull")
 
 
-def complete_pattern(text: str, settings: Settings) -> str:
-    """Return the pattern of an image as the history names it; a pattern with wildcards is complete.
-
-    :raises click.UsageError: when it is no name of an image.
-    """
-    if not text or has_wildcards(text) or "[" in text:
-        return text
-    if "@" in text:
-        raise click.UsageError("expected a name without a digest; --digest finds digests")
+def _complete_pattern(text: str, settings: Settings) -> str:
+    """:raises click.UsageError: when it is no name of an image."""
     try:
-        name = parse_image_name(text, settings)
+        return complete_image_pattern(text, settings)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    has_tag = ":" in text.rpartition("/")[2]
-    return str(name) if has_tag else str(name.repository)
+        hint = "; --digest finds digests" if "@" in text else ""
+        raise click.UsageError(f"{error}{hint}") from None
 
 
 def open_reader(settings: Settings) -> HistoryReader:
@@ -213,7 +204,7 @@ def report(context: Context, /, days: int, as_csv: bool, as_json: bool, **given:
     """
     sections: tuple[FleetSumKey, ...] = given["sections"]
     since = (time.time() // _DAY - days + 1) * _DAY
-    image = complete_pattern(given["image"], context.settings)
+    image = _complete_pattern(given["image"], context.settings)
     filter = PullFilter(image=image, client=given["client"], user=given["user"], since=since)
     with _errors():
         report = _read_report(context.settings, filter, sections, given["of_fleet"])

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.app.naming import certificate_names, parse_image_name, parse_image_pattern, registry_names
+from dockmirror.app.naming import (
+    certificate_names,
+    complete_image_pattern,
+    parse_image_name,
+    parse_image_pattern,
+    registry_names,
+)
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
@@ -77,6 +83,24 @@ def test_any_text_is_refused_or_gives_valid_names(text: str) -> None:
         return
     assert Repository.parse(str(name.repository)) == name.repository
     assert parse_reference(str(name.reference)) == name.reference
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("", ""),
+        ("nginx", "docker.io/library/nginx"),
+        ("nginx:1.27", "docker.io/library/nginx:1.27"),
+        ("registry:5000/team/app", "registry_5000/team/app"),
+        ("registry_5000/team/app:1", "registry_5000/team/app:1"),
+        ("other_5000/app", "docker.io/other_5000/app"),
+        ("ghcr.io/team/*", "ghcr.io/team/*"),
+        ("*[ab]", "*[ab]"),
+    ],
+)
+def test_an_image_of_the_history_is_named_in_short_or_as_the_history_does(text: str, pattern: str) -> None:
+    settings = load({"upstreams": {"own": {"url": "http://registry:5000"}}}, {})
+    assert complete_image_pattern(text, settings) == pattern
 
 
 @pytest.mark.parametrize(
