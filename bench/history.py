@@ -179,6 +179,8 @@ def _full() -> Iterator[Row]:
         yield Row(case, "MB", [path.stat().st_size / 1e6], aim=at_most(200))
         reader = SqliteHistory(path, time.time)
         week = PullFilter(since=now - 7 * 86_400)
+        day = PullFilter(since=now - 86_400)
+        of_network = evolve(week, client="10.0.1.0/24")
         of_client, of_image = evolve(week, client="10.0.0.7"), PullFilter(image="docker.io/library/image-7")
         queries: dict[str, Callable[[], object]] = {
             "a client's pulls": lambda: reader.pulls(PullFilter(client="10.0.0.7", user="user-7"), 20),
@@ -195,6 +197,10 @@ def _full() -> Iterator[Row]:
             "a week by registry": lambda: reader.sums("registry", week),
             "a week by repository": lambda: reader.sums("repository", week, 20),
             "a week by client": lambda: reader.sums("client", week, 20),
+            "a network's pulls": lambda: reader.pulls(of_network, 101),
+            "a network's week by repository": lambda: reader.sums("repository", of_network),
+            "a network's week by client": lambda: reader.sums("client", of_network),
+            "a day by repository": lambda: reader.sums("repository", day),
             "a client's week": lambda: reader.sums("repository", of_client),
             "an image's month": lambda: reader.sums("day", of_image),
         }

@@ -19,6 +19,10 @@ from .tracker import QUIET_SECONDS, began, first_number, outcome_of
 _GLOB = re.compile(r"[*?\[]")
 _FEW = 8
 """Images for whose pulls the index is used."""
+_FEW_PULLS = 20_000
+"""Pulls of a network for which the index is used."""
+_SHORT = 2 * 86_400
+"""Seconds up to now in which the pulls themselves are counted, to be exact."""
 _ID_OF_WORD = "SELECT id FROM word WHERE kind = ? AND text = ?"
 _ENDED = "(pull.number >> 12) + pull.milliseconds"
 """When a pull ended, in milliseconds since the epoch."""
@@ -84,10 +88,11 @@ class SqliteHistory:
     def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
         """Return sums of whole hours or days: without conditions other than the time, or of one repository.
 
-        A filter with other conditions, or with parts of days, counts the pulls that are still kept.
+        A filter with other conditions, with parts of days, or of a part of the last two days counts the pulls
+        that are still kept.
         """
         with self._open() as connection:
-            kind = _kind_of_sums(by, filter)
+            kind = _kind_of_sums(by, filter, self._now())
             rows = (
                 _sum_pulls(connection, by, filter, self._now()) if kind is None
                 else _sum_periods(connection, by, filter, kind)
@@ -139,12 +144,13 @@ def period_of(filter: PullFilter, seconds: int) -> tuple[int, int]:
     return int(filter.since // seconds), 2**62 if isinf(filter.until) else -int(-filter.until // seconds)
 
 
-def _kind_of_sums(by: SumKey, filter: PullFilter) -> Sums | None:
+def _kind_of_sums(by: SumKey, filter: PullFilter, now: float) -> Sums | None:
     """Return the sums that answer a question; None if only the pulls do."""
     if any((filter.digest, filter.client, filter.user, filter.outcome)):
         return None
     if not filter.image:
-        return _KINDS[by]
+        is_short = filter.since % 86_400 != 0 and filter.since > now - _SHORT
+        return None if is_short and _KINDS[by] is not Sums.HOUR else _KINDS[by]
     is_whole = filter.since % 86_400 == 0 and (isinf(filter.until) or filter.until % 86_400 == 0)
     is_repository = not _GLOB.search(filter.image) and ":" not in filter.image.rpartition("/")[2]
     return Sums.REPOSITORY if is_whole and is_repository and by in ("day", "repository") else None
@@ -205,7 +211,9 @@ def _where(conditions: Sequence[Condition] | Iterator[Condition]) -> tuple[str, 
 def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) -> Iterator[Condition]:
     yield "pull.gets > 0", ()
     if filter.since > 0:
-        yield "pull.number >= ?", (first_number(filter.since),)
+        # The beginning of running pulls is told below; SQLite finds the first row by one of the two only.
+        column = "+pull.number" if filter.outcome == "running" else "pull.number"
+        yield f"{column} >= ?", (first_number(filter.since),)
     if not isinf(filter.until):
         yield "pull.number < ?", (first_number(filter.until),)
     if filter.image:
@@ -261,8 +269,11 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     except ValueError:
         raise InvalidFilter(f"{client} is neither an address nor a network") from None
     rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
-    found = [number for number, text in rows if _is_inside(text, network)]
-    return f"+pull.client IN ({', '.join(map(str, found))})", ()
+    found = ", ".join(str(number) for number, text in rows if _is_inside(text, network))
+    some = f"SELECT 1 FROM pull WHERE client IN ({found}) LIMIT {_FEW_PULLS}"  # noqa: S608
+    (count,) = connection.execute(f"SELECT count(*) FROM ({some})").fetchone()  # noqa: S608
+    # The newest of many pulls are found sooner without the index.
+    return f"{'pull.client' if count < _FEW_PULLS else '+pull.client'} IN ({found})", ()
 
 
 def _is_inside(text: str, network: Any) -> bool:

@@ -114,7 +114,7 @@ def test_filters(kept: KeptHistory, conditions: dict[str, Any], expected: list[s
     )  # fmt: skip
     assert [each.host for each in kept.pulls(**conditions)] == expected
     counted = kept.reader.sums("registry", PullFilter(**conditions))
-    if set(conditions) - {"since", "until"}:  # those count whole days
+    if set(conditions) != {"until"}:  # that counts whole days
         assert sum(each.pulls for each in counted) == len(expected)
 
 
@@ -186,6 +186,32 @@ def test_a_long_pull_is_running_as_long_as_its_parts_are_known(kept: KeptHistory
     assert {each.host for each in kept.pulls(outcome="running")} == {"long", "short"}
     kept.clock.advance(4)
     assert kept.pulls(outcome="running") == []
+
+
+def test_sums_of_the_last_hours_count_no_other_pulls(kept: KeptHistory) -> None:
+    """Earlier parts of days count as whole days."""
+    kept.write(*(report(number_at(age), cached_bytes=7, last=NOW - age) for age in (60, 7000, 3 * DAY)))
+    for since, pulls in ((NOW - 3600, 1), (NOW - DAY, 2), (NOW - 3 * DAY + 60, 3)):
+        (found,) = kept.reader.sums("client", PullFilter(since=since))
+        assert (found.pulls, found.cached_bytes) == (pulls, 7 * pulls)
+
+
+@pytest.mark.parametrize("count", [1, 25_000])
+def test_a_network_has_few_and_many_pulls(kept: KeptHistory, count: int) -> None:
+    """The newest come first, with the index of clients or without."""
+    kept.write(report(number_at(9)), report(number_at(8), client="10.2.0.1", host="other"))
+    kept.write(report(number_at(7), client="10.0.0.2", host="newest"))
+    fields = "client, user, host, image, reference, gets"
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"  # noqa: S608
+    with closing(sqlite3.connect(kept.path)) as connection, connection:
+        connection.execute(
+            f"INSERT INTO pull (number, {fields}) {numbers}"  # noqa: S608
+            f" SELECT number - i, {fields} FROM n, (SELECT * FROM pull ORDER BY number LIMIT 1)"
+        )
+    filter = PullFilter(client="10.0.0.0/16")
+    assert [each.host for each in kept.reader.pulls(filter, 2)] == ["newest", "mirror.example"]
+    assert [each.pulls for each in kept.reader.sums("registry", filter)] == [count + 2]
+    assert len(kept.reader.pulls(filter, 10, kept.pulls()[0].number)) == min(count + 1, 10)
 
 
 @pytest.mark.parametrize("count", [1, 8, 9])
