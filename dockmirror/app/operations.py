@@ -1,4 +1,4 @@
-"""The API and the pages of images at the operations endpoint, built from the settings."""
+"""The API and the pages of images and of the history at the operations endpoint, built from the settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .budget import has_cache
 from .cache import bucket_address
 from .endpoints import listening_ports
 from .history import open_history
-from .naming import ImageName, parse_image_name, registry_names
+from .naming import ImageName, complete_image_pattern, parse_image_name, registry_names
 
 if TYPE_CHECKING:
     from ..users import ApiTokens
@@ -35,7 +35,7 @@ def operations_body_limit(request: ServerRequest) -> int:
 
 
 class Operations:
-    """Builds the resources that need the cache; without one there are none.
+    """Builds the page of the history, and the resources that need the cache.
 
     :ivar history: reads the pulls; None if the mirror keeps no history.
     :param memory: counts failed logins, and remembers tokens that were verified.
@@ -82,6 +82,29 @@ class Operations:
 
         :param settings: returns the settings in force.
         """
+        return {"history": self._history_page(settings), **self._cache_resources(settings)}
+
+    def _history_page(self, settings: Callable[[], Settings]) -> Resource:
+        from ..store.held_images import HeldImages
+        from ..web.history.history_form import FormReader
+        from ..web.history.history_resource import HistoryContext, HistoryResource
+
+        addresses, days = settings().history_addresses, settings().history_days
+
+        def complete(text: str) -> str:
+            return complete_image_pattern(text, settings())
+
+        context = HistoryContext(
+            self.history.reader if self.history else None,
+            self._in_thread,
+            self._reactor,
+            FormReader(complete, addresses),
+            days,
+            HeldImages(self._root) if self._root is not None else None,
+        )
+        return HistoryResource(context)
+
+    def _cache_resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
         root = self._root
         if root is None:
             return {}

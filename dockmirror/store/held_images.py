@@ -127,6 +127,10 @@ class HeldImages:
     def list_blobs(self, repository: Repository) -> list[Digest]:
         return list(store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.LAYERS))
 
+    def has_manifest(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether a repository has a manifest."""
+        return self._linked(repository, digest, ContentKind.MANIFEST) is not None
+
     def stat_content(self, digest: Digest) -> StoredFile | None:
         """Return the content's file; None if there is none."""
         path = self.root / layout.data(digest)

@@ -41,7 +41,7 @@ class OperationsResource(Resource):
     Health answers to any host name, since it says no more than a refusal would.
 
     :param names: returns the host names, besides addresses, by which metrics and status may be requested.
-    :param images: the API and the pages of images, by the first segment of their path.
+    :param others: the API, and the pages of images and of the history, by the first segment of their path.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class OperationsResource(Resource):
         overview: StatusOverview,
         names: Callable[[], Collection[str]],
         clock: IReactorTime,
-        images: Mapping[str, IResource] | None = None,
+        others: Mapping[str, IResource] | None = None,
     ) -> None:
         super().__init__()
-        for segment, resource in (images or {}).items():
+        for segment, resource in (others or {}).items():
             self.putChild(segment.encode(), NamedHostOnly(resource, names))
         self.putChild(b"metrics", NamedHostOnly(_DeferredResource(telemetry.metrics, _send_metrics), names))
         self.putChild(b"healthz", HealthResource())

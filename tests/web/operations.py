@@ -17,13 +17,14 @@ from twisted.internet.task import Clock
 
 from dockmirror.admission.recall_order import RecallOrder
 from dockmirror.app.local_admission import ExportGates
-from dockmirror.app.naming import ImageName, parse_image_name
+from dockmirror.app.naming import ImageName, complete_image_pattern, parse_image_name
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.config.load import load
 from dockmirror.history.pulls import HistoryReader
 from dockmirror.http.server import HttpSite
 from dockmirror.oci.reference import Reference, Repository
+from dockmirror.store.held_images import HeldImages
 from dockmirror.store.packed_images import ExportGate
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
@@ -33,6 +34,8 @@ from dockmirror.web.api.api_resource import ApiResource
 from dockmirror.web.api.recall_actions import RecallActions
 from dockmirror.web.api.token_auth import TokenAuth
 from dockmirror.web.failed_logins import FailedLogins
+from dockmirror.web.history.history_form import FormReader
+from dockmirror.web.history.history_resource import HistoryContext, HistoryResource
 from dockmirror.web.image_actions import ImageActions
 from dockmirror.web.images.catalog import ImageCatalog
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
@@ -115,6 +118,8 @@ class Endpoint:
             lambda _, image: f"mirror.example/{image}",
         )
         images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock))
+        form_reader = FormReader(lambda text: complete_image_pattern(text, settings), "full")
+        pulls = HistoryContext(history, inline, self.clock, form_reader, 30, HeldImages(self.root))
         self._front = House(Internet())
         telemetry = ProcessTelemetry(
             self._front.metrics,
@@ -122,9 +127,8 @@ class Endpoint:
             lambda: read_worker_state(settings, self._front.watched.upstreams, None, {}),
         )
         overview = StatusOverview(telemetry, None, "1.2.3", 0.0, self.clock)
-        resource = OperationsResource(
-            telemetry, overview, lambda: ["mirror.example"], self.clock, {"api": api, "images": images}
-        )
+        pages = {"api": api, "images": images, "history": HistoryResource(pulls)}
+        resource = OperationsResource(telemetry, overview, lambda: ["mirror.example"], self.clock, pages)
         self._front.site = HttpSite(resource, self.clock, body_limit=operations_body_limit)
 
     def ask(self, method: str, path: str, *headers: str, body: bytes = b"", host: str = ADDRESS) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +15,11 @@ from ...config.notation import format_size
 from ...http.server_request import ServerRequest
 from ...oci.digest import Digest
 from ...system.timestamps import format_timestamp
+from ..history.history_form import HistoryForm
 from ..pages.page import LANGUAGES, PAGE, Language, PageAssets, language_for, read_asset, render_page
 
 Content = Tag | str | list[Any]
+_NO_QUERY: Mapping[str, str] = {}
 NONE = "-"
 """Shown in place of a value that is unknown or zero."""
 _WORDS = {
@@ -45,19 +47,34 @@ class Crumb:
     path: str
 
 
-def page(say: Language, title: str, crumbs: Iterable[Crumb], *content: Content) -> Tag:
-    """Return a document with links to the pages above it."""
+def page(
+    say: Language,
+    title: str,
+    crumbs: Iterable[Crumb],
+    *content: Content,
+    look: PageAssets = ASSETS,
+    query: Mapping[str, str] = _NO_QUERY,
+) -> Tag:
+    """Return a document with links to the pages above it.
+
+    :param query: the parameters that the links to the same page in other languages keep.
+    """
     home = Crumb(say("home"), "/")
     path = [[tags.a(each.text, href=each.path), " / "] for each in (home, *crumbs)]
     above = tags.p(path, class_="crumbs")
     main = Tag("main")(above, tags.h1(title), [*content])
-    return render_page(f"{title} · dockmirror", say, main, look=ASSETS)
+    return render_page(f"{title} · dockmirror", say, main, look=look, query=query)
 
 
 def image_path(name: str, reference: object = "") -> str:
     """Return the path of a repository's page, or of an image's."""
     separator = "@" if isinstance(reference, Digest) else ":"
     return f"/images/{quote(name)}{separator + quote(str(reference), safe=':') if reference else ''}"
+
+
+def pulls_link(image: str, text: str) -> Tag:
+    """Return a link to an image's pulls of the last month, for operators."""
+    return tags.a(text, href=f"/history{HistoryForm(image=image, time='month').link()}")
 
 
 def moment(seconds: float, say: Language) -> Content:

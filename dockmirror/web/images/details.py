@@ -10,7 +10,20 @@ from twisted.web.template import Tag, tags
 from ...interfaces import Sighting
 from ...oci.digest import Digest
 from ..pages.page import Language
-from .blocks import NONE, Content, Crumb, badge, digest_code, facts, image_path, moment, page, rows, size
+from .blocks import (
+    NONE,
+    Content,
+    Crumb,
+    badge,
+    digest_code,
+    facts,
+    image_path,
+    moment,
+    page,
+    pulls_link,
+    rows,
+    size,
+)
 from .catalog import HeldDetails, HeldLayer, HeldPlatform
 from .listing import artifact_badges, platform_badges
 from .pull_figures import PullFigure
@@ -67,7 +80,10 @@ def _facts(view: DetailsView, say: Language) -> list[tuple[str, Content]]:
     if held.confirmed:
         pairs.append((say("confirmed"), moment(held.confirmed, say)))
     if view.figure is not None:
-        pulls: Content = [str(view.figure.pulls), " · ", moment(view.figure.last, say)]
+        count: Content = str(view.figure.pulls)
+        if view.is_operator and held.listed.tag is not None:
+            count = pulls_link(f"{view.name}:{held.listed.tag}", str(view.figure.pulls))
+        pulls: Content = [count, " · ", moment(view.figure.last, say)]
         pairs.append((say("pulls.last"), pulls if view.figure.pulls else say("pulls.none")))
     if view.is_operator:
         pairs.append((say("pinned"), say("yes" if view.is_pinned else "no")))

@@ -165,7 +165,8 @@ class ImagesResource(Resource):
                     (s.first for s in sightings if s.digest == each.digest), 0.0
                 )
         figures = await self._context.in_thread(partial(self._context.figures.of_tags, name))
-        return RepositoryView(found.with_images(page, untagged), figures, since, after)
+        shown = found.with_images(page, untagged)
+        return RepositoryView(shown, figures, since, after, self._operator is not None)
 
     async def _details(
         self, request: ServerRequest, viewer: Viewer, held: StoreSnapshot, name: str, reference: Reference

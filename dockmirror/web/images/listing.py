@@ -9,7 +9,7 @@ from attrs import frozen
 from twisted.web.template import Tag, tags
 
 from ..pages.page import Language
-from .blocks import NONE, Content, Crumb, badge, digest_code, image_path, moment, page, rows, size
+from .blocks import NONE, Content, Crumb, badge, digest_code, image_path, moment, page, pulls_link, rows, size
 from .catalog import HeldRepository, HeldTag
 from .pull_figures import PullFigure
 
@@ -61,6 +61,7 @@ def render_index(view: IndexView, say: Language) -> Tag:
     return page(
         say, say("images"), (),
         tags.p(say("images.operator" if view.is_operator else "images.public"), class_="note"),
+        tags.p(tags.a(say("history"), href="/history")) if view.is_operator else "",
         search,
         registries if view.registries else "",
         _repositories(view, say),
@@ -86,12 +87,19 @@ def _repositories(view: IndexView, say: Language) -> Content:
             tags.a(each.name, href=image_path(each.name)),
             str(each.tags),
             size(each.bytes),
-            str(each.figure.pulls) if each.figure else NONE,
+            _pulls(each, view.is_operator),
             moment(each.figure.last if each.figure else 0.0, say),
         ]
         for each in view.repositories
     )
     return rows(names, cells, say("repositories"))
+
+
+def _pulls(row: RepositoryRow, is_operator: bool) -> Content:
+    if row.figure is None:
+        return NONE
+    count = str(row.figure.pulls)
+    return pulls_link(row.name, count) if is_operator and row.figure.pulls else count
 
 
 def _fetch_form(say: Language) -> Tag:
@@ -118,15 +126,18 @@ class RepositoryView:
     figures: Mapping[str, PullFigure] | None
     since: Mapping[str, float]
     after: str
+    is_operator: bool
 
 
 def render_repository(view: RepositoryView, say: Language) -> Tag:
     name, held = view.held.name, view.held
     more = f"{image_path(name)}?{urlencode({'after': held.next})}"
     count = say("repository.count", tags=len(held.tags), size=size(held.bytes))
+    links_to_pulls = view.is_operator and view.figures is not None
     return page(
         say, name, [Crumb(say("images"), "/images/")],
         tags.p(count, class_="note"),
+        tags.p(pulls_link(name, say("history.month"))) if links_to_pulls else "",
         _tag_table(say("tags"), held.page, view, say) if held.page else "",
         tags.p(tags.a(say("more"), href=more)) if held.next else "",
         [tags.section(tags.h2(say("untagged")), _tag_table(say("untagged"), held.untagged, view, say))]

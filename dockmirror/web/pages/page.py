@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -21,6 +22,7 @@ from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest, parse_query
 
 ENGLISH = "en"
+_NO_QUERY: Mapping[str, str] = {}
 
 
 @frozen
@@ -102,8 +104,13 @@ class PageAssets:
 PAGE = PageAssets(read_asset(__package__, "page.css"), read_asset(__package__, "page.js"))
 
 
-def render_page(title: str, say: Language, *content: Tag, look: PageAssets = PAGE) -> Tag:
-    """Return a whole document with this content."""
+def render_page(
+    title: str, say: Language, *content: Tag, look: PageAssets = PAGE, query: Mapping[str, str] = _NO_QUERY
+) -> Tag:
+    """Return a whole document with this content.
+
+    :param query: the parameters that the links to the same page in other languages keep.
+    """
     head = tags.head(
         tags.meta(charset="utf-8"),
         tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
@@ -112,12 +119,12 @@ def render_page(title: str, say: Language, *content: Tag, look: PageAssets = PAG
         tags.link(rel="icon", href=_ICON),
         tags.style(look.style),
     )
-    return tags.html(head, tags.body(*content, _footer(say), tags.script(look.script)), lang=say.code)
+    return tags.html(head, tags.body(*content, _footer(say, query), tags.script(look.script)), lang=say.code)
 
 
-def _footer(say: Language) -> Tag:
+def _footer(say: Language, query: Mapping[str, str]) -> Tag:
     links = (
-        tags.a(other.name, href=f"?lang={code}", lang=code, hreflang=code)
+        tags.a(other.name, href=f"?{urlencode({**query, 'lang': code})}", lang=code, hreflang=code)
         for code, other in LANGUAGES.items() if code != say.code
     )  # fmt: skip
     return tags.footer(tags.span("dockmirror"), [[" · ", link] for link in links])

@@ -8,6 +8,7 @@ from twisted.web.template import Tag, tags
 
 from ...config.notation import format_size
 from ...history.pulls import Pull, PullSums
+from ..history.history_form import HistoryForm
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
 from .budget_text import NETWORK_COLUMNS, describe_limits, describe_use, network_rows
@@ -65,8 +66,17 @@ def render_sums(name: str, status: Status, say: Language) -> Tag:
     if not sums:
         return part(tags.p(say("status.no_pulls"), class_="none"))
     columns = [say(f"status.column.{each}") for each in (name, *SUM_COLUMNS)]
-    rows = (render_row(each.key or say("status.unnamed"), format_sums(each), columns) for each in sums)
+    field = "client" if name == "clients" else "image"
+    rows = (
+        render_row(each.key or say("status.unnamed"), format_sums(each), columns, _link(field, each.key))
+        for each in sums
+    )
     return part(table(columns, rows, "numbers"))
+
+
+def _link(field: str, key: str) -> str:
+    """Return the address of the pulls of a client or of an image."""
+    return f"history{HistoryForm().link(**{field: key})}" if key else ""
 
 
 def render_fleet(status: Status, fleet: FleetSummary, say: Language) -> Tag:
@@ -112,10 +122,14 @@ def _available(part: Tag, history: HistorySummary | None, say: Language) -> Hist
     return None
 
 
-def render_row(name: str, numbers: Sequence[str], columns: Sequence[str]) -> Tag:
-    """Return a row of numbers, each labelled for narrow screens without a table head."""
+def render_row(name: str, numbers: Sequence[str], columns: Sequence[str], link: str = "") -> Tag:
+    """Return a row of numbers, each labelled for narrow screens without a table head.
+
+    :param link: the address to which the name leads; empty for none.
+    """
     cells = (tags.td(each, **{"data-of": of}) for each, of in zip(numbers, columns[1:], strict=True))
-    return tags.tr(tags.th(tags.code(name), scope="row"), [*cells])
+    shown = tags.code(name)
+    return tags.tr(tags.th(tags.a(shown, href=link) if link else shown, scope="row"), [*cells])
 
 
 def render_cache(status: Status, say: Language) -> Tag:
@@ -181,9 +195,11 @@ def render_mirror(status: Status, say: Language) -> Tag:
     rows = (
         tags.tr(tags.th(say(f"status.{name}"), scope="row"), tags.td(value)) for name, value in facts.items()
     )
-    held = {"images": "images"} if status.worker_state.cache else {}
+    pages = {"history": "history"} if status.history else {}
+    if status.worker_state.cache:
+        pages["images"] = "images"
     links = (
-        tags.li(tags.a(say(f"status.link.{name}"), href=url)) for name, url in {**held, **_LINKS}.items()
+        tags.li(tags.a(say(f"status.link.{name}"), href=url)) for name, url in {**pages, **_LINKS}.items()
     )
     part = section("mirror", say("status.mirror"))
     part(tags.div(tags.table(tags.tbody([*rows]), class_="facts"), class_="wide"))

@@ -1,0 +1,116 @@
+"""``/history``: the history of pulls for operators, asked with a form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
+
+from ...history.pulls import HistoryError, HistoryReader, PullFilter, SumKey
+from ...http.server_request import ServerRequest, parse_query
+from ...oci.digest import Digest
+from ...oci.errors import RegistryError, Unsupported
+from ...oci.reference import Repository
+from ...store.held_images import HeldImages
+from ...store.threads import RunInThread
+from ..images.blocks import image_path
+from ..pages.page import language_for, send_document
+from ..respond import render_or_refuse
+from .history_form import TIMES, FormReader, HistoryForm, InvalidForm
+from .history_page import POLICY, SHOWN_PULLS, SHOWN_SUMS, HistoryAnswer, HistoryView, render_history
+
+_MOST = 10_000
+_TABLES: Sequence[SumKey] = ("repository", "client")
+_DAY = 86_400
+
+
+@frozen
+class HistoryContext:
+    """The parts that the page is made from.
+
+    :ivar reader: None if the mirror keeps no history.
+    :ivar days: the days for which pulls are kept.
+    :ivar images: the images of the cache; None without one.
+    """
+
+    reader: HistoryReader | None
+    in_thread: RunInThread
+    clock: IReactorTime
+    form_reader: FormReader
+    days: int
+    images: HeldImages | None
+
+
+class HistoryResource(Resource):
+    """Sends the page: 400 if the form has mistakes, 503 if the history cannot be read."""
+
+    isLeaf = True
+
+    def __init__(self, context: HistoryContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def render(self, request: ServerRequest) -> int:
+        return render_or_refuse(request, self._respond(request))
+
+    async def _respond(self, request: ServerRequest) -> None:
+        if request.path != b"/history":
+            raise Unsupported("not found; try /history", status=404)
+        if request.method not in (b"GET", b"HEAD"):
+            raise Unsupported()
+        say, form = language_for(request), HistoryForm.parse(parse_query(request))
+        view = await self._view(form, say("status.no_history"))
+        if view.details:
+            request.setResponseCode(400)
+        elif view.problem and self._context.reader is not None:
+            request.setResponseCode(503)
+        request.setHeader("Vary", "Accept-Language")
+        send_document(render_history(view, say), request, POLICY)
+
+    async def _view(self, form: HistoryForm, off: str) -> HistoryView:
+        """:param off: the sentence that says that there is no history."""
+        context = self._context
+        try:
+            filter, after = context.form_reader.read(form, context.clock.seconds())
+        except InvalidForm as error:
+            return HistoryView(form, error.details)
+        if context.reader is None:
+            return HistoryView(form, {}, problem=off)
+        notes: dict[str, Mapping[str, object]] = {"terms": {}}
+        if context.form_reader.addresses != "full":
+            notes[context.form_reader.addresses] = {}
+        if TIMES[form.time] > context.days * _DAY:
+            notes["kept"] = {"days": context.days}
+        try:
+            answer = await context.in_thread(partial(_read, context.reader, context.images, filter, after))
+        except HistoryError as error:
+            return HistoryView(form, {}, problem=str(error))
+        return HistoryView(form, {}, answer, notes=notes)
+
+
+def _read(reader: HistoryReader, images: HeldImages | None, filter: PullFilter, after: int) -> HistoryAnswer:
+    """Read the answer; blocks."""
+    found = reader.pulls(filter, SHOWN_PULLS + 1, after)
+    pulls, sums = found[:SHOWN_PULLS], {}
+    if not after:
+        sums = {by: reader.sums(by, filter, _MOST) for by in _TABLES}
+    by_image = sums.get("repository", ())
+    names = {(each.key, "") for each in by_image[:SHOWN_SUMS]}
+    names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls}
+    pages = {each: find_page(images, *each) for each in names} if images else {}
+    last = pulls[-1].number if len(found) > SHOWN_PULLS else 0
+    return HistoryAnswer(filter, by_image, sums.get("client", ()), pulls, last, pages)
+
+
+def find_page(images: HeldImages, name: str, digest: str) -> str:
+    """Return the path of the page of a manifest, or without a digest of a repository; empty if not held."""
+    try:
+        repository, manifest = Repository.parse(name), Digest.parse(digest) if digest else None
+    except RegistryError:
+        return ""
+    manifests = [manifest] if manifest else images.list_manifests(repository)
+    is_held = any(images.has_manifest(repository, each) for each in manifests)
+    return image_path(repository.name, manifest or "") if is_held else ""
