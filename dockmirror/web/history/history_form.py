@@ -16,7 +16,7 @@ from ...system.networks import parse_address
 OUTCOMES = ("served", "failed", "running")
 TIMES: Mapping[str, int] = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
 """The times that the form offers, in seconds up to now."""
-MAX_LENGTH = 500
+MAX_LENGTH = 300
 _DAY = 86_400
 _LAST_NUMBER = 2**63 - 1
 
@@ -45,12 +45,13 @@ class HistoryForm:
 
     def query(self, **changes: str) -> dict[str, str]:
         """Return the parameters of this question with other fields, from its first page."""
-        fields = asdict(evolve(self, **{"after": "", **changes}))
-        return {name: text for name, text in fields.items() if text}
+        changed, default = asdict(evolve(self, **{"after": "", **changes})), asdict(HistoryForm())
+        return {name: text for name, text in changed.items() if text != default[name]}
 
     def link(self, **changes: str) -> str:
         """Return the address of the page with the answer to this question with other fields."""
-        return f"?{urlencode(self.query(**changes), safe='/:*,', quote_via=quote)}"
+        query = urlencode(self.query(**changes), safe="/:*,", quote_via=quote)
+        return f"/history?{query}" if query else "/history"
 
 
 class InvalidForm(Exception):

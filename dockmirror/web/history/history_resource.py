@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate, islice
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
-from ...history.pulls import HistoryError, HistoryReader, PullFilter, SumKey
+from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, SumKey
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unsupported
@@ -23,6 +24,8 @@ from .history_form import TIMES, FormReader, HistoryForm, InvalidForm
 from .history_page import POLICY, SHOWN_PULLS, SHOWN_SUMS, HistoryAnswer, HistoryView, render_history
 
 _MOST = 10_000
+_MOST_BYTES = 110_000
+"""The part of a page that the pulls may take up."""
 _TABLES: Sequence[SumKey] = ("repository", "client")
 _DAY = 86_400
 
@@ -85,24 +88,36 @@ class HistoryResource(Resource):
         if TIMES[form.time] > context.days * _DAY:
             notes["kept"] = {"days": context.days}
         try:
-            answer = await context.in_thread(partial(_read, context.reader, context.images, filter, after))
+            read = partial(_read, context.reader, context.images, filter, after, len(form.link()))
+            answer = await context.in_thread(read)
         except HistoryError as error:
             return HistoryView(form, {}, problem=str(error))
         return HistoryView(form, {}, answer, notes=notes)
 
 
-def _read(reader: HistoryReader, images: HeldImages | None, filter: PullFilter, after: int) -> HistoryAnswer:
-    """Read the answer; blocks."""
+def _read(
+    reader: HistoryReader, images: HeldImages | None, filter: PullFilter, after: int, link: int
+) -> HistoryAnswer:
+    """Read the answer; blocks.
+
+    :param link: the length of the links on the page.
+    """
     found = reader.pulls(filter, SHOWN_PULLS + 1, after)
-    pulls, sums = found[:SHOWN_PULLS], {}
+    pulls, sums = found[: _count_fitting(found, link)], {}
     if not after:
         sums = {by: reader.sums(by, filter, _MOST) for by in _TABLES}
     by_image = sums.get("repository", ())
     names = {(each.key, "") for each in by_image[:SHOWN_SUMS]}
     names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls}
     pages = {each: find_page(images, *each) for each in names} if images else {}
-    last = pulls[-1].number if len(found) > SHOWN_PULLS else 0
+    last = pulls[-1].number if len(found) > len(pulls) else 0
     return HistoryAnswer(filter, by_image, sums.get("client", ()), pulls, last, pages)
+
+
+def _count_fitting(pulls: Sequence[Pull], link: int) -> int:
+    """Return how many pulls a page shows: fewer if their names are so long that it would be too large."""
+    sizes = (450 + 3 * link + 4 * len(each.image) + 4 * len(each.user) + len(each.reason) for each in pulls)
+    return sum(size < _MOST_BYTES for size in islice(accumulate(sizes), SHOWN_PULLS))
 
 
 def find_page(images: HeldImages, name: str, digest: str) -> str:

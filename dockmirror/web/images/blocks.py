@@ -74,7 +74,7 @@ def image_path(name: str, reference: object = "") -> str:
 
 def pulls_link(image: str, text: str) -> Tag:
     """Return a link to an image's pulls of the last month, for operators."""
-    return tags.a(text, href=f"/history{HistoryForm(image=image, time='month').link()}")
+    return tags.a(text, href=HistoryForm(image=image, time="month").link())
 
 
 def moment(seconds: float, say: Language) -> Content:

@@ -76,7 +76,7 @@ def render_sums(name: str, status: Status, say: Language) -> Tag:
 
 def _link(field: str, key: str) -> str:
     """Return the address of the pulls of a client or of an image."""
-    return f"history{HistoryForm().link(**{field: key})}" if key else ""
+    return HistoryForm().link(**{field: key}) if key else ""
 
 
 def render_fleet(status: Status, fleet: FleetSummary, say: Language) -> Tag:

@@ -74,10 +74,10 @@ def test_a_client_is_found_as_the_history_keeps_it(addresses: AddressDetail, typ
         ({"client": "10.1.0.0/33"}, ["client"]),
         ({"client": "10.1.0.0/16/2"}, ["client"]),
         ({"client": "eu-west"}, ["client"]),
-        ({"user": "a" * 501}, ["user"]),
+        ({"user": "a" * 301}, ["user"]),
         ({"image": "NGINX"}, ["image"]),
         ({"image": f"nginx@sha256:{'a' * 64}"}, ["image"]),
-        ({"image": "*" * 501}, ["image"]),
+        ({"image": "*" * 301}, ["image"]),
         ({"outcome": "lost"}, ["outcome"]),
         ({"time": "year"}, ["time"]),
         ({"after": "-1"}, ["after"]),
@@ -111,12 +111,12 @@ def test_any_text_is_a_filter_or_is_refused(typed: dict[str, str]) -> None:
     assert 0 <= after < 2**63
 
 
-@given(FIELDS.filter(lambda fields: fields.get("time") != ""))
+@given(FIELDS)
 def test_a_link_leads_to_its_form(typed: dict[str, str]) -> None:
     """Blanks around a text do not count; a change begins on the first page."""
     form = HistoryForm.parse(tuple(typed.items()))
     link = form.link(after=form.after)
-    assert HistoryForm.parse(parse_pairs(link.removeprefix("?").encode())) == form
+    assert HistoryForm.parse(parse_pairs(link.partition("?")[2].encode())) == form
     assert link.isascii()
     assert not set("<>\"' \\") & set(link)
     assert "after=" not in form.link(user="bob")
