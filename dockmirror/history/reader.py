@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_network
 from math import isinf
 from pathlib import Path
@@ -277,8 +278,14 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
 
 
 def _is_inside(text: str, network: Any) -> bool:
+    inner = _parse_network(text)
+    return inner is not None and inner.version == network.version and bool(inner.subnet_of(network))
+
+
+@lru_cache(maxsize=8192)
+def _parse_network(text: str) -> Any:
+    """Return the network of a client, cached because all are needed for each filter; None for a region."""
     try:
-        inner: Any = ip_network(text)
+        return ip_network(text)
     except ValueError:
-        return False
-    return bool(inner.version == network.version and inner.subnet_of(network))
+        return None

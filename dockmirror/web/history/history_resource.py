@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, islice
 
@@ -10,7 +10,8 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
-from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, SumKey
+from ...concurrency.waiting import gather
+from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, SumKey
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unsupported
@@ -26,7 +27,6 @@ from .history_page import POLICY, SHOWN_PULLS, SHOWN_SUMS, HistoryAnswer, Histor
 _MOST = 10_000
 _MOST_BYTES = 110_000
 """The part of a page that the pulls may take up."""
-_TABLES: Sequence[SumKey] = ("repository", "client")
 _DAY = 86_400
 
 
@@ -88,30 +88,29 @@ class HistoryResource(Resource):
         if TIMES[form.time] > context.days * _DAY:
             notes["kept"] = {"days": context.days}
         try:
-            read = partial(_read, context.reader, context.images, filter, after, len(form.link()))
-            answer = await context.in_thread(read)
+            answer = await self._read(context.reader, filter, after, len(form.link()))
         except HistoryError as error:
             return HistoryView(form, {}, problem=str(error))
         return HistoryView(form, {}, answer, notes=notes)
 
+    async def _read(self, reader: HistoryReader, filter: PullFilter, after: int, link: int) -> HistoryAnswer:
+        """Read the answer; both sums are added up at once, since each takes a while.
 
-def _read(
-    reader: HistoryReader, images: HeldImages | None, filter: PullFilter, after: int, link: int
-) -> HistoryAnswer:
-    """Read the answer; blocks.
+        :param link: the length of the links on the page.
+        """
+        in_thread, images = self._context.in_thread, self._context.images
 
-    :param link: the length of the links on the page.
-    """
-    found = reader.pulls(filter, SHOWN_PULLS + 1, after)
-    pulls, sums = found[: _count_fitting(found, link)], {}
-    if not after:
-        sums = {by: reader.sums(by, filter, _MOST) for by in _TABLES}
-    by_image = sums.get("repository", ())
-    names = {(each.key, "") for each in by_image[:SHOWN_SUMS]}
-    names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls}
-    pages = {each: find_page(images, *each) for each in names} if images else {}
-    last = pulls[-1].number if len(found) > len(pulls) else 0
-    return HistoryAnswer(filter, by_image, sums.get("client", ()), pulls, last, pages)
+        async def sums(by: SumKey) -> Sequence[PullSums]:
+            return () if after else await in_thread(partial(reader.sums, by, filter, _MOST))
+
+        found = await in_thread(partial(reader.pulls, filter, SHOWN_PULLS + 1, after))
+        by_image, by_client = await gather([sums("repository"), sums("client")])
+        pulls = found[: _count_fitting(found, link)]
+        names = {(each.key, "") for each in by_image[:SHOWN_SUMS]}
+        names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls}
+        pages = await in_thread(partial(_find_pages, images, names)) if images else {}
+        last = pulls[-1].number if len(found) > len(pulls) else 0
+        return HistoryAnswer(filter, by_image, by_client, pulls, last, pages)
 
 
 def _count_fitting(pulls: Sequence[Pull], link: int) -> int:
@@ -120,7 +119,11 @@ def _count_fitting(pulls: Sequence[Pull], link: int) -> int:
     return sum(size < _MOST_BYTES for size in islice(accumulate(sizes), SHOWN_PULLS))
 
 
-def find_page(images: HeldImages, name: str, digest: str) -> str:
+def _find_pages(images: HeldImages, names: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+    return {each: _find_page(images, *each) for each in names}
+
+
+def _find_page(images: HeldImages, name: str, digest: str) -> str:
     """Return the path of the page of a manifest, or without a digest of a repository; empty if not held."""
     try:
         repository, manifest = Repository.parse(name), Digest.parse(digest) if digest else None
