@@ -12,9 +12,9 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 33_350, 81_500, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 33_550, 81_800, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 351
+MODULES = 353
 LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
