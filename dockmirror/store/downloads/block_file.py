@@ -111,7 +111,7 @@ class BlockFile:
                     return BlockFileState.FOREIGN
                 self.version = _parse_version(footer[1:], status.st_size)
             return BlockFileState.NEW if self.version is None else BlockFileState.INCOMPLETE
-        if self._is_named(self._blob, status) and files.is_sealed(status):
+        if self._is_named(self._blob, status) and files.is_sealed(os.fstat(self.descriptor)):  # by now
             if self.version is None:  # another process has finished it since it was opened
                 self.version = BlobVersion(status.st_size)
             return BlockFileState.COMPLETE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dockmirror.store.downloads.block_file import BLOCK, BlockFile, BlockFileState
@@ -23,6 +25,30 @@ def test_no_file_is_made_while_one_is_finished(mirror: PartMirror) -> None:
     assert not opened[0].claim_all()
     for file in opened:
         file.close()
+
+
+def test_a_file_is_never_lost_while_another_process_finishes_it(tmp_path: Path) -> None:
+    """It is incomplete until it is the blob: a reader that finds it without a name fetches its part anew."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(60):
+            mirror = PartMirror(tmp_path / str(number))
+            mirror.blob.parent.mkdir(parents=True)
+            finishing, reading = (BlockFile(mirror.root, REGISTRY, mirror.digest, inline) for _ in range(2))
+            finishing.create(BlobVersion(END), range(BLOCKS))
+            assert finishing.claim_all()
+            assert reading.state(0) is BlockFileState.INCOMPLETE
+            with ThreadPoolExecutor(1) as pool:
+                finished = pool.submit(finishing.commit)
+                while (state := reading.state(0)) is BlockFileState.INCOMPLETE:
+                    pass
+                assert finished.result()
+            assert state is BlockFileState.COMPLETE
+            for file in (finishing, reading):
+                file.close()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_map_of_a_large_blob_is_not_read_each_time(tmp_path: Path) -> None:
