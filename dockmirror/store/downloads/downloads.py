@@ -27,6 +27,7 @@ from ...oci.media import BLOB_TYPE
 from ...oci.ranges import Span
 from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
+from .. import layout
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
 from .block_downloads import BlockDownloads
@@ -43,7 +44,7 @@ from .context import (
     RestartRequired,
     RestOfPart,
 )
-from .partial_file import PartialFile, PartialPaths, PartialState, is_locked, open_partial
+from .partial_file import PartialFile, PartialPaths, PartialState, fetched_length, is_locked, open_partial
 from .present_blocks import PresentBlocks
 from .progress import DownloadProgress, DownloadReader
 from .upstream_fetch import UpstreamFetch
@@ -352,8 +353,12 @@ class Downloads:
     async def read_part(
         self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource
     ) -> Answer | None:
-        """Read a part of a running download if it comes soon, and of the blob's blocks otherwise."""
-        if self.is_downloading(registry, digest):
+        """Read a part of a running download if it comes soon, and of the blob's blocks otherwise.
+
+        A client that goes on where a download of the whole was broken off has that download go on, unless
+        blocks of the blob were fetched since.
+        """
+        if self.is_downloading(registry, digest) or self._is_resumed(registry, digest, span):
             joining = Deferred.fromCoroutine(self.join(registry, repository, digest, source))
             with suppress(Elapsed, OSError):
                 reader = await joining.addTimeout(MAX_WAIT, self._context.clock)
@@ -365,6 +370,13 @@ class Downloads:
                     body = reader.content(Descriptor(BLOB_TYPE, digest, part.length), part)
                     return Answer(body, 206, part, cache=CacheStatus(CacheResult.JOINED))
         return await self._blocks.read(registry, repository, digest, span, source)
+
+    def _is_resumed(self, registry: str, digest: Digest, span: Span) -> bool:
+        if not span.first or span.last is not None:
+            return False
+        root = self._context.root
+        length = fetched_length(PartialPaths.of(root, registry, digest))
+        return span.first <= length and not (root / layout.growing_blocks(registry, digest)).exists()
 
     async def _admit(self, reader: DownloadReader, download: Download) -> None:
         reader.check()

@@ -181,6 +181,14 @@ def open_partial(paths: PartialPaths) -> tuple[PartialFile, PartialState]:
                 return partial, state
 
 
+def fetched_length(paths: PartialPaths) -> int:
+    """Return the number of bytes in the partial file; 0 if there is none."""
+    try:
+        return paths.part.stat().st_size
+    except OSError:
+        return 0
+
+
 def is_locked(paths: PartialPaths) -> bool:
     """Return True while a process holds the lock of the partial file."""
     descriptor = _open(paths.part, os.O_RDONLY)

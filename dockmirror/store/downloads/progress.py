@@ -196,7 +196,8 @@ class DownloadReader:
                 self.leave()
                 raise
             beginning = ContentRange(part.first, part.first, part.size)
-            if part.first == 0 or self._progress.seconds_until(beginning) <= MAX_WAIT:
+            is_next = part.first <= self._progress.length
+            if is_next or self._progress.seconds_until(beginning) <= MAX_WAIT:
                 return part
         self.leave()
         return None

@@ -87,6 +87,41 @@ def test_a_reader_of_parts_counts_as_a_reader(
     mirror.turn(LINGER)
 
 
+def leave_early(mirror: PartMirror, upstream: PartUpstream, length: int) -> None:
+    """A client reads so many bytes of the whole, and is gone; so is the download some seconds later."""
+    whole = download(mirror, upstream)
+    upstream.bodies[0].advance(length)
+    mirror.turn(1)
+    whole.leave()
+    mirror.turn(LINGER)
+    assert upstream.bodies[0].state == "cancelled"
+
+
+@pytest.mark.parametrize("first", [1, BLOCK + 5, 2 * BLOCK])
+def test_a_client_that_resumes_has_a_broken_download_go_on(
+    mirror: PartMirror, upstream: PartUpstream, first: int
+) -> None:
+    """No byte is fetched twice, and the blob is held afterwards."""
+    leave_early(mirror, upstream, 2 * BLOCK)
+    read = mirror.read_part(PartSource(upstream), first)
+    settle(upstream, mirror)
+    assert (read.outcome, read.data == BLOB[first:]) == (True, True)
+    assert upstream.requests == [(0, END - 1), (2 * BLOCK, END - 1)]
+    assert mirror.blob.exists()
+
+
+@pytest.mark.parametrize(("first", "last"), [(2 * BLOCK + 1, None), (BLOCK, BLOCK + 99), (0, None)])
+def test_other_parts_of_a_broken_download_are_read_from_blocks(
+    mirror: PartMirror, upstream: PartUpstream, first: int, last: int | None
+) -> None:
+    """They begin after its end, or do not go on to the end of the blob, or begin anew."""
+    leave_early(mirror, upstream, 2 * BLOCK)
+    read = mirror.read_part(PartSource(upstream), first, last)
+    assert upstream.requests[1][0] == first // BLOCK * BLOCK
+    settle(upstream, mirror)
+    assert read.data == read.wanted
+
+
 def test_a_part_behind_the_end_of_a_download(mirror: PartMirror, upstream: PartUpstream) -> None:
     download(mirror, upstream)
     assert isinstance(mirror.read_part(PartSource(upstream), END).error, RangeInvalid)
