@@ -17,6 +17,7 @@ from ...oci.digest import Digest
 from ...oci.media import BLOB_TYPE
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository
+from .. import layout
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer
 from .block_download import BlockDownload
@@ -139,6 +140,10 @@ class BlockDownloads:
         self._context = context
         self._downloads: dict[_Key, BlockDownload] = {}
         self._without_blocks: TTLCache[_Key, bool] = TTLCache(context.clock, _MOST)
+
+    def exist(self, registry: str, digest: Digest) -> bool:
+        """Return whether there are blocks of a blob."""
+        return (self._context.root / layout.growing_blocks(registry, digest)).exists()
 
     async def read(
         self, registry: str, repository: Repository, digest: Digest, span: Span, source: IPartSource

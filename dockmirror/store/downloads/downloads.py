@@ -27,7 +27,6 @@ from ...oci.media import BLOB_TYPE
 from ...oci.ranges import Span
 from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
-from .. import layout
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
 from .block_downloads import BlockDownloads
@@ -44,7 +43,7 @@ from .context import (
     RestartRequired,
     RestOfPart,
 )
-from .partial_file import PartialFile, PartialPaths, PartialState, fetched_length, is_locked, open_partial
+from .partial_file import PartialFile, PartialPaths, PartialState, goes_on, is_locked, open_partial
 from .present_blocks import PresentBlocks
 from .progress import DownloadProgress, DownloadReader
 from .upstream_fetch import UpstreamFetch
@@ -358,25 +357,19 @@ class Downloads:
         A client that goes on where a download of the whole was broken off has that download go on, unless
         blocks of the blob were fetched since.
         """
-        if self.is_downloading(registry, digest) or self._is_resumed(registry, digest, span):
+        paths = PartialPaths.of(self._context.root, registry, digest)
+        is_resumed = goes_on(span, paths) and not self._blocks.exist(registry, digest)
+        if is_resumed or self.is_downloading(registry, digest):
             joining = Deferred.fromCoroutine(self.join(registry, repository, digest, source))
             with suppress(Elapsed, OSError):
                 reader = await joining.addTimeout(MAX_WAIT, self._context.clock)
                 part = reader.choose_part(span)
                 if part is not None:
-                    if part.length < (reader.size or 0):
-                        rest = RestOfPart(source, self._context.clock, BlobVersion(reader.size or 0))
-                        reader.rest = rest
+                    if part.length < (size := reader.size or 0):
+                        reader.rest = RestOfPart(source, self._context.clock, BlobVersion(size))
                     body = reader.content(Descriptor(BLOB_TYPE, digest, part.length), part)
                     return Answer(body, 206, part, cache=CacheStatus(CacheResult.JOINED))
         return await self._blocks.read(registry, repository, digest, span, source)
-
-    def _is_resumed(self, registry: str, digest: Digest, span: Span) -> bool:
-        if not span.first or span.last is not None:
-            return False
-        root = self._context.root
-        length = fetched_length(PartialPaths.of(root, registry, digest))
-        return span.first <= length and not (root / layout.growing_blocks(registry, digest)).exists()
 
     async def _admit(self, reader: DownloadReader, download: Download) -> None:
         reader.check()

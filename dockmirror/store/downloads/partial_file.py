@@ -26,6 +26,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
+from ...oci.ranges import Span
 from .. import files, layout
 from ..content_files import open_file
 from ..files import seal, sealed_size
@@ -181,12 +182,14 @@ def open_partial(paths: PartialPaths) -> tuple[PartialFile, PartialState]:
                 return partial, state
 
 
-def fetched_length(paths: PartialPaths) -> int:
-    """Return the number of bytes in the partial file; 0 if there is none."""
+def goes_on(span: Span, paths: PartialPaths) -> bool:
+    """Return whether a range to the end begins within the bytes of a partial file, or right after them."""
+    if not span.first or span.last is not None:
+        return False
     try:
-        return paths.part.stat().st_size
+        return span.first <= paths.part.stat().st_size
     except OSError:
-        return 0
+        return False
 
 
 def is_locked(paths: PartialPaths) -> bool:
