@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
 
@@ -58,22 +59,28 @@ def make_budgets(
 ) -> Budgets:
     """Return the budgets for images, all of which use the same counters."""
 
-    def make(number: int, budget: BudgetSettings) -> ImageBudget:
+    def make(identifier: bytes, budget: BudgetSettings) -> ImageBudget:
         meter = UsageMeter(clock, counters.usage, _limits(budget))
         rule = PullRule.parse(budget.images)
-        of_each_image = budget.each == "image"
-        return ImageBudget(_identifier(number, budget), budget.images, rule, of_each_image, meter)
+        return ImageBudget(identifier, budget.images, rule, budget.each == "image", meter)
 
     def count_refusal(budget: ImageBudget) -> None:
         metrics.limited.labels(budget.pattern).inc()
         counters.refusals.add(budget.identifier)
 
-    budgets = [make(number, each) for number, each in enumerate(settings.budget)]
+    budgets = [make(*each) for each in zip(_identify(settings), settings.budget, strict=True)]
     return Budgets(_make_terms(settings), budgets, count_refusal)
 
 
-def _identifier(number: int, budget: BudgetSettings) -> bytes:
-    return budget_identifier(number, budget.images, budget.each == "image")
+def _identify(settings: Settings) -> Sequence[bytes]:
+    """Return the identifiers of the budgets, which stay the same where others are added or removed."""
+    seen: Counter[tuple[str, bool]] = Counter()
+    identifiers = []
+    for budget in settings.budget:
+        alike = budget.images, budget.each == "image"
+        identifiers.append(budget_identifier(*alike, seen[alike]))
+        seen[alike] += 1
+    return identifiers
 
 
 def _limits(budget: BudgetSettings) -> UsageLimits:
@@ -91,7 +98,7 @@ def read_budgets(settings: Settings, counters: BudgetCounters, now: float) -> Se
     """
     if not settings.budget:
         return ()
-    identifiers = [_identifier(number, each) for number, each in enumerate(settings.budget)]
+    identifiers = _identify(settings)
     usage = _collect_usage(dict(zip(identifiers, map(_limits, settings.budget), strict=True)), counters, now)
 
     def read(identifier: bytes, budget: BudgetSettings) -> BudgetStatus:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from struct import Struct
 
@@ -168,6 +170,7 @@ class UsageMeter:
         self._counters = counters
         self._limits = limits
         self._running: dict[bytes, dict[ServerRequest, int]] = {}
+        self._reserved: Counter[bytes] = Counter()
 
     def remaining_wait(self, key: bytes, is_pull: bool = False) -> int | None:
         """Return the seconds until the window ends if a limit is reached; None if a request may begin.
@@ -179,11 +182,22 @@ class UsageMeter:
         now, limits = self._clock.seconds(), self._limits
         window = self._counters.current_window(key, now, limits.window)
         is_reached = (
-            _is_reached(window.used.requests, limits.requests)
+            _is_reached(window.used.requests + self._reserved[key], limits.requests)
             or _is_reached(window.used.bytes, limits.bytes)
             or (is_pull and _is_reached(window.used.pulls, limits.pulls))
         )
-        return max(1, ceil(window.ends - now)) if is_reached else None
+        return _seconds_left(window, now) if is_reached else None
+
+    @contextmanager
+    def reserved(self, key: bytes) -> Iterator[None]:
+        """Have a request take up its part of the limit until it is known if it counts."""
+        self._reserved[key] += 1
+        try:
+            yield
+        finally:
+            self._reserved[key] -= 1
+            if not self._reserved[key]:
+                del self._reserved[key]
 
     def begin(self, key: bytes, request: ServerRequest) -> None:
         """Count a request, and from now on the bytes of its response."""
@@ -191,8 +205,14 @@ class UsageMeter:
         self._running.setdefault(key, {})[request] = request.sentLength
         request.notifyFinish().addBoth(lambda _: self._finish(key, request))
 
-    def add_pull(self, key: bytes) -> None:
+    def add_pull(self, key: bytes) -> int | None:
+        """Count a pull, or return the seconds until the window ends if the limit of pulls is reached."""
+        now = self._clock.seconds()
+        window = self._counters.current_window(key, now, self._limits.window)
+        if _is_reached(window.used.pulls, self._limits.pulls):
+            return _seconds_left(window, now)
         self._add(key, NetworkUsage(pulls=1))
+        return None
 
     def _add(self, key: bytes, used: NetworkUsage) -> None:
         self._counters.add(key, self._clock.seconds(), self._limits.window, used)
@@ -209,6 +229,10 @@ class UsageMeter:
         del self._running[key][request]
         if not self._running[key]:
             del self._running[key]
+
+
+def _seconds_left(window: Window, now: float) -> int:
+    return max(1, ceil(window.ends - now))
 
 
 def _is_reached(used: int, limit: int | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from attrs import frozen
 from zope.interface import implementer
@@ -10,6 +11,7 @@ from zope.interface import implementer
 from ..http.server_request import ServerRequest
 from ..http.usage import LABEL_SIZE, LimitTerms, UsageMeter
 from ..interfaces import Answer, IRegistry
+from ..oci.errors import TooManyRequests
 from ..oci.media import DOCKER_LIST, OCI_INDEX
 from ..oci.pull_rule import PullRule
 from ..oci.request import Blob, Manifest, RegistryRequest
@@ -20,11 +22,11 @@ _IDENTIFIER_SIZE = LABEL_SIZE - 16
 """The rest of a label is an address."""
 
 
-def budget_identifier(number: int, pattern: str, of_each_image: bool) -> bytes:
+def budget_identifier(pattern: str, of_each_image: bool, number: int) -> bytes:
     """Return eight bytes by which the counters know a budget, also after the settings were read again.
 
-    :param number: its place in the settings; two budgets may have the same pattern.
     :param of_each_image: True if each image is counted by itself, and not all of them together.
+    :param number: counts the budgets before it that are alike in both.
     """
     return hash_key(f"{number} {of_each_image} {pattern}".encode()).to_bytes(_IDENTIFIER_SIZE)
 
@@ -106,19 +108,28 @@ class BudgetFilter:
         for budget, key in used:
             seconds = budget.meter.remaining_wait(key, is_pull=isinstance(target, Manifest))
             if seconds is not None:
-                self._budgets.count(budget)
-                raise self._budgets.terms.refusal(budget.subject(image), seconds)
-        for budget, key in used:
-            if not budget.of_each_image:
-                budget.meter.begin(key, received)
-        answer = await self._registry.fetch(request)
+                raise self._refuse(budget, image, seconds)
+        with ExitStack() as reserved:
+            for budget, key in used:
+                if budget.of_each_image:
+                    reserved.enter_context(budget.meter.reserved(key))
+                else:
+                    budget.meter.begin(key, received)
+            answer = await self._registry.fetch(request)
         for budget, key in used:
             if budget.of_each_image:  # not before: a name that a client makes up would take another's room
                 budget.meter.begin(key, received)
         if isinstance(target, Manifest) and _is_pull(request, answer):
             for budget, key in used:
-                budget.meter.add_pull(key)
+                seconds = budget.meter.add_pull(key)
+                if seconds is not None:  # others that were fetched meanwhile have used up the limit
+                    answer.body.discard()
+                    raise self._refuse(budget, image, seconds)
         return answer
+
+    def _refuse(self, budget: ImageBudget, image: str, seconds: int) -> TooManyRequests:
+        self._budgets.count(budget)
+        return self._budgets.terms.refusal(budget.subject(image), seconds)
 
 
 def _is_pull(request: RegistryRequest, answer: Answer) -> bool:

@@ -5,17 +5,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from dockmirror.app.usage_limits import BudgetCounters, read_budgets
+from dockmirror.app.usage_limits import BudgetCounters, make_budgets, read_budgets
+from dockmirror.config.load import load
+from dockmirror.http.access import ClientAddress
+from dockmirror.http.server_request import ServerRequest
+from dockmirror.interfaces import Answer as RegistryAnswer
+from dockmirror.interfaces import IRegistry
+from dockmirror.middleware.budgets import BudgetFilter
+from dockmirror.oci.errors import ManifestUnknown
+from dockmirror.oci.request import RegistryRequest
 from dockmirror.status.budget_status import BudgetStatus, NetworkShare
+from dockmirror.system.networks import parse_address
+from tests.answering import Pieces
 from tests.fake_registry import MANIFEST, digest
 from tests.fakes import Reply
 from tests.house import Answer, House
 from tests.internet import LAYER, Internet
+from tests.stacks import Outcome, asked
 
 HOST, UPSTREAM = "k8s.mirror.example", "registry.k8s.io"
 CLIENT, OTHER = "10.0.0.1", "10.0.0.2"
@@ -86,6 +101,74 @@ def test_bytes_are_counted_while_they_are_sent() -> None:
     house.pass_time(60)
     assert statuses(house, TAG) == [200]
     client.leave()
+
+
+class Received(ServerRequest):
+    """A request that a client at ``CLIENT`` has sent, and whose response has not ended."""
+
+    def __init__(self) -> None:
+        self.admitted_client = ClientAddress(parse_address(CLIENT), "http", HOST)
+        self.sentLength = 0
+
+    def notifyFinish(self) -> Deferred[None]:
+        return Deferred()
+
+
+@implementer(IRegistry)
+class SlowRegistry:
+    """A registry that answers when the test says so.
+
+    :ivar waiting: fire when a request is answered, in order.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+        self.bodies: list[Pieces] = []
+
+    async def fetch(self, _: RegistryRequest) -> RegistryAnswer:
+        self.waiting.append(Deferred())
+        await self.waiting[-1]
+        self.bodies.append(Pieces([b"{}"]))
+        return RegistryAnswer(self.bodies[-1])
+
+
+class Slow:
+    """A slow registry behind a budget, of which many requests are sent at once."""
+
+    def __init__(self, **budget: Any) -> None:
+        settings = load({"domain": "mirror.example", "budget": [{"images": "**", **budget}]}, {})
+        house = House(Internet())
+        budgets = make_budgets(settings, house.clock, BudgetCounters(house.memory), house.metrics)
+        self.registry = SlowRegistry()
+        self._filter = BudgetFilter(self.registry, UPSTREAM, budgets)
+
+    def send(self, count: int) -> list[Outcome]:
+        request = partial(asked, TAG)
+        return [Outcome(self._filter.fetch(request(received=Received()))) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "fetched"),
+    [({"requests": 3}, 3), ({"requests": 3, "each": "network"}, 3), ({"pulls": 3}, 9)],
+)
+def test_requests_that_are_sent_at_once_use_a_budget_together(budget: dict[str, Any], fetched: int) -> None:
+    """A manifest is known to be a pull once it is there."""
+    slow = Slow(**budget)
+    outcomes = slow.send(9)
+    assert len(slow.registry.waiting) == fetched
+    for each in slow.registry.waiting:
+        each.callback(None)
+    refused = [each for each in outcomes if isinstance(each[0], Failure)]
+    assert len(refused) == 6
+    assert all("rate limit exceeded for " in str(each.error) for each in refused)
+    assert [each.discarded for each in slow.registry.bodies] == [False] * 3 + [True] * (fetched - 3)
+
+
+def test_a_request_that_fails_uses_nothing_up() -> None:
+    slow = Slow(requests=1)
+    slow.send(1)
+    slow.registry.waiting[0].errback(ManifestUnknown())
+    assert [bool(each) for each in slow.send(2)] == [False, True]
 
 
 def test_every_budget_that_matches_applies() -> None:
@@ -170,6 +253,15 @@ def test_the_use_of_budgets_of_the_same_images_is_told_apart() -> None:
     ]  # fmt: skip
     house.serving.apply(limited(budgets[0], {"images": "**", "requests": 4}).serving.settings)
     assert [each.networks for each in usage(house)] == [1, 0]
+
+
+def test_a_budget_keeps_its_counts_when_others_are_added_or_removed() -> None:
+    one, other = {"images": "**", "requests": 1}, {"images": "registry.k8s.io/team/*", "requests": 1}
+    house = limited(one)
+    assert statuses(house, TAG, TAG) == [200, 429]
+    house.serving.apply(limited(other, one).serving.settings)
+    assert [each.used_up for each in usage(house)] == [0, 1]
+    assert statuses(house, TAG) == [429]
 
 
 def test_five_networks_are_listed_and_all_are_counted() -> None:
