@@ -33,7 +33,6 @@ IMPORTED = {
 }
 SHARED = {
     "twisted.internet.base:BaseConnector._makeTransport",
-    "twisted.internet.process:Process._reactor",
     "twisted.internet.process:Process._resetSignalDisposition",
     "twisted.internet.process:Process._trySpawnInsteadOfFork",
     "twisted.internet.process:_BaseProcess._execChild",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from attrs import frozen
+from twisted.internet import default
 from twisted.internet.interfaces import IProcessProtocol
-from twisted.internet.main import installReactor
 from twisted.internet.process import Process, reapProcessHandlers
 from twisted.logger import globalLogPublisher
 
@@ -89,6 +92,7 @@ class ForkedWorkers:
         if not _has_one_thread():
             self.spawned.start(protocol, arguments, descriptors)
             return
+        _flush_output()  # or the child would print it again
         with blocked_signals(WORKER_SIGNALS):
             _ForkedProcess(self, arguments, protocol, {0: 0, 1: 1, 2: 2, **descriptors})
 
@@ -101,8 +105,14 @@ def _has_one_thread() -> bool:
         return False
 
 
+def _flush_output() -> None:
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        with suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+
+
 class _ForkedProcess(Process):
-    """A process that runs a function instead of a program, with a reactor of its own."""
+    """A process that runs a function instead of a program, with a reactor of the default kind."""
 
     def __init__(
         self,
@@ -132,27 +142,38 @@ class _ForkedProcess(Process):
         arguments: Sequence[str],
         environ: Mapping[str, str],
     ) -> NoReturn:
-        """Run the program in the child, which has its descriptors, without the handlers of its parent."""
-        gc.freeze()
-        gc.enable()
-        signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals():
-            if callable(signal.getsignal(number)):
-                signal.signal(number, signal.SIG_DFL)
-        reapProcessHandlers.clear()
-        for observer in tuple(globalLogPublisher._observers):
-            globalLogPublisher.removeObserver(observer)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-        sys.path[:] = filter(None, sys.path)  # which lacks the current directory, as with -P
-        values = dict(environ)
-        os.environ.clear()
-        os.environ.update(values)
-        del sys.modules["twisted.internet.reactor"]
-        installReactor(type(self._reactor)())
-        self._main(arguments)
-        for thread in threading.enumerate():
-            if not (thread.daemon or thread is threading.current_thread()):
-                thread.join()
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
-        os._exit(0)
+        """Run the program in the child, which has its descriptors, and exit as an interpreter would."""
+        status = 1
+        try:
+            _forget_parent(environ)
+            self._main(arguments)
+            for thread in threading.enumerate():
+                if not (thread.daemon or thread is threading.current_thread()):
+                    thread.join()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            _flush_output()
+            os._exit(status)
+
+
+def _forget_parent(environ: Mapping[str, str]) -> None:
+    """Give this child what a new interpreter has in place of what belongs to its parent."""
+    gc.freeze()
+    gc.enable()
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    reapProcessHandlers.clear()
+    for observer in tuple(globalLogPublisher._observers):
+        globalLogPublisher.removeObserver(observer)
+    logging.getLogger().handlers.clear()
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    sys.path[:] = filter(None, sys.path)  # which lacks the current directory, as with -P
+    values = dict(environ)
+    os.environ.clear()
+    os.environ.update(values)
+    del sys.modules["twisted.internet.reactor"]
+    default.install()

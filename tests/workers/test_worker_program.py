@@ -14,14 +14,18 @@ from typing import Any
 import pytest
 
 STARTER = """
-import json, os, signal, sys, threading
+import json, logging, os, signal, sys, threading
 from pathlib import Path
+from twisted.internet import selectreactor
+selectreactor.install()
 from twisted.internet import reactor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 from dockmirror.workers.worker_program import WORKER_SIGNALS, ForkedWorkers, SpawnedWorkers
 
 kind, status = sys.argv[1], int(sys.argv[2])
+print("printed once")
+logging.basicConfig()
 globalLogBeginner.beginLoggingTo([lambda event: print("of the starter")], redirectStandardIO=True)
 starter, ours = os.getpid(), reactor
 sys.path.insert(0, "")
@@ -39,11 +43,15 @@ def serve(arguments):
         "parent": os.getppid(), "arguments": arguments, "path": sys.path, "handled": handled,
         "is_new": reactor is not ours, "type": type(reactor).__name__, "environ": dict(os.environ),
         "wakeup": signal.set_wakeup_fd(-1), "observers": len(globalLogPublisher._observers),
+        "handlers": len(logging.getLogger().handlers),
         "ends": [int(each.name) for each in Path("/proc/self/fd").iterdir() if is_of_pipe(each)],
     }
     reactor.callLater(0, lambda: os.write(11, json.dumps(facts).encode()))
     reactor.callLater(0, reactor.stop)
     reactor.run()
+    if kind == "unheard":
+        sys.stdout = sys.__stdout__ = open(os.open("/dev/full", os.O_WRONLY), "w")
+        print("to nobody")
     if status:
         raise RuntimeError("the worker fails")
     threading.Thread(target=lambda: os.write(11, b"\\n")).start()
@@ -75,13 +83,18 @@ def run(kind: str, status: int = 0) -> tuple[int, int, Any, str]:
     """Return the starter's number, the worker's status and facts, and what came on standard error."""
     ended = subprocess.run(  # noqa: S603
         [sys.executable, "-c", STARTER, kind, str(status)],
-        env={**os.environ, "LOST": "1"},
+        env={
+            **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            "LOST": "1",
+        },
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    starter, code, facts = json.loads(ended.stdout)
+    printed, facts_of_starter = ended.stdout.splitlines()
+    assert printed == "printed once"
+    starter, code, facts = json.loads(facts_of_starter)
     return starter, code, json.loads(facts), ended.stderr
 
 
@@ -103,10 +116,13 @@ def test_a_fork_goes_on_with_what_is_imported(forked: tuple[int, int, Mapping[st
 def test_a_fork_keeps_nothing_that_is_the_starters_own(
     forked: tuple[int, int, Mapping[str, Any], str],
 ) -> None:
-    """No reactor, handlers of signals, observers of the log, and no import from the current directory."""
+    """No reactor, handlers of signals or of the log, and no import from the current directory.
+
+    Nor does it print again what the starter had not yet written.
+    """
     _, __, facts, ___ = forked
     assert (facts["is_new"], facts["type"]) == (True, "EPollReactor")
-    assert (facts["handled"], facts["wakeup"], facts["observers"]) == ([], -1, 0)
+    assert (facts["handled"], facts["wakeup"], facts["observers"], facts["handlers"]) == ([], -1, 0, 0)
     assert "" not in facts["path"]
 
 
@@ -114,6 +130,11 @@ def test_a_fork_that_fails_says_why() -> None:
     _, code, __, printed = run("alone", 1)
     assert code == 1
     assert "RuntimeError: the worker fails" in printed
+
+
+def test_a_fork_whose_output_nobody_takes_ends_well() -> None:
+    _, code, __, printed = run("unheard")
+    assert (code, printed) == (0, "")
 
 
 def test_a_process_with_threads_does_not_fork() -> None:
