@@ -98,8 +98,7 @@ class Operations:
             self.history.reader if self.history else None,
             self._in_thread,
             self._reactor,
-            FormReader(complete, addresses),
-            days,
+            FormReader(complete, days, addresses),
             HeldImages(self._root) if self._root is not None else None,
         )
         return HistoryResource(context)

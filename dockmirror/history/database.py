@@ -60,8 +60,6 @@ _ADDITIONS = (
 
 Only tables and indices can be added: processes of the version before write to the same file.
 """
-OTHERS = "(others)"
-"""The key under which all further keys are summed up."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _log = Logger()
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from .database import OTHERS, Sums, open_for_reading, open_for_writing, transaction
+from .database import Sums, open_for_reading, open_for_writing, transaction
 from .pruning import SUMS_DAYS
-from .pulls import PullFilter, PullSums, SumKey
+from .pulls import OTHERS, PullFilter, PullSums, SumKey
 from .reader import find_speed, make_sums, period_of
 
 UPLOAD_PERIOD = 600.0

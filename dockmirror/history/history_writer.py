@@ -13,7 +13,6 @@ from twisted.logger import Logger
 
 from .database import (
     BUSY_SECONDS,
-    OTHERS,
     Sums,
     Word,
     is_broken,
@@ -23,6 +22,7 @@ from .database import (
     transaction,
 )
 from .pruning import PERIOD, HistoryBounds, prune
+from .pulls import OTHERS
 from .recorder import PartReport
 from .tracker import PartState, PartSummary, began, summarize_parts
 

@@ -10,6 +10,8 @@ from attrs import astuple, frozen
 
 Outcome = Literal["running", "served", "failed"]
 SumKey = Literal["hour", "day", "registry", "repository", "client"]
+OTHERS = "(others)"
+"""The key under which all further keys are summed up."""
 
 
 class HistoryError(Exception):

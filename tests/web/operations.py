@@ -118,8 +118,8 @@ class Endpoint:
             lambda _, image: f"mirror.example/{image}",
         )
         images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock))
-        form_reader = FormReader(lambda text: complete_image_pattern(text, settings), "full")
-        pulls = HistoryContext(history, inline, self.clock, form_reader, 30, HeldImages(self.root))
+        form_reader = FormReader(lambda text: complete_image_pattern(text, settings), 30)
+        pulls = HistoryContext(history, inline, self.clock, form_reader, HeldImages(self.root))
         self._front = House(Internet())
         telemetry = ProcessTelemetry(
             self._front.metrics,

@@ -12,6 +12,7 @@ from ...history.pulls import PullFilter
 from ...history.tracker import AddressDetail, stored_client
 from ...http.server_request import Parameters
 from ...system.networks import parse_address
+from ..pages.page import LANGUAGES
 
 OUTCOMES = ("served", "failed", "running")
 TIMES: Mapping[str, int] = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
@@ -41,7 +42,8 @@ class HistoryForm:
     def parse(cls, query: Parameters) -> HistoryForm:
         """Return the fields that a query has; empty ones count as missing."""
         names = {each.name for each in fields(cls)}
-        return cls(**{name: text.strip() for name, text in query if name in names and text.strip()})
+        found = {name: text.strip() for name, text in query if name in names and text.strip()}
+        return cls(**{**found, "lang": found["lang"] if found.get("lang") in LANGUAGES else ""})
 
     def query(self, **changes: str) -> dict[str, str]:
         """Return the parameters of this question with other fields, from its first page."""
@@ -70,16 +72,20 @@ class FormReader:
     """Makes filters of forms.
 
     :ivar complete_image: returns the glob that an image's name stands for, or raises ValueError.
+    :ivar days: the days for which pulls are kept.
     :ivar addresses: the part of clients' addresses that the history keeps.
     """
 
     complete_image: Callable[[str], str]
+    days: int
     addresses: AddressDetail = field(default="full")
 
     def read(self, form: HistoryForm, now: float) -> tuple[PullFilter, int]:
         """Return the filter, and the number of the pull after which the page begins.
 
-        The time of a week or a month begins with a day, in UTC: the history has sums of whole days.
+        The time of a week or a month begins with a day, in UTC: the history has sums of whole days.  It has
+        them for longer than pulls, and only these can be counted by client, user or outcome, so that all
+        questions are about the days for which pulls are kept.
 
         :raises InvalidForm: when fields are malformed.
         """
@@ -103,10 +109,14 @@ class FormReader:
             found["image"],
             client=found["client"],
             user=found["user"],
-            since=begin_of(form.time, now),
+            since=begin_of(min(TIMES[form.time], self.days * _DAY), now),
             outcome=found["outcome"],
         )
         return filter, int(found["after"])
+
+    def reaches_back(self, form: HistoryForm) -> bool:
+        """Return whether a time begins before the days for which pulls are kept."""
+        return TIMES[form.time] > self.days * _DAY
 
     def _read_client(self, text: str) -> str:
         """Return an address or a network as the history writes it."""
@@ -123,9 +133,8 @@ class FormReader:
         return stored_client(address, "network" if self.addresses == "network" else "full")
 
 
-def begin_of(time: str, now: float) -> float:
+def begin_of(seconds: float, now: float) -> float:
     """Return when a time up to now begins; one of several days begins with the first of them."""
-    seconds = TIMES[time]
     return now - seconds if seconds <= _DAY else (now // _DAY + 1) * _DAY - seconds
 
 

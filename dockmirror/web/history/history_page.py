@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.web.template import Tag, tags
 
 from ...config.notation import format_size
-from ...history.pulls import Pull, PullFilter, PullSums, add_sums
+from ...history.pulls import OTHERS, Pull, PullFilter, PullSums, add_sums
 from ..images.blocks import ASSETS as IMAGES_ASSETS
 from ..images.blocks import Content, moment, page, rows
 from ..pages.own_pulls import explain_failure, name_image
@@ -222,6 +222,8 @@ def _image(name: str, form: HistoryForm, answer: HistoryAnswer, say: Language) -
     """Return a repository that leads to its pulls, and to its page if it is held."""
     if not name:
         return say("status.unnamed")
+    if name == OTHERS:
+        return name
     tag = answer.filter.image.rpartition("/")[2].partition(":")[2]
     wanted = f"{name}:{tag}" if tag else name
     shown: Content = name if wanted == answer.filter.image else tags.a(name, href=form.link(image=wanted))
@@ -247,7 +249,7 @@ def _held(name: str, digest: str, answer: HistoryAnswer, say: Language) -> list[
 def _client(name: str, form: HistoryForm, answer: HistoryAnswer, say: Language) -> Content:
     if not name:
         return say("status.unnamed")
-    return name if name == answer.filter.client else tags.a(name, href=form.link(client=name))
+    return name if name in (answer.filter.client, OTHERS) else tags.a(name, href=form.link(client=name))
 
 
 def _user_and_client(pull: Pull, form: HistoryForm, answer: HistoryAnswer, say: Language) -> Content:

@@ -21,13 +21,12 @@ from ...store.threads import RunInThread
 from ..images.blocks import image_path
 from ..pages.page import language_for, send_document
 from ..respond import render_or_refuse
-from .history_form import TIMES, FormReader, HistoryForm, InvalidForm
+from .history_form import FormReader, HistoryForm, InvalidForm
 from .history_page import POLICY, SHOWN_PULLS, SHOWN_SUMS, HistoryAnswer, HistoryView, render_history
 
 _MOST = 10_000
 _MOST_BYTES = 110_000
 """The part of a page that the pulls may take up."""
-_DAY = 86_400
 
 
 @frozen
@@ -35,7 +34,6 @@ class HistoryContext:
     """The parts that the page is made from.
 
     :ivar reader: None if the mirror keeps no history.
-    :ivar days: the days for which pulls are kept.
     :ivar images: the images of the cache; None without one.
     """
 
@@ -43,7 +41,6 @@ class HistoryContext:
     in_thread: RunInThread
     clock: IReactorTime
     form_reader: FormReader
-    days: int
     images: HeldImages | None
 
 
@@ -85,8 +82,8 @@ class HistoryResource(Resource):
         notes: dict[str, Mapping[str, object]] = {"terms": {}}
         if context.form_reader.addresses != "full":
             notes[context.form_reader.addresses] = {}
-        if TIMES[form.time] > context.days * _DAY:
-            notes["kept"] = {"days": context.days}
+        if context.form_reader.reaches_back(form):
+            notes["kept"] = {"days": context.form_reader.days}
         try:
             answer = await self._read(context.reader, filter, after, len(form.link()))
         except HistoryError as error:

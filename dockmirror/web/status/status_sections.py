@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from twisted.web.template import Tag, tags
 
 from ...config.notation import format_size
-from ...history.pulls import Pull, PullSums
+from ...history.pulls import OTHERS, Pull, PullSums
 from ..history.history_form import HistoryForm
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
@@ -76,7 +76,7 @@ def render_sums(name: str, status: Status, say: Language) -> Tag:
 
 def _link(field: str, key: str) -> str:
     """Return the address of the pulls of a client or of an image."""
-    return HistoryForm().link(**{field: key}) if key else ""
+    return HistoryForm().link(**{field: key}) if key not in ("", OTHERS) else ""
 
 
 def render_fleet(status: Status, fleet: FleetSummary, say: Language) -> Tag:

@@ -24,9 +24,9 @@ def complete(text: str) -> str:
     return complete_image_pattern(text, SETTINGS)
 
 
-def read(form: HistoryForm, addresses: AddressDetail = "full") -> PullFilter:
+def read(form: HistoryForm, addresses: AddressDetail = "full", days: int = 30) -> PullFilter:
     """Return the filter of a form."""
-    return FormReader(complete, addresses).read(form, NOW)[0]
+    return FormReader(complete, days, addresses).read(form, NOW)[0]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,27 @@ def read(form: HistoryForm, addresses: AddressDetail = "full") -> PullFilter:
 def test_what_is_typed_is_a_filter(typed: dict[str, str], found: dict[str, Any]) -> None:
     """A week and a month are whole days in UTC, today included."""
     assert read(HistoryForm(**typed)) == PullFilter(**{"since": MIDNIGHT - 6 * 86_400, **found})
+
+
+@pytest.mark.parametrize(
+    ("days", "time", "since"),
+    [
+        (7, "week", MIDNIGHT - 6 * 86_400),
+        (7, "month", MIDNIGHT - 6 * 86_400),
+        (3, "week", MIDNIGHT - 2 * 86_400),
+        (1, "month", NOW - 86_400),
+        (1, "hour", NOW - 3600),
+    ],
+)
+def test_no_time_begins_before_the_pulls_that_are_kept(days: int, time: str, since: float) -> None:
+    """Sums are kept for longer, and questions that need the pulls would have other answers."""
+    form = HistoryForm(time=time)
+    assert read(form, days=days).since == since
+    assert FormReader(complete, days).reaches_back(form) == (TIMES[time] > days * 86_400)
+
+
+def test_a_language_that_the_page_lacks_is_none() -> None:
+    assert [HistoryForm.parse((("lang", each),)).lang for each in ("zh", "fr", "")] == ["zh", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +125,7 @@ FIELDS = st.fixed_dictionaries(
 @given(FIELDS)
 def test_any_text_is_a_filter_or_is_refused(typed: dict[str, str]) -> None:
     try:
-        filter, after = FormReader(complete).read(HistoryForm(**typed), NOW)
+        filter, after = FormReader(complete, 30).read(HistoryForm(**typed), NOW)
     except InvalidForm:
         return
     assert NOW - 30 * 86_400 <= filter.since < NOW
