@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -91,9 +92,14 @@ class Fetching:
 
     def _empty(self) -> None:
         """Free the pages that the next mirror's files will use."""
-        for path in self.directory.rglob("*"):
-            if self.upstream.blobs not in path.parents and path.is_file() and path.stat().st_size > _LARGE:
-                path.unlink()
+        for parent, _, names in os.walk(
+            self.directory
+        ):  # which passes over directories that the mirror removes
+            files = [] if self.upstream.blobs in (Path(parent), *Path(parent).parents) else names
+            for path in (Path(parent, name) for name in files):
+                with suppress(FileNotFoundError):
+                    if path.is_file() and path.stat().st_size > _LARGE:
+                        path.unlink()
 
 
 @contextmanager
