@@ -10,7 +10,8 @@ to, gives that content, asked as the client would ask:
    that have the digest.  A blob proves itself by ``SAMPLE`` bytes at a random offset, which equal the held
    ones, and by the held size as the total: one byte and a total can be forged.  The offset is in the first
    MiB; if the blob is held in blocks, it is in any of them.
-3. A blob that is fetched is consent when all of its bytes have proven right.
+3. A blob that is fetched is consent when all of its bytes have proven right.  Until then, an answer that
+   states the blob's size lets the same credentials join its download; a page in its place does not.
 
 A redirect alone is never consent: some registries redirect every request, without looking.  Consent to
 credentials is remembered for a repository as a grant, consent to a request without any as public; nothing

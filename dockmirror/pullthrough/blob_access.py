@@ -46,13 +46,15 @@ class BlobAccess:
         For a public repository, the mirror's anonymous request decides first, then the client's credentials.
 
         :param joined: the blob, if it is being downloaded.  Then it is enough that the upstream has begun to
-            send it: to the same credentials, or to any if the client may pull from the repository.
+            send something of its size: to the same credentials, or to any if the client may pull from the
+            repository.
         :raises RegistryError: when the client may not have it, or the upstream does not answer.
         """
         generation, facts = await self.generation(target), await self._gateway.facts(request)
-        if joined and self.grants.has_begun(target, generation, request.credentials):
+        size = joined.size if joined else None
+        if self.grants.has_begun(target, generation, request.credentials, size):
             return True
-        if facts.is_authorized and self.grants.has_consented(target, generation, or_began=joined is not None):
+        if facts.is_authorized and self.grants.has_consented(target, generation, size):
             return True
         check_request = RegistryRequest(
             target, credentials=request.credentials, held=joined or await self._find_held(target)
@@ -143,7 +145,10 @@ class UpstreamSource:
     async def _fetch(self, registry: IRegistry, requested: Range | None, generation: bytes) -> Answer:
         answer = await registry.fetch(evolve(self._request, range=requested))
         self.status, self.headers = answer.upstream_status, answer.headers
-        self._access.grants.record_begin(self.target, generation, self._request.credentials)
+        part = answer.content_range
+        size = answer.body.descriptor.size if part is None else part.size
+        if size is not None and answer.status in (200, 206):
+            self._access.grants.record_begin(self.target, generation, self._request.credentials, size)
         return answer
 
     async def check(self, held: HeldBlob) -> None:

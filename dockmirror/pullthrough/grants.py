@@ -61,7 +61,7 @@ class GrantCache:
         self._granted: TTLCache[tuple[Repository, Extent, str], bool] = TTLCache(clock, _MOST)
         self._ends: TTLCache[str, float] = TTLCache(clock, _MOST)
         self._consents: TTLCache[tuple[Blob, bytes], bool] = TTLCache(clock, _MOST_BLOBS)
-        self._started: TTLCache[tuple[Blob, bytes, str | None], bool] = TTLCache(clock, _MOST_BLOBS)
+        self._started: TTLCache[tuple[Blob, bytes, str | None], int] = TTLCache(clock, _MOST_BLOBS)
         self._refused: TTLCache[tuple[Repository, str], bool] = TTLCache(clock, _MOST)
 
     def is_granted(self, repository: Repository, credentials: Credentials, extent: Extent) -> bool:
@@ -86,30 +86,40 @@ class GrantCache:
         """Record the lifetime of a token."""
         self._ends.put(credentials.fingerprint(), self._clock.seconds() + seconds, seconds + PUBLIC_TTL)
 
-    def has_consented(self, blob: Blob, generation: bytes, or_began: bool = False) -> bool:
+    def has_consented(self, blob: Blob, generation: bytes, size: int | None = None) -> bool:
         """Return whether the upstream has given the blob to any client.
 
-        :param or_began: True if a download that has begun is enough.
+        :param size: if a download that has begun is enough, the size of what is being downloaded.
         """
         key = blob, generation
-        return bool(self._consents.get(key) or (or_began and self._started.get((*key, None))))
+        return bool(self._consents.get(key)) or self._has_begun((*key, None), size)
 
-    def has_begun(self, blob: Blob, generation: bytes, credentials: Credentials | None) -> bool:
-        """Return whether these credentials have begun to receive the blob, and were not refused since."""
+    def has_begun(
+        self, blob: Blob, generation: bytes, credentials: Credentials | None, size: int | None
+    ) -> bool:
+        """Return whether these credentials have begun to receive the blob, and were not refused since.
+
+        :param size: of what is being downloaded; None if it is unknown, and proves nothing then.
+        """
         key = _key_of(credentials)
-        return bool(self._started.get((blob, generation, key))) and not self._refused.get(
-            (blob.repository, key)
-        )
+        is_refused = self._refused.get((blob.repository, key))
+        return not is_refused and self._has_begun((blob, generation, key), size)
+
+    def _has_begun(self, key: tuple[Blob, bytes, str | None], size: int | None) -> bool:
+        return size is not None and self._started.get(key) == size
 
     def record_consent(self, blob: Blob, generation: bytes) -> None:
         """Record that the upstream has given the blob."""
         self._consents.put((blob, generation), True, GRANT_TTL)
 
-    def record_begin(self, blob: Blob, generation: bytes, credentials: Credentials | None) -> None:
-        """Record that the upstream has begun to send the blob to these credentials."""
+    def record_begin(self, blob: Blob, generation: bytes, credentials: Credentials | None, size: int) -> None:
+        """Record that the upstream has begun to send these credentials the blob, or a page in its place.
+
+        :param size: the size that it states, which a page does not share with the blob.
+        """
         self._refused.drop((blob.repository, _key_of(credentials)))
         for key in (_key_of(credentials), None):
-            self._started.put((blob, generation, key), True, GRANT_TTL)
+            self._started.put((blob, generation, key), size, GRANT_TTL)
 
 
 class PublicRepositories:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from dockmirror.body.in_memory import BytesBody
 from dockmirror.body.verified import CorruptContent
+from dockmirror.interfaces import Answer
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, RangeInvalid, TooManyRequests, Unauthorized
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
 
 from ..answering import Recorder, watch
@@ -189,6 +194,28 @@ def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mi
     with pytest.raises(Unauthorized):
         mirror.ask(PRIVATE, "alice")
     assert origin.take() == [f"alice: CHECK {PRIVATE}"]
+
+
+@pytest.mark.parametrize("path", [PRIVATE, f"team/own/blobs/{DIGEST}"])
+def test_a_page_in_place_of_a_blob_is_no_consent_to_it(origin: Origin, mirror: Mirror, path: str) -> None:
+    """Neither for who was sent the page, nor for others who may pull from that repository."""
+    origin.shelf("me/private", {"alice"}).publish(b"c", DATA)
+    origin.shelf("team/own", {"mallory"}).publish(b"m", b"own")
+    mirror.ask("team/own/manifests/latest", "mallory")
+    page = Answer(BytesBody(b"<html>", Descriptor("text/html", None, 6)), 200, upstream_status=200)
+    for range in (None, Range.starting_at(0, 5)):
+        origin.says = page
+        with suppress(RegistryError):
+            body(mirror.ask(path, "mallory", range=range))
+    origin.says = None
+    mirror.store.downloads.slow = True
+    mirror.ask(PRIVATE, "alice")
+    for range in (None, Range.starting_at(5)):
+        with pytest.raises(RegistryError):
+            mirror.ask(path, "mallory", range=range)
+    mirror.store.downloads.finish()
+    with pytest.raises(RegistryError):
+        mirror.ask(path, "mallory")
 
 
 def test_a_blob_that_was_only_begun_is_no_grant(origin: Origin, mirror: Mirror) -> None:

@@ -108,6 +108,10 @@ class DownloadProgress:
         self.restart_pace()
         self._changes.notify()
 
+    def forget_departed(self) -> None:
+        """Forget the repositories of readers that have left before a byte was received."""
+        self.repositories = {each.repository for each in self.readers if each.is_granted}
+
     def restart_pace(self) -> None:
         self._since = (self.clock.seconds(), self.length)
 
@@ -176,7 +180,7 @@ class DownloadReader:
         self.is_granted = self.has_bytes = False
         self.rest: RestOfPart | None = None
         self._progress = progress
-        self._repository = repository
+        self.repository = repository
         self._failure: Exception | None = None
         self._on_failure: Callable[[Exception], None] = lambda _: None
         self._change: Deferred[None] | None = None
@@ -186,7 +190,7 @@ class DownloadReader:
     def grant(self) -> None:
         """Record that the upstream gives this reader the blob for its repository."""
         self.is_granted = True
-        self._progress.repositories.add(self._repository)
+        self._progress.repositories.add(self.repository)
 
     def choose_part(self, span: Span) -> ContentRange | None:
         if self.size is not None:
@@ -253,7 +257,7 @@ class DownloadReader:
     def _stay(self, seconds: float) -> None:
         """Let the download have a reader for so many seconds more."""
         if not self._progress.has_ended:
-            staying = DownloadReader(self._progress, self._repository, self.source, joined=True)
+            staying = DownloadReader(self._progress, self.repository, self.source, joined=True)
             self._progress.add(staying)
             self._progress.clock.callLater(seconds, staying.leave)
 

@@ -260,7 +260,10 @@ class UpstreamFetch:
             await self._handle_refusal(reader, offset, error)
             return None
         self._was_answered = True
-        reader.grant()
+        if not offset:
+            self._progress.forget_departed()
+        if not offset or response.size == self._progress.size is not None:  # else it may be a page
+            reader.grant()
         self._accept(response, offset)
         return response
 

@@ -43,6 +43,7 @@ from .upstream import (
     WRONG,
     Client,
     FileClient,
+    HeldCheck,
     Mirror,
     Source,
     Upstream,
@@ -166,6 +167,34 @@ def test_the_next_reader_begins_when_the_first_is_refused(mirror: Mirror, upstre
     client = Client().read(joinings[2].reader, DESCRIPTOR)
     finish(upstream, mirror)
     assert (client.data, upstream.checks, mirror.contents.linked) == (DATA, 0, [ALPINE])
+
+
+def test_bytes_that_are_there_are_not_given_with_an_answer_of_unknown_size(
+    mirror: Mirror, upstream: Upstream
+) -> None:
+    """It may be anything, so that the reader's check decides."""
+    leave_part(mirror, DATA[:HALF], f"{SIZE}\n")
+    upstream.size, upstream.ranges = None, False
+    source = HeldCheck(upstream)
+    joining = mirror.join(source)
+    mirror.turn()
+    assert (upstream.opens, joining.is_admitted) == ([HALF], False)
+    source.refusal = Denied()
+    source.answer.callback(None)
+    assert isinstance(joining.error, Denied)
+    finish(upstream, mirror)
+    assert mirror.contents.linked == []
+
+
+def test_an_answer_without_a_byte_is_no_consent(mirror: Mirror, upstream: Upstream) -> None:
+    """The blob is not linked to the repository of a reader that has left before one came."""
+    first = Client().read(mirror.enter(Source(upstream), ALPINE), DESCRIPTOR)
+    other = mirror.read(Source(upstream))
+    first.leave()
+    upstream.body.break_off()
+    mirror.turn(1.0, times=5)
+    finish(upstream, mirror)
+    assert (other.data, mirror.contents.linked) == (DATA, [BUSYBOX])
 
 
 def test_an_upstream_that_does_not_answer_is_not_asked_again(mirror: Mirror, upstream: Upstream) -> None:
