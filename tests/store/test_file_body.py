@@ -21,6 +21,7 @@ from dockmirror.store.threads import RunInThread
 
 from ..answering import FileRecorder, Recorder, watch
 from .downloads.upstream import all_closed
+from .page_cache import cold_pages
 from .threads import HeldThreads, inline
 
 SIZE = 5 * PIECE + 1000
@@ -278,11 +279,9 @@ def test_unreadable(path: Path) -> None:
 
 def test_sendable(path: Path) -> None:
     """Cached pages can be sent, and the file's end is no reason to wait."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     reader = FileReader(os.open(path, os.O_RDONLY), inline)
-    cold = reader.sendable(0, SIZE)
+    with cold_pages():
+        cold = reader.sendable(0, SIZE)
     assert watch(reader.read(0, SIZE)) == [DATA]
     assert (reader.sendable(0, SIZE), reader.sendable(SIZE - 10, 100)) == (SIZE, 100)
     reader.close()

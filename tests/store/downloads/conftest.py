@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ..page_cache import cold_pages
 from .upstream import DATA, Mirror, Upstream, all_closed
 
 
@@ -20,6 +21,13 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
     """A process with an empty store; in the end it has no file open."""
     with all_closed(tmp_path):
         yield Mirror(tmp_path, DATA)
+
+
+@pytest.fixture
+def cold() -> Iterator[None]:
+    """No page of a file is in memory."""
+    with cold_pages():
+        yield
 
 
 @pytest.fixture

@@ -290,6 +290,7 @@ def test_cold_bytes_are_read_in_a_thread(tmp_path: Path, upstream: Upstream) -> 
     assert open_files(tmp_path) == []
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_reader_is_cut_off_when_the_disk_gives_nothing(mirror: Mirror, upstream: Upstream) -> None:
     """A reader is told that the blob is unavailable when the disk does not give its bytes."""
     reader, hashing = join_cold(mirror, upstream)
@@ -300,6 +301,7 @@ def test_a_reader_is_cut_off_when_the_disk_gives_nothing(mirror: Mirror, upstrea
     hashing.callback(None)
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_file_stays_open_while_a_thread_reads_it(mirror: Mirror, upstream: Upstream) -> None:
     """A file stays open while a thread reads from it, although all readers have left."""
     reader, hashing = join_cold(mirror, upstream)

@@ -356,6 +356,7 @@ def test_a_join_fails_when_the_size_cannot_be_written(mirror: Mirror, upstream: 
     assert os.listdir(mirror.part.parent) == []
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_partial_file_that_cannot_be_read_is_removed(mirror: Mirror, upstream: Upstream) -> None:
     """A partial file that cannot be read is removed, and its readers are cut off."""
     reader, hashing = join_cold(mirror, upstream)
@@ -365,6 +366,7 @@ def test_a_partial_file_that_cannot_be_read_is_removed(mirror: Mirror, upstream:
     assert not mirror.part.exists()
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_download_that_stops_goes_on_for_a_new_reader(mirror: Mirror, upstream: Upstream) -> None:
     """A download goes on for a reader who joins while a thread still hashes for one who has left."""
     reader, hashing = join_cold(mirror, upstream)

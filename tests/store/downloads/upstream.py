@@ -424,9 +424,6 @@ def leave_part(mirror: Mirror, data: bytes, metadata: str | None = None) -> None
 def join_cold(mirror: Mirror, upstream: Upstream) -> tuple[IDownloadReader, Deferred[None]]:
     """Join a download of which half is on the disk, and not in memory; return what holds up its hash, too."""
     leave_part(mirror, DATA[:HALF], f"{SIZE}\n")
-    with open(mirror.part, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     opening = mirror.hold_threads()
     joining = mirror.join(Source(upstream))
     hashing = mirror.hold_threads()
