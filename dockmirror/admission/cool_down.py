@@ -27,7 +27,7 @@ class TagAges:
     :ivar min_age: seconds for which a tag must have named a digest.
     :ivar first_pull: what becomes of a tag that has no admitted digest yet.
     :ivar excepted: True if an exception of the operator, or an admitted index, covers the current digest.
-    :ivar withheld: digests that are no replacement, since they were recalled.
+    :ivar withheld: digests that are no replacement, since they, or what they refer to, were recalled.
     """
 
     sightings: Sequence[Sighting]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -20,6 +20,7 @@ from .cool_down import TagAges, admitted_digests, check_age, format_age, is_froz
 from .fact_source import IFactSource
 from .policies import Policies
 from .push_times import IPushTimes
+from .recalls import Recalls
 from .repository_reader import RepositoryReader
 from .verdict import SERVE, ServeInstead, Subject
 
@@ -39,7 +40,7 @@ class CoolDownContext:
     :ivar hold: keeps the manifest that a tag is served as from eviction.
     :ivar read_manifest: returns a held manifest, or None.
     :ivar audit: records the use of an exception.
-    :ivar withheld: returns the digests that are no replacement, since they were recalled.
+    :ivar recalls: returns the recalls in force.
     """
 
     history: ITagHistory
@@ -49,7 +50,7 @@ class CoolDownContext:
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     audit: Callable[[dict[str, str]], None]
     clock: IReactorTime
-    withheld: Callable[[], Collection[Digest]] = tuple
+    recalls: Callable[[], Recalls] = Recalls
 
 
 @implementer(IFactSource)
@@ -105,8 +106,7 @@ class CoolDownSource:
         assert policy.min_age is not None
         key = subject.upstream, subject.repository, subject.reference
         history = self._context.history
-        withheld = frozenset(self._context.withheld())
-        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull, withheld=withheld)
+        ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull)
         push_times, digest = self._context.push_times, subject.digest
         is_unknown = policy.first_pull == "registry" and not admitted_digests(ages)
         if is_unknown and push_times is not None and digest is not None:
@@ -115,7 +115,19 @@ class CoolDownSource:
                 await history.record_push(*key, digest, pushed)
                 ages = evolve(ages, sightings=await history.sightings(*key))
         follows = await self._is_listed(subject, ages)
-        return evolve(ages, excepted=follows or self._is_excepted(subject, policy, ages))
+        ages = evolve(ages, excepted=follows or self._is_excepted(subject, policy, ages))
+        return await self._withhold_recalled(subject, ages)
+
+    async def _withhold_recalled(self, subject: Subject, ages: TagAges) -> TagAges:
+        """Withhold the replacements that are recalled, or whose held manifests refer to a recalled digest."""
+        recalls = self._context.recalls()
+        while recalls and isinstance(verdict := check_age(subject, ages), ServeInstead):
+            manifest = await self._context.read_manifest(subject.repository, verdict.digest)
+            references = None if manifest is None else parse_references(manifest)
+            if recalls.find(verdict.digest, references) is None:
+                break
+            ages = evolve(ages, withheld=ages.withheld | {verdict.digest})
+        return ages
 
     async def _keep_admitted(self, subject: Subject, ages: TagAges) -> None:
         """Hold the manifest that is served in place of the current one, and report a tag that is frozen."""

@@ -78,7 +78,7 @@ def make_admission(
             held.read,
             audit,
             clock,
-            lambda: cache.recalls.current().by_digest,
+            cache.recalls.current,
         )
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from ..admission.admit import AdmissionFacts, admit
-from ..admission.cool_down import TagAges, ages_at
+from ..admission.cool_down import TagAges, admitted_digests, ages_at
 from ..admission.lock_file import Unlisted
 from ..admission.lock_source import LockReader, find_locked
 from ..admission.policies import Policies
@@ -35,7 +35,7 @@ class TagUnderPolicy:
 
     :ivar number: of the policy, in the order of the settings, from 1.
     :ivar policies: all policies for the registry.
-    :ivar withheld: the recalled digests.
+    :ivar withheld: its admitted digests that were recalled, or that refer to something recalled.
     """
 
     image: ImageName
@@ -162,8 +162,9 @@ class LocalAdmission:
         """Return the recall of a digest, or of something to which its manifest refers, if that is held."""
         if not self.recalls:
             return None
-        data = HeldImages(self._root).read_image(repository, digest).data
-        return self.recalls.find(digest, None if data is None else parse_references(data))
+        held = HeldImages(self._root)
+        read = held.read_manifest(digest) if held.has_manifest(repository, digest) else None
+        return self.recalls.find(digest, None if read is None else parse_references(read[0]))
 
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
         assert isinstance(subject.reference, Tag)
@@ -177,8 +178,10 @@ class LocalAdmission:
         current = evolve(subject, digest=record.sightings[-1].digest if record.sightings else None)
         is_excepted = policies.find_exception(current, policy, self._now) is not None
         number = self._settings.policy.index(policy) + 1
-        withheld = frozenset(self.recalls.by_digest)
-        return TagUnderPolicy(image, current, record, policy, number, policies, is_excepted, withheld)
+        found = TagUnderPolicy(image, current, record, policy, number, policies, is_excepted)
+        admitted = set(admitted_digests(found.ages))
+        withheld = frozenset(each for each in admitted if self.find_recall(image.repository, each))
+        return evolve(found, withheld=withheld)
 
 
 def check_not_recalled(recalls: Recalls, name: object, digests: Iterable[Digest]) -> None:

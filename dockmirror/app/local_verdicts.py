@@ -129,7 +129,7 @@ class LocalVerdicts:
         cool_down = CoolDownSource(
             CoolDownContext(
                 history, policies, None, _hold_nothing, read_manifest, lambda _: None, self._clock,
-                lambda: self._recalls.by_digest,
+                lambda: self._recalls,
             )
         )  # fmt: skip
         return [

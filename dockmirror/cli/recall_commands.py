@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ import click
 from attrs import frozen
 
 from ..admission.recall_files import RecallScope, read_recalls, remove_recalled
-from ..admission.recalls import Recall, fallbacks
-from ..app.naming import registry_names
+from ..admission.recalls import Recall
+from ..app.recalled_tags import find_replacements
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..history.database import FILE_NAME
@@ -22,7 +22,6 @@ from ..history.reader import SqliteHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Repository, Tag
-from ..store.tag_history import TagHistoryFiles
 from ..system.timestamps import format_timestamp
 from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
@@ -101,8 +100,8 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     freed = remove_recalled(root, [digest])
     refused = {digest}.union(*scope.users.values())
     pulls = find_pulls(settings, refused)
-    named = {(each, tag): _find_fallback(settings, root, each, tag, refused) for each, tag in scope.tags}
-    report = _Report(made, scope, named, freed, is_in_bucket, problem, pulls)
+    tags = find_replacements(settings, root, scope.tags, refused, time.time())
+    report = _Report(made, scope, tags, freed, is_in_bucket, problem, pulls)
     if as_json:
         print_json(report.fields())
     else:
@@ -175,7 +174,7 @@ class _Report:
 
     @property
     def _tags(self) -> dict[str, str | None]:
-        """The tags that named the digest, each with the digest that it falls back to."""
+        """The tags that were served as the digest, each with the digest that it falls back to."""
         return {
             f"{repository}:{tag}": str(digest) if digest else None
             for (repository, tag), digest in self.fallbacks.items()
@@ -231,24 +230,6 @@ class _Report:
         if len(self.pulls) > _SHOWN:
             command = f"dockmirror history --digest {self.made.digest}"
             click.echo(f"and {len(self.pulls) - _SHOWN} others: {command}")
-
-
-def _find_fallback(
-    settings: Settings, root: Path, repository: Repository, tag: Tag, refused: Collection[Digest]
-) -> Digest | None:
-    """Return the digest that a tag falls back to, as far as the mirror has seen what it named."""
-    recalls, rest = read_recalls(root), Repository(repository.rest)
-    for name, upstream in settings.upstreams.items():
-        if registry_names(upstream)[0] != repository.first:
-            continue
-        try:
-            sightings = TagHistoryFiles(root).read((name, rest, tag)).sightings
-        except OSError:  # then the mirror finds none either
-            continue
-        named = [each.digest for each in sightings if each.digest not in refused]
-        if found := fallbacks(named, recalls.find):
-            return found[0]
-    return None
 
 
 def _print_list(title: str, lines: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.lock_source import LockSource
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.push_times import IPushTimes
+from dockmirror.admission.recalls import Recalls
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Answer, IRegistry, ITagHistory, IUpstream, Sighting
@@ -110,6 +111,7 @@ class Gated(Mirror):
     :ivar audit: the events in the audit log.
     :ivar counts: the decisions that were counted.
     :ivar generation: voids decisions when it changes.
+    :ivar recalls: those in force; the cool-down alone regards them.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Gated(Mirror):
         self.audit: list[dict[str, str]] = []
         self.counts: list[tuple[str, str]] = []
         self.generation = 0
+        self.recalls = Recalls()
         self.policies = Policies.of("docker.io", settings)
         manifests = ManifestStore(self.contents)
 
@@ -144,9 +147,10 @@ class Gated(Mirror):
 
         self.source = CoolDownSource(
             CoolDownContext(
-                self.history, self.policies, push_times, self._hold, read, self.audit.append, clock
+                self.history, self.policies, push_times, self._hold, read, self.audit.append, clock,
+                lambda: self.recalls,
             )
-        )
+        )  # fmt: skip
         lock = LockSource(self.policies)
         known = KnownDigestSource(self.source, self.history, read, lock.list_locked, clock)
         gatherer = FactGatherer((self.source, known, lock, *sources), self.policies, clock)

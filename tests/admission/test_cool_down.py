@@ -10,6 +10,7 @@ from attrs import evolve
 from zope.interface import implementer
 
 from dockmirror.admission.push_times import IPushTimes
+from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
@@ -156,6 +157,28 @@ def test_only_digests_that_are_known() -> None:
     assert gated.served() == first
     with pytest.raises(Denied, match="is not known"):
         gated.get(f"{path}/{Digest.of(second)}")
+
+
+def test_an_index_of_a_recalled_image_is_no_replacement(gated: Gated) -> None:
+    """The digest that was admitted before it is; without one, the tag is refused."""
+    shelf = gated.registry_behind.shelf(NAME)
+    first, bad = index(image(gated, "good")), image(gated, "bad")
+    second = index(bad, image(gated, "other"))
+    for admitted in (first, second):
+        shelf.put(admitted, OCI_INDEX, "multi")
+        gated.served("multi")
+        gated.pass_days(8, tag="multi")
+        assert gated.served("multi") == admitted
+    shelf.put(index(image(gated, "young")), OCI_INDEX, "multi")
+    gated.pass_days(1, tag="multi")
+    assert gated.served("multi") == second
+    for recalled, served in ((bad, first), (second, first)):
+        gated.recalls = Recalls.of([Recall(Digest.of(recalled), "CVE-1", 0, 0)])
+        gated.generation += 1
+        assert gated.served("multi") == served
+    gated.recalls = Recalls.of(Recall(Digest.of(each), "CVE-1", 0, 0) for each in (first, bad))
+    gated.generation += 1
+    assert "no version of it has been admitted yet" in gated.served("multi")
 
 
 def test_clients_that_accept_no_index(gated: Gated) -> None:

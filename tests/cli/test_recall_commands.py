@@ -56,6 +56,43 @@ def test_recall_as_json(shop: Shop) -> None:
     assert made["in_bucket"] is False
 
 
+@pytest.mark.parametrize(("min_age", "served"), [("7d", True), ("15d", False)])
+def test_tags_under_a_cool_down(shop: Shop, tmp_path: Path, min_age: str, served: bool) -> None:
+    """A tag that is served as an index of the image is named with the digest that was admitted before it."""
+    first, young = Digest.of(b"first"), Digest.of(b"young")
+    times = {first: (40, 25), Digest.of(INDEX): (24, 11), young: (1, 0)}
+
+    def see(record: TagRecord) -> TagRecord:
+        for digest, days in times.items():
+            for each in days:
+                record = record.with_sighting(digest, time.time() - each * 86_400)
+        return record
+
+    TagHistoryFiles(shop.root).update(("docker", Repository("library/nginx"), Tag("multi")), see)
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text(f'[[policy]]\nimages = "**"\nmin_age = "{min_age}"\nfirst_pull = "refuse"\n')
+    made = shop.json("recall", "-c", str(settings), "--reason", "CVE-1", str(BAD))
+    tags = {f"{NGINX}:1.27": None, f"{NGINX}:latest": None}
+    assert made["tags"] == ({**tags, f"{NGINX}:multi": str(first)} if served else tags)
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:multi")
+    assert told["digest"] == str(first)
+
+
+def test_a_tag_does_not_fall_back_to_what_is_too_young(shop: Shop, tmp_path: Path) -> None:
+    first, young = Digest.of(b"first"), Digest.of(b"young")
+
+    def see(record: TagRecord) -> TagRecord:
+        for digest, days in ((first, 20), (first, 3), (young, 2), (BAD, 1)):
+            record = record.with_sighting(digest, time.time() - days * 86_400)
+        return record
+
+    TagHistoryFiles(shop.root).update(("docker", Repository("library/nginx"), Tag("1.27")), see)
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text('[[policy]]\nimages = "**"\nmin_age = "7d"\n')
+    made = shop.json("recall", "-c", str(settings), "--reason", "CVE-1", str(BAD))
+    assert made["tags"][f"{NGINX}:1.27"] == str(first)
+
+
 def test_pulls(shop: Shop, tmp_path: Path) -> None:
     """The history says who pulled it, by which tag, and who was refused since."""
     environ = {"DOCKMIRROR_HISTORY": str(tmp_path)}
