@@ -22,6 +22,7 @@ from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
+from ..admission.recalls import explain
 from ..admission.repository_reader import RepositoryReader
 from ..admission.verdict import MissingFact, Refuse, Subject
 from ..body.in_memory import BytesBody
@@ -31,30 +32,16 @@ from ..interfaces import Answer, IDocumentStore, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, Unavailable
+from ..oci.media import parse_references
 from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
 from ..store.tag_history import LocalTagHistory
+from .judgement import Judgement, RuleFinding, judge_index
 from .naming import ImageName, registry_names
 
 T = TypeVar("T")
-
-
-@frozen
-class Judgement:
-    """The verdict of the rules about a digest, as far as the cache's directory tells.
-
-    :ivar refusal: the refusal of a rule, of one that is enforced if there is any.
-    :ivar unknown: the first rule that could not be checked, with the reason.
-    :ivar warn_only: the kinds of rules that only warn.
-    :ivar keys: the keys of a policy by the kinds of rules that they set.
-    """
-
-    refusal: Refuse | None = None
-    unknown: Refuse | None = None
-    warn_only: frozenset[str] = frozenset()
-    keys: Mapping[str, str] = {}
 
 
 class LocalVerdicts:
@@ -79,33 +66,58 @@ class LocalVerdicts:
         if isinstance(verdict, Refuse):
             raise Denied(verdict.why)
 
-    def judge(self, name: ImageName, digest: Digest | None) -> Judgement:
-        """Return what the rules say of a digest, and which of them cannot be checked here.
+    def judge(self, name: ImageName, digest: Digest | None, platform: str = "") -> Judgement:
+        """Return what the rules say of a digest, and of the images of an index that is held.
 
         :param digest: None if it is not known.
+        :param platform: of the image that the client pulls; empty if that is not known.
         """
-        subject, gatherer = self._subject(name, digest), self._gatherer(name.repository.first)
-        applicable = gatherer.applicable(subject, is_replacement=False)
-        keys = {source.fact: source.setting for source, _ in applicable}
         if digest is None:
-            sources = (source for source, _ in applicable if source.fact != KnownDigestSource.fact)
-            unknown = (
-                Refuse(MissingFact.of(source.setting, "its digest is not known").why, source.fact)
-                for source in sources
-            )
-            return Judgement(unknown=next(unknown, None), keys=keys)
+            return self._judge_unknown(name)
+        image = self._held.read_image(name.repository, digest)
+        images = {_describe_platform(each): each for each in _list_pulled(image, platform)}
+        return judge_index(
+            self._judge_image(name, image),
+            {stated: self._judge_listed(name.repository, each) for stated, each in images.items()},
+        )
+
+    def _judge_unknown(self, name: ImageName) -> Judgement:
+        subject, gatherer = self._subject(name, None), self._gatherer(name.repository.first)
+        for source, policy in gatherer.applicable(subject, is_replacement=False):
+            if source.fact != KnownDigestSource.fact:
+                missing = MissingFact.of(source.setting, "its digest is not known")
+                return Judgement(
+                    unknown=RuleFinding(source.setting, missing.why, is_enforced=policy.mode == "enforce")
+                )
+        return Judgement()
+
+    def _judge_listed(self, repository: Repository, image: StoredImage) -> Judgement:
+        """Return what recalls and rules say of an image that an index lists; it is known as the index is."""
+        references = None if image.data is None else parse_references(image.data)
+        if recall := self._recalls.find(image.digest, references):
+            return Judgement(RuleFinding("recall", explain(recall, image.digest)))
+        return self._judge_image(ImageName(repository, image.digest), image, KnownDigestSource.fact)
+
+    def _judge_image(self, name: ImageName, image: StoredImage, passed: str = "") -> Judgement:
+        """Return what the rules say of one manifest.
+
+        :param passed: a kind of rule that is known to be kept.
+        """
+        subject, gatherer = self._subject(name, image.digest), self._gatherer(name.repository.first)
+        found = gatherer.applicable(subject, is_replacement=False)
+        applicable = [each for each in found if each[0].fact != passed]
         if not applicable:
             return Judgement()
-        image = self._held.read_image(name.repository, digest)
 
         def missing(target: Target) -> RegistryError:
-            is_itself = isinstance(target, Manifest) and target.digest == digest
+            is_itself = isinstance(target, Manifest) and target.digest == image.digest
             return target.unknown() if is_itself else Unavailable("the cache does not have it")
 
         registry = _LocalRegistry(self._held, name.repository.first, missing)
         strict = [(source, policy.model_copy(update={"on_error": "refuse"})) for source, policy in applicable]
         facts = _gather(gatherer, subject, strict, image, registry)
-        return evolve(_judge(subject, facts, is_held=image.data is not None), keys=keys)
+        keys = {source.fact: source.setting for source, _ in applicable}
+        return _judge(subject, facts, keys, is_held=image.data is not None)
 
     def _subject(self, name: ImageName, digest: Digest | None) -> Subject:
         upstreams = self._settings.upstreams.items()
@@ -155,8 +167,11 @@ def _gather(
     return _run(gatherer.gather(subject, applicable, lambda: succeed(image.manifest), reader))
 
 
-def _judge(subject: Subject, facts: AdmissionFacts, is_held: bool) -> Judgement:
-    """Return the judgement by the facts; the limits on an image are known of one that is held only."""
+def _judge(subject: Subject, facts: AdmissionFacts, keys: Mapping[str, str], is_held: bool) -> Judgement:
+    """Return the judgement by the facts; the limits on an image are known of one that is held only.
+
+    :param keys: the keys of a policy by the kinds of rules that they set.
+    """
     found = {name: getattr(facts, name) for name in FACT_NAMES}
     missing = {name: fact.why for name, fact in found.items() if isinstance(fact, MissingFact)}
     if not is_held:
@@ -166,7 +181,23 @@ def _judge(subject: Subject, facts: AdmissionFacts, is_held: bool) -> Judgement:
     known = evolve(facts, **dict.fromkeys(missing))  # type: ignore[arg-type]
     verdicts = (admit(subject, each) for each in (known.enforced(), known))
     refusal = next((each for each in verdicts if isinstance(each, Refuse)), None)
-    return Judgement(refusal, unknown, facts.warn_only)
+
+    def describe(refuse: Refuse | None) -> RuleFinding | None:
+        if refuse is None:
+            return None
+        return RuleFinding(keys[refuse.rule], refuse.why, refuse.rule not in facts.warn_only)
+
+    return Judgement(describe(refusal), describe(unknown))
+
+
+def _list_pulled(index: StoredImage, platform: str) -> list[StoredImage]:
+    """Return the images of an index of which a client pulls one: those for the platform, or for all."""
+    children = [each for each in index.children if each.platform is None or each.platform.is_real]
+    return [each for each in children if str(each.platform or "") == platform] or children
+
+
+def _describe_platform(image: StoredImage) -> str:
+    return str(image.platform or image.digest)
 
 
 @implementer(IRegistry)

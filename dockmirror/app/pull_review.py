@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..admission.recalls import explain
 from ..admission.verdict import Refuse, ServeInstead
@@ -20,6 +20,7 @@ from ..history.pulls import HistoryReader, Pull, PullFilter
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, parse_reference
+from .judgement import Judgement, RuleFinding
 from .local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from .local_verdicts import LocalVerdicts
 from .naming import ImageName
@@ -109,7 +110,7 @@ class PullReview:
         self._admission = LocalAdmission(settings, root, now)
         self._verdicts = LocalVerdicts(settings, root, now)
         self._policies: dict[ImageName, LockedTag | TagUnderPolicy | None] = {}
-        self._judged: dict[tuple[ImageName, Digest | None], Sequence[MetRule]] = {}
+        self._judged: dict[tuple[ImageName, Digest | None, str], Sequence[MetRule]] = {}
 
     def find_rules(self, pull: Pull) -> list[MetRule]:
         """Return the rules that the pull would have met; after a refusal by its tag, none is looked for."""
@@ -120,12 +121,12 @@ class PullReview:
         except RegistryError:
             return []
         if isinstance(reference, Digest):
-            return [*self._judge(name, reference)]
+            return [*self._judge(name, reference, pull.platform)]
         rule, digest = self._decide_tag(name, digest, pull.began + SIGHTING_SECONDS)
         met = [] if rule is None else [rule]
         if rule is not None and (rule.outcome, rule.mode) == ("refused", "enforce"):
             return met
-        return [*met, *self._judge(name, digest)]
+        return [*met, *self._judge(name, digest, pull.platform)]
 
     def _decide_tag(
         self, name: ImageName, digest: Digest | None, time: float
@@ -155,21 +156,36 @@ class PullReview:
                 return MetRule(str(name), rule, outcome, mode, verdict.why), digest
         return None, digest
 
-    def _judge(self, name: ImageName, digest: Digest | None) -> Sequence[MetRule]:
-        """Return what the recalls and the rules about digests say."""
-        if (name, digest) not in self._judged:
-            self._judged[name, digest] = list(self._iter_judged(name, digest))
-        return self._judged[name, digest]
+    def _judge(self, name: ImageName, digest: Digest | None, platform: str) -> Sequence[MetRule]:
+        """Return what the recalls and the rules about digests say.
 
-    def _iter_judged(self, name: ImageName, digest: Digest | None) -> Iterator[MetRule]:
+        :param platform: that the client pulled; empty if the history does not know it.
+        """
+        key = name, digest, platform
+        if key not in self._judged:
+            self._judged[key] = list(self._iter_judged(*key))
+        return self._judged[key]
+
+    def _iter_judged(self, name: ImageName, digest: Digest | None, platform: str) -> Iterator[MetRule]:
         recall = None if digest is None else self._admission.find_recall(name.repository, digest)
         if recall is not None:
             yield MetRule(str(name), "recall", "refused", "enforce", explain(recall, digest))
-        judgement = self._verdicts.judge(name, digest)
-        found: Sequence[tuple[Outcome, Refuse | None]] = (
-            ("refused", judgement.refusal), ("unknown", judgement.unknown),
+            return
+        judgement = self._verdicts.judge(name, digest, platform)
+        unknown = judgement.unknown or (None if platform else _find_partial_refusal(judgement))
+        found: Sequence[tuple[Outcome, RuleFinding | None]] = (
+            ("refused", judgement.refusal), ("unknown", unknown),
         )  # fmt: skip
-        for outcome, verdict in found:
-            if verdict is not None:
-                mode = "warn" if verdict.rule in judgement.warn_only else "enforce"
-                yield MetRule(str(name), judgement.keys[verdict.rule], outcome, mode, verdict.why)
+        for outcome, finding in found:
+            if finding is not None:
+                mode = "enforce" if finding.is_enforced else "warn"
+                yield MetRule(str(name), finding.key, outcome, mode, finding.why)
+
+
+def _find_partial_refusal(judgement: Judgement) -> RuleFinding | None:
+    """Return a refusal of one of an index's images, which is unknown of a pull without a platform."""
+    refused = next((each for each in judgement.images if each.outcome == "refused"), None)
+    if refused is None:
+        return None
+    why = f"the history does not have the platform; {refused.platform}: {refused.finding.why}"
+    return evolve(refused.finding, why=why)

@@ -10,6 +10,7 @@ import click
 from ..admission.cool_down import format_age as format_duration
 from ..admission.recalls import explain
 from ..admission.verdict import Refuse, ServeInstead
+from ..app.judgement import ImageFinding
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from ..app.local_verdicts import LocalVerdicts
 from ..app.naming import ImageName
@@ -90,11 +91,21 @@ def _judge(verdicts: LocalVerdicts, name: ImageName, digest: Digest | None) -> d
     """Return the fields that the rules about digests change."""
     judgement = verdicts.judge(name, digest)
     refusal, unknown = judgement.refusal, judgement.unknown
-    if refusal is not None and refusal.rule not in judgement.warn_only:
+    if refusal is not None and refusal.is_enforced:
         return {"verdict": "refused", "digest": None, "why": refusal.why}
+    fields: dict[str, Any] = {}
+    if judgement.images:
+        fields["platforms"] = [_image_fields(each) for each in judgement.images]
     if unknown is not None:
-        return {"verdict": "unknown", "why": unknown.why}
-    return {} if refusal is None else {"warning": refusal.why}
+        return {**fields, "verdict": "unknown", "why": unknown.why}
+    return fields if refusal is None else {**fields, "warning": refusal.why}
+
+
+def _image_fields(image: ImageFinding) -> dict[str, str]:
+    """Return an image of an index that the rules refuse, or that they cannot check."""
+    verdict = "served" if image.is_served else image.outcome
+    told = "warning" if image.is_served else "why"
+    return {"platform": image.platform, "verdict": verdict, told: image.finding.why}
 
 
 def _find_digest(held_images: HeldImages, name: ImageName, fields: dict[str, Any]) -> Digest | None:
@@ -161,6 +172,9 @@ def _lines(fields: dict[str, Any]) -> list[str]:
         lines.append(f"served is {fields['digest']}")
     if "warning" in fields:
         lines.append(f"warning: {fields['warning']}")
+    for image in fields.get("platforms", ()):
+        why = image.get("why") or f"warning: {image['warning']}"
+        lines.append(f"{image['platform']}: {image['verdict']}: {why}")
     return [*lines, fields["why"]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,9 +17,11 @@ from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..admission.test_signature_source import signature_manifest
 from ..admission.test_signatures import EC, simple
-from .shop import AMD, INDEX, NGINX, Shop
+from ..archive.packing import index, manifest
+from .shop import AMD, ARM, INDEX, LAYER, NGINX, Shop
 
 IMAGE = Digest.of(AMD)
+ATTESTATION = manifest(b"{}", b"attested")
 
 
 def export(shop: Shop, tmp_path: Path, policy: str, image: str = "nginx:1.27", code: int = 0) -> str:
@@ -111,3 +114,56 @@ def test_only_known_digests(shop: Shop, tmp_path: Path) -> None:
     TagHistoryFiles(shop.root).update(key, lambda _: record)
     (told,) = shop.json("-c", str(settings), "policy", "test", f"nginx@{IMAGE}")
     assert told["verdict"] == "served"
+
+
+def test_an_index_is_judged_with_its_images(shop: Shop, tmp_path: Path) -> None:
+    """Images that the cache does not have are unknown, and attestations do not count."""
+    settings = tmp_path / "settings.toml"
+    whole = index(amd64=AMD, arm64=ARM)
+    attested = json.loads(whole)
+    attested["manifests"] += json.loads(index(unknown=ATTESTATION))["manifests"]
+    attested["manifests"][-1]["platform"]["os"] = "unknown"
+    multi = json.dumps(attested).encode()
+    shop.image(NGINX, "multi", multi, manifests=[AMD, ARM, ATTESTATION])
+
+    def test(rules: str, image: str = "nginx:multi", code: int = 0) -> Any:
+        settings.write_text(f'[[policy]]\nimages = "**"\n{rules}\n')
+        (told,) = shop.json("-c", str(settings), "policy", "test", image, code=code)
+        return told
+
+    def platforms(told: Any) -> list[tuple[str, str]]:
+        return [(each["platform"], each["verdict"]) for each in told["platforms"]]
+
+    for image in ("nginx:multi", f"nginx@{Digest.of(multi)}"):
+        refused = test("max_size = 1000", image, code=1)
+        assert refused["verdict"] == "refused"
+        assert refused["why"].startswith("no image of it is served; linux/amd64: ")
+    warned = test("max_size = 1000\nmode = 'warn'")
+    assert (warned["verdict"], "max_size" in warned["warning"]) == ("served", True)
+    partly = test("max_size = 3000")
+    assert (partly["verdict"], platforms(partly)) == ("served", [("linux/amd64", "refused")])
+    lines = shop.run("-c", str(settings), "policy", "test", "nginx:multi").stdout
+    assert "  linux/amd64: refused: library/nginx@" in lines
+    assert "platforms" not in test("max_size = 100000")
+
+    shop.path(Digest.of(ARM)).unlink()
+    unknown = test("max_size = 3000")
+    assert unknown["verdict"] == "unknown"
+    assert platforms(unknown) == [("linux/amd64", "refused"), ("linux/arm64", "unknown")]
+    known = test("max_size = 100000")
+    assert (known["verdict"], platforms(known)) == ("served", [("linux/arm64", "unknown")])
+
+
+def test_the_images_of_a_known_index_are_known(shop: Shop, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[[policy]]\nimages = "**"\nmin_age = "7d"\ndigests = "known"\n')
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:latest")
+    assert told["verdict"] == "served"
+
+
+def test_an_image_of_an_index_that_needs_a_recalled_layer_is_refused(shop: Shop) -> None:
+    shop.run("recall", str(Digest.of(LAYER)), "--reason", "CVE-1", "--yes")
+    (told,) = shop.json("policy", "test", "nginx:latest")
+    assert [(each["platform"], "CVE-1" in each["why"]) for each in told["platforms"]] == [
+        ("linux/amd64", True)
+    ]

@@ -23,7 +23,7 @@ from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..admission.test_signatures import EC
 from ..history.kept import report
-from .shop import AMD, INDEX, LAYER, Shop
+from .shop import AMD, ARM, INDEX, LAYER, NGINX, Shop
 
 DAY = 86_400.0
 OLD, YOUNG = Digest.of(AMD), Digest.of(b"young")
@@ -172,7 +172,26 @@ def test_recalls(reported: Reported) -> None:
     for recalled, count in ((LAYER, 1), (AMD, 2)):
         now = time.time()
         recall_files.write_statement(reported.shop.root, Recall(Digest.of(recalled), "CVE-1", now, now))
-        assert [row[1:] for row in reported.rules()] == [("recall", "enforce", "refused", 1)] * count
+        refused = [row for row in reported.rules() if row[3] == "refused"]
+        assert [row[1:] for row in refused] == [("recall", "enforce", "refused", 1)] * count
+
+
+def test_the_image_of_an_index_that_was_pulled_is_judged(reported: Reported) -> None:
+    """Without its platform, the outcome is unknown if some images are refused, and refused if all are."""
+    reported.shop.image(NGINX, "latest", INDEX, manifests=[AMD, ARM])
+    for platform in ("linux/amd64", "linux/arm64", ""):
+        reported.pull(1, Digest.of(INDEX), "latest", platform=platform)
+    assert reported.rules("max_size = 100") == [(":latest", "max_size", "enforce", "refused", 3)]
+    assert reported.rules("max_size = 100\nmode = 'warn'") == [(":latest", "max_size", "warn", "refused", 3)]
+    assert sorted(reported.rules("max_size = 3000")) == [
+        (":latest", "max_size", "enforce", "refused", 1),
+        (":latest", "max_size", "enforce", "unknown", 1),
+    ]
+    reported.shop.path(Digest.of(ARM)).unlink()
+    assert reported.rules("max_size = 3000") == [
+        (":latest", "max_size", "enforce", "unknown", 2),
+        (":latest", "max_size", "enforce", "refused", 1),
+    ]
 
 
 def test_the_report_is_a_table(reported: Reported) -> None:
