@@ -207,7 +207,7 @@ class _KnownTags:
                 for tag, entry in held.list_tags(repository).items():
                     sightings = self._sightings(upstream, repository, tag)
                     digest = _choose(admission.find(ImageName(repository, tag)), entry.digest)
-                    if digest is not None and admission.recalls.find(digest) is None:
+                    if digest is not None and admission.find_recall(repository, digest) is None:
                         seen = [each.first for each in sightings if each.digest == digest]
                         image = LockedImage(
                             repository, tag, digest, (), int(min(seen, default=entry.confirmed))

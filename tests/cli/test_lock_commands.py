@@ -106,6 +106,12 @@ def test_cool_down_and_recalls(shop: Shop, file: Path, tmp_path: Path) -> None:
     assert read(file) == {}
 
 
+def test_an_index_of_a_recalled_image_is_not_locked(shop: Shop, file: Path) -> None:
+    shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
+    shop.run("lock", "-f", str(file), "*:latest")
+    assert read(file) == {}
+
+
 def test_what_the_cool_down_refuses_is_not_locked(shop: Shop, file: Path, tmp_path: Path) -> None:
     """A lock file counts before the cool-down, so a refused digest in it would be served."""
     move(shop)
