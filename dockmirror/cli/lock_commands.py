@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from ..store.files import read_small_file
 from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
 from .arguments import MirrorOptions, json_option, mirror_options
+from .client_command import replace_text
 from .command_context import Context, find_store
 from .lock_refresh import refresh
 from .output import print_json, print_note, print_table, shorten_digest
@@ -107,7 +107,7 @@ def lock(
     if moved and not flags["yes"]:
         click.confirm(f"Move {len(moved)} images in {path}?", abort=True, err=as_json)
     if changes or not path.exists():
-        _write(path, new)
+        replace_text(path, str(new))
     if as_json:
         print_json(
             {
@@ -181,12 +181,6 @@ def _read(path: Path) -> LockFile:
         return LockFile({})
     except (UnicodeDecodeError, LockFileInvalid) as error:
         raise click.ClickException(f"{path}: {error}") from None
-
-
-def _write(path: Path, lock_file: LockFile) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(str(lock_file), "utf-8")
-    temporary.replace(path)
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -110,6 +111,25 @@ def test_an_index_of_a_recalled_image_is_not_locked(shop: Shop, file: Path) -> N
     shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
     shop.run("lock", "-f", str(file), "*:latest")
     assert read(file) == {}
+
+
+def test_the_file_keeps_its_place_and_its_permissions(shop: Shop, file: Path, tmp_path: Path) -> None:
+    """If a link stands in its place, the file that the link names is written."""
+    target, link = tmp_path / "reviewed" / "images.lock", tmp_path / "link.lock"
+    target.parent.mkdir()
+    target.touch()
+    target.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(target, 65_534, 65_534)
+    before = target.stat()
+    link.symlink_to(target)
+    shop.run("lock", "-f", str(link))
+    after = target.stat()
+    assert link.is_symlink()
+    assert len(read(target)) == 2
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    shop.run("lock", "-f", str(file))
+    assert file.stat().st_mode & 0o777 == 0o644
 
 
 def test_what_the_cool_down_refuses_is_not_locked(shop: Shop, file: Path, tmp_path: Path) -> None:
