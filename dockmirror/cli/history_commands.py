@@ -203,7 +203,7 @@ def report(context: Context, /, days: int, as_csv: bool, as_json: bool, **given:
     Exit status: 0; 1 when there is no history, or with --fleet when the bucket cannot be read.
     """
     sections: tuple[FleetSumKey, ...] = given["sections"]
-    since = (time.time() // _DAY - days + 1) * _DAY
+    since = max((time.time() // _DAY - days + 1) * _DAY, 0.0)
     image = _complete_pattern(given["image"], context.settings)
     filter = PullFilter(image=image, client=given["client"], user=given["user"], since=since)
     with _errors():

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from .lock_refresh import refresh
 from .output import print_json, print_note, print_table, shorten_digest
 
 _DEFAULT = Path("dockmirror.lock")
+_DAY = 86_400.0
 
 
 class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -45,9 +46,8 @@ class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             parsed = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"expected a date such as 2026-03-01, not {value}", param, context)
-        if len(value) == len("2026-03-01"):
-            parsed += timedelta(days=1)
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        return seconds + _DAY if len(value) == len("2026-03-01") else seconds
 
 
 @click.command("lock", short_help="Write the digests of tags into a lock file.")

@@ -102,6 +102,7 @@ def test_pulls_are_listed_oldest_first(written: Written) -> None:
         (["--until", "1d"], ["1.26"]),
         (["--since", "2020-01-01", "--limit", "1"], ["1.27"]),
         (["--outcome", "failed"], ["1.27"]),
+        (["--until", "99999999d"], []),
         (["redis"], []),
     ],
 )
@@ -156,6 +157,12 @@ def test_a_report_has_a_table_for_each_key(written: Written) -> None:
         *("repository", "docker.io/library/nginx", "ghcr.io/team/app"),
         *("client", "10.0.0.1", "10.1.0.9"),
     ]
+
+
+def test_a_report_of_more_days_than_there_were(written: Written) -> None:
+    """It has everything."""
+    said = written.run("report", "--last", "99999999d").stdout
+    assert said.startswith("Since 1970-01-01 (UTC): 3 pulls")
 
 
 def test_a_report_for_programs(written: Written) -> None:

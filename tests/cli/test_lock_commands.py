@@ -189,6 +189,8 @@ def test_as_of_a_day(shop: Shop, file: Path) -> None:
     day = datetime.fromtimestamp(USED + 10 * DAY, UTC).date().isoformat()
     assert len(shop.json("lock", "-f", str(file), "--as-of", day, "--yes")["moved"]) == 1
     assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(AMD)
+    shop.run("lock", "-f", str(file), "--as-of", "9999-12-31", "--yes")
+    assert read(file)[f"{NGINX}:1.27"].digest == Digest.of(NEW)
 
 
 @pytest.mark.parametrize(
