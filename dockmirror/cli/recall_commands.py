@@ -57,9 +57,22 @@ class _RecallGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_help = not args or set(args) & {"-h", "--help"}
-        if not is_help and not set(args) & self.commands.keys():
+        if not is_help and self._find_word(ctx, args) not in self.commands:
             args = ["digest", *args]
         return super().parse_args(ctx, args)
+
+    def _find_word(self, ctx: click.Context, args: Sequence[str]) -> str | None:
+        """Return the first argument that is neither an option nor an option's value."""
+        commands = [self, *filter(None, (self.get_command(ctx, name) for name in self.commands))]
+        options = (each for command in commands for each in command.params if isinstance(each, click.Option))
+        with_values = {name for each in options if not each.is_flag for name in each.opts}
+        rest = iter(args)
+        for each in rest:
+            if each in with_values:
+                next(rest, None)
+            elif not each.startswith("-"):
+                return each
+        return None
 
 
 _digest_argument = click.argument("digest", type=_DigestType(), metavar="DIGEST")

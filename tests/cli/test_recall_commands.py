@@ -122,6 +122,14 @@ def test_settings_file(shop: Shop, tmp_path: Path) -> None:
         shop.run(*arguments)
 
 
+@pytest.mark.parametrize("reason", ["digest", "lift", "list"])
+def test_a_reason_may_be_the_name_of_a_subcommand(shop: Shop, reason: str) -> None:
+    for arguments in ((str(BAD), "--reason", reason), ("--reason", reason, str(BAD))):
+        shop.run("recall", *arguments)
+        assert [each["reason"] for each in shop.json("recall", "list")] == [reason]
+        shop.run("recall", "lift", str(BAD))
+
+
 def test_layer(shop: Shop) -> None:
     """A layer is recalled only after the images that share it were shown."""
     layer = Digest.of(CONFIG)
