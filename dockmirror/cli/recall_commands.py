@@ -46,6 +46,17 @@ class _DigestType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(f"expected a digest such as sha256:6b6b383ea407…, not {value}", param, context)
 
 
+class _ReasonType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A text that is not blank."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> str:
+        if not value.strip():
+            self.fail("expected a reason: refused clients see it", param, context)
+        return value
+
+
 class _RecallGroup(click.Group):
     """Recalls a digest if no subcommand is given; each takes the settings file as an option."""
 
@@ -89,7 +100,7 @@ def recall() -> None:
 
 @recall.command("digest", short_help="Recall a digest; 'digest' may be left out.")
 @json_option
-@click.option("--reason", required=True, help="The reason, which refused clients see.")
+@click.option("--reason", type=_ReasonType(), required=True, help="The reason, which refused clients see.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before a layer is recalled.")
 @_digest_argument
 @click.pass_obj

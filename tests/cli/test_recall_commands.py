@@ -178,6 +178,8 @@ def test_lift(shop: Shop) -> None:
     [
         (("latest", "--reason", "CVE-1"), "expected a digest"),
         ((str(BAD),), "Missing option '--reason'"),
+        ((str(BAD), "--reason", ""), "expected a reason"),
+        ((str(BAD), "--reason", " "), "expected a reason"),
         (("lift",), "Missing argument"),
     ],
 )
