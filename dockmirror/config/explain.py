@@ -129,7 +129,7 @@ def explain(error: ValidationError, sources: Sequence[SettingsSource] = ()) -> I
         if kind == "value_error":
             yield Problem(path, each["msg"].removeprefix("Value error, "))
         elif kind == "extra_forbidden":
-            yield Problem(path, f"there is no such setting{_find_place(path)}")
+            yield Problem(path, f"there is no such setting{_find_place(path, given)}")
         else:
             words = _WORDS.get(kind, f"expected another value: {each['msg']}").format(**each.get("ctx", {}))
             hint = suggest(str(given), _choices(each)) if kind == "literal_error" else ""
@@ -165,9 +165,19 @@ def _keys(table: str) -> list[str]:
     return [field.alias or key for key, field in _TABLES[table][1].model_fields.items()]
 
 
-def _find_place(path: Sequence[str]) -> str:
-    """Name the table that a misplaced key belongs in, or else the most similar key."""
+def _is_table(given: object) -> bool:
+    """Return whether a value is a table, or a list of tables."""
+    return all(isinstance(each, dict) for each in (given if isinstance(given, list) else [given]))
+
+
+def _find_place(path: Sequence[str], given: object) -> str:
+    """Name the table that a misplaced key belongs in, or else the most similar key.
+
+    For a table, another table of a similar name comes first: a key of that name is no table.
+    """
     key, table = path[-1], "" if len(path) == 1 else path[0]
+    if not table and _is_table(given) and (hint := suggest(key, filter(None, _TABLES))):
+        return hint
     for other, (place, _) in _TABLES.items():
         if other != table and key in _keys(other):
             return f" here: it belongs {place}"

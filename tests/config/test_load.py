@@ -336,6 +336,13 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
         ('htpasswd = "x"', "htpasswd: there is no such setting here: it belongs in [access]"),
         ("segments = 2", "segments: there is no such setting here: it belongs in an upstream's table"),
         ('upstream = ["a=https://a"]', "upstream: there is no such setting"),
+        (
+            '[upstream.reg]\nurl = "https://reg.lan"',
+            "upstream: there is no such setting; is 'upstreams' meant?",
+        ),
+        ("[[upstream]]\nname = 'a'", "upstream: there is no such setting; is 'upstreams' meant?"),
+        ('[[policies]]\nimages = "**"', "policies: there is no such setting; is 'policy' meant?"),
+        ("[rewrite]\na = 'b'", "rewrite: there is no such setting here: it belongs in an upstream's table"),
         ('config = "x"', "config: there is no such setting"),
         ("upstreams = 5", "upstreams: expected a table for each"),
         ("[upstreams]\ndocker = 5", "upstreams: expected a table for each"),
