@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from ..app.budget import disk_size
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
-from ..config.notation import Amount
 from ..config.questions import question_settings
 from .command_context import Context, run_with_reactor
 from .output import print_json, print_table
@@ -85,6 +84,7 @@ def _rows(
     model: BaseModel, sources: Sequence[SettingsSource], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, object, str]]:
     """Yield the key, the value as the file would have it, and the source of each setting."""
+    written = model.model_dump(mode="json", by_alias=True)
     for name, field in type(model).model_fields.items():
         key, value = field.alias or name, getattr(model, name)
         where = (*path, key)
@@ -94,27 +94,16 @@ def _rows(
             for each, inner in value.items():
                 yield from _rows(inner, sources, (*where, each))
         else:
-            shown = _PASSWORD.sub(r"\1:…@", value) if key == "proxy" and value else _to_json(value)
-            yield ".".join(where), shown, find_origin(sources, where)
+            yield ".".join(where), _show(key, value, written[key]), find_origin(sources, where)
 
 
-def _to_json(value: object) -> object:
-    """Convert a value to the types of JSON and TOML."""
-    match value:
-        case Amount():
-            return str(value)
-        case None | bool() | int() | float():
-            return value
-        case tuple():
-            return [_to_json(each) for each in value]
-        case BaseModel():
-            names = {name: field.alias or name for name, field in type(value).model_fields.items()}
-            written = value.model_fields_set
-            return {key: _to_json(getattr(value, name)) for name, key in names.items() if name in written}
-        case Mapping():
-            return {key: _to_json(each) for key, each in value.items()}
-        case _:
-            return str(value)
+def _show(key: str, value: object, written: object) -> object:
+    """Return a value as the file would have it: passwords masked, tables in a list without their defaults."""
+    if key == "proxy" and isinstance(value, str):
+        return _PASSWORD.sub(r"\1:…@", value)
+    if isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value):
+        return [each.model_dump(mode="json", by_alias=True, exclude_unset=True) for each in value]
+    return written
 
 
 def _format_toml(value: object) -> str:

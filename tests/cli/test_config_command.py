@@ -65,10 +65,12 @@ def test_each_value_has_its_source(file: Path) -> None:
 
 
 def test_printed_values_are_valid_settings(file: Path) -> None:
-    shown = rows("-c", str(file), "config")
+    shown = rows("-c", str(file), "config", "--all")
     again = load({"min_free": shown["min_free"][0], "cache_size": shown["cache_size"][0]}, {})
     before = load({"config": file}, {})
     assert (again.min_free, again.cache_size) == (before.min_free, before.cache_size)
+    assert shown["upstreams.docker.segments"] == ("auto", "default")
+    assert shown["access.connections_per_network"] == ("50%", "default")
 
 
 def test_policies_are_printed_as_a_settings_file_has_them(tmp_path: Path) -> None:
