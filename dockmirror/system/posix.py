@@ -36,16 +36,23 @@ def explain_write_error(error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"its disk is full ({reason}). Free some space, or set a smaller 'cache_size'"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"it cannot be written ({reason}). Run the mirror as the owner of 'cache', on a writable disk"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"it cannot be written ({reason}). Run the mirror as the owner of 'cache'"
+    if error.errno == errno.EROFS:
+        return (
+            f"its disk is read-only ({reason}). Mount it for writing; if it was, see the kernel's log for"
+            " errors of the disk"
+        )
     return f"its disk fails ({reason}). Check the disk"
 
 
 def explain_unwritable(directory: Path, error: OSError) -> str:
-    """Return that a directory cannot be written, and what to do if that is not permitted."""
+    """Return that a directory cannot be written, and what to do if another user or another disk helps."""
     advice = ""
     if error.errno in (errno.EACCES, errno.EPERM):
         advice = ". Run the mirror as a user who may write there, such as the owner, or set another path"
+    elif error.errno == errno.EROFS:
+        advice = ". Mount it for writing, mount a volume there, or set another path"
     return f"{directory} cannot be written: {error.strerror}{advice}"
 
 

@@ -170,3 +170,16 @@ def test_a_directory_of_another_user_needs_its_owner_or_another_path() -> None:
     )
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert explain_unwritable(Path("/c"), full) == "/c cannot be written: No space left on device"
+
+
+def test_a_read_only_disk_needs_another_mount_or_another_path() -> None:
+    """Another user could not write there either."""
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert explain_unwritable(Path("/c"), read_only) == (
+        "/c cannot be written: Read-only file system. Mount it for writing, mount a volume there, or set"
+        " another path"
+    )
+    assert explain_write_error(read_only) == (
+        "its disk is read-only (Read-only file system). Mount it for writing; if it was, see the kernel's log"
+        " for errors of the disk"
+    )
