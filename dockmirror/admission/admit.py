@@ -73,7 +73,7 @@ def _verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
     for name in FACT_NAMES:
         fact = getattr(facts, name)
         if isinstance(fact, MissingFact):
-            yield Refuse(f"{subject} is not served: {fact.why}; try again later", name)
+            yield Refuse(f"{subject} is not served: {fact.client_why}; try again later", name)
     if isinstance(facts.locked, Digest):
         if facts.locked != subject.digest:
             yield ServeInstead(facts.locked, "the lock file names this digest", "locked")

@@ -22,6 +22,8 @@ from .verdict import MissingFact, Subject
 
 GATHER_TIMEOUT = 3.0
 """Seconds that a source has to give its fact."""
+_OWN_REASON = "the reason is in the mirror's log"
+"""Stands for an error of the mirror's own machine, which may name its files."""
 LoadManifest = Callable[[], Awaitable[ManifestDocument | None]]
 _log = Logger()
 
@@ -107,9 +109,10 @@ class FactGatherer:
         try:
             return await gathering
         except TimeoutError:
-            reason = f"no answer within {GATHER_TIMEOUT:g} s"
-        except (OSError, RegistryError) as error:
-            reason = summarize_error(error)
-        missing = MissingFact.of(source.setting, reason)
+            missing = MissingFact.of(source.setting, f"no answer within {GATHER_TIMEOUT:g} s")
+        except RegistryError as error:
+            missing = MissingFact.of(source.setting, summarize_error(error))
+        except OSError as error:
+            missing = MissingFact.of(source.setting, str(error), _OWN_REASON)
         _log.warn("{subject}: {why}", subject=str(subject), why=missing.why)
         return None if policy.on_error == "serve" else missing

@@ -63,15 +63,18 @@ SERVE = Serve()
 class MissingFact:
     """A fact that could not be gathered, so the rule cannot be checked.
 
-    :ivar why: says so, with the reason, as part of a sentence.
+    :ivar why: says so to the operator, with the reason, as part of a sentence.
+    :ivar client_why: says so to clients, who are not told about the mirror's own machine.
     """
 
     why: str
+    client_why: str
 
     @classmethod
-    def of(cls, setting: str, reason: str) -> MissingFact:
+    def of(cls, setting: str, reason: str, client_reason: str | None = None) -> MissingFact:
         """:param setting: the key of the rule in a policy."""
-        return cls(f"the rule {setting} cannot be checked: {reason}")
+        problem = f"the rule {setting} cannot be checked: "
+        return cls(problem + reason, problem + (reason if client_reason is None else client_reason))
 
 
 @frozen

@@ -31,7 +31,7 @@ from .gated import LATEST, REPOSITORY, Gated
 DAY = 86_400.0
 OLD, NEW = Digest.of(b"old"), Digest.of(b"new")
 SUBJECT = Subject("docker", REPOSITORY, LATEST, NEW)
-MISSING = MissingFact("the disk is broken")
+MISSING = MissingFact.of("min_age", "the disk is broken")
 
 
 def ages(*sightings: tuple[Digest, float, float], first_pull: Any = "serve", **more: Any) -> TagAges:

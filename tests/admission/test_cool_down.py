@@ -344,15 +344,16 @@ def test_modes(mode: str, version: str) -> None:
 
 
 def test_a_history_that_cannot_be_read_admits_nothing(gated: Gated) -> None:
+    """Clients are not told about the mirror's disk."""
     gated.history.broken = OSError("the disk is broken")
     gated.clock.advance(600)
     known = Gated({**WEEK, "digests": "known"})
     known.publish("1")
     known.served()
     known.history.broken = gated.history.broken
-    with pytest.raises(Denied, match="the rule digests cannot be checked: the disk is broken"):
+    with pytest.raises(Denied, match="the rule digests cannot be checked: the reason is in"):
         known.get(f"{NAME}/manifests/{Digest.of(image(known, '1'))}")
-    with pytest.raises(Denied, match="the rule min_age cannot be checked: the disk is broken"):
+    with pytest.raises(Denied, match="the rule min_age cannot be checked: the reason is in"):
         gated.get(f"{NAME}/manifests/latest")
 
 

@@ -17,6 +17,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Repository, Tag
 
 from ..pullthrough.mirrors import NAME, header
+from ..stacks import logged
 from .gated import Gated
 
 ONE = LockedImage(
@@ -142,7 +143,7 @@ def test_changed(file: Path) -> None:
         ({}, "", "library/busybox:latest is not in the lock file dockmirror.lock of this mirror"),
         ({"unlisted": "serve"}, "", None),
         ({"mode": "warn"}, "", None),
-        ({}, "nonsense", "line 1: expected an image"),
+        ({}, "nonsense", "the rule lock cannot be checked: the reason is in the mirror's log"),
         ({"on_error": "serve"}, "nonsense", None),
         ({"images": "quay.io/**"}, "", None),
     ],
@@ -152,8 +153,11 @@ def test_unlisted(file: Path, policy: dict[str, Any], text: str, served: str | N
     file.write_text(text)
     gated = locked(file, **policy)
     manifest = gated.publish("1")
-    outcome = gated.served()
+    with logged() as texts:
+        outcome = gated.served()
     assert outcome == manifest if served is None else served in str(outcome)
+    assert str(file) not in str(outcome)
+    assert (str(file) in "".join(texts)) == (text == "nonsense")
 
 
 def test_reader_without_a_file(file: Path) -> None:
