@@ -15,13 +15,13 @@ from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.known_digests import KnownDigestSource
-from ..admission.lock_source import LockSource
+from ..admission.lock_source import LockReader, LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect
-from ..config.settings import Settings, UpstreamSettings
+from ..config.settings import Settings, UpstreamSettings, setting_errors
 from ..interfaces import IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
@@ -110,6 +110,17 @@ def make_admission(
         clock,
     )
     return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public, upstream.choice.choose))
+
+
+def check_lock_files(settings: Settings) -> None:
+    """Read the lock files of the policies that are in force.
+
+    :raises ConfigurationError: when one cannot be read, or is malformed.
+    """
+    for number, policy in enumerate(settings.policy):
+        if policy.lock is not None and policy.mode != "off":
+            with setting_errors(f"policy.{number}.lock"):
+                LockReader(policy.lock).current()
 
 
 def add_recall_filter(registry: IRegistry, upstream: UpstreamContext, cache: CacheParts) -> IRegistry:

@@ -32,6 +32,7 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerPool
 from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram
+from .admission import check_lock_files
 from .budget import disk_size, has_cache
 from .cache import bucket_address
 from .endpoints import listen_endpoints, operations_endpoint
@@ -139,14 +140,21 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
     from twisted.internet import reactor
 
     running: Any = reactor
-    settings = read()
+
+    def read_checked() -> Settings:
+        """Check lock files too; a worker that finds one malformed refuses its tags, and serves all others."""
+        found = read()
+        check_lock_files(found)
+        return found
+
+    settings = read_checked()
     workers = settings.workers or min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
     if workers == 1:
         server = _serve_here(settings, environ, running)
     else:
         server = _serve_in_workers(workers, settings, environ, running)
     log_questions(settings)
-    reload = SettingsReload(settings, read, server.apply, running)
+    reload = SettingsReload(settings, read_checked, server.apply, running)
     services = [*server.services]
     if settings.operations:
         services.insert(0, _make_operations_listener(settings, server, reload, running))

@@ -184,6 +184,22 @@ class TestMakeMirror:
         with pytest.raises(ConfigurationError, match=r"^upstreams\.lan\.ca_file: expected PEM certificates"):
             make(upstreams={"lan": upstream})
 
+    def test_a_malformed_lock_file_is_refused_at_start_and_changes_nothing_at_a_reload(
+        self, tmp_path: Path
+    ) -> None:
+        """The last valid state of the file stays in force with the previous settings."""
+        lock = tmp_path / "dockmirror.lock"
+        lock.touch()
+        settings = {"workers": "1", "policy": [{"images": "**", "lock": str(lock)}]}
+        mirror = make(**settings)
+        lock.write_text("nonsense")
+        with pytest.raises(ConfigurationError, match=rf"^policy\.0\.lock: {lock}: line 1: expected an image"):
+            make(**settings)
+        (reloading,) = (part for part in mirror if isinstance(part, SettingsReload))
+        with logged() as texts:
+            now(reloading.reload())
+        assert f"keeping the previous ones: policy.0.lock: {lock}: line 1: expected" in texts[0]
+
     def test_each_upstream_has_connections_of_its_own(self) -> None:
         """Addresses that one upstream may reach may be forbidden to another."""
         agents: list[UpstreamSettings] = []
