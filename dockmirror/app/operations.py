@@ -22,7 +22,7 @@ from .history import open_history
 from .naming import ImageName, complete_image_pattern, parse_image_name, registry_names
 
 if TYPE_CHECKING:
-    from ..users import ApiTokens
+    from ..users import ApiTokens, InThread, VerifiedDigests
     from ..web.status.overview import RuleSource
 
 _BODY_LIMIT = 64 * 1024
@@ -32,6 +32,19 @@ _log = Logger()
 def operations_body_limit(request: ServerRequest) -> int:
     """Return how many bytes of a request's body are collected."""
     return _BODY_LIMIT if request.path.startswith((b"/api/", b"/images/")) else 0
+
+
+def load_api_tokens(settings: Settings, in_thread: InThread, verified: VerifiedDigests) -> ApiTokens | None:
+    """Return the tokens of the API, or None if there are none.
+
+    :raises ConfigurationError: when their file is missing or malformed.
+    """
+    if settings.api_tokens_file is None:
+        return None
+    from ..users import ApiTokens
+
+    with setting_errors("api_tokens_file"):
+        return ApiTokens(settings.api_tokens_file, in_thread, verified)
 
 
 class Operations:
@@ -48,16 +61,8 @@ class Operations:
         self._in_thread = run_in_pool(reactor, reactor.getThreadPool())
         self._root = settings.cache if has_cache(settings) else None
         self.history = open_history(settings, reactor)
-        self._tokens = self._load_tokens(settings)
-
-    def _load_tokens(self, settings: Settings) -> ApiTokens | None:
-        if settings.api_tokens_file is None:
-            return None
-        from ..users import ApiTokens
-
-        verified = SharedDigests(self._memory.verified_passwords, self._reactor.seconds)
-        with setting_errors("api_tokens_file"):
-            return ApiTokens(settings.api_tokens_file, self._in_thread, verified)
+        verified = SharedDigests(memory.verified_passwords, reactor.seconds)
+        self._tokens = load_api_tokens(settings, self._in_thread, verified)
 
     def rule_source(self, settings: Callable[[], Settings]) -> RuleSource:
         """Return the source of the states of the rules about images; without a cache, none is kept in sync.

@@ -1,4 +1,4 @@
-"""All that would prevent a start, found without starting anything and without writing to the disk."""
+"""All that would prevent a start or a reload, found without starting anything; nothing stays on the disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from twisted.internet.protocol import Factory
+from twisted.web.iweb import IAgent
 
 from ..config.load import PASSWORD_PREFIX
-from ..config.settings import ConfigurationError, Settings, setting_errors
-from ..store.store_directory import UnusableDirectory, require_known_format
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
+from ..history.database import UnusableHistory, require_local_history
+from ..store.store_directory import UnusableDirectory, require_known_format, require_local_disk
 from ..system.external_program import run_process
 from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
@@ -26,12 +29,15 @@ from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
 from .accel_settings import check_cache_group
 from .accounts import load_accounts, password_variables
+from .admission import check_lock_files
 from .budget import check_without_cache, existing_parent, has_cache
 from .cache import check_bucket_settings
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .operations import load_api_tokens
 from .site_builder import load_signing_keys
-from .upstream_stack import make_agent, upstream_errors
+from .upstream_stack import AgentFor, make_agent, upstream_errors
+from .verdict_sources import load_signers, make_policy_server
 
 Check = Callable[[], object]
 _TIMEOUT = 2.0
@@ -45,8 +51,25 @@ def find_start_problems(settings: Settings, environ: Mapping[str, str], reactor:
     A port that a running mirror has is no problem: it is that of the mirror that is about to be restarted.
     Neither is a socket of systemd, which passes it to the service alone.
     """
+    return _run(_start_checks(settings, environ, reactor))
+
+
+def find_reload_problems(settings: Settings, environ: Mapping[str, str], reactor: Any) -> list[str]:
+    """Return all for which a running mirror would reject these settings: a line for each, with its key."""
+    return _run(_reload_checks(settings, environ, reactor))
+
+
+def find_start_losses(settings: Settings) -> list[str]:
+    """Return what a mirror with these settings would do without: a line for each, with its key."""
+    if settings.history is None:
+        return []
+    problems = _run([partial(_check_history, settings.history)])
+    return [f"{each}: the mirror would keep no history" for each in problems]
+
+
+def _run(checks: Iterable[Check]) -> list[str]:
     problems: dict[str, None] = {}
-    for check in _checks(settings, environ, reactor):
+    for check in checks:
         try:
             check()
         except ConfigurationError as error:
@@ -54,22 +77,43 @@ def find_start_problems(settings: Settings, environ: Mapping[str, str], reactor:
     return list(problems)
 
 
-def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Iterator[Check]:
-    yield partial(_check_variables, settings, environ)
-    for name in settings.upstreams:
-        yield partial(_check_account, name, settings, environ, reactor)
-        yield partial(_check_agent, name, settings, environ, reactor)
+def _start_checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Iterator[Check]:
+    yield from _reload_checks(settings, environ, reactor)
     yield partial(_check_cache, settings)
     yield partial(check_bucket_settings, settings)
-    yield partial(_check_users, settings)
-    yield partial(_check_keys, settings)
-    if settings.access.audit is not None:
-        yield partial(_check_existing, "access.audit", settings.access.audit.parent)
     yield from _check_endpoints(settings, reactor)
+    if settings.operations:
+        yield partial(load_api_tokens, settings, _never, set[bytes]())
     if settings.acme is not None:
         yield partial(make_certificate_renewal, settings, lambda: settings, reactor)
         if settings.certificates is not None:
             yield partial(_check_writable, "certificates", settings.certificates)
+
+
+def _reload_checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Iterator[Check]:
+    yield partial(_check_variables, settings, environ)
+    for name in settings.upstreams:
+        yield partial(_check_account, name, settings, environ, reactor)
+        yield partial(_check_agent, name, settings, environ, reactor)
+    yield partial(_check_users, settings)
+    yield partial(_check_keys, settings)
+    if settings.access.audit is not None:
+        yield partial(_check_audit_log, settings.access.audit)
+    yield partial(check_lock_files, settings)
+    yield partial(load_signers, settings)
+    yield partial(make_policy_server, settings, reactor, _agent_maker(environ, reactor))
+
+
+def _agent_maker(environ: Mapping[str, str], reactor: Any) -> AgentFor:
+    def make(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
+        return make_agent(upstream, threaded_resolver(reactor), environ, reached, reactor)
+
+    return make
+
+
+async def _never(_: Callable[[], bool]) -> bool:
+    """Hash no password: there is no client."""
+    return False
 
 
 def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -92,14 +136,15 @@ def _check_account(name: str, settings: Settings, environ: Mapping[str, str], re
 
 def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
     upstream = settings.upstreams[name]
-    with upstream_errors(name, upstream):
-        make_agent(upstream, threaded_resolver(reactor), environ, lambda *_: None, reactor)
+    with upstream_errors(f"upstreams.{name}", upstream):
+        _agent_maker(environ, reactor)(upstream, lambda *_: None)
 
 
 def _check_cache(settings: Settings) -> None:
     if settings.cache is not None and has_cache(settings):
         _check_writable("cache", settings.cache)
         try:
+            require_local_disk(settings.cache)
             require_known_format(settings.cache)
         except UnusableDirectory as error:
             raise ConfigurationError(f"cache: {error}") from None
@@ -109,19 +154,42 @@ def _check_cache(settings: Settings) -> None:
 
 
 def _check_writable(key: str, directory: Path) -> None:
-    """Check whether files can be created in a directory, which may have to be created itself."""
+    """Try whether files can be created in a directory, which may have to be created itself.
+
+    Permissions alone do not tell: root has them on a read-only disk and in ``/proc``.
+    """
     existing = existing_parent(directory)
     if not existing.is_dir():
         raise ConfigurationError(f"{key}: {existing} is not a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        raise ConfigurationError(f"{key}: {explain_unwritable(existing, denied)}")
+    try:
+        with TemporaryDirectory(prefix="try-", dir=existing):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {explain_unwritable(existing, error)}") from None
 
 
 def _check_existing(key: str, directory: Path) -> None:
     if not directory.exists():
         raise ConfigurationError(f"{key}: the directory {directory} does not exist")
     _check_writable(key, directory)
+
+
+def _check_history(directory: Path) -> None:
+    _check_writable("history", directory)
+    try:
+        require_local_history(directory)
+    except UnusableHistory as error:
+        raise ConfigurationError(f"history: {error}") from None
+
+
+def _check_audit_log(file: Path) -> None:
+    if not file.exists():
+        _check_existing("access.audit", file.parent)
+        return
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        raise ConfigurationError(f"access.audit: cannot be written: {error.strerror}") from None
 
 
 def _check_users(settings: Settings) -> None:

@@ -181,7 +181,7 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
 def _connect(
     context: UpstreamContext, settings: UpstreamSettings, reached: Callable[[str, str], None]
 ) -> IAgent:
-    with upstream_errors(context.name, settings):
+    with upstream_errors(f"upstreams.{context.name}", settings):
         return context.agent_for(settings, reached)
 
 
@@ -233,13 +233,13 @@ def _is_own(choice: AccountChoice, account: str, prefix: str, name: str) -> bool
 
 
 @contextmanager
-def upstream_errors(name: str, upstream: UpstreamSettings) -> Iterator[None]:
+def upstream_errors(table: str, upstream: UpstreamSettings) -> Iterator[None]:
     """Add the place of the setting to the errors of ``make_agent``: its table, or the environment."""
     try:
         yield
     except ConfigurationError as error:
         is_from_environment = str(error).startswith("proxy: ") and upstream.proxy is None
-        place = "the environment: " if is_from_environment else f"upstreams.{name}."
+        place = "the environment: " if is_from_environment else f"{table}."
         raise ConfigurationError(f"{place}{error}") from None
 
 

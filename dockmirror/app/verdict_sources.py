@@ -16,12 +16,12 @@ from ..admission.known_digests import KnownParents
 from ..admission.signature_source import SignatureChecker, SignatureSource
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..concurrency.caching import TTLCache
-from ..config.image_rules import GateSettings, SignedBy, SignerIdentity
+from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..interfaces import IDocumentStore
 from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
-from .upstream_stack import AgentFor
+from .upstream_stack import AgentFor, upstream_errors
 
 _MOST = 10_000
 
@@ -51,8 +51,7 @@ def make_verdict_sources(
         for key in LIMIT_KEYS
         if any(getattr(policy, key) is not None for policy in settings.policy)
     ]
-    if any(policy.hook for policy in settings.policy):
-        server = _make_policy_server(gate, clock, agent_for)
+    if server := make_policy_server(settings, clock, agent_for):
         sources.append(HookSource(HookCache(registry, server, parents, documents, clock)))
     return sources
 
@@ -90,8 +89,14 @@ def _load_key(path: Path) -> PublicKey:
         raise ValueError(f"expected a public key of RSA, ECDSA or Ed25519 in PEM in {path}") from None
 
 
-def _make_policy_server(gate: GateSettings, clock: IReactorTime, agent_for: AgentFor) -> PolicyServer:
-    """:raises ConfigurationError: when its address or its secret is missing."""
+def make_policy_server(settings: Settings, clock: IReactorTime, agent_for: AgentFor) -> PolicyServer | None:
+    """Return the policy server, or None if no policy asks it.
+
+    :raises ConfigurationError: when its address or its secret is missing, or its CA bundle is invalid.
+    """
+    gate = settings.gate
+    if not any(policy.hook for policy in settings.policy):
+        return None
     if gate.url is None:
         raise ConfigurationError("gate.url: is missing: a policy has 'hook = true'")
     parts = urlsplit(gate.url)
@@ -102,5 +107,6 @@ def _make_policy_server(gate: GateSettings, clock: IReactorTime, agent_for: Agen
             secret = gate.secret_file.read_text("ascii").strip()
         if not secret or not secret.isprintable():
             raise ConfigurationError(f"gate.secret_file: expected a line of text in {gate.secret_file}")
-    http = make_http_client(agent_for(server, lambda host, address: None))
+    with upstream_errors("gate", server):
+        http = make_http_client(agent_for(server, lambda host, address: None))
     return PolicyServer(gate.url, secret, http, clock, gate.timeout)

@@ -35,8 +35,9 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
 
     PREFIX shows only the keys that begin with it, such as "upstreams.docker".  Passwords are masked.
 
-    --check tries certificates, keys, ports, directories, accounts and helpers without starting anything, and
-    questions values that can hardly be meant.
+    --check tries certificates, keys, ports, directories, accounts, helpers and the files that policies and
+    the API read, without starting anything.  It questions values that can hardly be meant, and says if the
+    mirror would start without its history.
 
     Exit status: 0; 1 when --check finds what would prevent a start; 2 when the settings are invalid.
     """
@@ -58,13 +59,13 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
 
 
 def _check(context: Context, as_json: bool) -> None:
-    from ..app.start_check import find_start_problems
+    from ..app.start_check import find_start_losses, find_start_problems
 
     async def find(reactor: Any) -> list[str]:
         return find_start_problems(context.settings, context.environ, reactor)
 
     settings = context.settings
-    questions = list(question_settings(settings, disk_size(settings)))
+    questions = [*question_settings(settings, disk_size(settings)), *find_start_losses(settings)]
     problems = run_with_reactor(find)
     offline = [name for name, each in settings.upstreams.items() if settings.is_offline(each)]
     if as_json:

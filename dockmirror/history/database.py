@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from ..system.posix import MOUNTS, chown_to_parent, find_network_file_system
+from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 
 FILE_NAME = "pulls.db"
 _VERSION = 1
@@ -99,12 +99,19 @@ def prepare_directory(directory: Path, mounts: Path = MOUNTS) -> Path:
         if not directory.is_dir():
             directory.mkdir(0o700, parents=True, exist_ok=True)
             chown_to_parent(directory)
+    except FileExistsError:
+        raise UnusableHistory(f"{directory} is not a directory") from None
     except OSError as error:
-        raise UnusableHistory(f"{directory} cannot be created: {error.strerror}") from None
+        raise UnusableHistory(explain_unwritable(directory, error)) from None
+    require_local_history(directory, mounts)
+    return directory / FILE_NAME
+
+
+def require_local_history(directory: Path, mounts: Path = MOUNTS) -> None:
+    """:raises UnusableHistory: if a directory, which may be missing, lies on a network file system."""
     kind = find_network_file_system(directory, mounts)
     if kind is not None:
         raise UnusableHistory(f"{directory} lies on a network file system ({kind}); use a local disk")
-    return directory / FILE_NAME
 
 
 def open_for_writing(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:

@@ -36,7 +36,7 @@ def prepare_directory(root: Path, mounts: Path = MOUNTS, group: int | None = Non
     """
     with _report_write_errors(root):
         root.mkdir(0o700, parents=True, exist_ok=True)
-    _refuse_network_file_system(root, mounts)
+    require_local_disk(root, mounts)
     require_known_format(root)
     with _report_write_errors(root):
         for each in _DIRECTORIES:
@@ -106,7 +106,8 @@ def try_writing(root: Path) -> None:
         trial.flush()
 
 
-def _refuse_network_file_system(root: Path, mounts: Path) -> None:
+def require_local_disk(root: Path, mounts: Path = MOUNTS) -> None:
+    """:raises UnusableDirectory: if a directory, which may be missing, lies on a network file system."""
     kind = find_network_file_system(root, mounts)
     if kind is not None:
         raise UnusableDirectory(

@@ -6,23 +6,36 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet import reactor
 
-from dockmirror.app.start_check import find_start_problems
+from dockmirror.app.service import make_mirror
+from dockmirror.app.start_check import find_reload_problems, find_start_losses, find_start_problems
 from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError, Settings
 from dockmirror.store import layout
+
+
+def read(tmp_path: Path, text: str, **environ: str) -> Settings:
+    """Return the settings in a file, with defaults that have no problems."""
+    path = tmp_path / "dockmirror.toml"
+    path.write_text(text)
+    options: dict[str, Any] = {"config": path}
+    defaults = {
+        "operations": "none",
+        "cache": tmp_path / "cache",
+        "history": tmp_path / "history",
+        "listen": ["unix:" + str(tmp_path / "socket")],
+    }
+    options |= {key: value for key, value in defaults.items() if f"{key} = " not in text}
+    return load(options, environ)
 
 
 def problems(tmp_path: Path, text: str = "", **environ: str) -> list[str]:
     """Return what would prevent a start with the settings in a file."""
-    path = tmp_path / "dockmirror.toml"
-    path.write_text(text)
-    options = {"config": path, "operations": "none", "cache": tmp_path / "cache"}
-    if "listen" not in text:
-        options["listen"] = ["unix:" + str(tmp_path / "socket")]
-    return find_start_problems(load(options, environ), environ, reactor)
+    return find_start_problems(read(tmp_path, text, **environ), environ, reactor)
 
 
 @pytest.fixture
@@ -75,6 +88,84 @@ def test_a_cache_that_is_no_directory_is_found(tmp_path: Path) -> None:
     """So is one below a file."""
     (tmp_path / "cache").write_text("")
     assert problems(tmp_path) == [f"cache: {tmp_path / 'cache'} is not a directory"]
+
+
+def test_a_cache_that_cannot_be_created_is_found(tmp_path: Path) -> None:
+    """Root may write to the directory, whose file system has no room for new ones."""
+    (problem,) = problems(tmp_path, 'cache = "/proc/x"')
+    assert problem.startswith("cache: /proc cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('operations = 0\napi_tokens_file = "{file}"', "api_tokens_file: line 1: expected NAME:HASH:SCOPES"),
+        ('[[policy]]\nimages = "**"\nsigned_by = ["{file}"]', "policy.0.signed_by: expected a public key"),
+        ('[[policy]]\nimages = "**"\nhook = true', "gate.url: is missing: a policy has 'hook = true'"),
+        (
+            '[[policy]]\nimages = "**"\nhook = true\n[gate]\nurl = "https://gate.lan"\nca_file = "{file}"',
+            "gate.ca_file: expected PEM certificates",
+        ),
+        ('[[policy]]\nimages = "**"\nlock = "{file}"', "policy.0.lock: {file}: line 1: expected an image"),
+    ],
+)
+def test_a_malformed_file_is_found_in_the_words_of_the_start(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    """The start reads it in the same way."""
+    file = tmp_path / "file"
+    file.write_text("nonsense\n")
+    text = "workers = 1\n" + text.format(file=file)
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith(expected.format(file=file))
+    with pytest.raises(ConfigurationError) as raised:
+        make_mirror(lambda: read(tmp_path, text), {})
+    assert str(raised.value) == problem
+
+
+def test_tokens_of_an_api_that_is_off_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("nonsense\n")
+    assert problems(tmp_path, f'api_tokens_file = "{tmp_path / "tokens"}"') == []
+
+
+def test_lock_files_of_a_policy_that_is_off_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("nonsense\n")
+    text = f'[[policy]]\nimages = "**"\nmode = "off"\nlock = "{tmp_path / "lock"}"'
+    assert problems(tmp_path, text) == []
+
+
+def test_an_audit_log_that_is_a_directory_is_found(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    text = f'[access]\naudit = "{tmp_path / "audit"}"'
+    assert problems(tmp_path, text) == ["access.audit: cannot be written: Is a directory"]
+
+
+def test_a_history_that_would_not_be_kept_prevents_no_start(tmp_path: Path) -> None:
+    """It is told all the same: the mirror would only log it."""
+    (tmp_path / "file").touch()
+    for directory, reason in (
+        (tmp_path / "history", None),
+        (tmp_path / "file", f"{tmp_path / 'file'} is not a directory"),
+        (Path("/proc/history"), "/proc cannot be written: No such file or directory"),
+    ):
+        text = f'history = "{directory}"'
+        assert problems(tmp_path, text) == []
+        expected = [] if reason is None else [f"history: {reason}: the mirror would keep no history"]
+        assert find_start_losses(read(tmp_path, text)) == expected
+    assert find_start_losses(read(tmp_path, "history = false")) == []
+
+
+def test_a_reload_has_no_problem_with_what_only_a_start_reads(tmp_path: Path) -> None:
+    text = """
+        listen = ["unix:/nowhere/socket"]
+        cache = "/proc/x"
+        [access]
+        audit = "/nowhere/audit"
+        """
+    assert len(problems(tmp_path, text)) == 3
+    assert find_reload_problems(read(tmp_path, text), {}, reactor) == [
+        "access.audit: the directory /nowhere does not exist"
+    ]
 
 
 def test_a_cache_of_a_newer_version_is_found(tmp_path: Path) -> None:

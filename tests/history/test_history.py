@@ -369,5 +369,7 @@ def test_network_file_systems_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableHistory, match=r"lies on a network file system \(nfs4\)"):
         prepare_directory(tmp_path / "history", mounts)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnusableHistory, match="cannot be created"):
+    with pytest.raises(UnusableHistory, match="cannot be written: Not a directory"):
         prepare_directory(tmp_path / "file" / "history")
+    with pytest.raises(UnusableHistory, match="file is not a directory"):
+        prepare_directory(tmp_path / "file")
