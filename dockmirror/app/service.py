@@ -22,7 +22,7 @@ from twisted.web.resource import Resource
 
 from ..config.options import Options as Options
 from ..config.questions import question_settings
-from ..config.settings import ConfigurationError, Settings
+from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
 from ..system.reactor_services import GracefulShutdown, run_in_daemon_thread
@@ -316,12 +316,16 @@ class SettingsReload(Service):
             _log.error("cannot reload the settings, keeping the previous ones: {error}", error=str(error))
             return
         pending = [key for key in (*START_ONLY, "cache_size") if getattr(new, key) != getattr(settings, key)]
+        changed = ", ".join(list_changes(self.settings, settings)) or "none"
         self.settings = settings
         log_questions(settings)
         if pending:
-            _log.warn("settings reloaded; restart the mirror to apply {keys}", keys=", ".join(pending))
+            _log.warn(
+                "settings reloaded; changed: {changed}; restart the mirror to apply {pending}",
+                changed=changed, pending=", ".join(pending),
+            )  # fmt: skip
         else:
-            _log.info("settings reloaded")
+            _log.info("settings reloaded; changed: {changed}", changed=changed)
 
 
 def _start_only_settings(current: Settings, new: Settings) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import click
 from ..app.endpoints import listening_ports, operations_endpoint, parse_port
 from ..config.load import load_found
 from ..config.options import Options
-from ..config.settings import Settings
+from ..config.settings import ConfigurationError, Settings
 from .arguments import json_option
-from .command_context import Context
+from .command_context import Context, run_with_reactor
 from .output import print_json
 
 _OWN = {"config", "version"}
@@ -82,16 +82,19 @@ _PROGRAMS = (b"dockmirror", b"mirror.tac")
 def reload(context: Context, as_json: bool) -> None:
     """Let this machine's running mirror read its settings again, without interrupting transfers.
 
-    The settings are checked first: invalid ones are reported here, and the mirror is left alone.  The mirror
-    is the process that listens on the ports in the settings; its log says which changes need a restart.
+    The settings are checked first, in the environment of the mirror: what it would reject is reported here,
+    and the mirror is left alone.  The mirror is the process that listens on the ports in the settings; its
+    log names the settings that changed, and those that need a restart.
 
-    Exit status: 0; 1 when no mirror is found or it belongs to another user, 2 when the settings are invalid.
+    Exit status: 0; 1 when the mirror would reject the settings, is not found or belongs to another user, 2
+    when the settings are invalid.
     """
     process = find_mirror(_ports(context.settings), _PROC)
     if process is None:
         raise click.ClickException(
             "no process of a mirror that this user may see listens on the ports in the settings"
         )
+    _check_reload(context, process)
     try:
         os.kill(process, signal.SIGHUP)
     except PermissionError:
@@ -99,7 +102,33 @@ def reload(context: Context, as_json: bool) -> None:
     if as_json:
         print_json({"process": process})
     else:
-        click.echo(f"process {process} reads its settings again; its log says what changed")
+        click.echo(f"process {process} reads its settings again; its log names those that changed")
+
+
+def _check_reload(context: Context, process: int) -> None:
+    """:raises click.ClickException: when the mirror would reject the settings."""
+    from ..app.start_check import find_reload_problems
+
+    environ = read_environ(process, _PROC) or context.environ
+    settings = Context({**context.options, "config": context.file}, environ).settings
+
+    async def find(reactor: Any) -> list[str]:
+        return find_reload_problems(settings, environ, reactor)
+
+    if problems := run_with_reactor(find):
+        raise click.ClickException(str(ConfigurationError(*problems)))
+
+
+def read_environ(process: int, proc: Path) -> dict[str, str] | None:
+    """Return the environment in which a process was started; None if this user may not read it.
+
+    :param proc: the directory of the kernel's files about processes.
+    """
+    try:
+        variables = os.fsdecode((proc / str(process) / "environ").read_bytes()).split("\0")
+    except OSError:
+        return None
+    return {name: value for name, equals, value in (each.partition("=") for each in variables) if equals}
 
 
 def _ports(settings: Settings) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -323,3 +323,23 @@ class Settings(SettingsTable):
             hint = suggest(default, upstreams)
             raise ValueError(f"expected the name of an upstream: {', '.join(upstreams)}{hint}")
         return default
+
+
+def list_changes(before: object, after: object, path: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the keys of settings that differ, such as upstreams.quay.url; a list or new table is one key."""
+    if before == after:
+        return
+    if isinstance(before, SettingsTable) and isinstance(after, SettingsTable):
+        fields = type(before).model_fields.items()
+        pairs = {field.alias or key: (getattr(before, key), getattr(after, key)) for key, field in fields}
+    elif _are_tables(before) and _are_tables(after):
+        pairs = {key: (before.get(key), after.get(key)) for key in before | after}
+    else:
+        yield ".".join(path)
+        return
+    for key, (old, new) in pairs.items():
+        yield from list_changes(old, new, (*path, key))
+
+
+def _are_tables(value: object) -> TypeGuard[dict[str, SettingsTable]]:
+    return isinstance(value, dict) and all(isinstance(each, SettingsTable) for each in value.values())

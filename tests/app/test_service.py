@@ -314,7 +314,7 @@ def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
     keep_alive = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
     with logged() as texts:
         reload(house, domain="other.example", log_format="json")
-    assert "settings reloaded" in texts[0]
+    assert "settings reloaded; changed: domain, log_format" in texts[0]
     assert running.answer.body == LAYER
     assert keep_alive.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
     assert house.get("k8s.other.example", "/v2/").status == 200
@@ -342,6 +342,29 @@ def test_invalid_settings_change_nothing_and_are_logged(settings: dict[str, Any]
     assert house.get("k8s.other.example", "/v2/").status == 404
 
 
+def test_a_reload_logs_the_keys_that_changed_and_never_their_values() -> None:
+    """A new or a removed upstream is one key; files are read again though their paths are the same."""
+    old = {"url": "https://old.lan", "proxy": "http://alice:s3cret@proxy"}
+    before = load({"upstreams": {"lan": old, "gone": {"url": "https://gone.lan"}}}, {})
+    upstreams = {
+        "lan": {**old, "proxy": "http://alice:changed@proxy", "tag_ttl": 5},
+        "new": {"url": "https://new.lan"},
+    }
+    after = load({"upstreams": upstreams, "access": {"requests": 5}, "policy": [{"images": "**"}]}, {})
+    service = SettingsReload(before, lambda: after, as_coroutine(lambda _: None), RecordingReactor())
+    with logged() as texts:
+        now(service.reload())
+        now(service.reload())
+    changed = {
+        "access.requests", "upstreams.lan.proxy", "upstreams.lan.tag_ttl", "upstreams.new", "upstreams.gone",
+        "policy",
+    }  # fmt: skip
+    first, second = (re.findall(r"settings reloaded; changed: (.*?) \{", text)[0] for text in texts)
+    assert set(first.split(", ")) == changed
+    assert second == "none"
+    assert not any(secret in text for text in texts for secret in ("s3cret", "alice"))
+
+
 def test_settings_that_need_a_restart_are_logged_at_each_reload() -> None:
     applied: list[Settings] = []
     before, new = load({"domain": OWN, "grace": 5}, {}), {"domain": "other.example", "grace": 6}
@@ -354,7 +377,7 @@ def test_settings_that_need_a_restart_are_logged_at_each_reload() -> None:
     for _ in range(2):
         with logged() as texts:
             now(service.reload())
-        assert "settings reloaded; restart the mirror to apply listen, grace" in texts[0]
+        assert "; restart the mirror to apply listen, grace" in texts[0]
     assert [(each.domain, each.grace, each.listen) for each in applied] == [("other.example", 5, ())] * 2
 
 

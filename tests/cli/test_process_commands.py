@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dockmirror.cli.process_commands import find_mirror
+from dockmirror.cli.process_commands import find_mirror, read_environ
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -62,3 +65,66 @@ def test_other_programs_on_the_port_are_left_alone(machine: Machine) -> None:
     machine.runs(5, "docker-proxy", 1, 77)
     machine.runs(6, "python dockmirror serve", 1, 78)
     assert find_mirror({8080, 8081}, machine.proc) is None
+
+
+def test_the_environment_of_a_process_is_read_unless_it_is_another_users(machine: Machine) -> None:
+    machine.runs(10, "python dockmirror serve", 1)
+    assert read_environ(10, machine.proc) is None
+    (machine.proc / "10/environ").write_bytes(b"A=1\0DOCKMIRROR_DOMAIN=a=b\0\0")
+    assert read_environ(10, machine.proc) == {"A": "1", "DOCKMIRROR_DOMAIN": "a=b"}
+
+
+PROGRAM = """
+import signal, socket, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+signal.sigwait([signal.SIGHUP])
+print("reloaded", flush=True)
+"""
+COMMAND = [sys.executable, "-c", "from dockmirror.cli.main import run; run()"]
+
+
+@pytest.fixture
+def mirror() -> Iterator[subprocess.Popen[str]]:
+    """Run a program that the command takes for the mirror: it prints its port, and a line at SIGHUP."""
+    environ = {"DOCKMIRROR_PASSWORD_GHCR": "secret"}
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", PROGRAM, "dockmirror"], stdout=subprocess.PIPE, text=True, env=environ
+    ) as running:
+        yield running
+        running.kill()
+
+
+def reload(file: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in an environment without the mirror's password."""
+    return subprocess.run(  # noqa: S603
+        [*COMMAND, "-c", str(file), "reload"], capture_output=True, text=True, env={}, timeout=60, check=False
+    )
+
+
+def test_settings_that_the_mirror_would_reject_are_reported_and_not_sent(
+    mirror: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """The mirror's own environment counts, which may have passwords that the command's lacks."""
+    assert mirror.stdout is not None
+    file, port = tmp_path / "dockmirror.toml", mirror.stdout.readline().strip()
+    text = f"""
+        listen = ["127.0.0.1:{port}"]
+        operations = "none"
+        networks = ["private"]
+        [upstreams.ghcr]
+        username = "alice"
+        [access]
+        """
+    file.write_text(f'{text}audit = "{tmp_path}/missing/log"')
+    refused = reload(file)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"Error: access.audit: the directory {tmp_path}/missing does not exist\n"
+    file.write_text(text)
+    accepted = reload(file)
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    assert accepted.stdout == (
+        f"process {mirror.pid} reads its settings again; its log names those that changed\n"
+    )
+    assert mirror.stdout.readline() == "reloaded\n"

@@ -59,7 +59,7 @@ class Several(Mirror):
     @property
     def reloads(self) -> int:
         """The number of times that new settings were in force."""
-        return self.read_log().count("settings reloaded\n")
+        return self.read_log().count("settings reloaded; ")
 
     def reload(self, **settings: Any) -> int:
         """Have new settings read, and return the number of those before."""
