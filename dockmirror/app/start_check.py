@@ -61,10 +61,7 @@ def find_reload_problems(settings: Settings, environ: Mapping[str, str], reactor
 
 def find_start_losses(settings: Settings) -> list[str]:
     """Return what a mirror with these settings would do without: a line for each, with its key."""
-    if settings.history is None:
-        return []
-    problems = _run([partial(_check_history, settings.history)])
-    return [f"{each}: the mirror would keep no history" for each in problems]
+    return [] if settings.history is None else _run([partial(_check_history, settings.history)])
 
 
 def _run(checks: Iterable[Check]) -> list[str]:
@@ -175,11 +172,12 @@ def _check_existing(key: str, directory: Path) -> None:
 
 
 def _check_history(directory: Path) -> None:
-    _check_writable("history", directory)
+    loss = "history: the mirror would keep no history"
+    _check_writable(loss, directory)
     try:
         require_local_history(directory)
     except UnusableHistory as error:
-        raise ConfigurationError(f"history: {error}") from None
+        raise ConfigurationError(f"{loss}: {error}") from None
 
 
 def _check_audit_log(file: Path) -> None:

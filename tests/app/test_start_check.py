@@ -150,7 +150,7 @@ def test_a_history_that_would_not_be_kept_prevents_no_start(tmp_path: Path) -> N
     ):
         text = f'history = "{directory}"'
         assert problems(tmp_path, text) == []
-        expected = [] if reason is None else [f"history: {reason}: the mirror would keep no history"]
+        expected = [] if reason is None else [f"history: the mirror would keep no history: {reason}"]
         assert find_start_losses(read(tmp_path, text)) == expected
     assert find_start_losses(read(tmp_path, "history = false")) == []
 
