@@ -42,13 +42,16 @@ def check_image(
 
     An index has no size of its own: each of its images is checked when it is pulled.
 
-    :param document: None for a manifest of an unknown type.
+    :param document: None for a manifest that cannot be read, or in different ways.
     :param platforms: those for which indexes list this manifest; a manifest does not state its own.
     """
     if document is None:
         if limits == ImageLimits():
             return ImageVerdict()
-        return ImageVerdict("its manifest is of a type that cannot be read, so its limits cannot be checked")
+        return ImageVerdict(
+            "its manifest is of an unknown type, or can be read in different ways, so its limits cannot be"
+            " checked"
+        )
     return ImageVerdict(next(_problems(limits, document, platforms), ""))
 
 

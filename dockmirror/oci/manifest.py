@@ -5,7 +5,6 @@ Source: OCI image specification, manifest.md and image-index.md.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from attrs import frozen
 from .descriptor import Descriptor
 from .digest import Digest
 from .errors import DigestInvalid
+from .manifest_json import load_manifest, parse_size
 from .media import DOCKER_LIST, OCI_INDEX, accepts, parse_references
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
@@ -82,11 +82,11 @@ class ManifestDocument:
 
     @classmethod
     def parse(cls, data: bytes) -> ManifestDocument | None:
-        """Parse a manifest or index, or return None for an unknown type."""
+        """Parse a manifest or index; None if ``parse_references`` is None, or a descriptor is invalid."""
         parts = parse_references(data)
         if parts is None:
             return None
-        fields = json.loads(data)
+        fields = load_manifest(data)
         try:
             config, layers = fields.get("config"), fields.get("layers", ())
             return cls(
@@ -126,9 +126,6 @@ def _child(fields: Mapping[str, Any]) -> IndexEntry:
 
 
 def _descriptor(fields: Mapping[str, Any]) -> Descriptor:
-    size = fields.get("size")
     return Descriptor(
-        str(fields.get("mediaType") or ""),
-        Digest.parse(fields["digest"]),
-        None if size is None else int(size),
+        str(fields.get("mediaType") or ""), Digest.parse(fields["digest"]), parse_size(fields.get("size"))
     )

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from .digest import Digest
 from .errors import RegistryError
+from .manifest_json import load_manifest
 
 BLOB_TYPE = "application/octet-stream"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -55,10 +56,11 @@ class ManifestReferences:
 def parse_references(manifest: bytes) -> ManifestReferences | None:
     """Return what a manifest refers to, or None for an unknown type, schema 1 included.
 
-    Foreign layers, which have their own URLs and are in no registry, are left out.
+    It is None, too, if clients may read the document in different ways; see ``manifest_json.py``.  Foreign
+    layers, which have their own URLs and are in no registry, are left out.
     """
     try:
-        fields = json.loads(manifest)
+        fields = load_manifest(manifest)
         media_type = _media_type(fields)
         if media_type in (OCI_INDEX, DOCKER_LIST):
             return ManifestReferences(media_type, manifests=_digests(fields["manifests"]))

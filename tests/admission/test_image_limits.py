@@ -31,6 +31,12 @@ def image(
     return json.dumps(fields | {"layers": layers}).encode()
 
 
+def ambiguous() -> bytes:
+    """An image with small layers, and with large ones for clients that pay no regard to case."""
+    fields = json.loads(image(content(1)))
+    return json.dumps(fields | {"Layers": [content(2, size=10**9)]}).encode()
+
+
 def index(*platforms: Platform, **more: Any) -> bytes:
     children = [
         content(number, OCI_MANIFEST, platform={"os": each.os, "architecture": each.architecture}, **more)
@@ -61,8 +67,9 @@ ELSEWHERE: dict[str, Any] = {"urls": ["https://elsewhere.example/layer"]}
         (SMALL, image(content(1, size=None)), "its manifest does not state the size of each layer"),
         (SMALL, image(content(1, size=-5_000_000), content(2)), "its manifest does not state the size"),
         (SMALL, index(AMD64, ARM64, UNKNOWN, AMD64), ""),
-        (SMALL, b"no manifest", "its manifest is of a type that cannot be read"),
-        (SMALL, json.dumps({"schemaVersion": 1, "mediaType": SIGNED}).encode(), "its manifest is of a type"),
+        (SMALL, b"no manifest", "its manifest is of an unknown type"),
+        (SMALL, json.dumps({"schemaVersion": 1, "mediaType": SIGNED}).encode(), "its manifest is of an"),
+        (SMALL, ambiguous(), "its manifest is of an unknown type, or can be read"),
         (IMAGES_ONLY, image(content(1)), ""),
         (IMAGES_ONLY, index(AMD64), ""),
         (IMAGES_ONLY, image(content(1, WASM)), "it has a content of type application/wasm, which"),

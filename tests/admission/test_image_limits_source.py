@@ -10,7 +10,7 @@ from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 
-from ..shelf import ATTESTED, FOR_AMD, FOR_ARM
+from ..shelf import ATTESTED, FOR_AMD, FOR_ARM, image
 from .verdict_gate import Gated, served
 
 
@@ -55,6 +55,29 @@ def test_the_size_of_an_image() -> None:
         tight.pull(Digest.of(FOR_AMD)).error
     )
     assert served(tight.pull())
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"max_size": "1GB"},
+        {"media_types": ["**"]},
+        {"platforms": ["linux/amd64"]},
+        {"foreign_layers": False},
+        {"signed_by": [{"issuer": "https://issuer.example", "subject": "*"}]},
+    ],
+)
+def test_a_manifest_that_can_be_read_in_different_ways_is_refused(policy: dict[str, Any]) -> None:
+    """With a signature's layer for one program, and an image's for another."""
+    gated = Gated(policy)
+    layers = b'"Layers":[],"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json",'
+    data = image(b"amd", b"{}").replace(b'"layers": [{"mediaType": "",', layers)
+    assert layers in data
+    gated.shelf.put(data)
+    assert isinstance(gated.pull().error, Denied)
+    open_for_all = Gated()
+    open_for_all.shelf.put(data)
+    assert served(open_for_all.pull()) == data
 
 
 def test_a_platform_that_is_none() -> None:

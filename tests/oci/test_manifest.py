@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import ManifestDocument, Platform
-from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_references
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 
@@ -85,16 +85,6 @@ def test_documents_that_are_none(data: bytes) -> None:
     """Nested without end, numbers without end, of other shapes: they refer to nothing."""
     parsed = ManifestDocument.parse(data)
     assert parsed is None or parsed.blobs == ()
-
-
-def test_a_key_that_is_there_twice_counts_once() -> None:
-    """The last one does, for what is kept and for what is served alike."""
-    first, last = (f'"config":{{"digest":"sha256:{digit * 64}","size":1}}' for digit in "ab")
-    parsed = ManifestDocument.parse(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
-    parts = parse_references(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
-    assert parsed is not None
-    assert parts is not None
-    assert tuple(each.digest for each in parsed.blobs) == parts.blobs == (Digest("sha256", "b" * 64),)
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm/v7", "windows/amd64"])
