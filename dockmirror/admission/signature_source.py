@@ -2,7 +2,7 @@
 
 A digest is checked once for each trusted signer: that it has signed is kept as a document, by digest.  That
 it has not is never kept, since a signature may follow.  An image that a signed index lists needs no signature
-of its own.
+of its own.  Signatures and attestations themselves need none, if their layers were read and are such.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from functools import partial
 from attrs import frozen
 from zope.interface import implementer
 
+from ..concurrency.waiting import gather
 from ..config.image_rules import PolicySettings, SignedBy
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
+from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.reference import Tag
 from ..store.threads import RunInThread
@@ -30,7 +32,8 @@ from .signatures import (
     SignatureLayer,
     Signers,
     VerifyBundle,
-    is_signature,
+    claims_to_be_signatures,
+    is_signature_document,
     parse_signature_layers,
     verify_layer,
 )
@@ -106,12 +109,17 @@ class SignatureSource:
         if subject.digest is None or not policy.signed_by:
             return None
         manifest = manifest or await reader.document(subject.digest)
-        if manifest is not None and is_signature(manifest):
-            return None
+        problem = ""
+        if manifest is not None and claims_to_be_signatures(manifest):
+            problem = await _find_other_content(manifest, reader)
+            if not problem:
+                return None
         candidates = [subject.digest, *(each.digest for each in await self.checker.parents.find(subject))]
         verdict = await self._find(candidates, self.checker.signers[policy.signed_by], reader)
         if verdict.signer:
             await self.checker.parents.record(subject, manifest)
+        elif problem:
+            return SignatureVerdict(problem=problem)
         return verdict
 
     async def _find(
@@ -123,6 +131,25 @@ class SignatureSource:
                 return SignatureVerdict(kept)
         found = [await self.checker.find_signer(each, signers, reader) for each in candidates]
         return next((each for each in found if each.signer), found[0])
+
+
+async def _find_other_content(manifest: ManifestDocument, reader: RepositoryReader) -> str:
+    """Return why a manifest that claims to be signatures may be something else; empty if it is not."""
+    digests = dict.fromkeys(layer.digest for layer in manifest.layers if layer.digest is not None)
+    if len(digests) > _MOST_SIGNATURES:
+        return f"it has more than {_MOST_SIGNATURES} layers with signatures, so they are not read"
+    problems = await gather(_check_layer(each, reader) for each in digests)
+    return next(filter(None, problems), "")
+
+
+async def _check_layer(digest: Digest, reader: RepositoryReader) -> str:
+    try:
+        data = await reader.blob(digest, _LAYER_LIMIT)
+    except RegistryError as error:
+        return f"its layer {digest} has the type of a signature and cannot be read: {summarize_error(error)}"
+    if data is not None and is_signature_document(data):
+        return ""
+    return f"its layer {digest} has the type of a signature and is none"
 
 
 async def _read_signatures(

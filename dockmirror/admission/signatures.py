@@ -34,6 +34,8 @@ from ..oci.manifest import ManifestDocument
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+"""The type of attestations that cosign 2 writes."""
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 _STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENTS = ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1")
@@ -151,11 +153,38 @@ def parse_signature_layers(manifest: bytes) -> list[SignatureLayer]:
         return []
 
 
-def is_signature(manifest: ManifestDocument) -> bool:
-    """Return whether a manifest carries signatures only, which no runtime can run as an image."""
+def claims_to_be_signatures(manifest: ManifestDocument) -> bool:
+    """Return whether all layers of a manifest have the types of signatures and attestations.
+
+    A runtime may unpack such a layer all the same: only ``is_signature_document`` shows that it cannot.
+    """
     types = [layer.media_type or "" for layer in manifest.layers]
-    is_only = all(each == SIMPLE_SIGNING or each.startswith(BUNDLE) for each in types)
+    is_only = all(each in (SIMPLE_SIGNING, ENVELOPE) or each.startswith(BUNDLE) for each in types)
     return bool(types) and is_only and not manifest.foreign
+
+
+def is_signature_document(data: bytes) -> bool:
+    """Return whether a layer is a JSON object that no runtime can unpack.
+
+    Compressed data is no JSON, but a tar archive of texts can be.
+    """
+    try:
+        return isinstance(json.loads(data.decode()), dict) and not _is_tar(data)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_tar(data: bytes) -> bool:
+    """Return whether data begins with a header of a tar archive, which its checksum shows.
+
+    Source: POSIX, pax, "ustar Interchange Format"; programs sum up signed bytes, too.
+    """
+    try:
+        stated = int(data[148:156].strip(b" \0"), 8)
+    except ValueError:
+        return False
+    summed = data[:148] + b" " * 8 + data[156:512]
+    return stated in (sum(summed), sum(each - 256 if each > 127 else each for each in summed))
 
 
 def _layer(fields: Mapping[str, Any]) -> SignatureLayer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dockmirror.admission.signatures import SIGNATURE_ANNOTATION
+from dockmirror.admission.signatures import SIGNATURE_ANNOTATION, SIMPLE_SIGNING
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unauthorized, Unreachable
@@ -171,6 +172,49 @@ def test_signatures_themselves_are_served(key: Path) -> None:
     sign_by_tag(gated, LATEST)
     assert served(gated.pull(f"sha256-{LATEST.hex}.sig"))
     assert gated.pull(f"sha256-{LATEST.hex}.sig", head=True).get().status == 200
+
+
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+
+
+@pytest.mark.parametrize("kind", [SIMPLE_SIGNING, BUNDLE_TYPE, ENVELOPE_TYPE])
+def test_what_only_claims_to_be_a_signature_is_refused(key: Path, kind: str) -> None:
+    """Runtimes unpack a layer of any type if it is an archive."""
+    gated = Gated({"signed_by": [str(key)]})
+    put_blob(gated, b'{"payload": ""}')
+    gated.shelf.put(signature_manifest(b'{"payload": ""}', kind))
+    assert served(gated.pull())
+    for data, problem in (
+        (gzip.compress(b"layer"), "has the type of a signature and is none"),
+        (b'{"a": "%b"}' % (b"a" * 1024 * 1024), "has the type of a signature and cannot be read: "),
+    ):
+        put_blob(gated, data)
+        manifest = signature_manifest(data, kind)
+        gated.shelf.put(manifest)
+        assert f"its layer {Digest.of(data)} {problem}" in str(gated.pull().error)
+        sign_by_tag(gated, Digest.of(manifest))
+        gated.restart()
+        assert served(gated.pull(Digest.of(manifest))) == manifest
+
+
+def test_a_signature_that_the_registry_does_not_have_is_none(key: Path) -> None:
+    """Also for an operator who has images served that cannot be checked."""
+    gated = Gated({"signed_by": [str(key)], "on_error": "serve"})
+    gated.shelf.put(signature_manifest(b"absent", SIMPLE_SIGNING))
+    assert "has the type of a signature and is none" in str(gated.pull().error)
+
+
+def test_a_manifest_with_very_many_signatures_is_refused(key: Path) -> None:
+    gated = Gated({"signed_by": [str(key)]})
+    fields = json.loads(signature_manifest(b"{}", SIMPLE_SIGNING))
+    fields["layers"] = [described(b'{"a": %d}' % number, SIMPLE_SIGNING) for number in range(33)]
+    for layer in range(33):
+        put_blob(gated, b'{"a": %d}' % layer)
+    gated.shelf.put(json.dumps(fields).encode())
+    assert "it has more than 32 layers with signatures, so they are not read" in str(gated.pull().error)
+    fields["layers"].pop()
+    gated.shelf.put(json.dumps(fields).encode())
+    assert served(gated.pull())
 
 
 def test_a_rule_that_only_warns_serves(key: Path) -> None:

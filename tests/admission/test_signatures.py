@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from dockmirror.admission.signatures import (
     SignatureInvalid,
     SignatureLayer,
     Signers,
-    is_signature,
+    claims_to_be_signatures,
+    is_signature_document,
     parse_signature_layers,
     verify_layer,
 )
@@ -209,6 +213,7 @@ def layer(media_type: str, **annotations: str) -> dict[str, Any]:
         ([layer(SIMPLE_SIGNING, **{SIGNATURE_ANNOTATION: "c2ln"})], [b"sig"], True),
         ([layer(SIMPLE_SIGNING)], [b""], True),
         ([layer(BUNDLE_TYPE)], [None], True),
+        ([layer("application/vnd.dsse.envelope.v1+json")], [], True),
         ([layer(BUNDLE_TYPE) | {"urls": ["https://elsewhere.example/"]}], [None], False),
         ([layer(BUNDLE_TYPE), layer("application/vnd.oci.image.layer.v1.tar")], [None], False),
         ([], [], False),
@@ -223,7 +228,45 @@ def test_layers_with_signatures(
     manifest = json.dumps({"schemaVersion": 2, "config": config, "layers": layers}).encode()
     assert [each.signature for each in parse_signature_layers(manifest)] == signatures
     document = ManifestDocument.parse(manifest)
-    assert (document is not None and is_signature(document)) == is_only_signatures
+    assert (document is not None and claims_to_be_signatures(document)) == is_only_signatures
+
+
+def archive_of_texts(end: bytes) -> bytes:
+    """Return a tar archive with one file, whose name begins, and whose contents end, with this text."""
+    header = bytearray(tarfile.TarInfo('{"' + "a" * 98).tobuf(tarfile.USTAR_FORMAT))
+    header[100:148] = b"0000644 0000000 0000000 00000001000 00000000000 "
+    header[157:512] = b"a" * 172 + b" " * 16 + b"a" * 167
+    header[148:156] = b"%07o " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    return bytes(header) + b"#!/bin/sh -c id".ljust(512 - len(end), b"a") + end
+
+
+@pytest.mark.parametrize(
+    ("data", "is_document"),
+    [
+        (b'{"critical": {}}', True),
+        (json.dumps({"a": "x" * 2000}).encode(), True),
+        (b' {"a": "7"}'.ljust(600), True),
+        (bundle(IMAGE)[1], True),
+        (b"[]", False),
+        (b"", False),
+        (b"{" * 50_000, False),
+        ('{"a": "b"}'.encode("utf-16"), False),
+        (gzip.compress(b"{}"), False),
+        (archive_of_texts(b'":7}'), False),
+        (archive_of_texts(b"a"), False),
+    ],
+)
+def test_only_a_json_object_that_is_no_archive_is_a_signature(data: bytes, is_document: bool) -> None:
+    assert is_signature_document(data) == is_document
+
+
+def test_an_archive_can_be_a_json_object() -> None:
+    data = archive_of_texts(b'":7}')
+    assert isinstance(json.loads(data), dict)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        extracted = archive.extractfile(archive.getmembers()[0])
+        assert extracted is not None
+        assert extracted.read(9) == b"#!/bin/sh"
 
 
 @pytest.mark.parametrize("pem", [b"", b"-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----\n"])
