@@ -31,6 +31,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Requester
 from ..upstream.upstream_client import ResponseBody, describe_failure
 from .fact_source import IFactSource
+from .image_limits import stated_size
 from .known_digests import KnownParents
 from .repository_reader import RepositoryReader
 from .verdict import HookVerdict, Subject
@@ -48,7 +49,7 @@ class Question:
 
     :ivar indexes: the digests of indexes that list it.
     :ivar labels: of the image's configuration; none for an index, which has no configuration.
-    :ivar size: bytes of the configuration and all layers; None for an index, or if one is not stated.
+    :ivar size: see ``stated_size``; None for an index.
     """
 
     registry: str
@@ -187,8 +188,6 @@ class HookCache:
         self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
     ) -> Question:
         tag = subject.reference.name if isinstance(subject.reference, Tag) else None
-        sizes = [blob.size for blob in manifest.blobs] if manifest else []
-        known = [size for size in sizes if size is not None]
         return Question(
             self.registry,
             str(subject.repository),
@@ -197,7 +196,7 @@ class HookCache:
             [str(parent.digest) for parent in await self.parents.find(subject)],
             manifest.media_type if manifest else None,
             await _labels(manifest, reader),
-            sum(known) if known and len(known) == len(sizes) else None,
+            stated_size(manifest) if manifest and not manifest.is_index else None,
             reader.requester,
         )
 

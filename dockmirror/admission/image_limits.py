@@ -7,8 +7,10 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
-from ..oci.descriptor import Descriptor
+from ..config.notation import format_size
+from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument, Platform
+from ..oci.media import FOREIGN_LAYERS
 
 
 @frozen
@@ -17,8 +19,9 @@ class ImageLimits:
 
     :ivar platforms: an index must have an image for one of them; its images for others are refused.
     :ivar max_size: bytes of the configuration and all layers, compressed, as the manifest states them;
-        layers that are stored outside of the registry are not counted.
-    :ivar media_types: patterns for the types of the manifest, its configuration and its layers.
+        see ``stated_size``.
+    :ivar media_types: patterns for the types of the manifest, its configuration and its layers, foreign ones
+        included.
     :ivar foreign_layers: False refuses a content that clients would fetch from an address in the manifest.
     """
 
@@ -62,12 +65,12 @@ def _problems(limits: ImageLimits, document: ManifestDocument, stated: Sequence[
     allowed = ", ".join(map(str, limits.platforms))
     if limits.platforms and real and not _any_matches(limits.platforms, real):
         yield f"it is for {', '.join(map(str, real))}, and the allowed platforms are {allowed}"
-    if limits.max_size is not None:
-        size = _size(document)
+    if limits.max_size is not None and not document.is_index:
+        size = stated_size(document)
         if size is None:
             yield "its manifest does not state the size of each layer"
         elif size > limits.max_size:
-            yield f"its {_megabytes(size)} are more than the allowed {_megabytes(limits.max_size)}"
+            yield f"its {format_size(size)} are more than the allowed {format_size(limits.max_size)}"
     for media_type in _media_types(document):
         if limits.media_types and not any(fnmatchcase(media_type, each) for each in limits.media_types):
             kind = f"of type {media_type}" if media_type else "without a type"
@@ -80,18 +83,23 @@ def _any_matches(allowed: Sequence[Platform], platforms: Sequence[Platform]) -> 
     return any(each.matches(platform) for each in allowed for platform in platforms)
 
 
-def _size(document: ManifestDocument) -> int | None:
-    """Return the size of the configuration and the layers, or None if one is not stated or is negative."""
-    sizes = [blob.size for blob in document.blobs]
-    known = [size for size in sizes if size is not None and size >= 0]
-    return sum(known) if len(known) == len(sizes) else None
+def stated_size(document: ManifestDocument) -> int | None:
+    """Return the size of an image's configuration and layers, or None if one is not stated or is negative.
 
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    Layers of a foreign type that have addresses outside of the registry are not counted.  Of several sizes
+    of one content the largest counts.
+    """
+    sizes: dict[Digest | None, int] = {}
+    foreign = (each for each in document.foreign if each.media_type not in FOREIGN_LAYERS)
+    for each in (*document.blobs, *document.layers, *foreign):
+        if each.size is None or each.size < 0:
+            return None
+        sizes[each.digest] = max(each.size, sizes.get(each.digest, 0))
+    return sum(sizes.values())
 
 
 def _media_types(document: ManifestDocument) -> Iterator[str]:
-    contents: list[Descriptor] = [*document.blobs, *(each.descriptor for each in document.children)]
+    children = (each.descriptor for each in document.children)
     yield document.media_type
-    yield from (each.media_type or "" for each in contents)
+    for each in (*document.blobs, *document.layers, *children, *document.foreign):
+        yield each.media_type or ""

@@ -17,6 +17,7 @@ from .errors import DigestInvalid
 from .manifest_json import load_manifest, parse_size
 from .media import DOCKER_LIST, OCI_INDEX, accepts, parse_references
 
+_INDEXES = (OCI_INDEX, DOCKER_LIST)
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -70,15 +71,15 @@ class IndexEntry:
 class ManifestDocument:
     """The descriptors in a manifest or index, in its order.
 
-    :ivar foreign: True if it has contents with addresses outside of registries; ``layers`` and ``children``
-        leave them out.
+    :ivar foreign: the contents with addresses outside of registries; ``layers`` and ``children`` leave them
+        out.
     """
 
     media_type: str
     config: Descriptor | None = None
     layers: tuple[Descriptor, ...] = ()
     children: tuple[IndexEntry, ...] = ()
-    foreign: bool = False
+    foreign: tuple[Descriptor, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> ManifestDocument | None:
@@ -89,15 +90,20 @@ class ManifestDocument:
         fields = load_manifest(data)
         try:
             config, layers = fields.get("config"), fields.get("layers", ())
+            contents = (config or {}, *layers, *fields.get("manifests", ()))
             return cls(
                 parts.media_type,
                 _descriptor(config) if config and parts.blobs else None,
                 tuple(_descriptor(each) for each in layers if not each.get("urls")),
                 tuple(_child(each) for each in fields.get("manifests", ()) if not each.get("urls")),
-                any(each.get("urls") for each in (config or {}, *layers, *fields.get("manifests", ()))),
+                tuple(_descriptor(each) for each in contents if each.get("urls")),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DigestInvalid):
             return None
+
+    @property
+    def is_index(self) -> bool:
+        return self.media_type in _INDEXES
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -117,7 +123,7 @@ class ManifestDocument:
 
 def is_accepted_kind(accept: Iterable[str], media_type: str | None) -> bool:
     """Return whether a client takes an index of this type; True for everything that is none."""
-    return media_type not in (OCI_INDEX, DOCKER_LIST) or accepts(accept, media_type)
+    return media_type not in _INDEXES or accepts(accept, media_type)
 
 
 def _child(fields: Mapping[str, Any]) -> IndexEntry:

@@ -14,6 +14,8 @@ from dockmirror.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, SIGNE
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 WASM = "application/wasm"
+OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 AMD64, ARM64, UNKNOWN = Platform("linux", "amd64"), Platform("linux", "arm64"), Platform("unknown", "unknown")
 
 
@@ -66,6 +68,14 @@ ELSEWHERE: dict[str, Any] = {"urls": ["https://elsewhere.example/layer"]}
         (SMALL, image(content(1), content(2), content(3)), "its 4.0 MB are more than the allowed 3.0 MB"),
         (SMALL, image(content(1, size=None)), "its manifest does not state the size of each layer"),
         (SMALL, image(content(1, size=-5_000_000), content(2)), "its manifest does not state the size"),
+        (SMALL, image(content(1), content(1, size=3_000_000)), "its 4.0 MB are more than the allowed 3.0 MB"),
+        (SMALL, image(content(1, size=3_000_000, **ELSEWHERE)), "its 4.0 MB are more than"),
+        (SMALL, image(content(1, OCI_FOREIGN, 3_000_000)), "its 4.0 MB are more than the allowed 3.0 MB"),
+        (SMALL, image(content(1, OCI_FOREIGN, 3_000_000, **ELSEWHERE)), ""),
+        (SMALL, image(content(1, DOCKER_FOREIGN, 3_000_000, **ELSEWHERE)), ""),
+        (SMALL, image(*(content(1, OCI_FOREIGN, 3_000_000, **more) for more in ({}, ELSEWHERE))), "its 4.0"),
+        (ImageLimits(max_size=10), image(size=11), "its 11 B are more than the allowed 10 B"),
+        (SMALL, index(AMD64, size=10**9, **ELSEWHERE), ""),
         (SMALL, index(AMD64, ARM64, UNKNOWN, AMD64), ""),
         (SMALL, b"no manifest", "its manifest is of an unknown type"),
         (SMALL, json.dumps({"schemaVersion": 1, "mediaType": SIGNED}).encode(), "its manifest is of an"),
@@ -76,6 +86,9 @@ ELSEWHERE: dict[str, Any] = {"urls": ["https://elsewhere.example/layer"]}
         (IMAGES_ONLY, image(config="application/vnd.helm"), "it has a content of type application/vnd.helm"),
         (IMAGES_ONLY, image(media_type=DOCKER_MANIFEST), f"it has a content of type {DOCKER_MANIFEST}"),
         (IMAGES_ONLY, image(content(1, "")), "it has a content without a type"),
+        (IMAGES_ONLY, image(content(1, WASM, **ELSEWHERE)), "it has a content of type application/wasm"),
+        (IMAGES_ONLY, image(content(1), content(1, WASM)), "it has a content of type application/wasm"),
+        (IMAGES_ONLY, image(content(1, OCI_FOREIGN, **ELSEWHERE)), ""),
         (NOTHING_FOREIGN, image(content(1)), ""),
         (NOTHING_FOREIGN, image(content(1), content(2, **ELSEWHERE)), "it has contents that"),
         (NOTHING_FOREIGN, image(**ELSEWHERE), "it has contents that"),

@@ -51,7 +51,7 @@ def test_the_size_of_an_image() -> None:
     gated = Gated({"max_size": 8})
     assert served(gated.pull(Digest.of(FOR_AMD)))
     tight = Gated({"max_size": 7})
-    assert "is not allowed by the rule max_size: its 0.0 MB are more" in str(
+    assert "is not allowed by the rule max_size: its 8 B are more than the allowed 7 B" in str(
         tight.pull(Digest.of(FOR_AMD)).error
     )
     assert served(tight.pull())
