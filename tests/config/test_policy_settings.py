@@ -44,3 +44,67 @@ def test_invalid(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load({"config": file}, {})
     assert message in str(raised.value)
+
+
+def problem(tmp_path: Path, *lines: str) -> str:
+    """Return the error of a policy of these lines; empty if it is valid."""
+    file = tmp_path / "settings.toml"
+    file.write_text("\n".join(("[[policy]]", *lines)))
+    try:
+        load({"config": file}, {})
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'signed_by = [{ issuer = "https://a.example", subject = "*" }]',
+        "hook = true",
+        'platforms = ["linux/amd64"]',
+        'max_size = "1GB"',
+        'media_types = ["**"]',
+        "foreign_layers = false",
+        'digests = "known"',
+    ],
+)
+def test_a_rule_about_digests_cannot_have_a_pattern_of_tags(tmp_path: Path, rule: str) -> None:
+    """It would hold for few pulls: clients resolve a tag first, and pull by digest."""
+    age = 'min_age = "7d"'
+    found = problem(tmp_path, 'images = "registry.lan:5000/team/app:1.*"', rule, age)
+    key = rule.partition(" ")[0]
+    assert "policy.0.images: 'registry.lan:5000/team/app:1.*' names tags, but " in found
+    assert f"{key!r} would not hold for pulls by digest" in found
+    assert found.endswith("expected the repository, 'registry.lan:5000/team/app'")
+    assert "names tags" in problem(tmp_path, 'images = "**:latest"', rule, age)
+    for images in ("registry.lan:5000/team/app", "**", "docker.io/team/app@sha256:*"):
+        assert problem(tmp_path, f'images = "{images}"', rule, age) == ""
+
+
+def test_a_rule_about_tags_can_have_a_pattern_of_tags(tmp_path: Path) -> None:
+    assert problem(tmp_path, 'images = "docker.io/team/app:1.*"', 'min_age = "7d"') == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("digests", '"known"', "min_age"),
+        ("first_pull", '"refuse"', "min_age"),
+        ("exceptions", '[{ image = "**", until = 2027-01-31 }]', "min_age"),
+        ("unlisted", '"serve"', "lock"),
+    ],
+)
+def test_a_key_without_the_rule_that_it_belongs_to_is_an_error(
+    tmp_path: Path, key: str, value: str, needed: str
+) -> None:
+    images, rule = 'images = "**"', f"{needed} = " + ('"7d"' if needed == "min_age" else f'"{__file__}"')
+    found = problem(tmp_path, images, f"{key} = {value}")
+    assert found.endswith(f"policy.0.{key}: needs {needed!r} in the same policy")
+    assert problem(tmp_path, images, f"{key} = {value}", rule) == ""
+
+
+def test_a_policy_without_a_rule_is_an_error(tmp_path: Path) -> None:
+    found = problem(tmp_path, 'images = "**"', 'mode = "warn"')
+    assert "policy.0: has no rule: expected one of min_age, lock, signed_by" in found
+    assert problem(tmp_path, 'images = "**"', "hook = false") == ""
