@@ -21,6 +21,7 @@ from pydantic import (
 
 from ..oci.errors import NameInvalid
 from ..oci.manifest import Platform
+from ..oci.pull_rule import has_wildcards
 from ..oci.reference import Repository
 from ..oci.versions import VersionRange
 from ..system.networks import parse_networks
@@ -32,6 +33,7 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))"
 _NETLOC = re.compile(rf"(?:{_HOST.pattern}|\[[0-9A-Fa-f:.]+\])(?::(?:{_PORT}))?")
 _TAGS_RULE = r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+)?"
+_DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 
 
@@ -96,6 +98,25 @@ def _check_repository_pattern(text: str) -> str:
             'expected a repository such as "library/nginx", or a pattern such as "team/*"'
         ) from None
     return text
+
+
+def _check_image_pattern(text: str) -> str:
+    """Reject a pattern that matches no image, since it lacks a part of each image's name."""
+    name = re.split(r"[:@]", text.rpartition("/")[2])[0]
+    registry, slash, repository = text.partition("/")
+    if not slash and "**" not in name:
+        meant = "" if "." in name or has_wildcards(name) else f"; is 'docker.io/library/{text}' meant?"
+        raise ValueError(f'expected a registry and a repository, such as "docker.io/library/nginx"{meant}')
+    if registry == "docker.io" and "/" not in repository and "**" not in name:
+        raise ValueError(
+            "expected a repository of two components or more, as all have at docker.io; is"
+            f" 'docker.io/library/{repository}' meant?"
+        )
+    return text
+
+
+def _check_exception_pattern(text: str) -> str:
+    return text if _DIGEST.fullmatch(text) else _check_image_pattern(text)
 
 
 def _check_version_range(text: str) -> str:
@@ -283,13 +304,12 @@ Rule = Annotated[
         'a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"',
     ),
 ]
-PolicyPattern = Annotated[
-    str,
-    _match(
-        r"[A-Za-z0-9*?][A-Za-z0-9._/*?:-]*(@[a-z0-9+._:*?-]+)?",
-        'a pattern such as "docker.io/library/*", "ghcr.io/team/app:1.*" or "**"',
-    ),
-]
+_IMAGE_PATTERN = _match(
+    r"[A-Za-z0-9*?][A-Za-z0-9._/*?:-]*(@[a-z0-9+._:*?-]+)?",
+    'a pattern such as "docker.io/library/*", "ghcr.io/team/app:1.*" or "**"',
+)
+ImagePattern = Annotated[str, _IMAGE_PATTERN, AfterValidator(_check_image_pattern)]
+ExceptionPattern = Annotated[str, _IMAGE_PATTERN, AfterValidator(_check_exception_pattern)]
 Rules = Annotated[tuple[Rule, ...], BeforeValidator(split_words)]
 TagsRule = Annotated[
     str, _match(_TAGS_RULE, 'a pattern of tags such as "library/*:latest", "library/*" or "**"')

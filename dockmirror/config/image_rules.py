@@ -18,11 +18,12 @@ from pydantic import (
 
 from .field_types import (
     CronText,
+    ExceptionPattern,
     File,
     GateUrl,
+    ImagePattern,
     Label,
     Platforms,
-    PolicyPattern,
     RepositoryPatterns,
     TagPatterns,
     VersionRangeText,
@@ -47,7 +48,7 @@ class SettingsTable(BaseModel):
 class PolicyException(SettingsTable):
     """Images that a policy's cool-down leaves out until a day is over, in UTC."""
 
-    image: PolicyPattern
+    image: ExceptionPattern
     until: date
     reason: str = ""
 
@@ -94,7 +95,7 @@ class PolicySettings(SettingsTable):
     For each kind of rule the first policy that matches and sets it holds; None leaves it to the next one.
     """
 
-    images: PolicyPattern
+    images: ImagePattern
     mode: Literal["enforce", "warn", "off"] = "enforce"
     min_age: Seconds | None = None
     first_pull: Literal["serve", "refuse", "registry"] = "serve"
@@ -114,7 +115,7 @@ class PolicySettings(SettingsTable):
 class BudgetSettings(SettingsTable):
     """The use of some images by each client network, ``[[budget]]``; all budgets that match apply."""
 
-    images: PolicyPattern
+    images: ImagePattern
     each: Literal["image", "network"] = "image"
     requests: Annotated[int, Field(ge=1)] | None = None
     pulls: Annotated[int, Field(ge=1)] | None = None
@@ -125,7 +126,7 @@ class BudgetSettings(SettingsTable):
 class RetentionSettings(SettingsTable):
     """The rules for how long some images are kept, ``[[retention]]``; the first that matches holds."""
 
-    images: PolicyPattern
+    images: ImagePattern
     unused: Seconds | None = None
     tags: Annotated[int, Field(ge=1)] | None = None
     quota: Bytes | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..oci.pull_rule import has_wildcards
+from .field_types import suggest
 from .notation import format_duration, format_size
 from .settings import Settings
 
@@ -31,6 +33,19 @@ def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
         if ttl > _LONGEST_TTL:
             yield f"{key}: tags may be {format_duration(ttl)} old; {_UNIT}"
     yield from _question_staleness(settings)
+    yield from _question_registries(settings)
+
+
+def _question_registries(settings: Settings) -> Iterator[str]:
+    """Question policies for a registry that no upstream has; it may be added later."""
+    known = [upstream.canonical for upstream in settings.upstreams.values()]
+    for number, policy in enumerate(settings.policy):
+        registry, slash, _ = policy.images.partition("/")
+        if slash and not has_wildcards(registry) and registry.replace(":", "_") not in known:
+            yield (
+                f"policy.{number}.images: no upstream has the registry {registry!r}, so the policy matches"
+                f" nothing{suggest(registry, known)}"
+            )
 
 
 def _question_staleness(settings: Settings) -> Iterator[str]:

@@ -108,3 +108,49 @@ def test_a_policy_without_a_rule_is_an_error(tmp_path: Path) -> None:
     found = problem(tmp_path, 'images = "**"', 'mode = "warn"')
     assert "policy.0: has no rule: expected one of min_age, lock, signed_by" in found
     assert problem(tmp_path, 'images = "**"', "hook = false") == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            "nginx",
+            "a registry and a repository, such as \"docker.io/library/nginx\"; is 'docker.io/library/nginx'",
+        ),
+        ("nginx:1.*", "expected a registry and a repository, such as"),
+        ("docker.io", "expected a registry and a repository, such as"),
+        ("*", "expected a registry and a repository, such as"),
+        ("docker.io/nginx", "expected a repository of two components or more, as all have at docker.io; is"),
+        ("docker.io/nginx:1.*", "is 'docker.io/library/nginx:1.*' meant?"),
+        ("docker.io/*", "is 'docker.io/library/*' meant?"),
+    ],
+)
+def test_a_pattern_that_matches_no_image_is_an_error(tmp_path: Path, images: str, message: str) -> None:
+    found = problem(tmp_path, f'images = "{images}"', 'min_age = "7d"')
+    assert "policy.0.images: " in found
+    assert message in found
+    exception = f'exceptions = [{{ image = "{images}", until = 2027-01-31 }}]'
+    found = problem(tmp_path, 'images = "**"', 'min_age = "7d"', exception)
+    assert "policy.0.exceptions.0.image: " in found
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        "**",
+        "**:latest",
+        "docker.io/**",
+        "docker.io/**:1.*",
+        "docker.io/library/nginx",
+        "ghcr.io/app",
+        "*/nginx",
+    ],
+)
+def test_a_pattern_that_can_match_an_image(tmp_path: Path, images: str) -> None:
+    assert problem(tmp_path, f'images = "{images}"', 'min_age = "7d"') == ""
+
+
+def test_an_exception_can_be_for_a_digest(tmp_path: Path) -> None:
+    exception = f'exceptions = [{{ image = "sha256:{"0" * 64}", until = 2027-01-31 }}]'
+    assert problem(tmp_path, 'images = "**"', 'min_age = "7d"', exception) == ""

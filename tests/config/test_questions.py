@@ -43,6 +43,15 @@ def questions(tmp_path: Path, text: str, disk: int | None = DISK) -> list[str]:
             "upstreams.docker.stale_while_revalidate: 10m are more than tag_ttl, 5s: tags are stale for"
             " longer than they are fresh",
         ),
+        (
+            '[[policy]]\nimages = "dokcer.io/**"\nmin_age = "7d"',
+            "policy.0.images: no upstream has the registry 'dokcer.io', so the policy matches nothing; is"
+            " 'docker.io' meant?",
+        ),
+        (
+            '[[policy]]\nimages = "library/nginx:1.*"\nmin_age = "7d"',
+            "policy.0.images: no upstream has the registry 'library', so the policy matches nothing",
+        ),
     ],
 )
 def test_a_value_that_can_hardly_be_meant_is_questioned(tmp_path: Path, text: str, question: str) -> None:
@@ -58,6 +67,11 @@ def test_a_value_that_can_hardly_be_meant_is_questioned(tmp_path: Path, text: st
         'cache_size = "100%"',
         'grace = "5m"',
         "min_free = 0",
+        '[[policy]]\nimages = "docker.io/**"\nmin_age = "7d"',
+        '[[policy]]\nimages = "**"\nmin_age = "7d"',
+        '[[policy]]\nimages = "*/team/*"\nmin_age = "7d"',
+        '[upstreams.lan]\nurl = "https://lan.example:5000"\n'
+        '[[policy]]\nimages = "lan.example:5000/**"\nmin_age = "7d"',
     ],
 )
 def test_sensible_values_raise_no_question(tmp_path: Path, text: str) -> None:
