@@ -14,7 +14,7 @@ from ..oci.errors import Unsupported
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
 from .account_choice import AccountChoice
-from .naming import mirror_address, registry_names
+from .naming import mirror_address, pull_name, registry_names
 from .stack import HostRegistries, StackContext
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Viewers:
         """Return the name by which the client pulls an image from the mirror's own host."""
         client = request.admitted_client
         assert client is not None, "the gate lies before every host"
-        return f"{mirror_address(self._settings, client.scheme, client.host).host}/{image}"
+        host = mirror_address(self._settings, client.scheme, client.host).host
+        return f"{host}/{pull_name(image, self._settings)}"
 
     def _upstreams(self) -> list[VisibleUpstream]:
         from ..web.images.visibility import VisibleUpstream

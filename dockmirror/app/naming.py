@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -12,6 +13,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Reference, Repository, parse_reference
+from ..oci.renaming import complete_short_name, rewrite_prefix
 from ..system.networks import is_address, normalize_host, parse_address
 from .endpoints import DEFAULT_PORT, Port, listening_ports
 
@@ -19,6 +21,8 @@ LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 """The names by which a machine, and the containers on it, reach a server on that machine."""
 _HUB = "docker.io"
 _LATEST = "latest"
+Rename = Callable[[UpstreamSettings, Repository], Repository]
+"""Returns another name of an upstream's repository."""
 
 
 def registry_names(upstream: UpstreamSettings) -> list[str]:
@@ -32,13 +36,10 @@ def registry_names(upstream: UpstreamSettings) -> list[str]:
     )
 
 
-def canonical_registry(registry: str, settings: Settings) -> str:
-    """Return the name under which the store keeps a registry's content."""
-    for upstream in settings.upstreams.values():
-        names = registry_names(upstream)
-        if registry.lower() in names:
-            return names[0]
-    return registry.replace(":", "_")
+def find_upstream(registry: str, settings: Settings) -> UpstreamSettings | None:
+    """Return the upstream that the mirror's own host asks for a registry, or None if it is not mirrored."""
+    named = (each for each in settings.upstreams.values() if registry.lower() in registry_names(each))
+    return next(named, None)
 
 
 def own_host_names(settings: Settings) -> tuple[str, ...]:
@@ -117,30 +118,87 @@ class ImageName:
         return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
 
 
+def complete_name(upstream: UpstreamSettings, repository: Repository) -> Repository:
+    """Return a client's name of a repository with the prefix of official images, by the settings."""
+    return repository if upstream.short_names == "off" else complete_short_name(repository)
+
+
+def name_at_upstream(upstream: UpstreamSettings, repository: Repository) -> Repository:
+    """Return the upstream's name of a repository for a client's, by the settings.
+
+    The store, the history, pins and lock files have the upstream's names.
+    """
+    return rewrite_prefix(complete_name(upstream, repository), upstream.rewrite)
+
+
+def name_for_clients(upstream: UpstreamSettings, repository: Repository) -> Repository:
+    """Return a client's name that leads to an upstream's name of a repository.
+
+    It is the same name if it leads to itself, or if none leads there.
+    """
+    candidates = [
+        repository,
+        *(rewrite_prefix(repository, {new: old}) for old, new in upstream.rewrite.items()),
+    ]
+    leading = (each for each in candidates if name_at_upstream(upstream, each) == repository)
+    return next(leading, repository)
+
+
+def name_at_own_host(settings: Settings, repository: Repository) -> Repository:
+    """Return the name by which the mirror's own host is asked for a repository that the store names.
+
+    Both names begin with the registry.
+    """
+    upstream = find_upstream(repository.first, settings)
+    if upstream is None or not repository.rest:
+        return repository
+    return Repository(f"{repository.first}/{name_for_clients(upstream, Repository(repository.rest))}")
+
+
 def parse_image_name(text: str, settings: Settings) -> ImageName:
     """Parse ``nginx``, ``docker.io/library/nginx:1.27`` or ``ghcr.io/o/r@sha256:…``.
 
-    A digest wins over a tag, as with docker.
+    The repository is the one that a client's pull of this name leads to.  A digest wins over a tag, as with
+    docker.
 
     :raises ValueError: when the text names no image.
     """
-    named, _, digest = text.partition("@")
-    path, colon, tag = named.rpartition(":")
-    if not colon or "/" in tag:
-        path, tag = named, _LATEST
+    return _parse_image(text, settings, name_at_upstream)
+
+
+def parse_client_name(text: str, settings: Settings) -> ImageName:
+    """Parse an image's name as ``parse_image_name`` does, and leave its beginning as clients see it.
+
+    :raises ValueError: when the text names no image.
+    """
+    return _parse_image(text, settings, complete_name)
+
+
+def pull_name(image: str, settings: Settings) -> str:
+    """Return the name by which clients pull an image from the mirror's own host.
+
+    :param image: the store's name of it.
+    """
+    path, _, _ = _split(image)
+    return f"{name_at_own_host(settings, Repository(path))}{image[len(path) :]}"
+
+
+def parse_image_pattern(text: str, settings: Settings) -> PullRule:
+    """Parse ``ghcr.io/team/*``, or ``nginx:1.*``, which is a pattern of Docker Hub's images.
+
+    A repository with wildcards matches names at the upstream; one without is a name.
+
+    :raises ValueError: when the text is no pattern.
+    """
+    path, _, _ = _split(text)
     try:
-        return ImageName(_repository(path, settings), parse_reference(digest or tag))
+        return PullRule.parse(f"{_complete(path, settings, name_at_upstream)}{text[len(path) :]}")
     except RegistryError as error:
         raise ValueError(f"{text}: {error}") from None
 
 
-def parse_image_pattern(text: str, settings: Settings) -> PullRule:
-    """Parse ``ghcr.io/team/*``, or ``nginx:1.*``, which is a pattern of Docker Hub's images."""
-    return PullRule.parse(_complete(text, settings))
-
-
 def complete_image_pattern(text: str, settings: Settings) -> str:
-    """Return the glob by which the history finds an image: ``nginx`` is ``docker.io/library/nginx``.
+    """Return the glob of an image in the store and the history: ``nginx`` is ``docker.io/library/nginx``.
 
     A pattern with wildcards is complete.
 
@@ -155,19 +213,40 @@ def complete_image_pattern(text: str, settings: Settings) -> str:
     return str(name) if has_tag else str(name.repository)
 
 
-def _repository(path: str, settings: Settings) -> Repository:
-    return Repository.parse(_complete(path, settings))
+def _parse_image(text: str, settings: Settings, rename: Rename) -> ImageName:
+    path, tag, digest = _split(text)
+    try:
+        repository = Repository.parse(_complete(path, settings, rename))
+        return ImageName(repository, parse_reference(digest or (_LATEST if tag is None else tag)))
+    except RegistryError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
-def _complete(path: str, settings: Settings) -> str:
-    """Return a name or a pattern with its registry, and with the prefix of Docker Hub's own images."""
+def _split(text: str) -> tuple[str, str | None, str]:
+    """Return the repository of an image's name or pattern, its tag or None, and its digest or nothing."""
+    named, _, digest = text.partition("@")
+    path, colon, tag = named.rpartition(":")
+    return (named, None, digest) if not colon or "/" in tag else (path, tag, digest)
+
+
+def _complete(path: str, settings: Settings, rename: Rename) -> str:
+    """Return a name or a pattern with its registry as the store has it.
+
+    A pattern gets no other name, but the prefix of official images.
+
+    :raises RegistryError: when it is neither a name nor a pattern.
+    """
     registry, slash, rest = path.partition("/")
     is_registry = not set(".:*").isdisjoint(registry) or registry == "localhost"
     if "_" in registry:  # the history and the store write registry:5000 so
         is_registry |= any(registry == registry_names(each)[0] for each in settings.upstreams.values())
     if not slash or not is_registry:
         registry, rest = _HUB, path
-    registry = canonical_registry(registry, settings)
-    if registry == _HUB and "/" not in rest and not rest.startswith("**"):
+    upstream = find_upstream(registry, settings)
+    if upstream is None:
+        return f"{registry.replace(':', '_')}/{rest}"
+    if not has_wildcards(rest):
+        rest = str(rename(upstream, Repository.parse(rest)))
+    elif upstream.short_names != "off" and "/" not in rest and not rest.startswith("**"):
         rest = f"library/{rest}"
-    return f"{registry}/{rest}"
+    return f"{registry_names(upstream)[0]}/{rest}"

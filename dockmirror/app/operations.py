@@ -19,7 +19,14 @@ from .budget import has_cache
 from .cache import bucket_address
 from .endpoints import listening_ports
 from .history import open_history
-from .naming import ImageName, complete_image_pattern, parse_image_name, registry_names
+from .naming import (
+    ImageName,
+    complete_image_pattern,
+    parse_client_name,
+    parse_image_name,
+    pull_name,
+    registry_names,
+)
 
 if TYPE_CHECKING:
     from ..users import ApiTokens, InThread, VerifiedDigests
@@ -120,7 +127,7 @@ class Operations:
         from ..web.api.recall_actions import RecallActions
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
-        from ..web.image_actions import ImageActions
+        from ..web.image_actions import ImageActions, ParseImage
         from ..web.images.catalog import ImageCatalog
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.operator_pages import OperatorPages
@@ -131,6 +138,13 @@ class Operations:
         def parse(image: str) -> tuple[Repository, Reference]:
             name = parse_image_name(image, settings())
             return name.repository, name.reference
+
+        def parse_listed(image: str) -> tuple[Repository, Reference]:
+            name = parse_client_name(image, settings())  # the pages list the names at the upstream
+            return name.repository, name.reference
+
+        def make_actions(parse_image: ParseImage) -> ImageActions:
+            return ImageActions(root, parse_image, self._in_thread, self._reactor, audit, gate)
 
         def audit(line: str) -> None:
             _write_audit_line(settings(), line)
@@ -144,9 +158,8 @@ class Operations:
 
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self.history.reader if self.history else None
-        actions = ImageActions(root, parse, self._in_thread, self._reactor, audit, gate)
-        index = StoreIndex(root)
-        operator = OperatorPages(actions, auth, self._reactor)
+        actions, index = make_actions(parse), StoreIndex(root)
+        operator = OperatorPages(make_actions(parse_listed), auth, self._reactor)
         context = ImagesContext(
             ImageCatalog(index),
             PullFigures(reader, self._reactor.seconds),
@@ -154,7 +167,7 @@ class Operations:
             self._in_thread,
             self._reactor,
             lambda _: OperatorViewer(lambda registry: _upstreams_of(settings(), registry)),
-            lambda _, image: f"{_own_host(settings())}/{image}",
+            lambda _, image: f"{_own_host(settings())}/{pull_name(image, settings())}",
         )
         return {
             "images": ImagesResource(context, operator),

@@ -40,7 +40,7 @@ from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
-from .stack import StackContext, name_at_upstream
+from .stack import StackContext
 from .sync_rules import SyncRule, make_sync_rules
 from .sync_runner import SyncContext, SyncRunner
 from .sync_turns import SyncTurns
@@ -222,11 +222,10 @@ class ServingProcess:
         )
 
     def _account_of(self, rule: SyncRule, repository: Repository) -> str:
-        upstream = self._builder.settings.upstreams.get(rule.upstream)
-        if upstream is None:  # a reload has removed it
-            return REST
-        named = name_at_upstream(upstream, Repository(repository.rest))
-        return self._builder.choices[rule.upstream].choose(named)
+        choice = self._builder.choices.get(rule.upstream)
+        return (
+            REST if choice is None else choice.choose(Repository(repository.rest))
+        )  # a reload may remove it
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""

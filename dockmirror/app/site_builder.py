@@ -40,9 +40,16 @@ from .accounts import Accounts
 from .acme_bucket import ProofFinder
 from .budget import check_without_cache, make_budget
 from .images_pages import make_images_resource
-from .naming import mirror_address, own_host_names, parse_image_name, registry_names, setup_address
+from .naming import (
+    mirror_address,
+    own_host_names,
+    parse_client_name,
+    registry_names,
+    setup_address,
+)
 from .retention_rules import make_retention
 from .stack import HostRegistries, StackContext, build_stack
+from .store_names import ask_by_store_names
 from .telemetry import make_request_counter
 from .usage_limits import BudgetCounters, limit_rate, make_budgets
 
@@ -88,7 +95,7 @@ class SiteBuilder:
 
     :ivar site: the site that listens.
     :ivar settings: the settings in force, once ``apply`` was called.
-    :ivar registry: the registry of the mirror's own host.
+    :ivar registry: the registry of the mirror's own host, asked by the names in the store.
     :param load_accounts: returns the mirror's own accounts, by the names of their upstreams.
     :param write_line: takes a line of the access log.
     :param in_thread: checks passwords, which takes long on purpose.
@@ -148,7 +155,7 @@ class SiteBuilder:
             refresher.stop()
         self._context = context
         self.settings = settings
-        self.registry = hosts.registry
+        self.registry = ask_by_store_names(hosts.registry, settings)
 
     @property
     def polled(self) -> dict[str, PolledUpstream]:
@@ -302,7 +309,7 @@ def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
     from ..web.export_resource import ExportResource
 
     def parse(image: str) -> tuple[Repository, Reference]:
-        name = parse_image_name(image, settings)
+        name = parse_client_name(image, settings)
         return name.repository, name.reference
 
     return ExportResource(ArchiveExporter(registry), parse)

@@ -64,13 +64,12 @@ from ..middleware.names import (
     ShortNameRedirect,
     WriteNameRewrite,
     WriteNamespaceFilter,
-    complete_short_name,
-    rewrite_prefix,
 )
 from ..middleware.near_redirect import NearRedirect
 from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
 from ..oci.reference import Repository
+from ..oci.renaming import complete_short_name, rewrite_prefix
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
@@ -88,7 +87,7 @@ from .accounts import Accounts
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
 from .history import History
-from .naming import registry_names
+from .naming import name_at_upstream, registry_names
 from .offline_stack import make_offline_stack
 from .tag_lifetime import make_tag_lifetime, make_tag_refresher
 from .telemetry import Telemetry
@@ -374,12 +373,6 @@ def _prefetch_budget(context: UpstreamContext, cache: CacheParts) -> PrefetchBud
 
 def _pull_rules(name: str, upstream: UpstreamSettings, action: str) -> PullRules:
     return PullRules(f"upstreams.{name}", upstream.allow, upstream.deny, action)
-
-
-def name_at_upstream(upstream: UpstreamSettings, repository: Repository) -> Repository:
-    """Return the upstream's name of a repository for a client's, by the settings."""
-    completed = repository if upstream.short_names == "off" else complete_short_name(repository)
-    return rewrite_prefix(completed, upstream.rewrite)
 
 
 def _may_mark_public(context: UpstreamContext, parts: UpstreamParts) -> Callable[[Repository], bool]:

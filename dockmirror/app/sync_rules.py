@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from ..config.image_rules import SyncSettings
 from ..config.notation import format_duration
-from ..config.settings import Settings
+from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry
 from ..name_lists import read_names
 from ..oci.artifacts import parse_artifact_tag
@@ -23,9 +23,8 @@ from ..oci.versions import Version, VersionRange
 from ..store.pins import Pin
 from ..store.sync_states import SyncState, read_states
 from ..system.schedule import CronSchedule, Interval, Schedule
-from .naming import registry_names
+from .naming import name_at_upstream, registry_names
 
-_HUB = "docker.io"
 _SIX_HOURS = Interval(6 * 3600.0)
 
 
@@ -36,7 +35,7 @@ class SyncRule:
     :ivar key: identifies the rule; a rule that is changed is another one.
     :ivar name: describes it.
     :ivar upstream: the upstream's name in the settings; ``registry``, its registry's name in the store.
-    :ivar repositories: names or patterns of repositories.
+    :ivar repositories: names or patterns of repositories at the upstream.
     :ivar tags: patterns of tags; all of them if there are none.
     :ivar newest: how many of the newest versions are wanted; None for all.
     :ivar is_offline: True while nothing is asked of the upstream; the rule is not run, and its pins stay.
@@ -94,18 +93,13 @@ class SyncRule:
         rules = [PullRule.parse(each) for each in self.patterns]
         listed = [_parse_repository(name) for name in names]
         matching = [each for each in listed if each and any(r.matches_repository(Tags(each)) for r in rules)]
-        return sorted({*self._named(), *matching}, key=str)
+        named = [Repository.parse(each) for each in self.repositories if each not in self.patterns]
+        return sorted({*named, *matching}, key=str)
 
     @property
     def patterns(self) -> list[str]:
         """The patterns of repositories, for which the upstream's catalog is needed."""
         return [each for each in self.repositories if has_wildcards(each)]
-
-    def _named(self) -> list[Repository]:
-        named = [Repository.parse(each) for each in self.repositories if each not in self.patterns]
-        if self.registry != _HUB:
-            return named
-        return [each if "/" in each.name else Repository(f"library/{each}") for each in named]
 
 
 def make_sync_rules(settings: Settings) -> list[SyncRule]:
@@ -126,20 +120,26 @@ def state_of(rule: SyncRule, states: Mapping[str, SyncState]) -> SyncState:
 
 def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
     schedule, times = _make_schedule(rule)
+    upstream = settings.upstreams[rule.upstream]
     return SyncRule(
         _make_key(rule),
         f"{_describe_images(rule)}, {times}",
         rule.upstream,
-        registry_names(settings.upstreams[rule.upstream])[0],
-        rule.repositories,
+        registry_names(upstream)[0],
+        tuple(_name_at_upstream(upstream, each) for each in rule.repositories),
         rule.tags,
         None if rule.semver is None else VersionRange.parse(rule.semver),
         rule.newest,
         rule.platforms,
         rule.referrers,
         schedule,
-        settings.is_offline(settings.upstreams[rule.upstream]),
+        settings.is_offline(upstream),
     )
+
+
+def _name_at_upstream(upstream: UpstreamSettings, text: str) -> str:
+    """Return the upstream's name of a repository that a rule names; a pattern matches such names."""
+    return text if has_wildcards(text) else str(name_at_upstream(upstream, Repository.parse(text)))
 
 
 def _make_key(rule: SyncSettings) -> str:
@@ -183,7 +183,7 @@ class MatchingImages:
 async def find_images(registry: IRegistry, rule: SyncRule) -> MatchingImages:
     """Return the images that match a rule now.
 
-    :param registry: the registry of a mirror's own host.
+    :param registry: the registry of a mirror's own host, asked by the names in the store.
     :raises RegistryError: when a list cannot be read.
     """
     catalog: Sequence[str] = ()

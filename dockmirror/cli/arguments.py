@@ -71,8 +71,11 @@ class MirrorOptions:
     def make_connect(self, settings: Settings) -> Callable[[Any], IRegistry]:
         """Read what the options name; return a function that connects to the mirror with a reactor.
 
+        The mirror is asked for repositories by the names in the store.
+
         :raises click.UsageError: when they are invalid, or needed because the settings name no port.
         """
+        from ..app.store_names import ask_by_store_names
         from .running_mirror import local_mirror, mirror_at, open_mirror
 
         try:
@@ -83,7 +86,8 @@ class MirrorOptions:
             raise click.UsageError(f"{error}: give its address with --mirror") from None
         except ValueError as error:
             raise click.UsageError(f"--mirror: {error}") from None
-        return partial(open_mirror, mirror, self._credentials())
+        open_connection = partial(open_mirror, mirror, self._credentials())
+        return lambda reactor: ask_by_store_names(open_connection(reactor), settings)
 
     def _credentials(self) -> Credentials | None:
         if (self.user is None) != (self.password_file is None):

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import click
 from attrs import frozen
 
-from ..app.naming import ImageName, parse_image_name
+from ..app.naming import ImageName, complete_image_pattern, parse_client_name, parse_image_name
 from ..config.explain import SettingsSource
 from ..config.load import find_origin, find_settings_file, merge_sources, read_sources
 from ..config.settings import Settings
 from ..store import layout
 from ..store.store_format import NewerFormat, check_directory_format
+from .output import print_note
 
 T = TypeVar("T")
 SETTINGS_FILE = "dockmirror.settings_file"
@@ -114,12 +115,26 @@ def find_store(settings: Settings) -> Path:
 
 
 def parse_image(text: str, settings: Settings) -> ImageName:
-    """Parse an image's name as it is given on the command line.
+    """Parse an image's name as it is given on the command line; note another name at the upstream.
 
     :raises click.UsageError: when it is not a name of an image.
     """
     try:
-        return parse_image_name(text, settings)
+        name, written = parse_image_name(text, settings), parse_client_name(text, settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if name != written:
+        print_note(f"{written} is {name} at its upstream")
+    return name
+
+
+def parse_glob(text: str, settings: Settings) -> str:
+    """Return the glob of images in the store and the history for a name or a pattern on the command line.
+
+    :raises click.UsageError: when it is no name of an image.
+    """
+    try:
+        return complete_image_pattern(text, settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

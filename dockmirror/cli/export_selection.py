@@ -99,7 +99,7 @@ class ExportSelection:
     def _select(self, settings: Settings, held_images: HeldImages) -> Iterator[_Selected]:
         for text in self.texts:
             if has_wildcards(text):
-                yield from _match(parse_image_pattern(text, settings), text, held_images)
+                yield from _match(_parse_pattern(text, settings), text, held_images)
             else:
                 yield _Selected(parse_image(text, settings))
         for file in self.files:
@@ -107,6 +107,13 @@ class ExportSelection:
                 yield _Selected(parse_image(listed.name, settings), listed.digest)
         if self.everything:
             yield from _list_all(held_images, lambda _: True)
+
+
+def _parse_pattern(text: str, settings: Settings) -> PullRule:
+    try:
+        return parse_image_pattern(text, settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _read_list(file: Path) -> Iterable[ListedName]:

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import click
 
+from ..app.naming import parse_client_name
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..oci.digest import Digest
@@ -24,7 +25,7 @@ from ..store.held_images import HeldImages, ListedImage, list_images
 from ..store.pins import Pin
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, complete_repository, json_option, platforms_option
-from .command_context import Context, open_for_change, open_store, parse_image
+from .command_context import Context, open_for_change, open_store, parse_glob, parse_image
 from .output import format_age, print_json, print_note, print_table, shorten_digest
 
 
@@ -64,7 +65,7 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
     """
     settings = context.settings
     images = HeldImages(open_store(settings))
-    glob = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
+    glob = parse_glob(pattern, settings) if "/" in pattern or "*" in pattern else f"*{pattern}*"
     rows = [
         listed
         for repository in images.list_repositories()
@@ -159,16 +160,19 @@ def pin(context: Context, as_json: bool, platforms: tuple[Platform, ...], images
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_obj
 def unpin(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
-    """Unpin IMAGES, so that they can be evicted like others.
+    """Unpin IMAGES, so that they can be evicted like others.  A name as "pins" lists it is understood, too.
 
     Exit status: 0, or 1 when one of them was not pinned.
     """
     settings = context.settings
-    unwanted = [_pin(image, settings) for image in images]
+    unwanted = [(_pin(image, settings), _listed_pin(image, settings)) for image in images]
     _, root = open_for_change(context)
-    missing = [str(each) for each in unwanted if not store.remove_pin(root, each)]
+    removed, missing = list[str](), list[str]()
+    for spellings in unwanted:
+        pinned = next((each for each in spellings if store.remove_pin(root, each)), None)
+        (missing if pinned is None else removed).append(str(pinned or spellings[0]))
     if as_json:
-        print_json({"unpinned": [str(each) for each in unwanted if str(each) not in missing]})
+        print_json({"unpinned": removed})
     if missing:
         raise click.ClickException(f"{', '.join(missing)}: not pinned")
 
@@ -213,3 +217,9 @@ def pins(context: Context, as_json: bool) -> None:
 def _pin(image: str, settings: Settings, platforms: tuple[Platform, ...] = ()) -> Pin:
     name = parse_image(image, settings)
     return Pin(name.repository, name.reference, platforms)
+
+
+def _listed_pin(image: str, settings: Settings) -> Pin:
+    """Return the pin of that name, which may be older than the rewriting of names."""
+    name = parse_client_name(image, settings)
+    return Pin(name.repository, name.reference)

@@ -28,7 +28,7 @@ from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
 from .arguments import MirrorOptions, json_option, mirror_options
 from .client_command import replace_text
-from .command_context import Context, find_store
+from .command_context import Context, find_store, parse_glob
 from .lock_refresh import refresh
 from .output import print_json, print_note, print_table, shorten_digest
 
@@ -91,14 +91,14 @@ def lock(
         raise click.UsageError("--refresh goes with --update")
     mirror.check_goes_with("--refresh", flags["refresh"])
     settings = context.settings
-    path = file or _find_file(settings)
+    path, globs = file or _find_file(settings), [parse_glob(each, settings) for each in patterns]
     old = _read(path)
     known = _KnownTags(settings, find_store(settings))
     if flags["refresh"]:
         connect = mirror.make_connect(settings)
-        refresh(connect, [key for key, each in old.images.items() if _matches(each, patterns)])
+        refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)])
     found = known.as_of(as_of) if as_of is not None else known.current()
-    selected = {key: each for key, each in found.items() if _matches(each, patterns)}
+    selected = {key: each for key, each in found.items() if _matches(each, globs)}
     new = _merge(old, selected, moves=update or as_of is not None, adds=not update)
     changes = _find_changes(old, new)
     moved = [change for change in changes if change[0] is not None]

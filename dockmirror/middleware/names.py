@@ -13,23 +13,11 @@ from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWr
 from ..oci.descriptor import Descriptor
 from ..oci.errors import NameUnknown, Unsupported
 from ..oci.reference import Repository
+from ..oci.renaming import complete_short_name
 from ..oci.request import Catalog, RegistryRequest, repository_of
 from ..oci.scope import Scope
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
-
-
-def complete_short_name(repository: Repository) -> Repository:
-    """Return Docker Hub's name of a repository: a single component is an official image."""
-    return repository if "/" in repository.name else Repository(f"library/{repository}")
-
-
-def rewrite_prefix(repository: Repository, prefixes: Mapping[str, str]) -> Repository:
-    """Return the name with its longest matching prefix replaced."""
-    for prefix, other in sorted(prefixes.items(), key=lambda pair: -len(pair[0])):
-        if f"{repository}/".startswith(f"{prefix}/"):
-            return Repository(other + repository.name.removeprefix(prefix))
-    return repository
 
 
 @implementer(IRegistry)

@@ -5,22 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
+from zope.interface import implementer
 
 from dockmirror.app.naming import (
     certificate_names,
     complete_image_pattern,
+    name_at_upstream,
+    name_for_clients,
+    parse_client_name,
     parse_image_name,
     parse_image_pattern,
+    pull_name,
     registry_names,
 )
+from dockmirror.app.store_names import ask_by_store_names
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load
-from dockmirror.config.settings import UpstreamSettings
+from dockmirror.config.settings import Settings, UpstreamSettings
+from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, parse_reference
-from dockmirror.oci.request import Manifest
+from dockmirror.oci.request import Catalog, Manifest, RegistryRequest, repository_of
+
+from ..answering import json_answer, now
 
 DIGEST = str(Digest.of(b""))
 SETTINGS = load({}, {})
@@ -125,3 +135,108 @@ def test_every_public_host_name_is_certified_once() -> None:
         *("m.example", "mirror.lan"),
         *[f"{known.name}.m.example" for known in KNOWN],
     )
+
+
+def rewriting(rewrite: dict[str, str], short_names: str = "complete") -> Settings:
+    """Return settings of an upstream whose names are rewritten."""
+    own = {"url": "http://reg.test", "aliases": ["reg"], "rewrite": rewrite, "short_names": short_names}
+    return load({"upstreams": {"own": own}}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("reg.test/old/app:1", "reg.test/team/app:1"),
+        ("reg.test/team/app:1", "reg.test/team/app:1"),
+        ("reg.test/nginx", "reg.test/library/nginx:latest"),
+        ("reg.test/older/app", "reg.test/older/app:latest"),
+        (f"reg.test/old@{DIGEST}", f"reg.test/library/old@{DIGEST}"),
+        ("old/app", "docker.io/old/app:latest"),
+    ],
+)
+def test_an_image_is_named_as_a_pull_of_it_is_stored(text: str, name: str) -> None:
+    """Short names are completed before beginnings are rewritten."""
+    settings = rewriting({"old": "team"})
+    assert str(parse_image_name(text, settings)) == name
+
+
+def test_an_image_of_the_history_has_the_upstreams_name() -> None:
+    settings = rewriting({"old": "team"})
+    assert complete_image_pattern("reg.test/old/app", settings) == "reg.test/team/app"
+    assert complete_image_pattern("reg.test/old/app:1", settings) == "reg.test/team/app:1"
+
+
+def test_short_names_of_docker_hub_stay_where_they_are_not_completed() -> None:
+    settings = load({"upstreams": {"docker": {"short_names": "off"}}}, {})
+    assert str(parse_image_name("nginx", settings)) == "docker.io/nginx:latest"
+
+
+def test_redirected_short_names_are_stored_complete() -> None:
+    settings = rewriting({}, "redirect")
+    assert str(parse_image_name("reg.test/nginx", settings)) == "reg.test/library/nginx:latest"
+
+
+def test_a_name_that_clients_see_is_completed_but_not_rewritten() -> None:
+    settings = rewriting({"old": "team"})
+    assert str(parse_client_name("reg.test/old/app:1", settings)) == "reg.test/old/app:1"
+    assert str(parse_client_name("nginx", settings)) == "docker.io/library/nginx:latest"
+
+
+def test_an_image_is_pulled_by_a_name_that_leads_to_it() -> None:
+    settings = rewriting({"team": "team/prod"})
+    assert pull_name("reg.test/team/prod/app:1", settings) == "reg.test/team/app:1"
+    assert pull_name(f"reg.test/other/app@{DIGEST}", settings) == f"reg.test/other/app@{DIGEST}"
+
+
+def test_a_pattern_without_wildcards_in_the_repository_is_a_name() -> None:
+    """Other patterns match the names at the upstream."""
+    settings = rewriting({"old": "team"})
+
+    def covers(pattern: str, name: str) -> bool:
+        return parse_image_pattern(pattern, settings).covers(
+            Manifest(Repository(name), parse_reference("1.0"))
+        )
+
+    assert covers("reg.test/old/app:1.*", "reg.test/team/app")
+    assert covers("reg.test/old/app", "reg.test/team/app")
+    assert covers("reg.test/team/*", "reg.test/team/app")
+    assert not covers("reg.test/old/*", "reg.test/team/app")
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "library", "team"]), min_size=1, max_size=4).map("/".join)
+
+
+@given(st.dictionaries(NAMES, NAMES, max_size=4), st.sampled_from(["off", "complete", "redirect"]), NAMES)
+def test_clients_have_a_name_for_each_repository_that_they_can_pull(
+    rewrite: dict[str, str], short_names: str, name: str
+) -> None:
+    """A name that leads to itself stays."""
+    upstream = UpstreamSettings.model_validate(
+        {"url": "http://reg.test", "rewrite": rewrite, "short_names": short_names}
+    )
+    stored = name_at_upstream(upstream, Repository(name))
+    assert name_at_upstream(upstream, name_for_clients(upstream, stored)) == stored
+    if stored == Repository(name):
+        assert name_for_clients(upstream, stored) == stored
+
+
+def test_a_mirror_is_asked_for_a_stored_repository_by_a_name_that_leads_to_it() -> None:
+    """Also where a rewritten name would be rewritten again; a catalog has no name."""
+    shelf = Recorder()
+    registry = ask_by_store_names(shelf, rewriting({"team": "team/prod"}))
+    for name in ("reg.test/team/prod/app", "reg.test/other/app", "unknown.test/team/prod/app"):
+        now(registry.fetch(RegistryRequest(Manifest(Repository(name), parse_reference("1")))))
+    now(registry.fetch(RegistryRequest(Catalog(), namespace="reg.test")))
+    assert shelf.asked == ["reg.test/team/app", "reg.test/other/app", "unknown.test/team/prod/app", "None"]
+
+
+@implementer(IRegistry)
+@define
+class Recorder:
+    """A registry that records the repositories that it is asked for."""
+
+    asked: list[str] = field(factory=list)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        self.asked.append(str(repository_of(request.target)))
+        return json_answer({})

@@ -110,10 +110,10 @@ def tags(*names: str) -> Mapping[str, Any]:
 
 
 def test_named_repositories_need_no_catalog() -> None:
-    """All pages of the tags are read; Docker Hub's short names are completed."""
+    """All pages of the tags are read."""
     lists = Lists({"/v2/docker.io/library/nginx/tags/list": [tags("1"), tags("2"), tags("3")]})
     amd = Platform("linux", "amd64")
-    found = now(find_images(lists, rule(repositories=("nginx",), platforms=(amd,)))).pins
+    found = now(find_images(lists, rule(platforms=(amd,)))).pins
     assert [str(each) for each in found] == [f"docker.io/library/nginx:{n}" for n in (1, 2, 3)]
     assert {each.platforms for each in found} == {(amd,)}
 
@@ -174,8 +174,8 @@ def test_rules_are_made_from_the_settings(tmp_path: Path) -> None:
     [made] = make_sync_rules(settings(tmp_path, FULL))
     assert made == SyncRule(
         made.key, "docker: nginx bitnami/* (1.*, >=1.25, newest 3), every 12h", "docker", "docker.io",
-        ("nginx", "bitnami/*"), ("1.*",), VersionRange.parse(">=1.25"), 3, (Platform("linux", "amd64"),),
-        False, Interval(43200.0, 0.5),
+        ("library/nginx", "bitnami/*"), ("1.*",), VersionRange.parse(">=1.25"), 3,
+        (Platform("linux", "amd64"),), False, Interval(43200.0, 0.5),
     )  # fmt: skip
 
 
@@ -189,6 +189,23 @@ def test_a_rule_follows_a_cron_expression(tmp_path: Path) -> None:
 def test_a_rule_has_an_interval_or_a_cron_expression(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'every' or 'schedule', not both"):
         settings(tmp_path, f'{FULL}schedule = "0 3 * * *"\n')
+
+
+def test_images_are_pinned_by_the_names_at_the_upstream(tmp_path: Path) -> None:
+    """Short names are completed and beginnings rewritten, as for a client's pull; patterns stay."""
+    text = """
+[upstreams.own]
+url = "http://reg.test"
+short_names = "complete"
+rewrite = {"old" = "team"}
+
+[[sync]]
+upstream = "own"
+repositories = ["nginx", "old/keep", "team/other", "old/*"]
+"""
+    (made,) = make_sync_rules(settings(tmp_path, text))
+    assert made.repositories == ("library/nginx", "team/keep", "team/other", "old/*")
+    assert made.name.startswith("own: nginx old/keep team/other old/*")
 
 
 def test_states_are_listed_in_the_order_of_the_rules(tmp_path: Path) -> None:

@@ -38,10 +38,14 @@ def run(
 
 
 class Shop:
-    """A store in its own directory."""
+    """A store in its own directory.
+
+    :ivar environ: variables for each command.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.environ: dict[str, str] = {}
         prepare_directory(root)
 
     def blob(self, repository: Repository, data: bytes, kind: ContentKind = ContentKind.BLOB) -> Digest:
@@ -72,7 +76,7 @@ class Shop:
     ) -> Result:
         """Run the command, check its exit status, and return the result."""
         own = {"DOCKMIRROR_CACHE": str(self.root), "DOCKMIRROR_MIN_FREE": "0B", "COLUMNS": "80", "TZ": "UTC"}
-        return run(*arguments, code=code, environ={**own, **(environ or {})}, **more)
+        return run(*arguments, code=code, environ={**own, **self.environ, **(environ or {})}, **more)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         """Run the command with ``--json``, and return the parsed output."""

@@ -9,8 +9,10 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import content_files, layout
+from dockmirror.store.pins import Pin, add_pin
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.usage_report import measure_usage
 
@@ -222,3 +224,57 @@ def test_a_pinned_image_is_not_evicted(shop: Shop) -> None:
     shop.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"})
     assert not shop.path(Digest.of(INDEX)).exists()
     assert shop.path(Digest.of(AMD)).exists()
+
+
+@pytest.fixture
+def rewritten(shop: Shop, tmp_path: Path) -> Shop:
+    """Return a store of an upstream whose clients say ``old`` for ``team``, with an image."""
+    file = tmp_path / "dockmirror.toml"
+    file.write_text('[upstreams.own]\nurl = "http://reg.test"\nrewrite = {"old" = "team"}\n')
+    shop.image(Repository("reg.test/team/app"), "1.0", AMD, BASE, CONFIG, LAYER)
+    shop.environ["DOCKMIRROR_CONFIG"] = str(file)
+    return shop
+
+
+@pytest.mark.parametrize("name", ["reg.test/old/app:1.0", "reg.test/team/app:1.0"])
+def test_a_rewritten_image_is_pinned_as_it_is_stored(rewritten: Shop, name: str) -> None:
+    """The clients' name and the upstream's mean the same image, which the output names."""
+    said = rewritten.run("pin", name)
+    assert "reg.test/team/app:1.0 is pinned" in said.stdout
+    assert ("reg.test/old/app:1.0 is reg.test/team/app:1.0 at its upstream" in said.stderr) == ("old" in name)
+    rewritten.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"})
+    assert "reg.test/team/app" in rewritten.run("ls").stdout
+    rewritten.run("unpin", name)
+    assert rewritten.json("pins") == []
+
+
+def test_a_pin_from_before_a_rewriting_can_be_removed(rewritten: Shop) -> None:
+    add_pin(rewritten.root, Pin(Repository("reg.test/old/app"), Tag("1.0")))
+    rewritten.run("unpin", "reg.test/old/app:1.0")
+    assert rewritten.json("pins") == []
+    assert (
+        "reg.test/team/app:1.0: not pinned" in rewritten.run("unpin", "reg.test/old/app:1.0", code=1).stderr
+    )
+
+
+def test_a_rewritten_image_is_deleted_by_its_clients_name(rewritten: Shop) -> None:
+    rewritten.run("rm", "-y", "reg.test/old/app:1.0")
+    assert "reg.test" not in rewritten.run("ls").stdout
+    missing = rewritten.run("rm", "-y", "reg.test/old/app:1.0", code=1)
+    assert "reg.test/old/app:1.0 is not in the cache" in missing.stderr
+
+
+def test_a_rewritten_repository_is_listed_by_its_clients_name(rewritten: Shop) -> None:
+    assert [each["repository"] for each in rewritten.json("ls", "reg.test/old/app")] == ["reg.test/team/app"]
+
+
+def test_a_rewritten_image_is_exported_tested_and_locked_by_its_clients_name(
+    rewritten: Shop, tmp_path: Path
+) -> None:
+    archive, lock = tmp_path / "app.tar", tmp_path / "app.lock"
+    rewritten.run("export", "reg.test/old/app:1.0", "-o", str(archive))
+    assert archive.exists()
+    (tested,) = rewritten.json("policy", "test", "reg.test/old/app:1.0")
+    assert (tested["image"], tested["verdict"]) == ("reg.test/team/app:1.0", "served")
+    rewritten.run("lock", "-f", str(lock), "reg.test/old/app:1.0")
+    assert "reg.test/team/app:1.0 sha256:" in lock.read_text()

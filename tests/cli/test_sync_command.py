@@ -25,7 +25,7 @@ from .shop import Shop
 
 TEXT = '[[sync]]\nupstream = "docker"\nrepositories = ["nginx"]\n'
 NAME = "docker.io/library/nginx"
-RULE = SyncRule("k", "the rule", "docker", "docker.io", ("nginx",))
+RULE = SyncRule("k", "the rule", "docker", "docker.io", ("library/nginx",))
 
 
 def pin(tag: str) -> Pin:

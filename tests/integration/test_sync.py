@@ -43,13 +43,17 @@ def run_now(mirror: Mirror) -> str:
     return before
 
 
+def has_ended(mirror: Mirror, since: str) -> bool:
+    """Return whether a run that began since then was successful."""
+    [rule] = listed(mirror)
+    return bool(rule["outcome"] == "done" and rule["started"] >= since)
+
+
 def is_pinned(mirror: Mirror, since: str, *tags: str) -> bool:
     """Return whether a run that began since then has ended, and pinned exactly these tags."""
-    [rule] = listed(mirror)
     pins = json.loads(succeeded(dockmirror(mirror, "pins", "--json")))
     names = sorted(f"{PLACE}:{tag}" for tag in tags)
-    is_done = rule["outcome"] == "done" and rule["started"] >= since
-    return bool(is_done and sorted(each["image"] for each in pins) == names)
+    return has_ended(mirror, since) and sorted(each["image"] for each in pins) == names
 
 
 def test_images_follow_the_registry(chains: MakeChain) -> None:
@@ -107,3 +111,26 @@ def test_a_moved_tag_is_pulled_again(chains: MakeChain) -> None:
         assert (refused["outcome"], refused["pinned"]) == ("failed", [])
         assert refused["message"]
         assert named["pinned"] == [f"{PLACE}:latest"]
+
+
+def test_a_rewritten_image_is_pinned_by_its_name_at_the_upstream(chains: MakeChain) -> None:
+    """A rule may name it as clients do; a name that would be rewritten once more is asked for as it is."""
+    rule = {**RULE, "repositories": ["public/synced"]}
+    upstream = {"rewrite": {"public": "public/prod", "old": "library"}}
+    with chains(sync=[rule], tag_ttl=0, patched=SYNCS_OFTEN, upstream=upstream) as chain:
+        mirror, registry = chain.mirror, chain.registry
+        pushed = index("rewritten")
+        registry.push("public/prod/synced", pushed, "1.0.0")
+        registry.push(NAME, index("pinned"), "1.0.0")
+        began = run_now(mirror)
+        place = "docker.io/public/prod/synced"
+        wait_until(lambda: has_ended(mirror, began), "the rule was run")
+        [pin] = json.loads(succeeded(dockmirror(mirror, "pins", "--json")))
+        assert pin["image"] == f"{place}:1.0.0"
+        assert holds(mirror.cache, place, pushed.children[0])
+        succeeded(dockmirror(mirror, "warm", "old/synced:1.0.0"))
+        succeeded(dockmirror(mirror, "pin", "old/synced:1.0.0"))
+        pins = json.loads(succeeded(dockmirror(mirror, "pins", "--json")))
+        assert {each["image"] for each in pins} == {f"{place}:1.0.0", f"{PLACE}:1.0.0"}
+        [plan] = listed(mirror, "--dry-run")
+        assert (plan["keep"], plan["error"]) == ([f"{place}:1.0.0"], None)

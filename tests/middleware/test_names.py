@@ -22,8 +22,6 @@ from dockmirror.middleware.names import (
     ShortNameRedirect,
     WriteNameRewrite,
     WriteNamespaceFilter,
-    complete_short_name,
-    rewrite_prefix,
 )
 from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
@@ -31,6 +29,7 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown
 from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.renaming import complete_short_name, rewrite_prefix
 from dockmirror.oci.request import (
     Blob,
     Catalog,

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.admission.recall_order import RecallOrder
 from dockmirror.app.local_admission import ExportGates
-from dockmirror.app.naming import ImageName, complete_image_pattern, parse_image_name
+from dockmirror.app.naming import ImageName, complete_image_pattern, parse_client_name, parse_image_name
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.config.load import load
@@ -98,12 +98,19 @@ class Endpoint:
             name = parse_image_name(image, settings)
             return name.repository, name.reference
 
+        def parse_listed(image: str) -> tuple[Repository, Reference]:
+            name = parse_client_name(image, settings)
+            return name.repository, name.reference
+
         self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
 
         def gate(repository: Repository, reference: Reference) -> ExportGate:
             return ExportGates(settings, self.root, NOW).make(ImageName(repository, reference))
 
-        actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append, gate)
+        actions, listed = (
+            ImageActions(self.root, each, inline, self.clock, self.audited.append, gate)
+            for each in (parse, parse_listed)
+        )
         index = StoreIndex(self.root)
         recalls = RecallActions(actions, lambda: RecallOrder(self.root, None, self.clock.seconds))
         api = ApiResource(self.auth, actions, index, history, recalls)
@@ -117,7 +124,7 @@ class Endpoint:
             lambda _: OperatorViewer(lambda registry: ["docker"] if registry == "docker.io" else []),
             lambda _, image: f"mirror.example/{image}",
         )
-        images = ImagesResource(context, OperatorPages(actions, self.auth, self.clock))
+        images = ImagesResource(context, OperatorPages(listed, self.auth, self.clock))
         form_reader = FormReader(lambda text: complete_image_pattern(text, settings), 30)
         pulls = HistoryContext(history, inline, self.clock, form_reader, HeldImages(self.root))
         self._front = House(Internet())
