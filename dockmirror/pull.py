@@ -18,7 +18,7 @@ from .name_lists import read_names
 from .oci.artifacts import artifact_tags
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
-from .oci.errors import ManifestInvalid, ManifestUnknown, RegistryError
+from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError
 from .oci.manifest import IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING
 from .oci.reference import Reference, Repository, Tag
@@ -90,15 +90,25 @@ class ImagePuller:
     Blobs that the mirror holds, as its ``Cache-Status`` says, are not read again.
 
     :param jobs: how many blobs are read at a time.
+    :param note: is given a sentence about each artifact that is refused.
     """
 
-    def __init__(self, registry: IRegistry, jobs: int = 1, watch: Watch = unwatched) -> None:
+    def __init__(
+        self,
+        registry: IRegistry,
+        jobs: int = 1,
+        watch: Watch = unwatched,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._registry = registry
         self._slots = DeferredSemaphore(jobs)
         self._watch = watch
+        self._note = note
 
     async def image(self, wanted: Wanted, pulled: PulledImage) -> Sequence[RegistryRequest]:
         """Pull an image, count its parts, and return a request by digest for each part.
+
+        Artifacts that are refused, such as those that violate a policy, are left out.
 
         :raises RegistryError: when a part cannot be pulled; the other blobs were pulled then.
         """
@@ -178,13 +188,13 @@ class ImagePuller:
             try:
                 answer = await self._registry.fetch(RegistryRequest(target, accept=EVERYTHING))
             except RegistryError as error:
-                if error.status != 404:
+                if error.status != 404 and not self._leaves_out(target, error):
                     raise
                 continue
             listed = ManifestDocument.parse(await collect(answer.body, MANIFEST_LIMIT))
             for child in listed.children if listed else ():
                 if child.descriptor.digest is not None:
-                    await self._manifest(wanted, child.descriptor.digest, seen, depth)
+                    await self._artifact(wanted, child.descriptor.digest, seen, depth)
             return
 
     async def _artifacts(
@@ -193,10 +203,27 @@ class ImagePuller:
         """Pull the artifacts that cosign tags by the digest of a manifest."""
         for name in filter(wanted.has_tag, artifact_tags(subject)):
             try:
-                await self._manifest(wanted, Tag(name), seen, depth)
+                await self._artifact(wanted, Tag(name), seen, depth)
             except RegistryError as error:
                 if error.status != 404:
                     raise
+
+    async def _artifact(
+        self, wanted: Wanted, reference: Reference, seen: dict[Digest, ManifestDocument], depth: int
+    ) -> None:
+        """Pull an artifact, unless it is refused."""
+        try:
+            await self._manifest(wanted, reference, seen, depth)
+        except RegistryError as error:
+            if not self._leaves_out(ManifestTarget(wanted.repository, reference), error):
+                raise
+
+    def _leaves_out(self, target: ManifestTarget | Referrers, error: RegistryError) -> bool:
+        """Return whether an artifact is refused for good, and note that."""
+        is_refused = error.status == Denied.default_status
+        if is_refused:
+            self._note(f"{target} is left out: {error.summary}")
+        return is_refused
 
     async def _blob(self, repository: Repository, blob: Descriptor, pulled: PulledImage) -> None:
         assert blob.digest is not None

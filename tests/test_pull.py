@@ -13,10 +13,20 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, NameUnknown, RegistryError
+from dockmirror.oci.errors import (
+    BlobUnknown,
+    Denied,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+)
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tags
+from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tags, Target
 from dockmirror.oci.request import Manifest as Asked
 from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, TAG_PAGES, HeldCheck, ImagePuller, PulledImage, Wanted
 
@@ -185,6 +195,58 @@ def test_signatures_of_signatures_have_an_end(shelf: Shelf) -> None:
     with pytest.raises(ManifestInvalid, match="chain of more than 16"):
         pulled(endless, referrers=True)
     assert len(endless.asked) < 100
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Asked(PLACE, Tag(f"sha256-{Digest.of(FOR_AMD).hex}.sig")),
+        Asked(PLACE, Digest.of(SIGNATURE)),
+        Referrers(PLACE, Digest.of(FOR_AMD)),
+    ],
+)
+def test_an_artifact_that_a_policy_refuses_is_left_out(refused: Target) -> None:
+    """The image is pulled without it, and the refusal is noted."""
+
+    class Refusing(Shelf):
+        async def fetch(self, request: RegistryRequest) -> Answer:
+            if str(request.target) == str(refused):
+                raise Denied("nobody has signed it")
+            return await super().fetch(request)
+
+    guarded, notes = Refusing(), list[str]()
+    guarded.put(FOR_AMD, LATEST)
+    guarded.lists(FOR_AMD, str(Referrers(PLACE, Digest.of(FOR_AMD))))
+    guarded.put(SIGNATURE, Tag(f"sha256-{Digest.of(FOR_AMD).hex}.sig"))
+    counted = PulledImage()
+    now(ImagePuller(guarded, note=notes.append).image(Wanted(PLACE, LATEST, referrers=True), counted))
+    assert counted.manifests in (1, 2)
+    assert notes
+    assert all(each.endswith(": nobody has signed it") for each in notes)
+    assert all("is left out" in each for each in notes)
+
+
+@pytest.mark.parametrize("error", [TooManyRequests(), Unreachable(), Unauthorized()])
+def test_an_artifact_that_cannot_be_asked_for_fails_the_image(error: RegistryError) -> None:
+    class Failing(Shelf):
+        async def fetch(self, request: RegistryRequest) -> Answer:
+            if str(request.target).endswith(".sig"):
+                raise error
+            return await super().fetch(request)
+
+    failing = Failing()
+    failing.put(FOR_AMD, LATEST)
+    with pytest.raises(type(error)):
+        pulled(failing, referrers=True)
+
+
+def test_an_image_that_a_policy_refuses_is_not_pulled() -> None:
+    class Refusing(Shelf):
+        async def fetch(self, request: RegistryRequest) -> Answer:
+            raise Denied
+
+    with pytest.raises(Denied):
+        pulled(Refusing(), referrers=True)
 
 
 def test_a_failed_artifact_fails_the_image(shelf: Shelf) -> None:

@@ -264,7 +264,7 @@ class SyncRunner(PeriodicTask):
             if is_quota_low(self._context.quota(rule.upstream, account)):
                 whose = f"{rule.upstream}, account {account}," if account else rule.upstream
                 raise _Pause(f"the rest of the rate limit of {whose} is left to clients")
-            parts = await ImagePuller(registry, _BLOBS_AT_ONCE).image(wanted, pulled)
+            parts = await ImagePuller(registry, _BLOBS_AT_ONCE, note=_log_note).image(wanted, pulled)
             check = HeldCheck(registry, self._clock, _BLOBS_AT_ONCE)
             error = explain_missing(await check.missing(parts)) or ""
         except TooManyRequests as refused:
@@ -345,6 +345,10 @@ class _Idle:
     rules: tuple[SyncRule, ...]
     versions: tuple[files.Version | None, ...]
     until: float = field(default=0.0, eq=False)
+
+
+def _log_note(note: str) -> None:
+    _log.info("sync: {note}", note=note)
 
 
 def _find_removed(rules: Sequence[SyncRule], states: Mapping[str, SyncState]) -> set[str]:

@@ -141,7 +141,8 @@ class WarmUpRunner(PeriodicTask):
         )
         pulled = PulledImage()
         try:
-            parts = await ImagePuller(self._registry(), _BLOBS_AT_ONCE).image(wanted, pulled)
+            puller = ImagePuller(self._registry(), _BLOBS_AT_ONCE, note=_log_note)
+            parts = await puller.image(wanted, pulled)
             missing = await HeldCheck(self._registry(), self._clock, _BLOBS_AT_ONCE).missing(parts)
             error = explain_missing(missing) or ""
         except RegistryError as refused:
@@ -151,6 +152,10 @@ class WarmUpRunner(PeriodicTask):
     async def _write(self, warm_up: WarmUp, state: State) -> None:
         changed = evolve(warm_up, state=state, changed=self._clock.seconds())
         await self._in_thread(partial(warm_ups.write_warm_up, self._root, changed))
+
+
+def _log_note(note: str) -> None:
+    _log.info("warm-up: {note}", note=note)
 
 
 def _log_failure(failure: Failure) -> None:

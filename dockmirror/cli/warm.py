@@ -19,7 +19,7 @@ from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from .arguments import MirrorOptions, complete_image, json_option, mirror_options, platforms_option
 from .command_context import Context, parse_image, run_with_reactor
-from .output import print_json, print_table, progress_bars
+from .output import print_json, print_note, print_table, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -116,7 +116,7 @@ async def _warm(
 ) -> list[WarmResult]:
     registry = connect(reactor)
     with progress_bars("") as bars:
-        pull = ImagePuller(registry, jobs, partial(_progress_bar, bars))
+        pull = ImagePuller(registry, jobs, partial(_progress_bar, bars), print_note)
         results = [await _pull(pull, bars, name, image) for name, image in wanted.items()]
     return await _check_held(results, HeldCheck(registry, reactor, jobs))
 

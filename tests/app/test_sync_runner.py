@@ -29,7 +29,8 @@ from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, RegistryRequest, Tags
 from dockmirror.pull import HELD_PAUSES
@@ -40,7 +41,7 @@ from dockmirror.store.sync_states import SyncState
 from dockmirror.store.threads import RunInThread
 from dockmirror.system.schedule import CronSchedule, Interval
 
-from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, Shelf
+from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, SIGNATURE, Shelf
 from ..store.bucket.machines import BucketThreads, bucket
 from ..store.threads import inline
 
@@ -59,7 +60,7 @@ class Library:
 
     :ivar tags: the images, by their tags; other tags are listed, and not found.
     :ivar refusal: the error with which the list of tags is refused, if there is one.
-    :ivar limited: the tags whose manifests are refused because of a rate limit.
+    :ivar limited: the tags whose manifests are refused because of a rate limit; ``denied``, by a policy.
     :ivar quota: the rate limit that the upstream has told last.
     :ivar on_manifest: is called when a tag's manifest is requested.
     :ivar accounts: the accounts of repositories; ``quotas`` are their own rate limits.
@@ -69,6 +70,7 @@ class Library:
     shelf: Shelf = field(factory=Shelf)
     refusal: RegistryError | None = None
     limited: set[str] = field(factory=set)
+    denied: set[str] = field(factory=set)
     quota: Quota | None = None
     next_quota: Quota | None = None
     on_manifest: Callable[[], object] = tuple
@@ -87,6 +89,8 @@ class Library:
             self.on_manifest()
             if target.reference.name in self.limited:
                 raise TooManyRequests("rate limit exceeded")
+            if target.reference.name in self.denied:
+                raise Denied("it is not signed")
             for name, data in self.tags.items():
                 if data:
                     self.shelf.put(data, Tag(name))
@@ -246,6 +250,15 @@ def test_an_image_that_cannot_be_pulled_is_reported(tmp_path: Path, clock: Clock
     assert (state.outcome, state.synced, state.failed) == ("failed", 1, 1)
     assert state.message.startswith("docker.io/library/nginx:1.1: ")
     assert state.next_run - state.ended == EVERY * 1.05
+
+
+def test_an_image_is_pinned_without_a_signature_that_a_policy_refuses(tmp_path: Path, clock: Clock) -> None:
+    signature = f"sha256-{Digest.of(FOR_AMD).hex}.sig"
+    library = Library({"1.2": FOR_AMD, signature: SIGNATURE}, denied={signature})
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    assert site.pinned == {"1.2"}
+    assert site.state().outcome == "done"
 
 
 def test_a_run_pauses_before_the_rate_limit_is_used_up(tmp_path: Path, clock: Clock) -> None:
