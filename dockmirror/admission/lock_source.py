@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..config.image_rules import PolicySettings
+from ..oci.artifacts import parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument
 from ..oci.reference import Repository, Tag
@@ -96,10 +97,15 @@ def find_locked(
 ) -> Digest | Unlisted | None:
     """Return the digest that the policy's lock file gives a tag, or what becomes of a tag that it lacks.
 
+    A tag of the artifacts of a digest that the file lists for the repository, such as ``sha256-….sig``, is
+    served without a line.
+
     :param repository: with its registry in front.
     """
     assert policy.lock is not None
     locked = lock.images.get((repository, tag))
     if locked is not None:
         return locked.digest
-    return Unlisted(policy.lock) if policy.unlisted == "refuse" else None
+    subject = parse_artifact_tag(tag.name)
+    is_artifact = any(each.digest == subject for each in lock.by_repository.get(repository, ()))
+    return None if is_artifact or policy.unlisted == "serve" else Unlisted(policy.lock)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid
-from dockmirror.admission.lock_source import LockReader
+from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid, Unlisted
+from dockmirror.admission.lock_source import LockReader, find_locked
+from dockmirror.config.image_rules import PolicySettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unreachable
 from dockmirror.oci.manifest import Platform
@@ -165,3 +166,17 @@ def test_reader_without_a_file(file: Path) -> None:
     file.unlink()
     with pytest.raises(OSError, match="No such file"):
         LockReader(file).current()
+
+
+def test_the_artifacts_of_a_locked_digest_need_no_line(file: Path) -> None:
+    """A tag of a signature is served if the file lists the digest for a tag of its repository."""
+    policy = PolicySettings(images="**", lock=file)
+    lock = LockFile.of([ONE])
+    for suffix in ("", ".sig", ".att", ".sbom"):
+        tag = Tag(f"sha256-{ONE.digest.hex}{suffix}")
+        assert find_locked(lock, policy, ONE.repository, tag) is None
+        assert find_locked(lock, policy, TWO.repository, tag) == Unlisted(file)
+    other = Tag(f"sha256-{Digest.of(b'other').hex}.sig")
+    assert find_locked(lock, policy, ONE.repository, other) == Unlisted(file)
+    listed = evolve(ONE, tag=Tag(f"sha256-{ONE.digest.hex}.sig"), digest=Digest.of(b"signature"))
+    assert find_locked(LockFile.of([ONE, listed]), policy, ONE.repository, listed.tag) == listed.digest
