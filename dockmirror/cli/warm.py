@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from attrs import asdict, evolve, frozen
@@ -29,15 +29,23 @@ if TYPE_CHECKING:
 class _WarmOptions:
     """The command's options, by the names of its parameters."""
 
-    file: Iterable[str] | None
+    file: TextIO | None
     platforms: tuple[Platform, ...]
     referrers: bool
     jobs: int
     mirror: MirrorOptions
 
     def listed_images(self) -> list[str]:
-        """Return the images in the file: one a line, without comments."""
-        return [name for line in self.file or () if (name := line.partition("#")[0].strip())]
+        """Return the images in the file: one a line, without comments.
+
+        :raises click.ClickException: when it is no text.
+        """
+        if self.file is None:
+            return []
+        try:
+            return [name for line in self.file if (name := line.partition("#")[0].strip())]
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"{self.file.name}: {error}") from None
 
 
 @frozen
@@ -66,7 +74,7 @@ class WarmResult:
 @click.command("warm", short_help="Pull images into the cache of a running mirror.")
 @json_option
 @click.option(
-    "-f", "--file", type=click.File(),
+    "-f", "--file", type=click.File(encoding="utf-8"),
     help="Read images from a file, one a line; '#' begins a comment, '-' is standard input.",
 )  # fmt: skip
 @platforms_option

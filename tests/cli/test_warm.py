@@ -36,3 +36,12 @@ def test_a_file_without_images_is_refused(shop: Shop, tmp_path: Path) -> None:
 def test_a_mirror_without_a_port_needs_an_address(shop: Shop) -> None:
     refused = shop.run("warm", "nginx", code=2, environ={"DOCKMIRROR_LISTEN": "unix:/run/mirror.sock"})
     assert "--mirror" in refused.output
+
+
+def test_a_file_that_is_no_text_is_refused(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "images"
+    file.write_bytes(b"\xff\x00\xfe")
+    refused = [shop.run("warm", "-f", str(file), code=1).stderr]
+    refused.append(shop.run("export", "-f", str(file), "-o", str(tmp_path / "a.tar"), code=1).stderr)
+    assert refused[0] == refused[1]
+    assert f"{file}: 'utf-8' codec can't decode" in refused[0]
