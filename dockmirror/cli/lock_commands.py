@@ -96,7 +96,7 @@ def lock(
     known = _KnownTags(settings, find_store(settings))
     if flags["refresh"]:
         connect = mirror.make_connect(settings)
-        refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)])
+        refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)], settings)
     found = known.as_of(as_of) if as_of is not None else known.current()
     selected = {key: each for key, each in found.items() if _matches(each, globs)}
     new = _merge(old, selected, moves=update or as_of is not None, adds=not update)

@@ -8,6 +8,8 @@ from typing import Any
 import click
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 
+from ..app.naming import find_upstream
+from ..config.settings import Settings
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING
@@ -19,18 +21,38 @@ from .output import print_note
 _AT_ONCE = 8
 
 
-def refresh(connect: Callable[[Any], IRegistry], tags: Sequence[tuple[Repository, Tag]]) -> None:
+def refresh(
+    connect: Callable[[Any], IRegistry], tags: Sequence[tuple[Repository, Tag]], settings: Settings
+) -> None:
     """Have a running mirror ask the registries about tags by HEAD; note those that they do not answer.
+
+    Tags of upstreams that are offline are not asked about.
 
     :param connect: connects to the mirror with a reactor.
     :param tags: with their registries in front.
     :raises click.ClickException: when none is answered.
     """
-    problems = run_with_reactor(lambda reactor: ask_all(connect(reactor), tags))
+    offline = {each: why for each in tags if (why := _explain_offline(each[0].first, settings))}
+    asked = [each for each in tags if each not in offline]
+    problems = [_describe(*tag, why) for tag, why in offline.items()]
+    if asked:
+        problems += run_with_reactor(lambda reactor: ask_all(connect(reactor), asked))
     for problem in problems:
         print_note(problem)
+    if offline and not asked:
+        reasons = ", and ".join(dict.fromkeys(offline.values()))
+        raise click.ClickException(f"{reasons}, so no registry was asked")
     if tags and len(problems) == len(tags):
         raise click.ClickException("the running mirror answers for none of the listed tags")
+
+
+def _explain_offline(registry: str, settings: Settings) -> str:
+    """Return the reason for which a registry is not asked; nothing if it is."""
+    if settings.offline:
+        return "the mirror is offline"
+    upstream = find_upstream(registry, settings)
+    names = [name for name, each in settings.upstreams.items() if each is upstream and each.offline]
+    return f"the upstream {names[0]} is offline" if names else ""
 
 
 async def ask_all(registry: IRegistry, tags: Sequence[tuple[Repository, Tag]]) -> list[str]:
@@ -53,4 +75,8 @@ async def _ask(registry: IRegistry, repository: Repository, tag: Tag) -> str:
         problem = answer.cache.unconfirmed if answer.cache else ""
     except RegistryError as error:
         problem = error.summary
-    return f"{repository}:{tag} is left as it was seen before: {problem}" if problem else ""
+    return _describe(repository, tag, problem) if problem else ""
+
+
+def _describe(repository: Repository, tag: Tag, problem: str) -> str:
+    return f"{repository}:{tag} is left as it was seen before: {problem}"

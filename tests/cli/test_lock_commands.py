@@ -214,6 +214,20 @@ def test_refresh_goes_with_update(shop: Shop, file: Path) -> None:
     assert "go with --refresh" in alone.stderr
 
 
+def test_an_offline_mirror_is_not_asked_to_refresh(shop: Shop, file: Path, tmp_path: Path) -> None:
+    shop.run("lock", "-f", str(file), "nginx")
+    environ = {"DOCKMIRROR_OFFLINE": "true"}
+    said = shop.run("lock", "-f", str(file), "--update", "--refresh", code=1, environ=environ).stderr
+    assert f"{NGINX}:latest is left as it was seen before: the mirror is offline" in said
+    assert said.endswith("the mirror is offline, so no registry was asked\n")
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text("[upstreams.docker]\noffline = true\n")
+    environ = {"DOCKMIRROR_CONFIG": str(settings)}
+    said = shop.run("lock", "-f", str(file), "--update", "--refresh", code=1, environ=environ).stderr
+    assert f"{NGINX}:latest is left as it was seen before: the upstream docker is offline" in said
+    assert said.endswith("the upstream docker is offline, so no registry was asked\n")
+
+
 @implementer(IRegistry)
 @define
 class Statuses:
