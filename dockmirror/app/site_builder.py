@@ -187,12 +187,13 @@ class SiteBuilder:
 
     def _make_log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
         clock, telemetry = self._context.clock, self._context.telemetry
-        logs: list[Log] = [
+        logs: list[Log] = []
+        if telemetry.pulls is not None:
+            logs.append(telemetry.pulls.end)
+        logs += [
             AccessLog(settings.log_format, clock, self._write_line),
             make_request_counter(settings, telemetry.metrics),
         ]
-        if telemetry.pulls is not None:
-            logs.append(telemetry.pulls.end)
         if audit is not None:
             logs.append(AuditLog(clock, audit.write))
 

@@ -21,9 +21,9 @@ from .database import (
     set_aside,
     transaction,
 )
+from .part_report import PartReport
 from .pruning import PERIOD, HistoryBounds, prune
 from .pulls import OTHERS
-from .recorder import PartReport
 from .tracker import PartState, PartSummary, began, summarize_parts
 
 _MAX_PENDING = 30

@@ -12,14 +12,14 @@ from ..system.shared_table import hash_key
 from .tracker import Member
 
 _MEMBERS = 8
-_MEMBER = Struct("<QQd")
-"""Number of the pull, hash of the tag or the manifest, time of the pull's last byte."""
+_MEMBER = Struct("<QQd?7x")
+"""Number of the pull, hash of the tag or manifest, time of the pull's last byte, True if it was served."""
 _LAST = Struct("<d")
 _HEAD = Struct("<QQ")
 """Key, and a count of the members that were ever added."""
-_CLIENT = Struct(_HEAD.format + "QQd" * _MEMBERS)
+_CLIENT = Struct(_HEAD.format + "QQd?7x" * _MEMBERS)
 _EMPTY = bytes(_CLIENT.size)
-_FIELDS = range(2, 2 + 3 * _MEMBERS, 3)
+_FIELDS = range(2, 2 + 4 * _MEMBERS, 4)
 """The indices at which the fields of each member begin."""
 _CLIENT_SIZE = 8192 * _CLIENT.size
 _NAMED = Struct("<QB23s")
@@ -58,9 +58,15 @@ class ClientRecord(NamedTuple):
             [first + place * _MEMBER.size for place, each in enumerate(self.members) if each[0] == number]
         )
 
-    def has(self, number: int, name: int) -> bool:
-        """Return whether a name is a member of a pull."""
-        return (number, name) in [each[:2] for each in self.members]
+    def position(self, member: Member) -> int:
+        return self.offset + _HEAD.size + self.members.index(member) * _MEMBER.size
+
+    def member(self, number: int, name: int) -> Member | None:
+        """Return the member of a pull that has a name, or None."""
+        for each in self.members:
+            if each[0] == number and each[1] == name:
+                return each
+        return None
 
 
 @lru_cache(maxsize=16_384)
@@ -93,7 +99,7 @@ class PullTable:
         for first in _FIELDS:
             if not fields[first]:
                 break
-            members.append(Member(*fields[first : first + 3]))
+            members.append(Member(*fields[first : first + 4]))
         return ClientRecord(key, offset, fields[1], tuple(members))
 
     def is_current(self, record: ClientRecord) -> bool:
@@ -106,19 +112,27 @@ class PullTable:
             for position in positions:
                 _LAST.pack_into(self._clients, position + 16, now)
 
-    def add(self, record: ClientRecord, number: int, names: Iterable[int], now: float) -> ClientRecord:
-        """Add manifests or tags to a pull, in place of the oldest members; return the record after that."""
+    def add(
+        self, record: ClientRecord, number: int, names: Iterable[int], now: float, is_served: bool = False
+    ) -> ClientRecord:
+        """Add manifests or tags to a pull, in place of the oldest members; return the record after that.
+
+        :param is_served: True if they were served, also those that are members already.
+        """
         members, count, is_known = list(record.members), record.additions, False
         if not members:
             self._clients[record.offset : record.offset + _CLIENT.size] = _EMPTY
         for name in names:
-            if record.has(number, name):
+            known = record.member(number, name)
+            if known is not None:
                 is_known = True
+                if is_served and not known.is_served:
+                    _MEMBER.pack_into(self._clients, record.position(known), number, name, now, True)
                 continue
             place = len(members) if len(members) < _MEMBERS else _oldest(members)
-            members[place : place + 1] = [Member(number, name, now)]
+            members[place : place + 1] = [Member(number, name, now, is_served)]
             position = record.offset + _HEAD.size + place * _MEMBER.size
-            _MEMBER.pack_into(self._clients, position, number, name, now)
+            _MEMBER.pack_into(self._clients, position, number, name, now, is_served)
             count += 1
         if count != record.additions:
             _HEAD.pack_into(self._clients, record.offset, record.key, count)

@@ -20,6 +20,7 @@ from ..oci.reference import Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..system.networks import Region, normalize_host
 from ..system.shared_table import hash_key
+from .part_report import PartReport
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,
@@ -28,6 +29,7 @@ from .tracker import (
     AddressDetail,
     PartState,
     began,
+    find_failed_pull,
     find_pull,
     is_ignored,
     make_number,
@@ -52,43 +54,13 @@ _normalize_host = lru_cache(maxsize=1024)(normalize_host)
 
 
 @define(eq=False)
-class PartReport:
-    """The requests for a manifest or blob of a pull since the last report.
-
-    :ivar number: of the pull; 0 for a blob without one, which counts in sums only.
-    :ivar is_first: True if the pull begins with it.
-    :ivar state: None if it was not requested with a GET.
-    :ivar gets: requests other than HEADs; a pull without any is none.
-    """
-
-    number: int
-    name: int
-    client: str
-    user: str
-    host: str
-    registry: str
-    repository: str
-    reference: str
-    is_first: bool = False
-    digest: str = ""
-    platform: str = ""
-    state: PartState | None = None
-    last: float = 0.0
-    gets: int = 0
-    saved_requests: int = 0
-    saved_pulls: int = 0
-    cached_bytes: int = 0
-    upstream_bytes: int = 0
-    upstream_seconds: float = 0.0
-
-
-@define(eq=False)
 class _Content:
     """A manifest or blob that a client requests in a pull, as this process has last seen it.
 
     :ivar record: the client's pulls in the table.
     :ivar positions: those of the pull there.
     :ivar touched: when the pull's time there was last set.
+    :ivar is_served: True if the table knows that the pull has served this manifest.
     :ivar digest: of the manifest that was last answered.
     :ivar report: what is not yet reported.
     """
@@ -102,7 +74,8 @@ class _Content:
     positions: tuple[int, ...]
     is_first: bool
     named: Named
-    touched: float
+    touched: float = 0.0
+    is_served: bool = False
     digest: str = ""
     report: PartReport | None = None
 
@@ -212,13 +185,19 @@ class PullRecorder:
             return found is not None
 
         number = find_pull(record.members, name, is_named_by, now)
-        is_first = is_manifest and (number is None or record.has(number, name))
+        member = record.member(number, name) if number else None
+        is_first = is_manifest and (number is None or member is not None)
         is_new = number is None and is_manifest
         if is_new:
-            number = make_number(now, self.process, next(self._count))
-        positions = record.positions(number) if number else ()
-        content = _Content(number or 0, name, client, key[2], target, record, positions, is_first, named, 0.0)
+            number = self._make_number(now)
+        content = _Content(
+            number or 0, name, client, key[2], target, record, record.positions(number) if number else (),
+            is_first, named, is_served=member is not None and member.is_served,
+        )  # fmt: skip
         return content, is_new
+
+    def _make_number(self, now: float) -> int:
+        return make_number(now, self.process, next(self._count))
 
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
         """Note the registry's answer, and return it.
@@ -258,7 +237,7 @@ class PullRecorder:
         content.digest, name, number = digest, hash_text(digest), content.number
         last = [each.last for each in content.record.members if each.number == number] if part.head else []
         if last:
-            if not content.record.has(number, name):
+            if content.record.member(number, name) is None:
                 self._add(content, (name,), max(last))
             return
         content.touched = self._clock.seconds()
@@ -272,12 +251,12 @@ class PullRecorder:
             self._names.clear()
         self._names[manifest] = names
 
-    def _add(self, content: _Content, names: Iterable[int], last: float) -> None:
+    def _add(self, content: _Content, names: Iterable[int], last: float, is_served: bool = False) -> None:
         """Add names to the content's pull in the table, where others may have changed it meanwhile."""
         record = content.record
         if not self._table.is_current(record):
             record = self._table.find(record.key)
-        content.record = self._table.add(record, content.number, names, last)
+        content.record = self._table.add(record, content.number, names, last, is_served)
         content.positions = content.record.positions(content.number)
 
     def _knows_names(self, part: _Part) -> bool:
@@ -295,7 +274,7 @@ class PullRecorder:
             self._table.add_named(manifest, names)
 
     def end(self, request: ServerRequest) -> None:
-        """Report a request that has ended; call once for each."""
+        """Report a request that has ended; call once for each, before the access log."""
         part = self._running.pop(id(request), None)
         if part is None:
             return
@@ -306,20 +285,48 @@ class PullRecorder:
             if part.is_new:
                 self._add(content, (content.name,), now)
             return
-        report = self._progress(part, now)
-        if part.head:
-            return
         reason = ""
         if request.code >= 400 or request.is_cut_off:
             reason = " ".join((request.reason or _CLIENT_LEFT).split())[:_REASON_LENGTH]
+            if part.is_manifest and not part.head:
+                content = self._leave_served(part, now)
+        report = self._progress(part, now)
+        if part.head:
+            return
         report.state = PartState(now, content.named.is_layer, part.is_cached, reason)
-        if part.is_recent or not content.number:
+        is_newly_served = part.is_manifest and not reason and not content.is_served
+        if not content.number or (part.is_recent and not is_newly_served):
             return
         is_known, content.touched = content.touched > 0, now
-        if part.is_manifest and not is_known:
+        if is_newly_served:
+            content.is_served = True
+            self._add(content, {content.name, hash_text(part.digest or content.reference)}, now, True)
+        elif part.is_manifest and not is_known:
             self._add(content, (content.name,), now)
         else:
             self._table.touch(content.positions, content.record, now)
+
+    def _leave_served(self, part: _Part, now: float) -> _Content:
+        """Let a failed request leave a pull that has served its manifest, and return its content.
+
+        The client has the image of that pull; failed requests for the manifest that follow are another pull.
+        """
+        content = part.content
+        record = self._table.find(content.record.key)
+        member = record.member(content.number, content.name)
+        if member is None or not member.is_served:
+            return content
+        if part.is_counted:
+            self._report(content).gets -= 1
+            part.is_counted = False
+        number = find_failed_pull(record.members, content.name, now) or self._make_number(now)
+        part.content = _Content(
+            number, content.name, content.client, content.registry, content.target, record,
+            record.positions(number), True, content.named,
+        )  # fmt: skip
+        part.is_recent = False
+        part.request.pull_id = str(number)
+        return part.content
 
     @property
     def is_busy(self) -> bool:

@@ -40,11 +40,13 @@ class Member(NamedTuple):
 
     :ivar name: the hash of its digest or tag.
     :ivar last: time of the pull's last byte.
+    :ivar is_served: True if it was served completely.
     """
 
     number: int
     name: int
     last: float
+    is_served: bool = False
 
 
 def find_pull(
@@ -59,7 +61,7 @@ def find_pull(
     :param is_named_by: tells if the manifest with a hash names what is requested.
     """
     found = None
-    for number, other, last in members:
+    for number, other, last, _ in members:
         if abs(now - last) > JOIN_SECONDS:
             continue
         is_same = other == name
@@ -71,6 +73,14 @@ def find_pull(
         if found is None or (is_same, last, number) > found:
             found = is_same, last, number
     return found[2] if found else None
+
+
+def find_failed_pull(members: Iterable[Member], name: int, now: float) -> int | None:
+    """Return the number of the pull that a failed request joins if its manifest was served before, or None.
+
+    It is the last pull in which the same name was requested, and was not served.
+    """
+    return find_pull((each for each in members if not each.is_served), name, lambda _: False, now)
 
 
 def make_number(now: float, process: int, count: int) -> int:

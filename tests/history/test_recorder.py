@@ -17,7 +17,7 @@ from dockmirror.history.pull_table import PULL_TABLE_SIZE
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.tracker import JOIN_SECONDS
 from dockmirror.oci.cache_status import CacheResult
-from dockmirror.oci.errors import ManifestUnknown, RegistryError, Unauthorized, Unreachable
+from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unauthorized, Unreachable
 from dockmirror.oci.request import RegistryRequest
 
 from ..scraped import scraped
@@ -165,6 +165,44 @@ def test_a_long_pull_is_live_and_stays_one(mirror: Mirror) -> None:
     assert [each.layers for each in mirror.pulls()] == [2]
 
 
+@pytest.mark.parametrize("name", ["tag", "index"])
+@pytest.mark.parametrize("pause", [0.5, 30])
+def test_a_refusal_after_an_image_was_served_is_a_pull_of_its_own(
+    mirror: Mirror, name: str, pause: float
+) -> None:
+    """The client has the image; all refusals that follow are one pull, by whichever worker."""
+    [served, *_] = mirror.ask(f"HEAD {name}, {name}, image, config, layer, other")
+    mirror.clock.advance(pause)
+    mirror.registry.error = Denied("it was recalled")
+    refused = mirror.ask(f"{name}, {name}, HEAD {name}")
+    mirror.clock.advance(pause)
+    refused += mirror.ask(f"{name}, {name}")
+    assert len({served, *refused}) == 2
+    mirror.clock.advance(10)
+    assert [(str(each.number), each.outcome, each.digest != "") for each in mirror.pulls()] == [
+        (refused[0], "failed", False),
+        (served, "served", True),
+    ]
+
+
+def test_a_refusal_before_an_image_was_served_belongs_to_its_pull(mirror: Mirror) -> None:
+    """A HEAD serves nothing, and neither does an index whose image is refused."""
+    ids = mirror.ask("HEAD index, index")
+    mirror.registry.error = Denied("no")
+    ids += mirror.ask("image, image")
+    assert len(set(ids)) == 1
+    assert [each.outcome for each in mirror.pulls()] == ["failed"]
+
+
+def test_a_challenge_after_an_image_was_served_belongs_to_its_pull(mirror: Mirror) -> None:
+    ids = mirror.ask("HEAD tag, tag")
+    mirror.registry.error = Unauthorized()
+    ids += mirror.ask("tag, tag")
+    assert len(set(ids)) == 1
+    mirror.clock.advance(10)
+    assert [each.outcome for each in mirror.pulls()] == ["served"]
+
+
 def test_nothing_secret_reaches_the_file(mirror: Mirror) -> None:
     """Queries and credentials are left out, in the write-ahead log, too."""
     worker = mirror.workers[0]
@@ -186,6 +224,7 @@ class ModelPull:
     names: set[str] = field(factory=set)
     layers: set[str] = field(factory=set)
     failed: set[str] = field(factory=set)
+    served: set[str] = field(factory=set)
     gets: int = 0
 
 
@@ -204,7 +243,11 @@ class Model:
         same = [each for each in live if name in each.names]
         named = [each for each in live if any(name in self.children.get(by, ()) for by in each.names)]
         pull = max(same or named, key=lambda each: each.last, default=None)
-        is_new, is_manifest = pull is None, name in ("tag", "index", "image")
+        is_manifest = name in ("tag", "index", "image")
+        if method == "GET" and not ok and pull is not None and name in pull.served:
+            unserved = [each for each in same if name not in each.served]
+            pull = max(unserved, key=lambda each: each.last, default=None)
+        is_new = pull is None
         if pull is None and is_manifest:
             pull = ModelPull(client, now)
         if pull is None:
@@ -223,6 +266,8 @@ class Model:
                 self.children[manifest] = CHILDREN[manifest]
             pull.layers |= {name} & {"layer", "other"}
             pull.failed = pull.failed - {name} if ok else pull.failed | {name}
+            if ok and is_manifest:
+                pull.served |= {name, manifest}
         return pull
 
 

@@ -126,7 +126,7 @@ class Worker:
         log_line = AccessLog("json", clock, lambda line: self.lines.append(json.loads(line)))
 
         def log(request: ServerRequest) -> None:
-            for each in (log_line, count, self.recorder.end):
+            for each in (self.recorder.end, log_line, count):
                 each(request)
             self.pull_ids.append(request.pull_id)
 
