@@ -336,11 +336,13 @@ def find_pulls(settings: Settings, digests: Iterable[Digest]) -> Sequence[Pull] 
 
 def find_refused_pulls(settings: Settings, recalls: Sequence[Recall]) -> Mapping[Digest, Sequence[Pull]]:
     """Return the pulls that each recall has refused, newest first; empty without a history."""
-    since = min((each.since for each in recalls), default=None)
-    failed = None if since is None else _read(settings, PullFilter(since=since, outcome="failed"))
-    return {
-        each.digest: [pull for pull in failed or () if str(each.digest) in pull.reason] for each in recalls
-    }
+    found = dict[Digest, Sequence[Pull]]()
+    for each in recalls:
+        pulls = _read(settings, PullFilter(reason=str(each.digest)))
+        if pulls is None:
+            break
+        found[each.digest] = [pull for pull in pulls if pull.began + pull.seconds >= each.since]
+    return found
 
 
 def pull_fields(pull: Pull) -> dict[str, str]:

@@ -77,6 +77,7 @@ class PullFilter:
     :ivar image: a glob over ``registry/repository`` or ``registry/repository:tag``.
     :ivar client: an address or a network.
     :ivar since: the earliest beginning, in seconds since the epoch; ``until`` is the end, which is excluded.
+    :ivar reason: a part of the sentence that says why it failed.
     """
 
     image: str = ""
@@ -86,6 +87,7 @@ class PullFilter:
     since: float = 0.0
     until: float = inf
     outcome: str = ""
+    reason: str = ""
 
 
 @frozen

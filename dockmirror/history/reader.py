@@ -147,7 +147,7 @@ def period_of(filter: PullFilter, seconds: int) -> tuple[int, int]:
 
 def _kind_of_sums(by: SumKey, filter: PullFilter, now: float) -> Sums | None:
     """Return the sums that answer a question; None if only the pulls do."""
-    if any((filter.digest, filter.client, filter.user, filter.outcome)):
+    if any((filter.digest, filter.client, filter.user, filter.outcome, filter.reason)):
         return None
     if not filter.image:
         is_short = filter.since % 86_400 != 0 and filter.since > now - _SHORT
@@ -225,6 +225,8 @@ def _conditions(connection: sqlite3.Connection, filter: PullFilter, now: float) 
         yield _equals("user", Word.USER, filter.user)
     if filter.client:
         yield _client_condition(connection, filter.client)
+    if filter.reason:
+        yield "pull.reason != '' AND instr(pull.reason, ?) > 0", (filter.reason,)
     quiet = int((now - QUIET_SECONDS) * 1000)
     if filter.outcome == "failed":
         yield "pull.reason != ''", ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -108,6 +109,22 @@ def test_pulls(shop: Shop, tmp_path: Path) -> None:
     listed = shop.run("recall", "list", environ=environ).stdout.splitlines()
     assert listed[1].split()[-2:] == ["1", "10.0.0.2"]
     kept.close()
+
+
+def test_refused_pulls(shop: Shop, tmp_path: Path) -> None:
+    """A pull counts that began before the recall and was refused after it, and none of an earlier recall."""
+    environ = {"DOCKMIRROR_HISTORY": str(tmp_path)}
+    kept, now = KeptHistory(tmp_path), time.time()
+    refusal = explain(Recall(BAD, "CVE-1", 0, 0), BAD)
+    ended = ((now - 30, refusal), (now + 30, refusal), (now + 30, "the registry does not answer"))
+    for number, (last, reason) in enumerate(ended, 1):
+        pull, state = make_number(now - 60, 1, number), PartState(last, reason=reason)
+        refused = report(pull, client=f"10.0.0.{number}", state=state, last=last)
+        kept.writer.write([refused], now)
+    kept.close()
+    shop.run("recall", str(BAD), "--reason", "CVE-1", environ=environ)
+    (listed,) = json.loads(shop.run("recall", "list", "--json", environ=environ).stdout)
+    assert [each["client"] for each in listed["refused"]] == ["10.0.0.2"]
 
 
 def test_settings_file(shop: Shop, tmp_path: Path) -> None:
