@@ -30,6 +30,7 @@ from ..archive.checksums import (
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.notation import format_size
 from ..config.settings import Settings
+from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..store import layout
 from ..store.eviction.eviction import Sweep
@@ -242,6 +243,11 @@ def _name_image(image: NamedImage, named: str | None, settings: Settings) -> Ima
         if named:
             raise click.UsageError(str(error)) from None
         raise ArchiveRefused(str(error)) from None
+    if isinstance(name.reference, Digest) and name.reference != image.descriptor.digest:
+        raise ArchiveRefused(
+            f"{name}: the digest of this image is {image.descriptor.digest}: give a name with that digest, or"
+            " with a tag, with --as NAME"
+        )
     registries = [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
     if name.repository.first not in registries:
         raise ArchiveRefused(

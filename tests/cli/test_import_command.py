@@ -289,3 +289,19 @@ def test_a_malformed_inventory_is_refused(archive: Path, empty: Shop) -> None:
     for text in (b"{}", b'{"version": 2}', b"["):
         archive.write_bytes(write_tar({**contents, "dockmirror.json": text}))
         assert "dockmirror.json: expected" in empty.run("import", str(archive), code=1).output
+
+
+def test_a_name_with_another_digest_is_refused(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Given by the user or by the archive; a name with the image's own digest is taken."""
+    other, own = Digest.of(b"other"), Digest.of(AMD)
+    refused = empty.run("import", str(archive), "--as", f"nginx@{other}", code=1)
+    assert f"{NGINX}@{other}: the digest of this image is {own}" in refused.output
+    members = files(archive.read_bytes())
+    members["index.json"] = members["index.json"].replace(NAME.encode(), f"{NGINX}@{other}".encode())
+    lying = tmp_path / "lying.tar"
+    lying.write_bytes(write_tar(members))
+    assert "the digest of this image is" in empty.run("import", str(lying), code=1).output
+    assert empty.json("ls") == []
+    assert not empty.path(own).exists()
+    found = json.loads(empty.run("import", str(lying), "--as", f"nginx@{own}", "--json").stdout)
+    assert found["imported"] == [f"{NGINX}@{own}"]
