@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import click
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
-from ..app.local_admission import ExportGates, check_not_recalled
+from ..app.local_admission import ExportGates
 from ..app.naming import ImageName, parse_image_pattern
 from ..archive.archive_plan import PackedImage
 from ..archive.image_lists import ImageListInvalid, ListedName, read_image_list
@@ -20,10 +20,10 @@ from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.manifest import Platform
 from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Tag
+from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Manifest
 from ..store.held_images import HeldImages
-from ..store.packed_images import ArtifactFinder, ImageNotHeld, pack_held_platforms, pack_image
+from ..store.packed_images import ArtifactFinder, ExportGate, ImageNotHeld, pack_held_platforms, pack_image
 from .command_context import parse_image
 from .output import print_note
 
@@ -39,6 +39,21 @@ class _Selected:
     name: ImageName
     digest: Digest | None = None
     is_match: bool = False
+
+
+@frozen
+class _Notes:
+    """Prints each note once, although several images may be the reason for it."""
+
+    printed: set[str] = field(factory=set)
+
+    def note(self, text: str) -> None:
+        if text not in self.printed:
+            self.printed.add(text)
+            print_note(text)
+
+    def leave_out(self, error: Exception) -> None:
+        self.note(f"left out: {str(error).splitlines()[0].rstrip(' :;')}")
 
 
 @frozen
@@ -64,23 +79,22 @@ class ExportSelection:
         :raises click.ClickException: when a named image is incomplete or refused.
         """
         held_images, packed = HeldImages(root), dict[str, PackedImage]()
-        finder, gates = ArtifactFinder(held_images), ExportGates(settings, root, time.time(), print_note)
+        notes = _Notes()
+        finder, gates = ArtifactFinder(held_images), ExportGates(settings, root, time.time(), notes.note)
         for selected in self._select(settings, held_images):
-            image = self._pack_one(selected, held_images, gates)
+            image = self._pack_one(selected, held_images, gates, notes)
             if image is None:
                 continue
             packed.setdefault(image.name, image)
             if self.with_artifacts:
-                check = partial(check_not_recalled, gates.recalls, selected.name)
-                try:
-                    for artifact in finder.pack(selected.name.repository, image, check):
-                        packed.setdefault(artifact.name, artifact)
-                except Denied as error:
-                    raise click.ClickException(str(error)) from None
+                place = selected.name.repository
+                make_gate = partial(_make_gate, gates, place)
+                for artifact in finder.pack(place, image, make_gate, notes.leave_out):
+                    packed.setdefault(artifact.name, artifact)
         return list(packed.values())
 
     def _pack_one(
-        self, selected: _Selected, held_images: HeldImages, gates: ExportGates
+        self, selected: _Selected, held_images: HeldImages, gates: ExportGates, notes: _Notes
     ) -> PackedImage | None:
         """Return an image, or None for one that a pattern has found and that cannot be exported."""
         name, reference = selected.name, selected.digest or selected.name.reference
@@ -92,7 +106,7 @@ class ExportSelection:
         except (ImageNotHeld, Denied) as error:
             if not selected.is_match:
                 raise click.ClickException(str(error)) from None
-            print_note(f"left out: {str(error).splitlines()[0].rstrip(' :;')}")
+            notes.leave_out(error)
             return None
         return evolve(image, tag=name.reference.name) if isinstance(name.reference, Tag) else image
 
@@ -114,6 +128,10 @@ def _parse_pattern(text: str, settings: Settings) -> PullRule:
         return parse_image_pattern(text, settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _make_gate(gates: ExportGates, repository: Repository, reference: Reference) -> ExportGate:
+    return gates.make(ImageName(repository, reference))
 
 
 def _read_list(file: Path) -> Iterable[ListedName]:

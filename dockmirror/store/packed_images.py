@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from ..archive.archive_plan import OpenContent, PackedImage
 from ..oci.digest import Digest
+from ..oci.errors import Denied
 from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository, Tag
 from . import layout
@@ -35,6 +36,10 @@ class ExportGate:
     check_digests: Callable[[Iterable[Digest]], None]
     choose: Callable[[Digest], Digest]
     check: Callable[[Reference, StoredImage], None]
+
+
+def full_name(repository: Repository, reference: Reference) -> str:
+    return f"{repository}{':' if isinstance(reference, Tag) else '@'}{reference}"
 
 
 def pack_image(
@@ -93,10 +98,6 @@ def _select_image(
 def _pack(name: str, reference: Reference, image: StoredImage, gate: ExportGate) -> PackedImage:
     for each in image.walk():
         gate.check(each.digest, each)
-    return _pack_unchecked(name, reference, image)
-
-
-def _pack_unchecked(name: str, reference: Reference, image: StoredImage) -> PackedImage:
     manifests = {each.digest: each.data for each in image.walk() if each.data is not None}
     blobs = {d: stored.size for each in image.walk() for d, stored in each.blobs.items() if stored}
     tag = reference.name if isinstance(reference, Tag) else ""
@@ -114,25 +115,34 @@ class ArtifactFinder:
         self._known: dict[Repository, dict[Digest, list[tuple[Reference, Digest]]]] = {}
 
     def pack(
-        self, repository: Repository, image: PackedImage, check_digests: Callable[[Iterable[Digest]], None]
+        self,
+        repository: Repository,
+        image: PackedImage,
+        make_gate: Callable[[Reference], ExportGate],
+        leave_out: Callable[[Denied], None],
     ) -> Iterator[PackedImage]:
-        """Yield what belongs to an image, and to that in turn, if it is held completely.
+        """Yield what belongs to an image, and to that in turn, if it is held completely and not refused.
 
-        :param check_digests: see ``ExportGate``.
+        :param make_gate: returns the gate of one of them.
+        :param leave_out: is given the reason for which one is refused.
         """
         by_subject = self._read(repository)
         queue, seen = list(image.manifests), set(image.manifests)
         while queue:
             for reference, digest in by_subject.get(queue.pop(), ()):
-                artifact = self._held_images.read_image(repository, digest)
-                if artifact.find_missing() or (digest in seen and isinstance(reference, Digest)):
+                if digest in seen and isinstance(reference, Digest):
                     continue
-                for each in artifact.walk():
-                    check_digests((each.digest, *each.blobs))
-                queue += [each.digest for each in artifact.walk() if each.digest not in seen]
-                seen.update(each.digest for each in artifact.walk())
-                separator = ":" if isinstance(reference, Tag) else "@"
-                yield _pack_unchecked(f"{repository}{separator}{reference}", reference, artifact)
+                name, gate = full_name(repository, reference), make_gate(reference)
+                try:
+                    artifact = pack_image(self._held_images, name, repository, reference, None, gate)
+                except ImageNotHeld:
+                    continue
+                except Denied as error:
+                    leave_out(error)
+                    continue
+                queue += [each for each in artifact.manifests if each not in seen]
+                seen.update(artifact.manifests)
+                yield artifact
 
     def _read(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
         """Return the references and digests of a repository's artifacts by their subjects."""

@@ -13,6 +13,8 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from dockmirror.admission.recall_files import write_statement
+from dockmirror.admission.recalls import Recall
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
 
@@ -135,6 +137,16 @@ def test_referrers_and_artifact_tags_belong_to_an_image(shop: Shop, tmp_path: Pa
     other.run("import", str(tmp_path / "a.tar"))
     assert set(exported(other, tmp_path, "nginx:1.27")) == expected
     assert exported(shop, tmp_path, "nginx:1.27", "--no-referrers") == [NAME]
+
+
+def test_a_recalled_referrer_is_left_out(shop: Shop, tmp_path: Path) -> None:
+    """And what belongs to it; the image is exported."""
+    shop.image(NGINX, "", SIGNATURE, b"{}", b"signature")
+    shop.image(NGINX, "", PROVENANCE, b"provenance")
+    write_statement(shop.root, Recall(Digest.of(SIGNATURE), "CVE-1", 1.0, 1.0))
+    done = shop.run("export", "nginx:1.27", "-o", str(tmp_path / "a.tar"))
+    assert f"left out: {NGINX}@{Digest.of(SIGNATURE)}: " in done.stderr
+    assert named(tmp_path / "a.tar") == [NAME]
 
 
 def test_an_incomplete_referrer_is_left_out(shop: Shop, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
@@ -17,8 +18,8 @@ from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..admission.test_signature_source import signature_manifest
 from ..admission.test_signatures import EC, simple
-from ..archive.packing import index, manifest
-from .shop import AMD, ARM, INDEX, LAYER, NGINX, Shop
+from ..archive.packing import files, index, manifest
+from .shop import AMD, ARM, CONFIG, INDEX, LAYER, NGINX, Shop
 
 IMAGE = Digest.of(AMD)
 ATTESTATION = manifest(b"{}", b"attested")
@@ -40,7 +41,7 @@ def export(shop: Shop, tmp_path: Path, policy: str, image: str = "nginx:1.27", c
 def sign(shop: Shop, digest: Digest) -> None:
     layer, payload = simple(digest)
     manifest = signature_manifest(payload, layer.descriptor.media_type or "", layer.signature)
-    shop.image(NGINX, f"sha256-{digest.hex}.sig", manifest, payload)
+    shop.image(NGINX, f"sha256-{digest.hex}.sig", manifest, payload, b"{}")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,25 @@ def test_rules_hold_for_exports(shop: Shop, tmp_path: Path, policy: str, problem
 def test_a_signature_in_the_cache_is_verified(shop: Shop, tmp_path: Path, image: str, digest: Digest) -> None:
     sign(shop, digest)
     export(shop, tmp_path, "signed_by = [{key}]", image)
+
+
+def test_an_unsigned_artifact_is_left_out(shop: Shop, tmp_path: Path) -> None:
+    """It may be an image that runs; signatures need no signature, and belong to the signed image."""
+    sign(shop, IMAGE)
+    subject = {"digest": str(IMAGE), "size": len(AMD)}
+    runnable = json.dumps({**json.loads(manifest(CONFIG, LAYER)), "subject": subject}).encode()
+    tag = f"sha256-{IMAGE.hex}.att"
+    shop.image(NGINX, "", runnable, CONFIG, LAYER)
+    shop.image(NGINX, tag, runnable)
+    printed = export(shop, tmp_path, "signed_by = [{key}]")
+    for reference in (f"@{Digest.of(runnable)}", f":{tag}"):
+        assert printed.count(f"left out: library/nginx{reference} is not signed by a trusted signer") == 1
+    contents = files((tmp_path / "image.tar").read_bytes())
+    assert blob_path(Digest.of(runnable)) not in contents
+    listed = json.loads(contents["index.json"])["manifests"]
+    names = [each["annotations"]["io.containerd.image.name"] for each in listed]
+    assert names == [f"{NGINX}:1.27", f"{NGINX}:sha256-{IMAGE.hex}.sig"]
+    assert export(shop, tmp_path, 'signed_by = [{key}]\nmode = "warn"').count("left out") == 0
 
 
 @pytest.mark.parametrize(("allow", "seconds", "code"), [(True, 60, 0), (False, 60, 1), (True, -60, 1)])
