@@ -165,7 +165,7 @@ class _ArchivePlanner:
         self._manifests[root] = data
         await self._read_manifests(data)
         tag = reference.name if isinstance(reference, Tag) else ""
-        name = f"{self._repository}{':' if tag else '@'}{reference}"
+        name = f"{self._repository}:{tag}" if tag else f"{self._repository}@{root}"
         return plan_archive([PackedImage(name, tag, root, self._manifests, self._blobs)])
 
     async def _fetch_manifest(self, reference: Reference) -> tuple[Digest, bytes]:

@@ -52,12 +52,15 @@ def pack_image(
 ) -> PackedImage:
     """Return an image that the store holds completely.
 
-    :param name: the image's name in the archive and in messages.
+    :param name: the image's name in the archive and in messages; a name by digest gives way to that of the
+        platform.
     :raises ImageNotHeld: when it does not.
     """
     image = _select_image(held_images, name, repository, reference, gate)
     selected = _select_platform(image, platform, name)
     _check_complete(selected, name, held_images.root)
+    if name == full_name(repository, image.digest):
+        name = full_name(repository, selected.digest)
     return _pack(name, reference, selected, gate)
 
 

@@ -109,6 +109,14 @@ def test_a_pattern_that_matches_nothing_is_refused(shop: Shop, tmp_path: Path) -
     assert "no image in the cache matches quay.io/**" in refused.output
 
 
+def test_a_platform_of_a_digest_has_its_own_name(shop: Shop, tmp_path: Path) -> None:
+    """The archive lacks the index, and can be imported."""
+    found = exported(shop, tmp_path, f"nginx@{Digest.of(INDEX)}", "--platform", "linux/amd64")
+    assert found == [f"{NGINX}@{Digest.of(AMD)}"]
+    other = Shop(tmp_path / "other")
+    assert other.run("import", str(tmp_path / "a.tar")).stdout == f"imported {found[0]}\n"
+
+
 def test_all_exports_the_platforms_that_are_held(shop: Shop, tmp_path: Path) -> None:
     """The index keeps its digest, so that its signatures stay valid; what is incomplete is left out."""
     shop.image(OTHER, "broken", manifest(b"gone"))

@@ -65,6 +65,13 @@ def test_an_archive_of_one_platform_has_only_its_contents(house: House, shop: Sh
     assert saved["RepoTags"] == ["registry.k8s.io/team/app:1"]
 
 
+def test_a_platform_of_a_digest_has_its_own_name(house: House, shop: Shop) -> None:
+    query = f"image=registry.k8s.io/team/app@{Digest.of(shop.index)}&platform=linux/arm64"
+    (listed,) = json.loads(files(export(house, query).body)["index.json"])["manifests"]
+    name = listed["annotations"]["io.containerd.image.name"]
+    assert name == f"registry.k8s.io/team/app@{Digest.of(shop.manifests[1])}"
+
+
 def test_an_archive_has_all_platforms_by_default(house: House, shop: Shop) -> None:
     found = files(export(house, IMAGE).body)
     blobs = {data for name, data in found.items() if name.startswith("blobs/")}
