@@ -211,8 +211,8 @@ class IContentStore(Interface):
     async def link(repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """Link the content to the repository; return False if the bytes are not held."""
 
-    async def add(repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """Store a small, verified content, and link it.
+    async def add(repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        """Store a small, verified content, and link it; return False if it was deleted or recalled.
 
         :raises OSError: when it cannot be stored; nothing has changed then.
         """

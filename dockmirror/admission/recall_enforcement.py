@@ -106,11 +106,8 @@ class RecalledContentFilter:
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         return not self._is_recalled(digest) and await self._contents.link(repository, digest, kind)
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """:raises OSError: also if the content is recalled."""
-        if self._is_recalled(digest):
-            raise OSError(f"{digest} is recalled")
-        await self._contents.add(repository, digest, kind, data)
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        return not self._is_recalled(digest) and await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         await self._contents.unlink(repository, digest, kind)

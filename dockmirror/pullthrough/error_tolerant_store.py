@@ -44,9 +44,9 @@ class ErrorTolerantContentStore:
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         return await _or(False, self._contents.link(repository, digest, kind))
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         """Raise errors, as the caller must know whether the content is stored."""
-        await self._contents.add(repository, digest, kind, data)
+        return await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         await _or(None, self._contents.unlink(repository, digest, kind))

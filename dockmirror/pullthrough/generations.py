@@ -233,13 +233,11 @@ class TombstoneFilter:
         linked = await self._contents.link(repository, digest, kind)
         return linked and await self._is_still_linked(repository, digest, kind)
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """:raises OSError: also if the content was deleted."""
-        if not await self._is_gone(repository, digest, kind):
-            await self._contents.add(repository, digest, kind, data)
-            if await self._is_still_linked(repository, digest, kind):
-                return
-        raise OSError(f"{digest} was deleted from {repository}")
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        if await self._is_gone(repository, digest, kind):
+            return False
+        added = await self._contents.add(repository, digest, kind, data)
+        return added and await self._is_still_linked(repository, digest, kind)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         await self._contents.unlink(repository, digest, kind)

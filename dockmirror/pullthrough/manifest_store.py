@@ -101,7 +101,8 @@ class ManifestStore:
         """Store a manifest, and return its digest, or None if it was not stored.
 
         A manifest is not stored if it states another media type than the upstream does, or if its digest is
-        not that of all its bytes (schema 1): other clients will be served by that digest.
+        not that of all its bytes (schema 1): other clients will be served by that digest.  Nor is one that
+        the store does not accept, since it was deleted or recalled.
         """
         digest = content.descriptor.digest
         if digest is None or not digest.matches(content.data):
@@ -110,11 +111,11 @@ class ManifestStore:
         if references is None or references.media_type != kind_of(content.descriptor):
             return None
         try:
-            await self._contents.add(place, digest, ContentKind.MANIFEST, content.data)
+            added = await self._contents.add(place, digest, ContentKind.MANIFEST, content.data)
         except OSError as error:
             _log.error("the cache keeps no new manifests: {reason}", reason=explain_write_error(error))
             return None
-        return digest
+        return digest if added else None
 
     async def is_complete(self, place: Repository, manifest: StoredManifest) -> bool:
         """Return whether all content that a client requests after this manifest is stored.

@@ -99,10 +99,11 @@ class LocalContentStore:
             _log.error("{digest} cannot be linked: {error}", digest=digest, error=error)
             return False
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         now = self._clock.seconds()
         await self._in_thread(partial(self._add, repository, digest, kind, data, now))
         self._on_added(len(data))
+        return True
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         link = self._root / layout.link(repository, digest, kind)

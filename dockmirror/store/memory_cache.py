@@ -85,8 +85,8 @@ class MemoryCache:
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         return await self._contents.link(repository, digest, kind)
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        await self._contents.add(repository, digest, kind, data)
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        return await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         await self._contents.unlink(repository, digest, kind)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import ContentKind, IStoredContent
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import OCI_INDEX, parse_references
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache
 
 from ..answering import now
+from ..stacks import logged
 from ..store.memory import MemoryContents
 
 HERE = Repository("docker.io/library/busybox")
@@ -31,6 +34,23 @@ def index(name: str, *manifests: Digest) -> bytes:
     return json.dumps(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referred, "annotations": {"name": name}}
     ).encode()
+
+
+class Declining(MemoryContents):
+    """A store that keeps nothing new."""
+
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        return False
+
+
+def test_a_manifest_that_the_store_declines_is_no_failure() -> None:
+    """It is not stored, and nothing is logged about the disk."""
+    data = _index(1)
+    content = BytesBody(data, Descriptor(OCI_INDEX, Digest.of(data), len(data)))
+    with logged() as lines:
+        assert now(ManifestStore(Declining()).add(HERE, content)) is None
+    assert not lines
+    assert now(ManifestStore(MemoryContents()).add(HERE, content)) == Digest.of(data)
 
 
 def test_nested_indexes_are_checked_once() -> None:

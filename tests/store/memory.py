@@ -47,9 +47,10 @@ class MemoryContents:
         self.links.add((repository, digest, kind))
         return True
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         self.held[digest] = data
         self.links.add((repository, digest, kind))
+        return True
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         self.links.discard((repository, digest, kind))

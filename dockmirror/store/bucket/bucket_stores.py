@@ -112,9 +112,10 @@ class BucketContentStore:
         self._linked.put((repository, digest, kind), True, _LINK_TTL)
         self._absent.drop(digest)
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         await self.bucket.put_new(layout.data(digest), data, link_metadata(repository, kind))
         await self.write_link(repository, digest, kind)
+        return True
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         """Remove the link.

@@ -106,10 +106,11 @@ class TieredContentStore:
                 return True
         return await _or_default(False, self._bucket.link(repository, digest, kind))
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         await self._enqueue(PendingContent(repository, digest, kind))
-        await self._local.add(repository, digest, kind, data)
+        added = await self._local.add(repository, digest, kind, data)
         self._on_use(digest)
+        return added
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         """Remove the link; in the bucket it stays if the bucket fails."""
