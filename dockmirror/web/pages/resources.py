@@ -283,7 +283,7 @@ class UnknownHost(Resource):
             return send(self._error(client, mirror), request, JSON)
 
     def _error(self, client: ClientAddress, mirror: MirrorAddress) -> bytes:
-        error = Unsupported(f"{_describe(client)}; use {mirror.host} or another of 'hosts'")
+        error = Unsupported(f"{_describe(client)}; {_advise(client, mirror)}")
         hosts = [mirror.host, *(each.host for each in mirror.registries if each.host)]
         return json.dumps({**json.loads(error.body()), "hosts": hosts}, indent=4).encode()
 
@@ -291,6 +291,14 @@ class UnknownHost(Resource):
 def _describe(client: ClientAddress) -> str:
     host = f"the host {client.host}" if client.host else "a host without a name"
     return f"this mirror does not serve {host}"
+
+
+def _advise(client: ClientAddress, mirror: MirrorAddress) -> str:
+    others = f"use the mirror's IP address, {mirror.host} or another of 'hosts'"
+    if not client.host:
+        return others
+    name = normalize_host(client.host)
+    return f"{others}, or ask the operator to add {name} to the setting 'names', or to set 'domain'"
 
 
 def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Tag:

@@ -312,12 +312,16 @@ def test_a_program_at_an_unknown_host_gets_the_routes(house: House, accept: tupl
     answer = house.get(UNKNOWN, "/", *accept)
     assert answer.error == (404, "UNSUPPORTED")
     assert answer.message == (
-        "this mirror does not serve the host typo.example:8080; use mirror.example:8080 or another of 'hosts'"
+        "this mirror does not serve the host typo.example:8080; use the mirror's IP address,"
+        " mirror.example:8080 or another of 'hosts', or ask the operator to add typo.example to the setting"
+        " 'names', or to set 'domain'"
     )
     assert answer.json["hosts"][:2] == ["mirror.example:8080", "docker.mirror.example:8080"]
     assert b"https://" not in answer.body
     assert "Accept" in str(answer["Vary"])
-    assert "a host without a name" in house.get("", "/").message
+    nameless = house.get("", "/").message
+    assert "a host without a name" in nameless
+    assert "the operator" not in nameless
 
 
 def test_english_is_the_first_language() -> None:
