@@ -103,11 +103,22 @@ _ADVICE = {
     ),
     "connection": (
         "Does a firewall forbid it, or is a proxy needed? 'upstreams.{name}.proxy' or HTTPS_PROXY names one."
-        " An address in a private network has to be in 'upstreams.{name}.allow_networks'."
+    ),
+    "connection refused": (
+        "Does the registry run, and is the port right in 'upstreams.{name}.url' ({url})? Or does a firewall"
+        " refuse the connection, or is a proxy needed? 'upstreams.{name}.proxy' or HTTPS_PROXY names one."
+    ),
+    "connection not allowed": (
+        "Is that the registry's address? The private network that it is in has to be in"
+        " 'upstreams.{name}.allow_networks'."
     ),
     "TLS": (
         "If the certificate is from an authority of your own, name it in 'upstreams.{name}.ca_file'. If it"
         " is not the registry's, a proxy or firewall intercepts the connection."
+    ),
+    "TLS not spoken": (
+        "Is {plain_url} meant? The server at this port uses no TLS; if it is the registry, write http:// in"
+        " 'upstreams.{name}.url'. Otherwise a proxy or firewall intercepts the connection."
     ),
     "/v2/": "Is this address a registry? 'curl -i {url}/v2/' shows the answer.",
     "token": (
@@ -123,7 +134,7 @@ _ADVICE = {
         " or an account of the mirror's own, 'upstreams.{name}.username'."
     ),
 }
-"""Advice for each step that may fail, by the step's name."""
+"""Advice for each step that may fail, by the step's name and the kind of the failure."""
 
 
 def advise(diagnosis: Diagnosis) -> str | None:
@@ -132,7 +143,9 @@ def advise(diagnosis: Diagnosis) -> str | None:
     if failed is None:
         return None
     origin = urlsplit(diagnosis.url)._replace(path="").geturl()
-    return _ADVICE[failed.name].format(name=diagnosis.upstream, url=origin)
+    plain = urlsplit(origin)._replace(scheme="http").geturl()
+    advice = _ADVICE[f"{failed.name} {failed.kind}".rstrip()]
+    return advice.format(name=diagnosis.upstream, url=origin, plain_url=plain)
 
 
 def describe(diagnoses: Sequence[Diagnosis]) -> Iterator[str]:

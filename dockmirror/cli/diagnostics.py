@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from attrs import evolve, field, frozen
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.error import ConnectError, DNSLookupError, SSLError
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
@@ -51,15 +51,21 @@ Source: Docker Hub, "Pull usage and limits", "View pull rate and limit".
 _HUB = "docker.io"
 _REFUSALS = {400, 401, 403, 404}
 _PORTS = {"http": 80, "https": 443}
+_NO_TLS = "wrong version number"
+"""OpenSSL's reason if a server answers a handshake with something other than TLS, such as plain HTTP."""
 
 
 @frozen
 class DiagnosticStep:
-    """One step of a diagnosis, with its outcome in a sentence."""
+    """One step of a diagnosis, with its outcome in a sentence.
+
+    :ivar kind: of a failure with advice of its own: ``refused``, ``not allowed`` or ``not spoken``.
+    """
 
     name: str
     ok: bool
     result: str
+    kind: str = ""
 
 
 @frozen
@@ -217,9 +223,13 @@ class _ConnectionPath:
             case NoAnswer():
                 return [name, connection, tls, _failed("/v2/", cause)]
             case SSLError() | HandshakeTimedOut():
-                return [name, connection, _failed("TLS", cause)]
+                kind = "not spoken" if _NO_TLS in str(cause) else ""
+                return [name, connection, _failed("TLS", cause, kind)]
             case AddressRefused():
-                return [DiagnosticStep("name", True, "resolved"), _failed("connection", cause)]
+                step = _failed("connection", cause, "not allowed")
+                return [DiagnosticStep("name", True, "resolved"), step]
+            case ConnectionRefusedError() if self._addresses and not self._proxy:
+                return [name, _failed("connection", cause, "refused")]
             case ConnectError() if self._proxy or self._addresses:
                 return [name, _failed("connection", cause)]
             case ConnectError():
@@ -312,8 +322,8 @@ def _host(upstream: UpstreamSettings) -> str:
     return (urlsplit(upstream.url).hostname or "").lower()
 
 
-def _failed(step: str, error: BaseException) -> DiagnosticStep:
-    return DiagnosticStep(step, False, _one_line(error))
+def _failed(step: str, error: BaseException, kind: str = "") -> DiagnosticStep:
+    return DiagnosticStep(step, False, _one_line(error), kind)
 
 
 def _one_line(error: BaseException) -> str:

@@ -88,6 +88,23 @@ def test_there_is_advice_for_each_step(step: str) -> None:
     assert "upstreams.x." in advice or "https://x.example" in advice
 
 
+def advice_for(url: str, step: str, kind: str = "") -> str:
+    return str(advise(Diagnosis("x", url, (), [DiagnosticStep(step, False, "it fails", kind)])))
+
+
+def test_a_refused_connection_asks_if_the_registry_runs() -> None:
+    """A setting for private networks is named only if the address is not allowed."""
+    refused = advice_for("http://registry.lan:5000", "connection", "refused")
+    assert refused.startswith("Does the registry run, and is the port right in 'upstreams.x.url'")
+    assert "allow_networks" not in refused + advice_for("http://registry.lan:5000", "connection")
+    assert "allow_networks" in advice_for("https://x.example", "connection", "not allowed")
+
+
+def test_a_registry_without_tls_is_asked_by_http() -> None:
+    advice = advice_for("https://registry.lan:5000", "TLS", "not spoken")
+    assert advice.startswith("Is http://registry.lan:5000 meant?")
+
+
 def test_the_advice_to_ask_a_registry_leaves_out_the_path_of_its_address() -> None:
     diagnosis = Diagnosis("x", "https://x.example/hub", (), [DiagnosticStep("/v2/", False, "it fails")])
     assert "'curl -i https://x.example/v2/'" in str(advise(diagnosis))

@@ -148,6 +148,30 @@ def test_the_failed_step_is_the_last_and_has_the_reason(
     assert str(failure) in found.steps[-1].result or isinstance(failure, ConnectionRefusedError)
 
 
+PLAIN = SSLError(string="TLS handshake with hub: wrong version number")
+
+
+@pytest.mark.parametrize(
+    ("failure", "proxied", "kind"),
+    [
+        (ConnectionRefusedError(), False, "refused"),
+        (ConnectionRefusedError(), True, ""),
+        (TimeoutError(string="late"), False, ""),
+        (AddressRefused("it is loopback"), False, "not allowed"),
+        (PLAIN, False, "not spoken"),
+        (PLAIN, True, "not spoken"),
+        (SSLError(string="certificate verify failed"), False, ""),
+    ],
+)
+def test_a_failure_with_advice_of_its_own_has_a_kind(
+    internet: Internet, failure: Exception, proxied: bool, kind: str
+) -> None:
+    """A connection that was refused on the way through a proxy says nothing about the registry."""
+    internet.agent.failing[HUB] = failure
+    proxies = ProxySettings(PROXY, PROXY) if proxied else ProxySettings()
+    assert examined(internet, proxies=proxies).steps[-1].kind == kind
+
+
 def test_a_timeout_before_an_address_is_known_fails_the_name(internet: Internet) -> None:
     """With a proxy the name is the proxy's to resolve."""
     internet.agent.failing[HUB] = TimeoutError(string="connecting took more than 10 s")
