@@ -44,7 +44,7 @@ def open_history(settings: Settings, reactor: Any) -> History | None:
     """Return what reads the history; None if the mirror keeps none."""
     if settings.history is None:
         return None
-    reader = SqliteHistory(settings.history / FILE_NAME, time.time)
+    reader = SqliteHistory(settings.history / FILE_NAME, time.time, settings.history_addresses)
     return History(reader, run_in_pool(reactor, reactor.getThreadPool()))
 
 

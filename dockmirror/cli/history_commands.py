@@ -129,7 +129,7 @@ def open_reader(settings: Settings) -> HistoryReader:
         ) from None
     if not exists:
         raise click.ClickException(f"there is no history in {directory}: the mirror begins it when it starts")
-    return SqliteHistory(become_owner(directory) / FILE_NAME, time.time)
+    return SqliteHistory(become_owner(directory) / FILE_NAME, time.time, settings.history_addresses)
 
 
 def _follow(reader: HistoryReader, filter: PullFilter, shown: Sequence[Pull]) -> Iterator[Pull]:

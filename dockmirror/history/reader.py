@@ -13,9 +13,12 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
+from .client_filter import parse_client
 from .database import Sums, Word, open_for_reading
 from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
-from .tracker import QUIET_SECONDS, began, first_number, outcome_of
+from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of
 
 _GLOB = re.compile(r"[*?\[]")
 _FEW = 8
@@ -58,13 +61,16 @@ class SqliteHistory:
     """A ``HistoryReader`` of the file that the mirror writes; each call opens it.
 
     :param now: returns the time in seconds since the epoch.
+    :param addresses: the part of clients' addresses that the history keeps.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
+    def __init__(self, path: Path, now: Callable[[], float], addresses: AddressDetail = "full") -> None:
         self._path = path
         self._now = now
+        self._addresses = addresses
 
     def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:
+        filter = self._complete(filter)
         with self._open() as connection:
             conditions = [*_conditions(connection, filter, self._now())]
             if after:
@@ -92,6 +98,7 @@ class SqliteHistory:
         A filter with other conditions, with parts of days, or of a part of the last two days counts the pulls
         that are still kept.
         """
+        filter = self._complete(filter)
         with self._open() as connection:
             kind = _kind_of_sums(by, filter, self._now())
             rows = (
@@ -103,6 +110,13 @@ class SqliteHistory:
                 period = PullFilter(since=filter.since, until=filter.until)
                 whole = _sum_periods(connection, "hour", period, Sums.HOUR)
         return make_sums(by, rows, limit, find_speed(whole))
+
+    def _complete(self, filter: PullFilter) -> PullFilter:
+        """Return the filter with its client as the history writes it."""
+        try:
+            return evolve(filter, client=parse_client(filter.client, self._addresses))
+        except ValueError as error:
+            raise InvalidFilter(str(error)) from None
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -267,10 +281,7 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     """Return the condition of an address, or of a network in which clients lie."""
     if "/" not in client:
         return _equals("client", Word.CLIENT, client)
-    try:
-        network: Any = ip_network(client, strict=False)
-    except ValueError:
-        raise InvalidFilter(f"{client} is neither an address nor a network") from None
+    network: Any = ip_network(client)
     rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
     found = ", ".join(str(number) for number, text in rows if _is_inside(text, network))
     some = f"SELECT 1 FROM pull WHERE client IN ({found}) LIMIT {_FEW_PULLS}"  # noqa: S608

@@ -125,6 +125,15 @@ def test_what_cannot_be_meant_is_said(written: Written, arguments: list[str], me
     assert message in written.run(*arguments, code=2).stderr
 
 
+@pytest.mark.parametrize("command", ["history", "report"])
+def test_a_client_is_an_address_a_network_or_a_region(written: Written, command: str) -> None:
+    """The name of a region is one only if the history keeps regions."""
+    refused = written.run(command, "--client", "office", code=1).stderr
+    assert "office is neither an address nor a network" in refused
+    written.environ["DOCKMIRROR_HISTORY_ADDRESSES"] = "region"
+    written.run(command, "--client", "office")
+
+
 def test_without_a_history_the_commands_say_why(tmp_path: Path, written: Written) -> None:
     assert "no such pull" in written.run("history", "redis").stderr
     assert "neither an address nor a network" in written.run("history", "--client", "a/b", code=1).stderr

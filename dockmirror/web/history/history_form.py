@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_network
 from urllib.parse import quote, urlencode
 
 from attrs import asdict, evolve, field, fields, frozen
 
+from ...history.client_filter import parse_client
 from ...history.pulls import PullFilter
-from ...history.tracker import AddressDetail, stored_client
+from ...history.tracker import AddressDetail
 from ...http.server_request import Parameters
-from ...system.networks import parse_address
 from ..pages.page import LANGUAGES
 
 OUTCOMES = ("served", "failed", "running")
@@ -119,18 +118,10 @@ class FormReader:
         return TIMES[form.time] > self.days * _DAY
 
     def _read_client(self, text: str) -> str:
-        """Return an address or a network as the history writes it."""
-        if not text:
-            return ""
         try:
-            if "/" in text:
-                return str(ip_network(text, strict=False))
-            address = parse_address(text)
+            return parse_client(_read_text(text), self.addresses)
         except ValueError:
-            if self.addresses == "region" and "/" not in text:
-                return _read_text(text)
             raise ValueError("") from None
-        return stored_client(address, "network" if self.addresses == "network" else "full")
 
 
 def begin_of(seconds: float, now: float) -> float:

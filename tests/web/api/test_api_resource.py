@@ -88,13 +88,14 @@ def test_a_history_that_is_off_or_broken_is_said_to_be(tmp_path: Path, endpoint:
     assert (broken.status, broken.message) == (503, "the file is malformed")
 
 
-def test_a_malformed_network_is_refused(tmp_path: Path) -> None:
+def test_a_client_that_is_neither_an_address_nor_a_network_is_refused(tmp_path: Path) -> None:
     history = KeptHistory(tmp_path)
     history.write()
     history.close()
     endpoint = Endpoint(tmp_path, history.reader)
-    refused = endpoint.get("/api/v1/history?client=10.0.0.0/33")
-    assert (refused.status, refused.message) == (400, "10.0.0.0/33 is neither an address nor a network")
+    for client in ("10.0.0.0/33", "office"):
+        refused = endpoint.get(f"/api/v1/history?client={client}")
+        assert (refused.status, refused.message) == (400, f"{client} is neither an address nor a network")
 
 
 def test_an_image_is_pinned_and_unpinned(endpoint: Endpoint) -> None:
