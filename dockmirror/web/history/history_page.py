@@ -236,7 +236,7 @@ def _pulled_image(pull: Pull, form: HistoryForm, answer: HistoryAnswer, say: Lan
     shown: Content = name_image(pull)
     if wanted != answer.filter.image:
         shown = tags.a(shown, href=form.link(image=wanted))
-    return [shown, *_held(name, pull.digest, answer, say)]
+    return [shown, *_held(name, pull.digest, answer, say)] if pull.digest else [shown]
 
 
 def _held(name: str, digest: str, answer: HistoryAnswer, say: Language) -> list[Content]:

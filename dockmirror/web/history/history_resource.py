@@ -104,7 +104,7 @@ class HistoryResource(Resource):
         by_image, by_client = await gather([sums("repository"), sums("client")])
         pulls = found[: _count_fitting(found, link)]
         names = {(each.key, "") for each in by_image[:SHOWN_SUMS]}
-        names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls}
+        names |= {(f"{each.registry}/{each.repository}", each.digest) for each in pulls if each.digest}
         pages = await in_thread(partial(_find_pages, images, names)) if images else {}
         last = pulls[-1].number if len(found) > len(pulls) else 0
         return HistoryAnswer(filter, by_image, by_client, pulls, last, pages)

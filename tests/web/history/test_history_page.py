@@ -163,6 +163,14 @@ def test_held_images_lead_to_their_pages(operators: Operators) -> None:
         assert operators.endpoint.get(each).status == 200
 
 
+def test_a_pull_without_a_manifest_is_not_said_to_be_in_the_cache(operators: Operators) -> None:
+    """Of a tag that does not exist nothing is held, whatever else the repository has."""
+    operators.pull(5, reference="nope", reason="manifest unknown", client="10.4.0.1")
+    text = operators.text("?client=10.4.0.1")
+    assert "docker.io/library/nginx in the cache 1 1" in text
+    assert " nginx:nope 2026" in text
+
+
 def test_the_rest_of_the_names_leads_nowhere(operators: Operators) -> None:
     """Their pulls cannot be asked for by a name."""
     rest = [PullSums(OTHERS, 1, 0, MB, 0, 0, 0, 1.0, 0.0)]
