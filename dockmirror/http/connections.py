@@ -22,8 +22,8 @@ class IConnection(Protocol):
     def drain(self) -> None:
         """Close at once, or after the response that runs."""
 
-    def abort(self) -> None:
-        """Close without sending the rest; the connection is lost soon after."""
+    def abort(self, reason: str) -> None:
+        """Close without sending the rest, for a reason that logs show; the connection is lost soon after."""
 
 
 def get_peer_network(peer: IAddress | None) -> Network | None:
@@ -109,7 +109,7 @@ class OpenConnections:
         self._grace_timer = None
         self._aborted = len(self._open)
         for connection in list(self._open):
-            connection.abort()
+            connection.abort("the mirror was stopped before the end of the response")
 
     def _finish_drain(self) -> None:
         if self._is_drained or not self.draining or self._open:

@@ -43,7 +43,7 @@ class LimitedHTTPChannel(HTTPChannel):
         self._body_limit = body_limit
         self._clock = clock
         self._deadline = Timer(clock)
-        self._write_timeout = WriteTimeout(limits.write_seconds, self.abort, clock)
+        self._write_timeout = WriteTimeout(limits.write_seconds, self._abort_unread, clock)
         self._opened_at = 0.0
         self._input = HeadBuffer(limits.head_bytes)
         self._is_processing = False
@@ -232,7 +232,7 @@ class LimitedHTTPChannel(HTTPChannel):
             self._deadline.set(self._limits.linger_seconds, self.loseConnection)
         elif not self._is_closing:
             self._is_closing, self._unread_bytes = True, 0
-            self._deadline.set(self._limits.idle_seconds, self.abort)
+            self._deadline.set(self._limits.idle_seconds, self._abort_unread)
             super().loseConnection()
 
     def _discard(self, unread_bytes: float) -> None:
@@ -266,9 +266,13 @@ class LimitedHTTPChannel(HTTPChannel):
         self._write_timeout.stop()
         super().resumeProducing()
 
-    def abort(self) -> None:
-        """Close without sending the rest."""
+    def abort(self, reason: str) -> None:
+        for request in self.requests:
+            request.reason = reason
         self.transport.abortConnection()
+
+    def _abort_unread(self) -> None:
+        self.abort("the client did not read the response in time")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._deadline.clear()

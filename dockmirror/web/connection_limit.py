@@ -100,7 +100,7 @@ class _Reserve(HttpSite):
         if self.connections.open_count >= 2 * RESERVED:
             return None
         if len(self._newest) == RESERVED:
-            self._newest.popleft().abort()
+            self._newest.popleft().abort("too many connections")
         channel = super().buildProtocol(addr)
         self._newest.append(channel)
         return channel

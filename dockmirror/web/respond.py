@@ -54,7 +54,7 @@ async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) 
     try:
         await _deliver(request, await answer)
     except Exception as error:
-        if request.is_cut_off:
+        if request.is_cut_off or request.reason is not None:  # the client left, or the mirror cut it off
             return
         if not isinstance(error, RegistryError):
             raise

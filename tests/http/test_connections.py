@@ -21,9 +21,9 @@ class Line:
     def drain(self) -> None:
         """Close unless a request runs."""
         if not self.requests:
-            self.abort()
+            self.abort("drained")
 
-    def abort(self) -> None:
+    def abort(self, reason: str) -> None:
         """Close."""
         self._connections.remove(self)
 

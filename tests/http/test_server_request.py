@@ -35,8 +35,10 @@ from dockmirror.interfaces import Answer, IBody, IFileConsumer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.file_body import FileBody, FileReader
+from dockmirror.web.access_log import find_reason
 from dockmirror.web.respond import respond
 from tests.listening import AUTHORITY, Secured, soon
+from tests.stacks import logged
 from tests.store.threads import inline
 
 reactor: Any = twisted_reactor
@@ -244,6 +246,18 @@ async def test_a_reset_or_the_end_of_the_grace_frees_file_and_connection(served:
     assert await soon(lambda: (served.open_files, served.site.connections.open_count) == (0, 0))
     assert served.ended[0].is_cut_off
     assert served.ended[0].sentLength < SIZE
+
+
+@ensureDeferred
+async def test_a_response_that_the_mirror_cuts_off_says_so_once(served: Served) -> None:
+    """The access log has the reason, and no other line blames the client."""
+    with connected(served.port, 4096) as client, logged() as lines:
+        client.sendall(UNREAD)
+        assert await soon(lambda: served.open_files == 1)
+        assert await served.site.connections.drain(0) == 1
+        assert await soon(lambda: served.open_files == 0)
+    assert find_reason(served.ended[0]) == "the mirror was stopped before the end of the response"
+    assert not any("cut off" in line for line in lines)
 
 
 @ensureDeferred
