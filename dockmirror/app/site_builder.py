@@ -239,7 +239,8 @@ def build_hosts(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
         own = {**dict.fromkeys(names, stack.own), **own}
-    router = RegistryRouter(own, own["docker.io"])
+    canonical = {name: registry_names(upstream)[0] for name, upstream in settings.upstreams.items()}
+    router = RegistryRouter(own, own["docker.io"], canonical)
     root = RegistryHost(
         router,
         {

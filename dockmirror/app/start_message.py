@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from ..config.known_registries import KNOWN
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..store.eviction.store_budget import Budget, read_store_usage
@@ -23,6 +24,8 @@ from .naming import registry_names
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _NAMED = 3
 """Registries that are named; the others are counted."""
+_KNOWN_NAMES = frozenset(each.name for each in KNOWN)
+"""The upstreams of every mirror; the operator's own are named first."""
 _PRIVATE = "private"
 _LEAST_FREE = 20 * 10**6
 """Bytes below which no space is left for images."""
@@ -124,7 +127,8 @@ def _suggest_min_free(free: int) -> str:
 
 
 def _describe_upstreams(settings: Settings) -> str:
-    names = list(dict.fromkeys(registry_names(each)[0] for each in settings.upstreams.values()))
+    upstreams = sorted(settings.upstreams, key=lambda name: name in _KNOWN_NAMES)
+    names = list(dict.fromkeys(registry_names(settings.upstreams[name])[0] for name in upstreams))
     return f"upstreams: {_name_some(names)}{_describe_offline(settings)}"
 
 

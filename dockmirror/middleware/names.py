@@ -11,7 +11,7 @@ from zope.interface import implementer
 from ..body.in_memory import BytesBody
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..oci.descriptor import Descriptor
-from ..oci.errors import NameUnknown, Unsupported
+from ..oci.errors import NameUnknown, RegistryError, Unsupported
 from ..oci.reference import Repository
 from ..oci.renaming import complete_short_name
 from ..oci.request import Catalog, RegistryRequest, repository_of
@@ -156,11 +156,15 @@ class RegistryRouter:
 
     :param registries: registries by canonical name and by alias, in lower case.
     :param default: the registry of requests that name none.
+    :param upstreams: the canonical names of the registries, by the names of their upstreams in the settings.
     """
 
-    def __init__(self, registries: Mapping[str, IRegistry], default: IRegistry) -> None:
+    def __init__(
+        self, registries: Mapping[str, IRegistry], default: IRegistry, upstreams: Mapping[str, str]
+    ) -> None:
         self._registries = registries
         self._default = default
+        self._upstreams = upstreams
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Answer with the registry that the request names.
@@ -186,9 +190,21 @@ class RegistryRouter:
             if by_path is not None:
                 registry, request = by_path, request.for_repository(Repository(repository.rest))
         if request.namespace is None:
-            return await registry.fetch(request)
+            try:
+                return await registry.fetch(request)
+            except RegistryError as error:
+                if registry is self._default and repository is not None:
+                    self._add_hint(error, repository)
+                raise
         answer = await registry.fetch(evolve(request, namespace=None))
         return _of_namespace(answer, request.namespace)
+
+    def _add_hint(self, error: RegistryError, repository: Repository) -> None:
+        """Name the registry that was meant if a path begins with the name of an upstream instead."""
+        meant = self._upstreams.get(repository.first)
+        if meant is not None and repository.rest and self._registries[meant] is not self._default:
+            name = f"{meant}/{repository.rest}"
+            error.add_hint(f"{repository.first} is the name of an upstream: its images are at {name} here")
 
     def _named(self, namespace: str | None) -> IRegistry | None:
         if namespace is None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .challenge import Challenge
 
@@ -72,6 +72,13 @@ class RegistryError(Exception):
 
     def __str__(self) -> str:
         return self.entries[0].message
+
+    def add_hint(self, hint: str) -> None:
+        """Append a hint to the first message and to the summary, unless they have it: errors are shared."""
+        if hint not in self.summary:
+            first, *others = self.entries
+            self.entries = (evolve(first, message=f"{first.message}; {hint}"), *others)
+            self.summary = f"{self.summary}; {hint}"
 
     def body(self) -> bytes:
         """Return the body of the response: ``{"errors": [...]}``."""

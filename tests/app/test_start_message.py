@@ -120,6 +120,13 @@ def test_the_command_uses_a_program_that_is_there(
     assert find_client(find, is_container) == client
 
 
+def test_the_operators_own_upstreams_are_named_first() -> None:
+    """A registry that every mirror knows is none of them, even if it has another address."""
+    upstreams = {"quay": {"url": "https://quay.lan"}, "reg": {"url": "http://127.0.0.1:18501"}}
+    line = lines({"upstreams": upstreams})[3]
+    assert line == "upstreams: 127.0.0.1_18501, docker.io, quay.io and 10 others"
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

@@ -18,6 +18,7 @@ from dockmirror.middleware.names import (
     NameRewrite,
     NamespaceFilter,
     PrefixedUpstream,
+    RegistryRouter,
     ScopeRewrite,
     ShortNameRedirect,
     WriteNameRewrite,
@@ -27,7 +28,7 @@ from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import ManifestUnknown, NameUnknown
+from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.renaming import complete_short_name, rewrite_prefix
 from dockmirror.oci.request import (
@@ -292,3 +293,27 @@ class TestWrites:
         write = Write("PUT", Manifest(OFFICIAL, Tag("1")), credentials=Credentials.bearer("t"))
         assert now(writes.write(write, json_body(b"{}"))).status == 201
         assert Tag("1").name in origin.shelf(str(OFFICIAL)).tags
+
+
+@pytest.mark.parametrize("failure", [ManifestUnknown("no such tag"), Unreachable("docker cannot be reached")])
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("reg/team/app", "; reg is the name of an upstream: its images are at lan_5000/team/app here"),
+        ("hub/team/app", ""),
+        ("other/team/app", ""),
+        ("reg", ""),
+    ],
+)
+def test_a_failed_pull_below_the_name_of_an_upstream_has_a_hint(
+    failure: RegistryError, path: str, hint: str
+) -> None:
+    """Such a name may be one at the default registry, too, and another request may share the error."""
+    hub = FakeRegistry(type(failure)(failure.summary))
+    registries = {"docker.io": hub, "lan_5000": FakeRegistry(ANSWER)}
+    router = RegistryRouter(registries, hub, {"hub": "docker.io", "reg": "lan_5000"})
+    request = RegistryRequest(Manifest(Repository(path), Tag("1")))
+    for _ in range(2):
+        with pytest.raises(type(failure)) as raised:
+            now(router.fetch(request))
+        assert raised.value.summary == str(raised.value) == f"{failure.summary}{hint}"

@@ -164,7 +164,7 @@ def test_held_images_lead_to_their_pages(operators: Operators) -> None:
 
 
 def test_a_pull_without_a_manifest_is_not_said_to_be_in_the_cache(operators: Operators) -> None:
-    """Of a tag that does not exist nothing is held, whatever else the repository has."""
+    """A tag that does not exist is not held, whatever else the repository has."""
     operators.pull(5, reference="nope", reason="manifest unknown", client="10.4.0.1")
     text = operators.text("?client=10.4.0.1")
     assert "docker.io/library/nginx in the cache 1 1" in text
