@@ -63,6 +63,18 @@ def password_variables(settings: Settings) -> set[str]:
     return {each.variable for each in _each_login(settings)}
 
 
+def describe_account(upstream: str, account: str, settings: UpstreamSettings) -> str:
+    """Return an account at an upstream in words: its user, or else its name, and the setting."""
+    key = f"upstreams.{upstream}"
+    table: UpstreamSettings | AccountSettings = settings
+    for number, each in enumerate(settings.accounts):
+        if each.name == account:
+            key, table = f"{key}.accounts.{number}", each
+    field = "username" if table.username else "credential_helper"
+    user = " ".join(filter(None, ["the mirror's account", table.username or account]))
+    return f"{user} (the setting '{key}.{field}')"
+
+
 def load_accounts(
     settings: Settings, environ: Mapping[str, str], run: RunProgram, clock: IReactorTime
 ) -> dict[str, Accounts]:

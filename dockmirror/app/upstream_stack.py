@@ -25,7 +25,7 @@ from ..middleware.failover import (
     can_use_fallback,
 )
 from ..middleware.names import PrefixedUpstream, WriteNameRewrite, add_prefix
-from ..middleware.observers import UpstreamObserver, WriteMetrics
+from ..middleware.observers import AccountObserver, UpstreamObserver, WriteMetrics
 from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
@@ -55,7 +55,7 @@ from ..upstream.upstream_client import UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
 from .account_choice import REST, AccountChoice
-from .accounts import Accounts
+from .accounts import Accounts, describe_account
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes the agent of one upstream; the agent reports the host and address of each connection it makes."""
@@ -144,7 +144,7 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
     The mirror's accounts and the clients' credentials go only to addresses of the same registry: the first
     one, and its replicas.
     """
-    settings, clock, accounts = context.settings, context.clock, context.accounts
+    settings, clock = context.settings, context.clock
     detectors = [PrivateAddressDetector(urlsplit(url).hostname or "") for url in settings.urls]
     addresses = [
         _ConnectedAddress(address, _connect(context, address, detector), number > 0 and not settings.replicas)
@@ -155,7 +155,10 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
     fallbacks = [] if settings.replicas else [TokenRegistry(other, clock) for other in others]
 
     def authorize(account: str, upstreams: Sequence[IUpstream]) -> IRegistry:
-        own = [TokenRegistry(each, clock, accounts.get(account)) for each in upstreams]
+        own = [
+            _authorize(context, account, upstream, address)
+            for upstream, address in zip(upstreams, addresses, strict=False)
+        ]
         if fallbacks:
             return FallbackMirror(own[0], fallbacks, clock)
         return Failover(own, clock) if own[1:] else own[0]
@@ -176,6 +179,18 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
     return UpstreamParts(
         UpstreamFallback(first, fallbacks, clock), authorized, detectors[:1], can_use_fallback, writes
     )
+
+
+def _authorize(
+    context: UpstreamContext, account: str, upstream: IUpstream, address: _ConnectedAddress
+) -> TokenRegistry:
+    """Return the registry at an address, asked with one of the mirror's accounts, or anonymously."""
+    name, login = context.name, context.accounts.get(account)
+    if login is None:
+        return TokenRegistry(upstream, context.clock)
+    words = describe_account(name, account, context.settings)
+    refused = AccountObserver(name, words, context.metrics, context.health.of(address.settings.url))
+    return TokenRegistry(upstream, context.clock, login, refused)
 
 
 def _connect(

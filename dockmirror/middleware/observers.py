@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.backoff import is_outage
@@ -19,10 +20,12 @@ from ..metrics import Metrics
 from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest
+from ..oci.scope import Scope
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
 from ..status.status_values import AddressHealth
 
+_log = Logger()
 _HELD = {CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.CONFIRMED, CacheResult.STALE}
 
 
@@ -150,6 +153,27 @@ class UpstreamObserver:
         if not is_remembered:
             self._health.record_answer()
         return answer
+
+
+class AccountObserver:
+    """Logs, counts and records that an address of an upstream refused an account of the mirror's own.
+
+    :param upstream: the upstream's name in the settings.
+    :param account: the account in words, with its setting and without its password.
+    """
+
+    def __init__(self, upstream: str, account: str, metrics: Metrics, health: AddressHealth) -> None:
+        self._subject = f"the upstream {upstream} refused {account}"
+        self._count = metrics.upstream_failures.labels(upstream, "account")
+        self._health = health
+
+    def __call__(self, scope: Scope, is_first: bool) -> None:
+        """Report a refusal; see ``LoginAttempts``."""
+        reason = f"{self._subject} for {scope}"
+        self._count.inc()
+        self._health.record_failure(reason)
+        if is_first:
+            _log.warn("{reason}; is its password right?", reason=reason)
 
 
 @implementer(IWritableRegistry)

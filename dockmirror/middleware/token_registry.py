@@ -49,12 +49,19 @@ class TokenRegistry:
 
     :param account: the account that obtains tokens; its password is sent to the registry itself if that asks
         for Basic.  Without an account, tokens are anonymous.
+    :param refused: is called when the account was refused; see ``LoginAttempts``.
     """
 
-    def __init__(self, registry: IUpstream, clock: IReactorTime, account: IAccount | None = None) -> None:
+    def __init__(
+        self,
+        registry: IUpstream,
+        clock: IReactorTime,
+        account: IAccount | None = None,
+        refused: Callable[[Scope, bool], None] = lambda *_: None,
+    ) -> None:
         self._registry = registry
         self._clock = clock
-        self._logins = LoginAttempts(account, clock)
+        self._logins = LoginAttempts(account, clock, refused)
         self._tokens: dict[Scope, _KeptToken] = {}
         self._obtaining: SingleFlight[Scope, Credentials] = SingleFlight()
 

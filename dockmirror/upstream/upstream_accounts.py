@@ -129,10 +129,19 @@ class LoginAttempts:
     """The logins to try for an account, or anonymously without one.
 
     After a refusal the account pauses for that scope: registries lock accounts that keep failing.
+
+    :param refused: is called when the account was refused for a scope, with True the first time, and the
+        first time after a success.
     """
 
-    def __init__(self, account: IAccount | None, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        account: IAccount | None,
+        clock: IReactorTime,
+        refused: Callable[[Scope, bool], None] = lambda *_: None,
+    ) -> None:
         self._account = account
+        self._refused = refused
         self._backoff: Backoff[Scope, None] = Backoff(clock, FIRST_PAUSE, LONGEST_PAUSE)
 
     async def iterate_logins(self, scope: Scope) -> AsyncIterator[Login]:
@@ -159,5 +168,5 @@ class LoginAttempts:
 
     def _pause(self, scope: Scope) -> None:
         is_paused = self._backoff.current_pause(scope) is not None
-        if self._backoff.record_failure(scope, None) == FIRST_PAUSE and not is_paused:
-            _log.warn("the upstream refused the mirror's credentials for {scope}", scope=str(scope))
+        is_first = self._backoff.record_failure(scope, None) == FIRST_PAUSE and not is_paused
+        self._refused(scope, is_first)

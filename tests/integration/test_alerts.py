@@ -46,6 +46,11 @@ RECORDED: list[tuple[str, Series, Series]] = [
         {'dockmirror_upstream_failures_total{upstream="docker"}': f"0+0.5x{MINUTES}"},
     ),
     (
+        "DockmirrorAccountRefused",
+        {'dockmirror_upstream_failures_total{reason="account"}': f"0x{MINUTES - 5} 1x5"},
+        {'dockmirror_upstream_failures_total{reason="account"}': f"3x{MINUTES}"},
+    ),
+    (
         "DockmirrorUpstreamLimit",
         {f"{QUOTA}_limit": f"100x{MINUTES}", f"{QUOTA}_remaining": f"9x{MINUTES}"},
         {f"{QUOTA}_limit": f"100x{MINUTES}", f"{QUOTA}_remaining": f"10x{MINUTES}"},

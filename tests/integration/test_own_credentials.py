@@ -126,7 +126,7 @@ def test_credential_helper_with_a_new_secret(chains: MakeChain, directory: MakeD
         helper(path, ALICE.name, ALICE.password)
         chain.registry.push("private/another", image("another"), "latest")
         assert host.manifest("private/another", "latest").status == 200
-        assert chain.mirror.read_log().count("refused the mirror's credentials for") == 1
+        assert chain.mirror.read_log().count("refused the mirror's account") == 1
         assert leaks(chain.mirror.directory, {"expired"}) == []
 
 

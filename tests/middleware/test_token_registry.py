@@ -225,15 +225,16 @@ def test_an_untrusted_realm_gets_no_password(internet: Internet, clock: Clock) -
     assert internet.asked(AUTH) == []
 
 
-def test_a_refused_account_is_logged(internet: Internet, clock: Clock) -> None:
-    """Without the password; nothing is asked anonymously instead."""
-    wrong = Credentials.basic(USER, "not-this-one")
-    registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(Login(wrong)))
+def test_a_refused_account_is_reported(internet: Internet, clock: Clock) -> None:
+    """Nothing is asked anonymously instead."""
+    wrong, reports = Credentials.basic(USER, "not-this-one"), []
+    registry = TokenRegistry(
+        upstream(internet.agent, clock), clock, FixedAccount(Login(wrong)),
+        lambda scope, is_first: reports.append((str(scope), is_first)),
+    )  # fmt: skip
     with logged() as lines, pytest.raises(Unauthorized):
         now(registry.fetch(MANIFEST))
-    assert any(
-        "refused the mirror's credentials for repository:library/busybox:pull" in line for line in lines
-    )
+    assert reports == [("repository:library/busybox:pull", True)]
     assert not any("not-this-one" in line or wrong.header in line for line in lines)
     assert [seen.authorization for seen in internet.asked(AUTH)] == [wrong.header]
 

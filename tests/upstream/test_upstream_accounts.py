@@ -197,16 +197,13 @@ def test_pauses_grow(clock: Clock) -> None:
         clock.advance(FIRST_PAUSE)
 
 
-def test_a_refusal_is_logged_once(clock: Clock) -> None:
-    """It is logged again after a success; the secret never is."""
-    logins = LoginAttempts(FixedAccount(OLD), clock)
-    with logged() as lines:
-        for _ in range(3):
-            tried(logins)
-            clock.advance(LONGEST_PAUSE)
-        assert len(lines) == 1
-        logins.mark_accepted(SCOPE)
+def test_each_refusal_is_reported(clock: Clock) -> None:
+    """The first one, and the first after a success, are marked."""
+    reports: list[tuple[Scope, bool]] = []
+    logins = LoginAttempts(FixedAccount(OLD), clock, lambda *report: reports.append(report))
+    for _ in range(3):
         tried(logins)
-    assert len(lines) == 2
-    assert all("refused the mirror's credentials for repository:team/app:pull" in line for line in lines)
-    assert not any("0ld" in line or str(OLD.credentials and OLD.credentials.header) in line for line in lines)
+        clock.advance(LONGEST_PAUSE)
+    logins.mark_accepted(SCOPE)
+    tried(logins)
+    assert reports == [(SCOPE, True), (SCOPE, False), (SCOPE, False), (SCOPE, True)]
