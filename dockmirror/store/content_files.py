@@ -41,21 +41,32 @@ def open_file(data: Path) -> int:
     raise IsADirectoryError(f"{data} is not a regular file")
 
 
-def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
-    """Read an open file; if it does not match the digest, delete it and return None.
+class ContentDeleted(OSError):
+    """Raised for a content whose file was deleted, since it is corrupt or the disk cannot read it.
 
-    :raises OSError: if the disk cannot read it; it is deleted on an I/O error.
+    :ivar freed: the number of bytes by which the store has shrunk.
+    """
+
+    def __init__(self, reason: str, freed: int) -> None:
+        super().__init__(reason)
+        self.freed = freed
+
+
+def read_verified(data: Path, file: int, digest: Digest) -> bytes:
+    """Read an open file.
+
+    :raises ContentDeleted: if it does not match the digest, or on an I/O error.
+    :raises OSError: if the disk cannot read it otherwise.
     """
     with _readable(data, file):
         content = files.read_all(file)
-    if digest.matches(content):
-        return content
-    _remove(data, file)
-    return None
+    if not digest.matches(content):
+        raise _delete_corrupt(data, file)
+    return content
 
 
-def verify_or_delete(data: Path, file: int, digest: Digest) -> bool:
-    """Verify an open file and delete it if it does not match the digest; report whether it does.
+def verify_or_delete(data: Path, file: int, digest: Digest) -> None:
+    """Verify an open file.
 
     :raises OSError: like ``read_verified``.
     """
@@ -66,9 +77,7 @@ def verify_or_delete(data: Path, file: int, digest: Digest) -> bool:
             verifier.update(piece)
             offset += len(piece)
     if not verifier.matches():
-        _remove(data, file)
-        return False
-    return True
+        raise _delete_corrupt(data, file)
 
 
 @contextmanager
@@ -77,18 +86,25 @@ def _readable(data: Path, file: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == EIO:
-            with suppress(OSError):
-                _remove(data, file)
-        raise
+        if error.errno != EIO:
+            raise
+        freed = _remove(data, file)
+        raise ContentDeleted(f"{data} cannot be read ({error.strerror}) and was deleted", freed) from error
 
 
-def _remove(data: Path, file: int) -> None:
-    """Delete the file, unless its name belongs to another file by now."""
+def _delete_corrupt(data: Path, file: int) -> ContentDeleted:
+    return ContentDeleted(f"{data} did not match its digest and was deleted", _remove(data, file))
+
+
+def _remove(data: Path, file: int) -> int:
+    """Delete the file, unless its name belongs to another file by now; return the number of bytes freed."""
+    status = os.fstat(file)
     with suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(data), os.fstat(file)):
+        if os.path.samestat(os.stat(data), status):
             os.unlink(data)
             os.utime(data.parent.parent)  # its directory may stay: ``StoreIndex`` looks at this one
+            return status.st_size
+    return 0
 
 
 @frozen

@@ -19,6 +19,7 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from . import files, layout
 from .content_files import (
+    ContentDeleted,
     StoredLink,
     is_stored,
     link_content,
@@ -58,7 +59,8 @@ class LocalContentStore:
     since it belongs to another user or its file system stores no fractions of a second, is verified once by
     each process.
 
-    :param on_added: called with the number of bytes that were added.
+    :param on_added: called with the number of bytes that were added; a negative one if a corrupt file was
+        deleted.
     :param group: may read the files of blobs that are opened, for a proxy in front that sends them.
     """
 
@@ -80,8 +82,8 @@ class LocalContentStore:
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         """Open the content; a read error counts as absence."""
-        opening = self._in_thread(partial(self._open, repository, digest, kind, self._clock.seconds()))
-        return await shield(opening, late=_close_late)
+        opening = partial(self._open, repository, digest, kind, self._clock.seconds())
+        return await shield(self._open_intact(digest, opening), late=_close_late)
 
     async def holds(self, digest: Digest) -> bool:
         return await self._in_thread(partial(is_stored, self._root / layout.data(digest), digest))
@@ -101,26 +103,37 @@ class LocalContentStore:
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
         now = self._clock.seconds()
-        await self._in_thread(partial(self._add, repository, digest, kind, data, now))
-        self._on_added(len(data))
+        self._on_added(await self._in_thread(partial(self._add, repository, digest, kind, data, now)))
         return True
+
+    def count_deleted(self, deleted: ContentDeleted) -> None:
+        """Count the bytes that the deletion of a corrupt file has freed."""
+        self._on_added(-deleted.freed)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         link = self._root / layout.link(repository, digest, kind)
         await self._in_thread(partial(remove_link, link, self._root))
 
+    async def _open_intact(
+        self, digest: Digest, opening: Callable[[], IStoredContent | None]
+    ) -> IStoredContent | None:
+        try:
+            return await self._in_thread(opening)
+        except ContentDeleted as deleted:
+            _log.error("{reason}", reason=str(deleted))
+            self.count_deleted(deleted)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            _log.error("{digest} cannot be read: {error}", digest=digest, error=error)
+        return None
+
     def _open(
         self, repository: Repository, digest: Digest, kind: ContentKind, now: float
     ) -> IStoredContent | None:
-        try:
-            if not links_to(self._root / layout.link(repository, digest, kind), digest):
-                return None
-            return self._open_file(digest, kind, now)
-        except (FileNotFoundError, NotADirectoryError):
+        if not links_to(self._root / layout.link(repository, digest, kind), digest):
             return None
-        except OSError as error:
-            _log.error("{digest} cannot be read: {error}", digest=digest, error=error)
-            return None
+        return self._open_file(digest, kind, now)
 
     def _open_file(self, digest: Digest, kind: ContentKind, now: float) -> IStoredContent | None:
         path = self._root / layout.data(digest)
@@ -130,9 +143,6 @@ class LocalContentStore:
             status = os.fstat(file)
             if status.st_size <= _MAX_INLINE[kind]:
                 content = read_verified(path, file, digest)
-                if content is None:
-                    _log.error("{path} did not match its digest and was deleted", path=path)
-                    return None
                 files.touch(file, status.st_mtime, now)
                 return StoredBytes(content)
             is_known = is_sealed(status) or self._unsealed.get(digest) == files.version(status)
@@ -203,12 +213,10 @@ class LocalContentStore:
             self._unsealed[digest] = files.version(present)
 
     def _verify_unchanged(self, path: Path, file: int, digest: Digest) -> os.stat_result | None:
-        """Verify a file without a seal; return its status, or None if it is corrupt or changes meanwhile."""
+        """Verify a file without a seal; return its status, or None if it changes meanwhile."""
         for _ in range(_VERIFY_ATTEMPTS):
             before = os.fstat(file).st_mtime_ns
-            if not verify_or_delete(path, file, digest):
-                _log.error("{path} did not match its digest and was deleted", path=path)
-                return None
+            verify_or_delete(path, file, digest)
             after = os.fstat(file)
             if after.st_mtime_ns == before or is_sealed(after):  # sealed by another process
                 return after
@@ -226,11 +234,12 @@ class LocalContentStore:
             return False
         return True
 
-    def _add(
-        self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes, now: float
-    ) -> None:
-        files.replace_file(self._root / layout.data(digest), data, self._root / layout.TEMPORARY, now)
+    def _add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes, now: float) -> int:
+        path = self._root / layout.data(digest)
+        grown = 0 if is_stored(path, digest) else len(data)
+        files.replace_file(path, data, self._root / layout.TEMPORARY, now)
         link_content(self._root, repository, digest, kind, now)
+        return grown
 
 
 def _close_late(opened: IStoredContent | None) -> None:

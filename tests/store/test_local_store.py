@@ -177,11 +177,9 @@ def test_changed_during_verification(store: Stocked, monkeypatch: pytest.MonkeyP
     path = store.root / layout.data(digest)
     now(store.contents.add(HERE, digest, ContentKind.BLOB, LARGE))
 
-    def read(data: Path, file: int, expected: Digest) -> bool:
-        right = verify_or_delete(data, file, expected)
-        if right:
-            path.write_bytes(b"something else" + LARGE)
-        return right
+    def read(data: Path, file: int, expected: Digest) -> None:
+        verify_or_delete(data, file, expected)
+        path.write_bytes(b"something else" + LARGE)
 
     monkeypatch.setattr(local_store, "verify_or_delete", read)
     assert now(store.contents.open(HERE, digest, ContentKind.BLOB)) is None
@@ -204,9 +202,9 @@ def test_contents_that_cannot_be_sealed(
             raise error
         set_time(file, *(times or ((ns[0] // 10**9,) * 2,)))
 
-    def verify(data: Path, file: int, expected: Digest) -> bool:
+    def verify(data: Path, file: int, expected: Digest) -> None:
         verified.append(data)
-        return verify_or_delete(data, file, expected)
+        verify_or_delete(data, file, expected)
 
     def opens() -> bool:
         opened = now(contents.open(HERE, digest, ContentKind.BLOB))
@@ -351,3 +349,17 @@ def test_added_bytes_are_counted(tmp_path: Path) -> None:
     now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
     now(contents.open(HERE, DIGEST, ContentKind.BLOB))
     assert counts == [len(DATA)]
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
+def test_a_corrupt_content_that_is_deleted_is_not_counted_any_more(tmp_path: Path, data: bytes) -> None:
+    """Its bytes are subtracted, and counted again when it is stored anew; replacing it counts nothing."""
+    counts: list[int] = []
+    contents, digest = LocalContentStore(tmp_path, Clock(), inline, counts.append), Digest.of(data)
+    now(contents.add(HERE, digest, ContentKind.BLOB, data))
+    (tmp_path / layout.data(digest)).write_bytes(data[:-1] + b"?")
+    assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
+    assert sum(counts) == 0
+    for _ in range(2):
+        now(contents.add(HERE, digest, ContentKind.BLOB, data))
+    assert sum(counts) == len(data)

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from ...concurrency.periodic_task import PeriodicTask
 from ...oci.digest import Digest
 from .. import layout, write_behind
-from ..content_files import open_file, read_verified, verify_or_delete
+from ..content_files import ContentDeleted, open_file, read_verified, verify_or_delete
 from ..files import is_sealed
 from ..local_store import LocalStore
 from ..threads import RunInThread
@@ -123,6 +123,10 @@ class BucketUploader(PeriodicTask):
         file, metadata = self._local.root / key, link_metadata(write.repository, write.kind)
         try:
             small = await self._in_thread(partial(_read_intact, file, write.digest))
+        except ContentDeleted as deleted:
+            self._local.contents.count_deleted(deleted)
+            _log.warn("{digest} is not uploaded: {error}", digest=write.digest, error=str(deleted))
+            return True
         except OSError as error:
             since = await self._in_thread(lambda: path.stat().st_mtime)
             if 0 <= self._clock.seconds() - since < ARRIVAL_GRACE:
@@ -140,18 +144,16 @@ class BucketUploader(PeriodicTask):
 def _read_intact(path: Path, digest: Digest) -> bytes | None:
     """Return the bytes of a small content; None for a large one, which is uploaded from its file.
 
-    :raises OSError: if the content is missing, or corrupt: then it is deleted.
+    :raises ContentDeleted: if the content is corrupt.
+    :raises OSError: if it is missing.
     """
     file = open_file(path)
     try:
-        status, small = os.fstat(file), None
+        status = os.fstat(file)
         if status.st_size <= PART_SIZE:
-            small = read_verified(path, file, digest)
-            is_intact = small is not None
-        else:
-            is_intact = is_sealed(status) or verify_or_delete(path, file, digest)
+            return read_verified(path, file, digest)
+        if not is_sealed(status):
+            verify_or_delete(path, file, digest)
+        return None
     finally:
         os.close(file)
-    if not is_intact:
-        raise FileNotFoundError(f"{path} did not match its digest and was deleted")
-    return small

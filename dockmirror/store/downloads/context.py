@@ -21,6 +21,7 @@ from ...oci.errors import RegistryError, Unavailable
 from ...oci.reference import Repository
 from ...system.posix import explain_write_error
 from ..threads import RunInThread
+from .partial_file import PartialFile
 
 
 class LogOnce:
@@ -56,7 +57,7 @@ class DownloadContext:
     """The collaborators of all downloads.
 
     :ivar root: the directory of the store.
-    :ivar written: called with the number of bytes that were written.
+    :ivar written: called with the number of bytes that were written; a negative one if a file was removed.
     :ivar finish_threshold: a download that lacks fewer bytes than this continues without readers.
     """
 
@@ -68,6 +69,15 @@ class DownloadContext:
     finish_threshold: int = 64 * 1024 * 1024
     stats: DownloadStats = Factory(DownloadStats)
     disk_log: LogOnce = Factory(LogOnce)
+
+    def remove(self, partial: PartialFile) -> None:
+        """Remove an own file, and no longer count its bytes.
+
+        :raises OSError: if that fails.
+        """
+        length = partial.length()
+        partial.remove()
+        self.written(-length)
 
 
 @frozen

@@ -282,7 +282,7 @@ class Download:
             return
         with suppress(OSError):
             if self._is_owned and (remove or not partial.length()):
-                partial.remove()
+                self._context.remove(partial)
         self._is_owned = False
         partial.unlock()
 

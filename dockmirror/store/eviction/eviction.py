@@ -141,12 +141,13 @@ class Sweep:
                 return None
             abandoned = delete_abandoned(self._root, now)
             usage = counter.read()
-            if usage is None or abandoned or self._is_due(usage.size + added, now - usage.scanned):
+            size = 0 if usage is None else max(0, usage.size + added)
+            if usage is None or abandoned or self._is_due(size, now - usage.scanned):
                 result = self._scan(abandoned, now)
                 counter.write(StoreUsage(result.size, now))
                 return result
-            counter.write(StoreUsage(usage.size + added, usage.scanned))
-            return SweepResult(usage.size + added, abandoned)
+            counter.write(StoreUsage(size, usage.scanned))
+            return SweepResult(size, abandoned)
 
     def collect(self, now: float) -> SweepResult | None:
         """Scan at once and delete unreferenced contents, too; None while another process sweeps."""
@@ -256,7 +257,7 @@ class Eviction:
         self._log = Logger()
 
     def add(self, size: int) -> None:
-        """Count bytes that were stored."""
+        """Count bytes that were stored; a negative number if a file was deleted."""
         self._added += size
 
     @property

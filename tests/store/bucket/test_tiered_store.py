@@ -162,15 +162,16 @@ def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
 
 @pytest.mark.parametrize("data", [LARGE, LARGE * 20], ids=["small", "large"])
 def test_a_corrupt_content_is_not_uploaded(machines: Machines, clock: Clock, data: bytes) -> None:
-    """A content that was changed on the disk before its upload does not reach the bucket."""
+    """A content that was changed on the disk does not reach the bucket, and is not counted any more."""
     one, two = machines
     digest = Digest.of(data)
     now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
     path = one.root / layout.data(digest)
-    path.write_bytes(data[:-1])
+    path.write_bytes(data[:-1] + b"?")
     clock.advance(ARRIVAL_GRACE + 1)
     assert one.upload() == 0
     assert not path.exists()
+    assert sum(one.added) == 0
     assert not now(two.contents.holds(digest))
 
 

@@ -228,6 +228,7 @@ def test_a_blob_that_came_wrong_is_refused_for_a_minute(
     assert any("docker.io" in line and str(mirror.digest) in line for line in log)
     assert isinstance(mirror.join(Source(upstream)).error, CorruptContent)
     assert (upstream.opens, mirror.context.stats) == ([0], DownloadStats(wrong=1))
+    assert mirror.written == 0
     mirror.turn(60)
     client = mirror.read(Source(upstream))
     finish(upstream, mirror)
