@@ -15,8 +15,9 @@ from ..config.notation import format_size
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import store_files
-from ..store.eviction.eviction import Sweep, SweepResult
+from ..store.eviction.eviction import Sweep, SweepResult, format_shortfall
 from ..store.eviction.removal import find_corrupt, remove_corrupt
+from ..store.eviction.store_budget import Budget
 from ..store.held_images import HeldImages
 from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
@@ -104,13 +105,16 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     Exit status: 0; 1 when there is no cache, or when another process is deleting already.
     """
     settings, root = open_for_change(context)
-    sweep = Sweep(root, make_budget(root, settings), make_retention(settings))
+    budget = make_budget(root, settings)
+    sweep = Sweep(root, budget, make_retention(settings))
     swept = sweep.dry_run(time.time()) if dry_run else sweep.collect(time.time())
     if swept is None:
         raise click.ClickException("another process is deleting already; try again later")
     if as_json:
         expired = [each.fields() for each in swept.expired]
-        print_json({"held": swept.size, "leftovers": swept.abandoned, "expired": expired, **_counts(swept)})
+        staying = swept.staying if _describe_excess(swept, budget) else {}
+        held = {"held": swept.size, "leftovers": swept.abandoned, "expired": expired}
+        print_json({**held, **_counts(swept), "staying": staying})
         return
     if swept.expired:
         print_table(("image", "reason"), [(str(each.image), each.reason) for each in swept.expired])
@@ -126,6 +130,18 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     ]
     print_table((title, "number", "size"), table, right=("number", "size"))
     click.echo(f"{format_size(swept.size)} {'would remain' if dry_run else 'remain'} in the cache")
+    for line in _describe_excess(swept, budget):
+        click.echo(line)
+
+
+def _describe_excess(swept: SweepResult, budget: Budget) -> list[str]:
+    """Return a line for each limit that is exceeded although everything evictable is gone."""
+    excess, reasons = swept.size - budget.size, swept.describe_staying()
+    lines = [f"{format_size(excess)} over the budget stay: {reasons}"] if excess > 0 else []
+    if swept.shortfall is not None:
+        missing = format_shortfall(swept.shortfall)
+        lines.append(f"the disk has {missing} less free than 'min_free'; what stays in the cache: {reasons}")
+    return lines
 
 
 def _counts(swept: SweepResult) -> dict[str, dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -179,6 +180,21 @@ def test_gc_deletes_contents_over_the_budget(shop: Shop) -> None:
     assert tags(shop) == []
 
 
+def test_gc_says_why_contents_over_the_budget_stay(shop: Shop) -> None:
+    os.utime(shop.path(Digest.of(LAYER)))
+    environ = {"DOCKMIRROR_CACHE_SIZE": "1kB"}
+    for dry in (["--dry-run"], []):
+        assert (
+            "4.0 kB over the budget stay: used in the last two minutes\n"
+            in shop.run("gc", *dry, environ=environ).stdout
+        )
+    found = shop.run("gc", "--json", environ=environ).stdout
+    assert json.loads(found)["staying"]["used in the last two minutes"] == len(LAYER)
+    assert "stay" not in shop.run("gc").stdout
+    free = {"DOCKMIRROR_MIN_FREE": "1000TB"}
+    assert "what stays in the cache: used in the last two minutes\n" in shop.run("gc", environ=free).stdout
+
+
 def test_a_manifest_is_deleted_with_its_last_tag(shop: Shop) -> None:
     other = manifest(LAYER)
     shop.image(OTHER, "one", other, LAYER)
@@ -221,7 +237,8 @@ def test_invalid_names_and_unknown_pins_are_refused(shop: Shop) -> None:
 
 def test_a_pinned_image_is_not_evicted(shop: Shop) -> None:
     shop.run("pin", "nginx:1.27")
-    shop.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"})
+    printed = shop.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"}).stdout
+    assert "kB over the budget stay: pinned" in printed
     assert not shop.path(Digest.of(INDEX)).exists()
     assert shop.path(Digest.of(AMD)).exists()
 

@@ -177,7 +177,9 @@ def test_disk_short(store: Stocked, budget: Budget) -> None:
         store.clock.advance(CHECK_INTERVAL)
         assert store.held(old, used) == [False, True]
         store.clock.pump([60] * 5)
-    assert len([text for text in texts if "everything evictable is evicted" in text]) == 1
+    (text,) = [text for text in texts if "everything evictable is evicted" in text]
+    assert '"staying!:": "used in the last two minutes"' in text
+    assert (' PB"' in text) == bool(budget.free_bytes)
     assert eviction.scans > 1
     eviction.set_budget(PLENTY)
     with logged() as texts:

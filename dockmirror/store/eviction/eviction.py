@@ -5,17 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import Factory, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from ...config.notation import format_size
 from .. import files, layout
 from ..threads import RunInThread
 from . import store_files
@@ -102,6 +103,7 @@ class SweepResult:
     :ivar unreferenced: the contents without links, if these were collected.
     :ivar shortfall: what the file system still lacks; None if it has enough.
     :ivar expired: the images that the rules for retention no longer keep.
+    :ivar staying: the bytes that the scan did not evict, by the reason.
     """
 
     size: int
@@ -110,6 +112,12 @@ class SweepResult:
     unreferenced: EvictionResult | None = None
     shortfall: Shortfall | None = None
     expired: Sequence[ExpiredImage] = ()
+    staying: Mapping[str, int] = Factory(dict)
+
+    def describe_staying(self) -> str:
+        """Return why contents were not evicted, the reason with the most bytes first."""
+        reasons = sorted(self.staying, key=lambda reason: -self.staying[reason])
+        return ", ".join(reason for reason in reasons if self.staying[reason]) or "nothing"
 
 
 class SweepStopped(Exception):
@@ -162,7 +170,10 @@ class Sweep:
             size -= unreferenced.bytes
             evicted = scan.evict(self._shortfall(size))
             counter.write(StoreUsage(size - evicted.bytes, now))
-            return SweepResult(size - evicted.bytes, abandoned, evicted, unreferenced, expired=expired)
+            return SweepResult(
+                size - evicted.bytes, abandoned, evicted, unreferenced,
+                self._shortfall(0) or None, expired, scan.staying,
+            )  # fmt: skip
 
     def dry_run(self, now: float) -> SweepResult:
         """Return what ``collect`` would do; the rules for retention may make room for what it evicts."""
@@ -171,10 +182,11 @@ class Sweep:
         size, unreferenced = scan.measure(), scan.find_unreferenced()
         shortfall = self._shortfall(size - unreferenced.bytes)
         evicted = scan.dry_run(shortfall)
-        remaining = size - unreferenced.bytes - evicted.bytes
+        freed = unreferenced.bytes + evicted.bytes
         return SweepResult(
-            remaining, count_abandoned(self._root, now), evicted, unreferenced, expired=expired
-        )
+            size - freed, count_abandoned(self._root, now), evicted, unreferenced,
+            self._shortfall(0) - Shortfall(freed) or None, expired, scan.staying,
+        )  # fmt: skip
 
     def _expire(self, now: float) -> Sequence[ExpiredImage]:
         """Delete the images that the rules for retention no longer keep, unless that is not certain."""
@@ -212,7 +224,7 @@ class Sweep:
         evicted = scan.evict(self._shortfall(size))
         remaining = size - evicted.bytes
         return SweepResult(
-            remaining, abandoned, evicted, shortfall=self._shortfall(0) or None, expired=expired
+            remaining, abandoned, evicted, None, self._shortfall(0) or None, expired, scan.staying
         )
 
     def _shortfall(self, size: int) -> Shortfall:
@@ -334,13 +346,14 @@ class Eviction:
         if shortfall is not None and not was_short:
             self._log.warn(
                 "everything evictable is evicted, and the cache's file system still has {shortfall} less free"
-                " than 'min_free': free space on it",
-                shortfall=_format_shortfall(shortfall),
+                " than 'min_free': free space on it; what stays in the cache: {staying}",
+                shortfall=format_shortfall(shortfall),
+                staying=result.describe_staying(),
             )
         elif was_short and shortfall is None:
             self._log.info("the cache's file system has enough free again")
 
 
-def _format_shortfall(shortfall: Shortfall) -> str:
-    counts = [f"{shortfall.bytes / 1e9:.3g} GB"] if shortfall.bytes > 0 else []
+def format_shortfall(shortfall: Shortfall) -> str:
+    counts = [format_size(shortfall.bytes)] if shortfall.bytes > 0 else []
     return " and ".join([*counts, f"{shortfall.inodes} inodes"] if shortfall.inodes > 0 else counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import ChainMap, defaultdict
+from collections import ChainMap, Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -20,6 +20,12 @@ from .store_files import Removal, StoredFile, iter_removals, remove_content
 
 _IN_USE = 60.0 + files.TOUCH_INTERVAL
 """Seconds for which a used content stays: a minute, and as long again as a use may go unrecorded."""
+
+
+IN_USE = "used in the last two minutes"
+PINNED = "pinned"
+NEEDED = "needed by policies"
+DOWNLOADING = "being downloaded"
 
 
 @frozen
@@ -52,6 +58,7 @@ class _Candidate:
 class StoreScan:
     """A scan of a store; all calls block, and take long.
 
+    :ivar staying: the bytes that were passed over, by the reason; all of them if a shortfall is not met.
     :param check: called often; it may raise an exception to stop the scan.
     :param needed: manifests that policies need: like those of pins, they and their contents are not evicted.
     """
@@ -66,6 +73,7 @@ class StoreScan:
         self._contents: dict[Digest, StoredFile] = {}
         self._documents: dict[Path, StoredFile] = {}
         self._blocks: dict[Path, StoredFile] = {}
+        self.staying: Counter[str] = Counter()
 
     def measure(self) -> int:
         """Count the stored bytes; must be called first."""
@@ -75,6 +83,9 @@ class StoreScan:
         self._documents = dict(store_files.iter_documents(self._root))
         downloads = dict(store_files.iter_downloads(self._root))
         self._blocks = {path: file for path, file in downloads.items() if path.suffix == layout.BLOCKS}
+        self.staying[DOWNLOADING] = sum(
+            file.size for path, file in downloads.items() if path not in self._blocks
+        )
         groups = self._contents, self._documents, downloads
         return sum(file.size for group in groups for file in group.values())
 
@@ -140,21 +151,27 @@ class StoreScan:
             if abs(self._now - each.age[0]) >= _IN_USE:
                 shortfall -= each.frees
                 yield each
+            else:
+                self.staying[IN_USE] += each.stored.size
 
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        kept = self._find_kept(references)
+        needed = find_descendants((*tag_holds.iter_held(self._root, self._now), *self._needed), references)
+        pinned = self._find_pinned(references)
         for digest, age in lru_order(used, references).items():
-            if digest not in kept:
-                yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
+            stored = self._contents[digest]
+            if digest in pinned or digest in needed:
+                self.staying[PINNED if digest in pinned else NEEDED] += stored.size
+            else:
+                yield _Candidate(digest, stored, age, references.get(digest, ()))
 
-    def _find_kept(self, references: dict[Digest, Sequence[Digest]]) -> set[Digest]:
-        """Return the images that are not evicted with their contents, and the artifacts of pinned ones.
+    def _find_pinned(self, references: dict[Digest, Sequence[Digest]]) -> set[Digest]:
+        """Return the pinned images with their contents and artifacts.
 
         An artifact is kept in the repository of the pin only: those who push elsewhere may claim any subject.
         """
-        kept = find_descendants((*tag_holds.iter_held(self._root, self._now), *self._needed), references)
+        kept: set[Digest] = set()
         pinned: defaultdict[Repository, list[Digest]] = defaultdict(list)
         for repository, digest in pins.iter_pinned_manifests(self._root):
             pinned[repository].append(digest)
@@ -206,6 +223,7 @@ class StoreScan:
                 break
             if each.key in used or store_files.stat_file(self._path(each.key)) != each.stored:
                 used.update(each.parts)  # it was used meanwhile, and its parts with it
+                self.staying[IN_USE] += each.stored.size
                 continue
             shortfall -= Shortfall(each.stored.size, self._remove(each.key, removals))
             evicted.append(each)
