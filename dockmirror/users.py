@@ -71,6 +71,7 @@ class Htpasswd:
     """
 
     credentialInterfaces = (IUsernamePassword,)
+    _setting, _entries = "access.htpasswd", "users"
 
     def __init__(self, path: Path, in_thread: InThread, verified: VerifiedDigests) -> None:
         self._path = path
@@ -111,7 +112,7 @@ class Htpasswd:
         return self._hashes.get(credentials.username.decode("utf-8", "replace"))
 
     def _reload_if_changed(self) -> None:
-        """Reload the file if it has changed; keep the previous users if it cannot be read."""
+        """Reload the file if it has changed; keep the previous users if it is missing or malformed."""
         try:
             version = _file_version(self._path)
             if version == self._version:
@@ -123,8 +124,10 @@ class Htpasswd:
             if not self._reload_failed:
                 self._reload_failed = True
                 _log.error(
-                    "{file}: reload failed, keeping previous users: {error}",
-                    file=self._path.name,
+                    "{setting}: {path} cannot be read again, so its previous {entries} stay valid: {error}",
+                    setting=self._setting,
+                    path=str(self._path),
+                    entries=self._entries,
                     error=_describe(error),
                 )
 
@@ -135,6 +138,7 @@ SCOPES = ("read", "write")
 class ApiTokens(Htpasswd):
     """The tokens of the API: a file as of ``Htpasswd``, in which each line ends with ``:`` and its scopes."""
 
+    _setting, _entries = "api_tokens_file", "tokens"
     _scopes: Mapping[str, frozenset[str]]
 
     def parse(self, text: str) -> Mapping[str, bytes]:
