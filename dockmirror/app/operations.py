@@ -156,9 +156,10 @@ class Operations:
         def order() -> RecallOrder:
             return RecallOrder(root, bucket_address(settings()), self._reactor.seconds)
 
-        auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         reader = self.history.reader if self.history else None
         actions, index = make_actions(parse), StoreIndex(root)
+        failed_logins = FailedLogins(self._memory.failed_logins, self._reactor)
+        auth = TokenAuth(self._tokens, failed_logins, actions.record_refusal)
         operator = OperatorPages(make_actions(parse_listed), auth, self._reactor)
         context = ImagesContext(
             ImageCatalog(index),

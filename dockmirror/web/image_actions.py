@@ -42,7 +42,7 @@ MakeExportGate = Callable[[Repository, Reference], ExportGate]
 
 @frozen
 class Actor:
-    """The token and the address of a client that changes something."""
+    """The name of the token, if it is valid, and the address of a client that changes something."""
 
     token: str
     client: str
@@ -235,6 +235,14 @@ class ImageActions:
 
         return await self.act(actor, "export", image, plan)
 
+    async def record_refusal(self, actor: Actor, request: str, reason: str) -> None:
+        """Write the line of a change that was refused for its token.
+
+        :param request: the method and the path.
+        """
+        line = _audit_line(actor, request, None, reason, self._clock.seconds())
+        await self.in_thread(partial(self._audit, line))
+
     async def act(self, actor: Actor, action: str, image: str, work: Callable[[], T]) -> T:
         """Do the work and write the line of the audit log in one thread call, which nothing interrupts."""
 
@@ -256,6 +264,6 @@ class ImageActions:
         return await shield(self.in_thread(run), late=lambda _: None)
 
 
-def _audit_line(actor: Actor, action: str, image: str, result: str, now: float) -> str:
-    fields = {"time": format_timestamp(now), "client": actor.client, "token": actor.token}
+def _audit_line(actor: Actor, action: str, image: str | None, result: str, now: float) -> str:
+    fields = {"time": format_timestamp(now), "client": actor.client, "token": actor.token or None}
     return json.dumps({**fields, "action": action, "image": image, "result": result})

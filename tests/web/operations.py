@@ -102,8 +102,6 @@ class Endpoint:
             name = parse_client_name(image, settings)
             return name.repository, name.reference
 
-        self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
-
         def gate(repository: Repository, reference: Reference) -> ExportGate:
             return ExportGates(settings, self.root, NOW).make(ImageName(repository, reference))
 
@@ -111,6 +109,8 @@ class Endpoint:
             ImageActions(self.root, each, inline, self.clock, self.audited.append, gate)
             for each in (parse, parse_listed)
         )
+        failed_logins = FailedLogins(memory.failed_logins, self.clock)
+        self.auth = TokenAuth(tokens, failed_logins, actions.record_refusal)
         index = StoreIndex(self.root)
         recalls = RecallActions(actions, lambda: RecallOrder(self.root, None, self.clock.seconds))
         api = ApiResource(self.auth, actions, index, history, recalls)
@@ -162,7 +162,7 @@ class Endpoint:
         assert (answer.status, answer["Content-Type"]) == (200, "text/html; charset=utf-8")
         return page_text(answer.body)
 
-    def audit(self) -> Sequence[tuple[str, str, str, str]]:
+    def audit(self) -> Sequence[tuple[str | None, str, str | None, str]]:
         """Return who did what in the audit log, and with which result."""
         lines = map(json.loads, self.audited)
         return [(each["token"], each["action"], each["image"], each["result"]) for each in lines]

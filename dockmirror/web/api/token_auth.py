@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from ...concurrency.caching import SingleFlight
 from ...headers import first
 from ...http.connections import get_peer_network
 from ...http.server_request import ServerRequest
 from ...oci.challenge import Challenge
-from ...oci.errors import Denied, Unauthorized
+from ...oci.errors import Denied, RegistryError, Unauthorized
 from ...system.networks import Network
 from ...users import ApiTokens
 from ..auth import PasswordVerifier
@@ -16,6 +18,8 @@ from ..image_actions import Actor
 
 _CHALLENGE = (Challenge("Basic", {"realm": "dockmirror operations"}),)
 ANONYMOUS = ""
+RecordRefusal = Callable[[Actor, str, str], Awaitable[None]]
+"""Records a change that was refused: by whom, the method and the path, and the reason."""
 
 
 class TokenAuth:
@@ -25,20 +29,36 @@ class TokenAuth:
     :param failed_logins: limits wrong tokens.
     """
 
-    def __init__(self, tokens: ApiTokens | None, failed_logins: FailedLogins) -> None:
+    def __init__(
+        self, tokens: ApiTokens | None, failed_logins: FailedLogins, record_refusal: RecordRefusal
+    ) -> None:
         self._tokens = tokens
         self._failed_logins = failed_logins
+        self._record_refusal = record_refusal
         self._running: SingleFlight[tuple[Network | None, bytes, bytes], str] = SingleFlight()
 
     async def actor(self, request: ServerRequest, scope: str) -> Actor:
-        """Return who makes a request that may change something.
+        """Return who makes a request that may change something, and record it if it is refused.
 
-        :raises Denied: for another site's request, which a browser sends with the user's own token.
+        A request without a token is only challenged, and not recorded.
+
+        :raises Denied: for another site's request, which a browser sends with the user's own token; when
+            there are no tokens, or this one lacks the scope.
+        :raises Unauthorized: when there is no token, or a wrong one.
         """
-        if first(request.requestHeaders, "Sec-Fetch-Site") in ("cross-site", "same-site"):
-            raise Denied("a page of another site may not change anything here")
-        name = await self.require(request, scope)
-        return Actor(name, str(getattr(request.getClientAddress(), "host", None) or "unix"))
+        client, name = str(getattr(request.getClientAddress(), "host", None) or "unix"), ANONYMOUS
+        try:
+            if first(request.requestHeaders, "Sec-Fetch-Site") in ("cross-site", "same-site"):
+                raise Denied("a page of another site may not change anything here")
+            name = await self._authenticate(request)
+            self._check_scope(name, scope)
+        except RegistryError as error:
+            is_challenge = first(request.requestHeaders, "Authorization") is None and error.status == 401
+            if request.method not in (b"GET", b"HEAD") and not is_challenge:
+                asked = b"%s %s" % (request.method, request.path)
+                await self._record_refusal(Actor(name, client), asked.decode("ascii", "replace"), str(error))
+            raise
+        return Actor(name, client)
 
     async def authorize_read(self, request: ServerRequest) -> str:
         """Return the name of the token, or ``ANONYMOUS``; a token that is sent must be valid.
@@ -47,20 +67,18 @@ class TokenAuth:
         """
         if self._tokens is None or first(request.requestHeaders, "Authorization") is None:
             return ANONYMOUS
-        return await self.require(request, "read")
+        name = await self._authenticate(request)
+        self._check_scope(name, "read")
+        return name
 
-    async def require(self, request: ServerRequest, scope: str) -> str:
-        """Return the name of a token that has the scope.
-
-        :raises Denied: when there are no tokens, or this one lacks the scope.
-        :raises Unauthorized: when there is none, or it is wrong.
-        """
+    async def _authenticate(self, request: ServerRequest) -> str:
         if self._tokens is None:
             raise Denied("this needs a token, and 'api_tokens_file' is not set")
-        name = await self._verify(self._tokens, request)
-        if not self._tokens.has_scope(name, scope):
+        return await self._verify(self._tokens, request)
+
+    def _check_scope(self, name: str, scope: str) -> None:
+        if self._tokens is None or not self._tokens.has_scope(name, scope):
             raise Denied(f"the token {name} does not have the scope '{scope}'")
-        return name
 
     async def _verify(self, tokens: ApiTokens, request: ServerRequest) -> str:
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")

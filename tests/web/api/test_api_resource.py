@@ -198,7 +198,10 @@ WRITES = [
 def test_a_write_needs_a_token_with_that_scope(
     endpoint: Endpoint, method: str, path: str, tmp_path: Path
 ) -> None:
-    """A page of another site has none of its own, and may not use the browser's."""
+    """A page of another site has none of its own, and may not use the browser's.
+
+    Each refused change is in the audit log, without the secret; a challenge is not.
+    """
 
     def write(*headers: str, to: Endpoint = endpoint) -> tuple[int, str]:
         body = b'{"image": "nginx"}' if method == "POST" else b""
@@ -211,11 +214,14 @@ def test_a_write_needs_a_token_with_that_scope(
     assert write(login("reader")) == (403, "DENIED")
     assert write(CI, "Sec-Fetch-Site: cross-site") == (403, "DENIED")
     assert write(CI, to=Endpoint(tmp_path / "other", has_tokens=False)) == (403, "DENIED")
-    assert (endpoint.audited, list(iter_pins(endpoint.root)), list(iter_warm_ups(endpoint.root))) == (
-        [],
-        [],
-        [],
-    )
+    request = f"{method} {path.partition('?')[0]}"
+    assert endpoint.audit() == [
+        *[(None, request, None, "unknown token")] * 3,
+        ("reader", request, None, "the token reader does not have the scope 'write'"),
+        (None, request, None, "a page of another site may not change anything here"),
+    ]
+    assert not any(word in line for line in endpoint.audited for word in ("guess", "secret"))
+    assert (list(iter_pins(endpoint.root)), list(iter_warm_ups(endpoint.root))) == ([], [])
 
 
 def test_a_refusal_says_what_the_client_may_do(endpoint: Endpoint) -> None:

@@ -110,7 +110,11 @@ def test_a_form_cannot_be_forged(endpoint: Endpoint) -> None:
     endpoint.clock.advance(2 * 3600)
     assert endpoint.submit(fields, CI).error == (403, "DENIED")
     assert endpoint.get(PAGE).status == 200
-    assert endpoint.audit() == []
+    assert [(token, action) for token, action, _, _ in endpoint.audit()] == [
+        (None, "POST /images/"),
+        (None, "POST /images/"),
+        ("reader", "POST /images/"),
+    ]
 
 
 def test_a_confirmation_needs_a_token(endpoint: Endpoint) -> None:
