@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
+from attrs import asdict, frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
@@ -14,7 +17,7 @@ from ..system.request_context import current_pull
 from ..system.timestamps import format_timestamp
 
 _OWN = "dockmirror."
-_PREFIXES = {LogLevel.warn: "warning: ", LogLevel.error: "error: ", LogLevel.critical: "error: "}
+_LEVELS = {LogLevel.warn: "warning", LogLevel.error: "error", LogLevel.critical: "error"}
 
 
 @implementer(ILogObserver)
@@ -25,9 +28,11 @@ class MessageLog:
     pull's number, as the lines of the access log do.
 
     :param write: writes a line, given without its line break.
+    :ivar form: that of the lines, which the settings say.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
+        self.form: Literal["text", "json"] = "text"
         self._write = write
 
     def __call__(self, event: LogEvent) -> None:
@@ -36,9 +41,31 @@ class MessageLog:
         if level < LogLevel.info or not (is_own or level > LogLevel.info):
             return
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
-        pull = event.get("pull") or current_pull.get()
-        prefix = _PREFIXES.get(level, "") + (f"pull {pull}: " if pull else "")
-        self._write(f"{format_timestamp(event['log_time'])} {prefix}{text.rstrip()}")
+        message = _Message(
+            format_timestamp(event["log_time"]),
+            _LEVELS.get(level, "info"),
+            text.rstrip(),
+            event.get("pull") or current_pull.get() or None,
+        )
+        self._write(_as_json(message) if self.form == "json" else _as_text(message))
+
+
+@frozen
+class _Message:
+    time: str
+    level: str
+    message: str
+    pull: str | None
+
+
+def _as_json(message: _Message) -> str:
+    return json.dumps({"kind": "message", **asdict(message)})
+
+
+def _as_text(message: _Message) -> str:
+    level = "" if message.level == "info" else f"{message.level}: "
+    pull = f"pull {message.pull}: " if message.pull else ""
+    return f"{message.time} {level}{pull}{message.message}"
 
 
 def print_line(line: str) -> None:

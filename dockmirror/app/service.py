@@ -37,7 +37,7 @@ from .budget import disk_size, has_cache
 from .cache import bucket_address
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_certificate_renewal, make_listener, make_listeners
-from .message_log import make_message_log
+from .message_log import MessageLog, make_message_log
 from .naming import operations_host_names
 from .operations import Operations, operations_body_limit
 from .process import OrderedMultiService, ServingProcess
@@ -120,21 +120,25 @@ def run_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> None
     from twisted.internet import reactor
 
     running: Any = reactor
-    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
-    mirror = make_mirror(read, environ)
+    log = make_message_log()
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    mirror = make_mirror(read, environ, log)
     mirror.privilegedStartService()
     mirror.startService()
     running.addSystemEventTrigger("before", "shutdown", mirror.stopService)
     running.run()
 
 
-def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:
+def make_mirror(
+    read: Callable[[], Settings], environ: Mapping[str, str], log: MessageLog | None = None
+) -> MultiService:
     """Make the whole mirror, ready to start.
 
     The operations endpoint is added first, so that it stops last.
 
     :param read: reads the settings, now and at each SIGHUP.
     :param environ: may name proxies and hold passwords; credential helpers run in it.
+    :param log: takes the form of its lines from the settings; None if another program writes the log.
     :raises ConfigurationError: when the settings are invalid, or cannot be put into force.
     """
     from twisted.internet import reactor
@@ -148,13 +152,21 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
         return found
 
     settings = read_checked()
+    if log is not None:
+        log.form = settings.log_format
     workers = settings.workers or min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
     if workers == 1:
         server = _serve_here(settings, environ, running)
     else:
         server = _serve_in_workers(workers, settings, environ, running)
     log_questions(settings)
-    reload = SettingsReload(settings, read_checked, server.apply, running)
+
+    async def apply(new: Settings) -> None:
+        await server.apply(new)
+        if log is not None:
+            log.form = new.log_format
+
+    reload = SettingsReload(settings, read_checked, apply, running)
     services = [*server.services]
     if settings.operations:
         services.insert(0, _make_operations_listener(settings, server, reload, running))

@@ -22,7 +22,7 @@ from ..workers.worker_pool import TERMINAL_SIGNALS, RpcChannel, RpcMethods
 from ..workers.worker_program import WORKER_SIGNALS
 from .endpoints import listen_endpoints
 from .listeners import make_listeners
-from .message_log import make_message_log
+from .message_log import MessageLog, make_message_log
 from .process import ServingProcess
 
 
@@ -31,10 +31,14 @@ class Worker:
 
     :param memory: memory that all workers share.
     :param sockets: the listening sockets, one for each endpoint.
+    :param log: takes the form of its lines from the settings.
     """
 
-    def __init__(self, memory: SharedTables, sockets: Sequence[ListeningSocket], reactor: Any) -> None:
+    def __init__(
+        self, memory: SharedTables, sockets: Sequence[ListeningSocket], log: MessageLog, reactor: Any
+    ) -> None:
         self._memory = memory
+        self._log = log
         self._sockets = sockets
         self._reactor = reactor
         self._process: ServingProcess | None = None
@@ -49,6 +53,7 @@ class Worker:
 
     async def _start(self, arguments: dict[str, Any]) -> None:
         settings = Settings.model_validate_json(arguments["settings"])
+        self._log.form = settings.log_format
         process = ServingProcess(
             settings, dict(os.environ), self._reactor, self._memory, arguments["processes"]
         )
@@ -63,7 +68,9 @@ class Worker:
 
     async def _apply(self, settings: str) -> None:
         if self._process is not None:
-            await self._process.apply(Settings.model_validate_json(settings))
+            new = Settings.model_validate_json(settings)
+            await self._process.apply(new)
+            self._log.form = new.log_format
 
     async def _metrics(self, _: object) -> str:
         return (await self._process.telemetry.metrics()).decode() if self._process else ""
@@ -88,8 +95,9 @@ class Worker:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the worker of a new interpreter; see ``main_of_fork``."""
-    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
-    _run(arguments)
+    log = make_message_log()
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    _run(arguments, log)
 
 
 def main_of_fork(arguments: Sequence[str]) -> None:
@@ -97,11 +105,12 @@ def main_of_fork(arguments: Sequence[str]) -> None:
 
     :param arguments: see ``WorkerProcess.start``.
     """
-    globalLogPublisher.addObserver(make_message_log())
-    _run(arguments)
+    log = make_message_log()
+    globalLogPublisher.addObserver(log)
+    _run(arguments, log)
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _run(arguments: Sequence[str], log: MessageLog) -> None:
     from twisted.internet import reactor
 
     running: Any = reactor
@@ -110,7 +119,7 @@ def _run(arguments: Sequence[str]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
-    worker = Worker(SharedTables.attach(int(memory)), listening, running)
+    worker = Worker(SharedTables.attach(int(memory)), listening, log, running)
     shutdown = GracefulShutdown(running, [signal.SIGTERM])
     shutdown.startService()
     # The programs that a worker runs must not inherit blocked signals.

@@ -92,7 +92,7 @@ def find_reason(request: ServerRequest) -> str | None:
 
 
 def _as_json(fields: dict[str, object]) -> str:
-    return json.dumps(fields)
+    return json.dumps({"kind": "request", **fields})
 
 
 def _as_text(fields: dict[str, object]) -> str:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from typing import Literal
+
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
 from dockmirror.app.message_log import MessageLog
+from dockmirror.system.request_context import current_pull
 
 
-def logged(namespace: str, level: LogLevel, text: str, failure: Failure | None = None) -> list[str]:
+def logged(
+    namespace: str,
+    level: LogLevel,
+    text: str,
+    failure: Failure | None = None,
+    form: Literal["text", "json"] = "text",
+) -> list[str]:
     """Return the lines for one message."""
     lines = list[str]()
-    log = Logger(namespace, observer=LogPublisher(MessageLog(lines.append)))
+    messages = MessageLog(lines.append)
+    messages.form = form
+    log = Logger(namespace, observer=LogPublisher(messages))
     if failure is None:
         log.emit(level, "{text}", text=text)
     else:
@@ -42,3 +54,19 @@ def test_an_exception_is_logged_with_its_traceback() -> None:
         (text,) = logged("dockmirror.web", LogLevel.critical, "cannot answer", Failure())
     assert " error: cannot answer\nTraceback (most recent call last):\n" in text
     assert "KeyError" in text
+
+
+def test_a_message_in_json_is_an_object_on_one_line() -> None:
+    """Tracebacks are within it; the kind tells it from the line of a request."""
+    (line,) = logged("dockmirror.app.service", LogLevel.warn, "restart", form="json")
+    fields = json.loads(line)
+    assert fields.pop("time").endswith("+00:00")
+    assert fields == {"kind": "message", "level": "warning", "message": "restart", "pull": None}
+    failure = Failure(KeyError("nothing"))
+    (line,) = logged("dockmirror.web", LogLevel.critical, "cannot answer", failure, form="json")
+    assert "\n" not in line
+    assert (json.loads(line)["level"], "KeyError" in json.loads(line)["message"]) == ("error", True)
+    current_pull.set("17")
+    (line,) = logged("dockmirror.web", LogLevel.info, "joined", form="json")
+    current_pull.set("")
+    assert json.loads(line)["pull"] == "17"

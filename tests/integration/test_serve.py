@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,26 @@ def test_the_start_is_told_in_five_lines(machine: Machine) -> None:
         for url in page.replace(",", "").split()[1::2]:
             assert "200" in succeeded(curl(machine, "-sI", "-X", "GET", url)).splitlines()[0]
         assert not [each for each in machine.home.iterdir() if each.name.startswith("twistd")]
+
+
+def test_each_line_of_a_log_in_json_is_an_object(machine: Machine) -> None:
+    """Those of the start are messages, and so is what a worker says; requests are of another kind."""
+    port = free_port()
+    options = [f"--listen=127.0.0.1:{port}", NO_OPERATIONS, "--workers=2", "--min-free=0B"]
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+    with (
+        ServedMirror(machine, f"http://127.0.0.1:{port}", *options, "--log-format=json") as mirror,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(hello)
+        wait_until(lambda: "TLS" in mirror.log.read_text(), "a worker has logged the client")
+    lines = [json.loads(line) for line in mirror.log.read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"message", "request"}
+    told = [line for line in lines if line["kind"] == "message"]
+    assert all(set(line) == {"kind", "time", "level", "message", "pull"} for line in told)
+    first = ["page", "clients", "cache", "upstreams", "try"]
+    assert [line["message"].partition(":")[0] for line in told][:5] == first
+    assert any("TLS" in line["message"] for line in told)
 
 
 def test_the_cache_that_keeps_nothing_says_so_and_why(machine: Machine) -> None:

@@ -65,7 +65,7 @@ def test_as_json(internet: Internet) -> None:
     fields = json.loads(house.lines[0])
     assert fields.pop("pull").isdecimal()
     assert fields == {
-        "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
+        "kind": "request", "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
         "path": "/v2/team/image/manifests/nope", "status": 404, "bytes": len(answer.body),
         "seconds": 0.0, "upstream": 404, "via": None, "accel": False, "cut_off": False,
         "reason": "the upstream answered 404 MANIFEST_UNKNOWN",
