@@ -14,7 +14,7 @@ from ..oci.errors import RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Reference, Repository, parse_reference
 from ..oci.renaming import complete_short_name, rewrite_prefix
-from ..system.networks import is_address, normalize_host, parse_address
+from ..system.networks import is_address, normalize_host, parse_address, port_suffix
 from .endpoints import DEFAULT_PORT, Port, listening_ports
 
 LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
@@ -42,6 +42,11 @@ def find_upstream(registry: str, settings: Settings) -> UpstreamSettings | None:
     return next(named, None)
 
 
+def mirrored_registries(settings: Settings) -> list[str]:
+    """Return the canonical names of the registries of all upstreams."""
+    return [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
+
+
 def own_host_names(settings: Settings) -> tuple[str, ...]:
     """Return the names of the mirror's own host, which also answers to every address of the machine."""
     return (settings.domain, *LOCAL_NAMES, *settings.names)
@@ -66,7 +71,7 @@ def mirror_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
     :param host: one of the mirror's hosts, with the port unless it is the scheme's default.
     """
     name = normalize_host(host)
-    port = _port(host)
+    port = port_suffix(host)
     own = host if is_address(name) or name in own_host_names(settings) else f"{settings.domain}{port}"
     virtual = {settings.host(each) for each in settings.upstreams}
     has_virtual_hosts = settings.domain != "localhost" or name in virtual
@@ -100,11 +105,6 @@ def setup_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
 def _registry(upstream: UpstreamSettings, host: str) -> MirroredRegistry:
     name = upstream.registry or urlsplit(upstream.url).netloc
     return MirroredRegistry(name, registry_names(upstream)[0], upstream.url, host)
-
-
-def _port(host: str) -> str:
-    _, colon, port = host.rpartition(":")
-    return f":{port}" if colon and port.isdigit() else ""
 
 
 @frozen

@@ -120,6 +120,11 @@ class ServerRequest(TwistedRequest):
         return Requester() if client is None else Requester(str(client.address or ""), client.user or "")
 
     @property
+    def requested_host(self) -> str:
+        """The host that the client used, with its port if any; empty until the client is identified."""
+        return self.peer.host if self.peer is not None else ""
+
+    @property
     def is_token_request(self) -> bool:
         """Tell whether it is for the token service, on any host and below any registry's name."""
         return self.path.endswith(b"/v2/auth")

@@ -6,6 +6,8 @@ picks.  So clients are not challenged there, and no credentials are accepted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import evolve
 from zope.interface import implementer
 
@@ -14,32 +16,36 @@ from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.errors import Denied, Unauthorized
 from ..oci.request import Ping, RegistryRequest
 from ..oci.token import TokenRequest
+from ..system.networks import port_suffix
 
 
 class _LoginFilter:
     """Accepts no login, challenges no client, and passes no credentials on.
 
-    :param no_logins: the answer to a login.
-    :param not_given: the answer to a request for content that the registry does not give.
+    :param no_logins: returns the answer to a login, by the port that the client used, such as ``:8080``.
+    :param not_given: returns the answer to a request for content that the registry does not give.
     """
 
-    def __init__(self, registry: IRegistry, no_logins: str, not_given: str) -> None:
+    def __init__(
+        self, registry: IRegistry, no_logins: Callable[[str], str], not_given: Callable[[str], str]
+    ) -> None:
         self._registry = registry
         self._no_logins = no_logins
         self._not_given = not_given
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """:raises Denied: for a login, and for content that the registry does not give."""
+        port = port_suffix(request.received.requested_host) if request.received else ""
         if isinstance(request.target, Ping):
             if request.credentials is not None:
-                raise Denied(self._no_logins)
+                raise Denied(self._no_logins(port))
             return Answer(json_body(b"{}"))
         if request.credentials is not None:
             request = evolve(request, credentials=None)
         try:
             return await self._registry.fetch(request)
         except Unauthorized as refused:
-            raise Denied(self._not_given, upstream_status=refused.upstream_status) from refused
+            raise Denied(self._not_given(port), upstream_status=refused.upstream_status) from refused
 
 
 @implementer(IRegistry)
@@ -53,9 +59,11 @@ class AnonymousOnly(_LoginFilter):
     def __init__(self, registry: IRegistry, name: str, host: str) -> None:
         super().__init__(
             registry,
-            f"this host takes no logins: log in to {host}",
-            f"{name} does not give this to everybody, or has no such image; private images:"
-            f" docker login {host}",
+            lambda port: f"this host takes no logins: log in to {host}{port}",
+            lambda port: (
+                f"{name} does not give this to everybody, or has no such image; private images:"
+                f" docker login {host}{port}"
+            ),
         )
 
 
@@ -69,8 +77,8 @@ class ServiceAccountOnly(_LoginFilter):
     def __init__(self, registry: IRegistry, name: str) -> None:
         super().__init__(
             registry,
-            f"this host takes no logins: the mirror uses its own account at {name} for all clients",
-            f"{name} does not give this to this mirror, or has no such image",
+            lambda _: f"this host takes no logins: the mirror uses its own account at {name} for all clients",
+            lambda _: f"{name} does not give this to this mirror, or has no such image",
         )
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -86,4 +94,4 @@ class ServiceAccountOnly(_LoginFilter):
 
     async def token(self, request: TokenRequest) -> Answer:
         """:raises Denied: always; no challenge sends clients here."""
-        raise Denied(self._no_logins)
+        raise Denied(self._no_logins(""))

@@ -122,6 +122,10 @@ class ReceivedRequest(Protocol):
     def requester(self) -> Requester:
         """The client; empty until it is let in."""
 
+    @property
+    def requested_host(self) -> str:
+        """The host that the client used, with its port if any."""
+
 
 @frozen
 class RegistryRequest:

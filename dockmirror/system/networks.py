@@ -93,6 +93,12 @@ def client_network(address: Address) -> Network:
     return ip_network((address, _CLIENT_BITS[address.version]), strict=False)
 
 
+def port_suffix(host: str) -> str:
+    """Return the port of a host with its colon, such as ``:8080``; empty if there is none."""
+    _, colon, port = host.rpartition(":")
+    return f":{port}" if colon and port.isdigit() else ""
+
+
 def normalize_host(host: str) -> str:
     """Return the name in a ``Host`` field in lower case, without port, brackets and trailing dot."""
     name, colon, port = host.strip().lower().rpartition(":")

@@ -38,6 +38,7 @@ class Received:
     """The request of a client."""
 
     requester: Requester
+    requested_host: str = ""
 
 
 ALICE = Received(Requester("192.0.2.1", "alice"))

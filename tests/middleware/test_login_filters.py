@@ -76,6 +76,13 @@ def test_logins_are_refused(house: House, internet: Internet) -> None:
     assert internet.seen == []
 
 
+@pytest.mark.parametrize("port", ["", ":8080"])
+def test_the_own_host_names_the_host_of_logins_with_the_clients_port(internet: Internet, port: str) -> None:
+    answer = House(internet).get(f"{OWN}{port}", f"/v2/docker.io/{PRIVATE}/manifests/latest")
+    assert answer.error == (403, "DENIED")
+    assert answer.message.endswith(f"private images: docker login {HOST}{port}")
+
+
 @everywhere
 def test_a_refused_account_is_no_challenge(internet: Internet, host: str, path: str) -> None:
     answer = with_password(internet, "wrong").get(host, path)

@@ -48,6 +48,7 @@ class Received:
     """A client's request."""
 
     requester: Requester
+    requested_host: str = ""
 
 
 class Fleet:
