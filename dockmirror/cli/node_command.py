@@ -79,7 +79,8 @@ def configure(
     no longer mirrored are removed.  Nothing is removed when the command ends: use 'dockmirror node remove'.
 
     Exit status: 0; 1 when a file was left as it is or cannot be written, or when containerd does not read
-    the directory.
+    the directory.  A configuration of containerd that is missing or cannot be read is only reported: since
+    version 2.2 containerd may read the directory by default.
     """
     mirror = parse_mirror_address(load_names(context.options, context.environ), address)
     hosts = HostsDirectory(places["root"], places["directory"], owner)

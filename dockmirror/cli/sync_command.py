@@ -22,6 +22,8 @@ from .arguments import MirrorOptions, json_option, mirror_options
 from .command_context import Context, open_for_change, open_store, run_with_reactor
 from .output import format_age, format_time, print_json, print_note, print_table
 
+_NO_RULES = "the settings have no [[sync]] rules"
+
 
 @click.command("sync", short_help="List the rules that keep images in sync, or run them.")
 @json_option
@@ -54,11 +56,13 @@ def sync(context: Context, as_json: bool, dry_run: bool, now: bool, mirror: Mirr
     if connect is not None:
         states = sync_states.read_states(root)
         plan = run_with_reactor(lambda reactor: plan_rules(NamespaceQuery(connect(reactor)), rules, states))
+        if not rules and not as_json:
+            print_note(_NO_RULES)
         _print_plans(plan, as_json)
     elif rules or as_json:
         _print_states(rules, list_states(rules, root), as_json)
     else:
-        print_note("the settings have no [[sync]] rules")
+        print_note(_NO_RULES)
 
 
 def _print_states(rules: Sequence[SyncRule], states: Sequence[SyncState], as_json: bool) -> None:

@@ -10,6 +10,7 @@ from attrs import evolve
 from zope.interface import implementer
 
 from dockmirror.app.sync_rules import SyncRule, make_sync_rules
+from dockmirror.cli import sync_command
 from dockmirror.cli.sync_command import NamespaceQuery, SyncPlan, plan_rules
 from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry
@@ -78,6 +79,12 @@ def test_the_next_run_of_a_rule_is_told(shop: Shop, file: str) -> None:
 def test_without_rules_nothing_is_listed(shop: Shop) -> None:
     assert shop.json("sync") == []
     assert "no [[sync]] rules" in shop.run("sync").stderr
+
+
+def test_a_dry_run_without_rules_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync_command, "run_with_reactor", lambda _: [])
+    assert "no [[sync]] rules" in shop.run("sync", "--dry-run").stderr
+    assert shop.json("sync", "--dry-run") == []
 
 
 def test_a_run_is_requested(shop: Shop, file: str) -> None:
