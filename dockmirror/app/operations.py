@@ -22,6 +22,7 @@ from .history import open_history
 from .naming import (
     ImageName,
     complete_image_pattern,
+    mirrored_registries,
     parse_client_name,
     parse_image_name,
     pull_name,
@@ -127,7 +128,7 @@ class Operations:
         from ..web.api.recall_actions import RecallActions
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
-        from ..web.image_actions import ImageActions, ParseImage
+        from ..web.image_actions import ImageActions, ImageNames, ParseImage
         from ..web.images.catalog import ImageCatalog
         from ..web.images.images_resource import ImagesContext, ImagesResource
         from ..web.images.operator_pages import OperatorPages
@@ -144,7 +145,8 @@ class Operations:
             return name.repository, name.reference
 
         def make_actions(parse_image: ParseImage) -> ImageActions:
-            return ImageActions(root, parse_image, self._in_thread, self._reactor, audit, gate)
+            names = ImageNames(parse_image, lambda: mirrored_registries(settings()))
+            return ImageActions(root, names, self._in_thread, self._reactor, audit, gate)
 
         def audit(line: str) -> None:
             _write_audit_line(settings(), line)

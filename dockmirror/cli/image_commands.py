@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import click
 
-from ..app.naming import parse_client_name
+from ..app.naming import mirrored_registries, parse_client_name
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..oci.digest import Digest
@@ -146,6 +146,12 @@ def pin(context: Context, as_json: bool, platforms: tuple[Platform, ...], images
     """
     settings = context.settings
     new_pins = [_pin(image, settings, platforms) for image in images]
+    registries = mirrored_registries(settings)
+    for each in new_pins:
+        if each.repository.first not in registries:
+            raise click.UsageError(
+                f"{each}: this mirror has no registry {each.repository.first}, so no client could pull it"
+            )
     _, root = open_for_change(context)
     for each in new_pins:
         store.add_pin(root, each)
@@ -173,6 +179,9 @@ def unpin(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
         (missing if pinned is None else removed).append(str(pinned or spellings[0]))
     if as_json:
         print_json({"unpinned": removed})
+    else:
+        for image in removed:
+            click.echo(f"{image} is not pinned any more")
     if missing:
         raise click.ClickException(f"{', '.join(missing)}: not pinned")
 

@@ -16,7 +16,7 @@ from attrs import frozen
 from ..admission.recall_files import read_recalls
 from ..app.budget import make_budget
 from ..app.local_admission import check_not_recalled
-from ..app.naming import ImageName, parse_image_name, registry_names
+from ..app.naming import ImageName, mirrored_registries, parse_image_name
 from ..app.retention_rules import make_retention
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_input import OpenTemporary, group_parts, open_seekable, part_advice
@@ -248,8 +248,7 @@ def _name_image(image: NamedImage, named: str | None, settings: Settings) -> Ima
             f"{name}: the digest of this image is {image.descriptor.digest}: give a name with that digest, or"
             " with a tag, with --as NAME"
         )
-    registries = [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
-    if name.repository.first not in registries:
+    if name.repository.first not in mirrored_registries(settings):
         raise ArchiveRefused(
             f"{name}: this mirror has no registry {name.repository.first}, so no client could pull it: give"
             " a name in a mirrored registry with --as NAME"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..archive.archive_plan import ArchivePlan
 from ..archive.inventory import plan_archive
 from ..oci.digest import Digest
-from ..oci.errors import DigestInvalid, ManifestUnknown, RegistryError, Unavailable
+from ..oci.errors import DigestInvalid, ManifestUnknown, NameUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository
 from ..store import pins, warm_ups
@@ -22,6 +22,7 @@ from ..store.eviction.removal import (
     CorruptFile,
     DeletableImage,
     DeletionPlan,
+    count_freed,
     delete_images,
     find_corrupt,
     find_pinned,
@@ -41,6 +42,17 @@ MakeExportGate = Callable[[Repository, Reference], ExportGate]
 
 
 @frozen
+class ImageNames:
+    """The names of images that the settings in force allow.
+
+    :ivar registries: returns the registries that are mirrored, as the store names them.
+    """
+
+    parse: ParseImage
+    registries: Callable[[], Collection[str]]
+
+
+@frozen
 class Actor:
     """The name of the token, if it is valid, and the address of a client that changes something."""
 
@@ -53,11 +65,12 @@ class Removal:
     """A deletion, done or planned.
 
     :ivar pinned: pins because of which the mirror fetches some of it again.
+    :ivar freed: the bytes that it has freed, or would free.
     """
 
     plans: Sequence[DeletionPlan]
     pinned: Sequence[Pin]
-    freed: int = 0
+    freed: int
 
     def fields(self) -> dict[str, Any]:
         """Return the removal as JSON has it."""
@@ -89,14 +102,14 @@ class ImageActions:
     def __init__(
         self,
         root: Path,
-        parse_image: ParseImage,
+        names: ImageNames,
         in_thread: RunInThread,
         clock: IReactorTime,
         audit: Callable[[str], None],
         gate: MakeExportGate,
     ) -> None:
         self.root = root
-        self._parse_image = parse_image
+        self._names = names
         self.in_thread = in_thread
         self._clock = clock
         self._audit = audit
@@ -105,7 +118,7 @@ class ImageActions:
     def parse(self, image: str) -> tuple[Repository, Reference]:
         """:raises RegistryError: with status 400 for a text that names no image."""
         try:
-            return self._parse_image(image)
+            return self._names.parse(image)
         except ValueError as error:
             raise RegistryError(
                 f"{error}; expected a name such as docker.io/library/nginx:1.27", status=400
@@ -116,8 +129,16 @@ class ImageActions:
         return await self.in_thread(lambda: list(pins.iter_pins(self.root)))
 
     async def pin(self, actor: Actor, image: str, platforms: Sequence[Platform] = ()) -> Pin:
-        """Pin an image."""
+        """Pin an image.
+
+        :raises NameUnknown: for one of a registry that is not mirrored.
+        """
         pin = Pin(*self.parse(image), tuple(platforms))
+        if pin.repository.first not in self._names.registries():
+            raise NameUnknown(
+                f"{pin}: this mirror has no registry {pin.repository.first}, so no client could pull it",
+                status=404,
+            )
         await self.act(actor, "pin", str(pin), lambda: pins.add_pin(self.root, pin))
         return pin
 
@@ -161,7 +182,7 @@ class ImageActions:
         plans = plan_deletions(self.root, deletable)
         if not plans:
             raise ManifestUnknown(f"{image} is not in the cache")
-        return Removal(plans, find_pinned(self.root, plans))
+        return Removal(plans, find_pinned(self.root, plans), count_freed(self.root, plans))
 
     async def warm(
         self,

@@ -213,7 +213,10 @@ def test_an_image_is_pinned_until_it_is_unpinned(shop: Shop) -> None:
         ("docker.io/library/nginx:latest", ["linux/amd64"]),
         (f"docker.io/library/nginx@{Digest.of(AMD)}", []),
     ]
-    shop.run("unpin", "docker.io/nginx:latest", "debian:12")
+    assert shop.run("unpin", "docker.io/nginx:latest", "debian:12").stdout.splitlines() == [
+        "docker.io/library/nginx:latest is not pinned any more",
+        "docker.io/library/debian:12 is not pinned any more",
+    ]
     assert len(shop.json("pins")) == 1
 
 
@@ -230,6 +233,9 @@ def test_invalid_names_and_unknown_pins_are_refused(shop: Shop) -> None:
     """The other images of the same command are unpinned nevertheless."""
     shop.run("pin", "Nginx", code=2)
     shop.run("pin", "nginx", "--platform", "linux", code=2)
+    refused = shop.run("pin", "nginx", "nope.example.com/x:1", code=2).output
+    assert "this mirror has no registry nope.example.com" in refused
+    assert shop.json("pins") == []
     shop.run("pin", "nginx")
     assert "debian:latest: not pinned" in shop.run("unpin", "debian", "nginx", code=1).output
     assert shop.json("pins") == []

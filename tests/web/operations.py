@@ -17,7 +17,13 @@ from twisted.internet.task import Clock
 
 from dockmirror.admission.recall_order import RecallOrder
 from dockmirror.app.local_admission import ExportGates
-from dockmirror.app.naming import ImageName, complete_image_pattern, parse_client_name, parse_image_name
+from dockmirror.app.naming import (
+    ImageName,
+    complete_image_pattern,
+    mirrored_registries,
+    parse_client_name,
+    parse_image_name,
+)
 from dockmirror.app.operations import operations_body_limit
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.config.load import load
@@ -36,7 +42,7 @@ from dockmirror.web.api.token_auth import TokenAuth
 from dockmirror.web.failed_logins import FailedLogins
 from dockmirror.web.history.history_form import FormReader
 from dockmirror.web.history.history_resource import HistoryContext, HistoryResource
-from dockmirror.web.image_actions import ImageActions
+from dockmirror.web.image_actions import ImageActions, ImageNames
 from dockmirror.web.images.catalog import ImageCatalog
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
 from dockmirror.web.images.operator_pages import OperatorPages
@@ -106,8 +112,10 @@ class Endpoint:
             return ExportGates(settings, self.root, NOW).make(ImageName(repository, reference))
 
         actions, listed = (
-            ImageActions(self.root, each, inline, self.clock, self.audited.append, gate)
-            for each in (parse, parse_listed)
+            ImageActions(self.root, names, inline, self.clock, self.audited.append, gate)
+            for names in (
+                ImageNames(each, lambda: mirrored_registries(settings)) for each in (parse, parse_listed)
+            )
         )
         failed_logins = FailedLogins(memory.failed_logins, self.clock)
         self.auth = TokenAuth(tokens, failed_logins, actions.record_refusal)

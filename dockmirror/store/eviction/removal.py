@@ -69,6 +69,17 @@ def delete_images(root: Path, images: Iterable[DeletableImage]) -> int:
     return freed
 
 
+def count_freed(root: Path, plans: Sequence[DeletionPlan]) -> int:
+    """Return the bytes that deleting what the plans name would free now."""
+    planned = {each.repository.name: set(each.contents) for each in plans}
+    gone = set[Digest]().union(*planned.values())
+    for path in store_files.iter_repositories(root):
+        name = str(path.relative_to(root / layout.REPOSITORIES))
+        gone -= set(store_files.iter_repository_contents(path)) - planned.get(name, set())
+    stored = (store_files.stat_file(root / layout.data(digest)) for digest in gone)
+    return sum(each.size for each in stored if each is not None)
+
+
 def find_pinned(root: Path, plans: Iterable[DeletionPlan]) -> list[Pin]:
     """Return the pins of what would be deleted, which the mirror fetches again."""
     named = {(each.repository, reference) for each in plans for reference in (*each.tags, *each.contents)}

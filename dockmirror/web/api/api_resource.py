@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import asdict, frozen
@@ -26,6 +25,7 @@ from ...system.timestamps import format_timestamp
 from ..image_actions import Actor, ImageActions
 from ..pages.page import JSON, send
 from ..respond import render_or_refuse
+from .invalid_input import describe_invalid
 from .models import (
     HistoryQuery,
     ImageQuery,
@@ -270,7 +270,7 @@ def _parse_given(request: ServerRequest, description: Description) -> BaseModel 
     query, body = description.query, description.body
     if query is not None:
         pairs = _unique_query(request)
-        return _parse(lambda: query.model_validate(pairs))
+        return _parse(query, lambda: query.model_validate(pairs))
     if body is None:
         return None
     kind = (first(request.requestHeaders, "Content-Type") or "").partition(";")[0].strip().lower()
@@ -278,7 +278,7 @@ def _parse_given(request: ServerRequest, description: Description) -> BaseModel 
         raise Unsupported("expected 'Content-Type: application/json'", status=415)
     assert request.content is not None, "the site collects bodies"
     data = request.content.read()
-    return _parse(lambda: body.model_validate_json(data))
+    return _parse(body, lambda: body.model_validate_json(data))
 
 
 def _unique_query(request: ServerRequest) -> Mapping[str, str]:
@@ -288,12 +288,11 @@ def _unique_query(request: ServerRequest) -> Mapping[str, str]:
     return dict(pairs)
 
 
-def _parse(validate: Callable[[], M]) -> M:
+def _parse(model: type[BaseModel], validate: Callable[[], M]) -> M:
     try:
         return validate()
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors())
-        raise RegistryError("; ".join(islice(problems, 5)), status=400) from None
+        raise RegistryError(describe_invalid(error, model), status=400) from None
 
 
 def _platforms(names: tuple[str, ...]) -> tuple[Platform, ...]:

@@ -7,25 +7,25 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 _COMPONENT = "[a-z0-9]+([._-][a-z0-9]+)*"
-_IMAGE = (
+IMAGE = (
     f"^{_COMPONENT}((:[0-9]{{1,5}})?/{_COMPONENT})?(/{_COMPONENT})*"
     "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
 )
+PLATFORM = r"^[A-Za-z0-9_.-]{1,50}/[A-Za-z0-9_.-]{1,50}(/[A-Za-z0-9_.-]{1,50})?$"
+DIGEST = "^sha256:[a-f0-9]{64}$"
 _IMAGE_LENGTH = 255 - len("docker.io/library/")
 """A short name, too, has at most 255 characters when it is complete, as names of repositories may have."""
 Image = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=_IMAGE_LENGTH, pattern=_IMAGE),
+    StringConstraints(min_length=1, max_length=_IMAGE_LENGTH, pattern=IMAGE),
     Field(description="An image, such as docker.io/library/nginx:1.27 or ghcr.io/o/r@sha256:…"),
 ]
 PlatformName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,50}/[A-Za-z0-9_.-]{1,50}(/[A-Za-z0-9_.-]{1,50})?$"),
+    StringConstraints(pattern=PLATFORM),
     Field(description="Such as linux/amd64"),
 ]
-DigestText = Annotated[
-    str, StringConstraints(pattern="^sha256:[a-f0-9]{64}$"), Field(description="Such as sha256:…")
-]
+DigestText = Annotated[str, StringConstraints(pattern=DIGEST), Field(description="Such as sha256:…")]
 Platforms = Annotated[tuple[PlatformName, ...], Field(max_length=50)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -198,7 +198,7 @@ class RemovalFields(_Returned):
 
     deleted: list[DeletionFields]
     pinned: list[str] = Field(description="Pins because of which some of it is fetched again")
-    freed: int = Field(description="The bytes freed; 0 for a dry run")
+    freed: int = Field(description="The bytes freed, or that a dry run would free")
 
 
 class WarmUpFields(_Returned):

@@ -12,8 +12,8 @@ import pytest
 
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
-from dockmirror.store.pins import iter_pins
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.pins import Pin, add_pin, iter_pins
 from dockmirror.store.warm_ups import iter_warm_ups
 from tests.cli.shop import AMD, ARM, BASE, INDEX, NGINX
 from tests.history.kept import KeptHistory
@@ -115,6 +115,53 @@ def test_an_image_is_pinned_and_unpinned(endpoint: Endpoint) -> None:
     ]
 
 
+def test_an_image_of_a_registry_that_is_not_mirrored_is_not_pinned(endpoint: Endpoint) -> None:
+    """A pin of an earlier time can be removed."""
+    refused = endpoint.post("/api/v1/pins", {"image": "nope.example.com/x:1"}, CI)
+    assert (refused.status, refused.message) == (
+        404,
+        "nope.example.com/x:1: this mirror has no registry nope.example.com, so no client could pull it",
+    )
+    add_pin(endpoint.root, Pin(Repository("nope.example.com/x"), Tag("1")))
+    assert endpoint.ask("DELETE", "/api/v1/pins?image=nope.example.com/x:1", CI).status == 204
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"nme": "nginx"}, "image: is missing; nme: there is no such key; the keys are image, platforms"),
+        (
+            {"image": "nginx", "platform": ["linux/amd64"]},
+            "platform: there is no such key; is 'platforms' meant?; the keys are image, platforms",
+        ),
+        ({"image": "A B"}, "image: expected the name of an image, such as docker.io/library/nginx:1.27"),
+        (
+            {"image": "nginx", "platforms": ["linux"]},
+            "platforms.0: expected a platform, such as linux/amd64",
+        ),
+        ({"image": 1}, "image: expected a text"),
+        ({"image": ""}, "image: expected a text that is not empty"),
+        ({"image": "nginx", "platforms": "linux"}, "platforms: expected a list"),
+        (["nginx"], "expected a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_words(endpoint: Endpoint, body: object, message: str) -> None:
+    assert endpoint.post("/api/v1/pins", body, CI).message == message
+
+
+def test_what_is_wrong_with_a_query_is_said_in_words(endpoint: Endpoint) -> None:
+    queries = {
+        "images?limit=x": "limit: expected a whole number",
+        "images?limit=0": "limit: expected at least 1",
+        "images?limit=5000": "limit: expected at most 1000",
+        "images?name=" + "n" * 501: "name: expected at most 500 characters",
+    }
+    for query, message in queries.items():
+        assert endpoint.get(f"/api/v1/{query}").message == message
+    broken = endpoint.ask("POST", "/api/v1/pins", "Content-Type: application/json", CI, body=b"{")
+    assert broken.message.startswith("the body is no JSON: EOF while parsing")
+
+
 def test_the_longest_image_is_accepted(endpoint: Endpoint) -> None:
     """A short name is completed, and then still is a name of a repository."""
     assert endpoint.post("/api/v1/pins", {"image": "n" * 237}, CI).status == 201
@@ -125,7 +172,8 @@ def test_a_removal_deletes_what_it_announced(endpoint: Endpoint) -> None:
     """A dry run deletes nothing, and is not in the audit log."""
     endpoint.post("/api/v1/pins", {"image": "nginx"}, CI)
     planned = endpoint.post("/api/v1/removals", {"image": "nginx", "dry_run": True}, CI).json
-    assert (planned["freed"], planned["pinned"], endpoint.audit()[1:]) == (0, [IMAGE], [])
+    freed = len(INDEX)
+    assert (planned["freed"], planned["pinned"], endpoint.audit()[1:]) == (freed, [IMAGE], [])
     assert planned["deleted"] == [
         {
             "repository": str(NGINX),
@@ -134,10 +182,13 @@ def test_a_removal_deletes_what_it_announced(endpoint: Endpoint) -> None:
         }
     ]
     removed = endpoint.post("/api/v1/removals", {"image": "nginx"}, CI).json
-    assert removed == {**planned, "freed": len(INDEX)}
+    assert removed == planned
     assert [each["tag"] for each in endpoint.get("/api/v1/images").json["images"]] == ["1.27", None]
     assert endpoint.post("/api/v1/removals", {"image": "nginx"}, CI).error == (404, "MANIFEST_UNKNOWN")
-    everywhere = endpoint.post("/api/v1/removals", {"image": str(Digest.of(AMD))}, CI)
+    digest = {"image": str(Digest.of(AMD))}
+    foreseen = endpoint.post("/api/v1/removals", {**digest, "dry_run": True}, CI).json["freed"]
+    everywhere = endpoint.post("/api/v1/removals", digest, CI)
+    assert everywhere.json["freed"] == foreseen > len(AMD)
     assert everywhere.json["deleted"][0]["tags"] == ["1.27"]
     assert [action for _, action, _, _ in endpoint.audit()] == ["pin", "remove", "remove", "remove"]
 
@@ -276,6 +327,9 @@ def test_a_malformed_query_is_refused(endpoint: Endpoint, query: str) -> None:
 def test_only_the_mirrors_own_names_are_served(endpoint: Endpoint) -> None:
     assert endpoint.ask("GET", "/api/v1/images", host="rebound.example").error == (403, "DENIED")
     assert endpoint.get("/api/v2/images").status == 404
+    assert endpoint.get("/nothing").message == (
+        "not found; try /status, /metrics, /healthz, /readyz, /api/v1/openapi.json, /images/ or /history"
+    )
     assert endpoint.get("/api/v1/openapi.json").json["openapi"] == "3.1.0"
 
 
