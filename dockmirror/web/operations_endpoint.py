@@ -24,6 +24,8 @@ from .status.status_page import ASSETS, StatusEvents, render_status
 from .status.status_text import render_status_json, render_status_text
 
 T = TypeVar("T")
+_PATHS = {"images": "/images/", "api": "/api/v1/openapi.json"}
+"""The paths at which resources below others begin."""
 _MOST_VIEWERS = 16
 """Open status pages: each is rendered once a second."""
 
@@ -53,6 +55,14 @@ class OperationsResource(Resource):
         others: Mapping[str, IResource] | None = None,
     ) -> None:
         super().__init__()
+        paths = [
+            "/status",
+            "/metrics",
+            "/healthz",
+            "/readyz",
+            *(_PATHS.get(each, f"/{each}") for each in others or ()),
+        ]
+        self._not_found = f"not found; try {', '.join(paths[:-1])} or {paths[-1]}"
         for segment, resource in (others or {}).items():
             self.putChild(segment.encode(), NamedHostOnly(resource, names))
         self.putChild(b"metrics", NamedHostOnly(_DeferredResource(telemetry.metrics, _send_metrics), names))
@@ -68,9 +78,7 @@ class OperationsResource(Resource):
         self.putChild(b"events", NamedHostOnly(events, names))
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        return RefusalResource(
-            Unsupported("not found; try /status, /metrics, /healthz or /readyz", status=404)
-        )
+        return RefusalResource(Unsupported(self._not_found, status=404))
 
 
 class _DeferredResource(Resource, Generic[T]):
