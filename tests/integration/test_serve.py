@@ -69,7 +69,7 @@ def test_the_start_is_told_in_five_lines(machine: Machine) -> None:
 
 
 def test_each_line_of_a_log_in_json_is_an_object(machine: Machine) -> None:
-    """Those of the start are messages, and so is what a worker says; requests are of another kind."""
+    """The lines of the start are messages, and so is what a worker says; requests are of another kind."""
     port = free_port()
     options = [f"--listen=127.0.0.1:{port}", NO_OPERATIONS, "--workers=2", "--min-free=0B"]
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
