@@ -11,8 +11,8 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet._resolver import GAIResolver, HostResolution
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, FailureGroup, race
-from twisted.internet.error import DNSLookupError
+from twisted.internet.defer import CancelledError, Deferred, FailureGroup, race
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -251,6 +251,7 @@ class CheckedAddressEndpoint:
     """Connects to the allowed address of a host that answers first (RFC 8305).
 
     An address is checked after resolution and dialled as it was checked: there is no second resolution.
+    A connection that is cancelled fails with ``CancelledError`` at any moment, unlike Twisted's endpoints.
 
     :ivar timeout: seconds to resolve the name and to connect.
     :ivar on_dial: called with the host and each of its addresses that is about to be dialled.
@@ -277,6 +278,8 @@ class CheckedAddressEndpoint:
         try:
             _, protocol = await race(attempts)
         except FailureGroup as group:
+            if any(failure.check(CancelledError, ConnectingCancelledError) for failure in group.failures):
+                raise CancelledError from group
             group.failures[-1].raiseException()
         return protocol
 

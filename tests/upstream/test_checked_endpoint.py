@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from treq import content
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimedOut
@@ -271,6 +271,20 @@ def test_the_timeout_is_for_all_addresses_together(cancelled: bool) -> None:
     assert len(here.reactor.connectors) == 2
     assert all(connector.stoppedConnecting for connector in here.reactor.connectors)
     assert here.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3])
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_cancelled_connection_fails_as_cancelled(seconds: float, refused: bool) -> None:
+    """However many addresses were dialled, and even if one of them has refused before."""
+    here = connections(PUBLIC, ALSO_PUBLIC)
+    connecting = here.connect(b"http://r.example/")
+    here.reactor.advance(seconds)
+    if refused:
+        *_, factory, _timeout, _bind = here.reactor.tcpClients[-1]
+        factory.clientConnectionFailed(here.reactor.connectors[-1], Failure(Refused()))
+    connecting.cancel()
+    assert isinstance(failure_of(connecting), CancelledError)
 
 
 class LateResolver(FakeResolver):
