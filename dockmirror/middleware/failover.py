@@ -1,4 +1,4 @@
-"""Several addresses of one upstream: a request that one cannot answer goes to the next.
+"""Several addresses of one upstream: a request that one cannot answer in time goes to the next.
 
 An address that has sent wrong bytes for a blob is not asked for it for a minute.
 """
@@ -6,11 +6,13 @@ An address that has sent wrong bytes for a blob is not asked for it for a minute
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.verified import CorruptContent
@@ -18,15 +20,15 @@ from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError, TimedOut
+from ..oci.errors import RegistryError, TimedOut, Unavailable
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Target
 from ..oci.token import TokenRequest
+from ..pullthrough.upstream_gateway import TIMEOUT_WITH_STALE
 
 QUARANTINE_TTL = 60.0
 """Seconds for which a wrong blob is not fetched again."""
 _MOST = 10_000
-SLOW = 3.0
-"""Seconds without an answer after which a cancelled request counts as the upstream's timeout."""
+_Ask = Callable[[], Coroutine[Any, Any, Answer]]
 
 
 class Quarantined(CorruptContent):
@@ -79,7 +81,9 @@ class Failover:
     """One registry at several addresses, each of which may be asked for anything."""
 
     def __init__(self, registries: Sequence[IRegistry], clock: IReactorTime) -> None:
-        self._all = [_UpstreamAddress(registry, clock) for registry in registries]
+        self._clock = clock
+        self._share = share_of_timeout(len(registries))
+        self._all = [_UpstreamAddress(registry, clock, self._share) for registry in registries]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Ask the addresses in turn; if all fail, raise the first one's error."""
@@ -88,15 +92,8 @@ class Failover:
     async def _first(
         self, request: RegistryRequest, ask: Callable[[_UpstreamAddress], Coroutine[Any, Any, Answer]]
     ) -> Answer:
-        failures: list[RegistryError] = []
-        for address in _available(self._all, request):
-            try:
-                return await ask(address)
-            except RegistryError as error:
-                if not _may_try_next(error):
-                    raise
-                failures.append(error)
-        raise failures[0]
+        asks = [partial(ask, address) for address in _available(self._all, request)]
+        return await _Turns(asks, self._share, self._clock).answer
 
 
 @implementer(IUpstream)
@@ -126,27 +123,33 @@ class FallbackMirror:
     """
 
     def __init__(self, registry: IRegistry, others: Sequence[IRegistry], clock: IReactorTime) -> None:
+        self._clock = clock
         self._registry = registry
-        self._own = _UpstreamAddress(registry, clock)
-        self._others = [_UpstreamAddress(other, clock) for other in others]
+        self._share = share_of_timeout(1 + len(others))
+        self._own = _UpstreamAddress(registry, clock, self._share)
+        self._others = [_UpstreamAddress(other, clock, self._share) for other in others]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Ask the registry, then the others; if all fail, raise the error of the registry itself."""
         if can_use_fallback(request) is None:
             return await self._registry.fetch(request)
-        failure = self._own.open_circuit(request)
-        for address in _available([self._own, *self._others], request):
-            try:
-                answer = await address.fetch(request)
-            except RegistryError as error:
-                if address is self._own:
-                    if not _may_try_next(error):
-                        raise
-                    failure = error
-            else:
-                return answer if address is self._own else evolve(answer, from_other_host=True)
-        assert failure is not None
-        raise failure
+        pausing = self._own.open_circuit(request)
+        addresses = _available([self._own, *self._others], request)
+        asks = [partial(self._ask, address, request) for address in addresses]
+        try:
+            return await _Turns(asks, self._share, self._clock).answer
+        except RegistryError as error:
+            if pausing is None or addresses[0] is self._own:
+                raise
+            raise pausing from error
+
+    async def _ask(self, address: _UpstreamAddress, request: RegistryRequest) -> Answer:
+        if address is self._own:
+            return await address.fetch(request)
+        try:
+            return evolve(await address.fetch(request), from_other_host=True)
+        except RegistryError as error:
+            raise Unavailable("the other registry did not give it") from error
 
 
 @implementer(IUpstream)
@@ -161,13 +164,87 @@ class UpstreamFallback(FallbackMirror):
         return await self._upstream.token(request)
 
 
-class _UpstreamAddress:
-    """One of several addresses, with a circuit breaker."""
+def share_of_timeout(addresses: int) -> float:
+    """Return the seconds after which an address that is silent is not waited for any more.
 
-    def __init__(self, registry: IRegistry, clock: IReactorTime) -> None:
+    So all addresses are asked within the time that the upstream has if stored content can be served instead.
+    """
+    return TIMEOUT_WITH_STALE / addresses
+
+
+class _Turns:
+    """Asks several addresses in turn: the next one once one has failed, or was silent for its share of time.
+
+    A silent address may still answer before the next one does; the rest are cancelled then.
+
+    :param asks: each asks one address.
+    :ivar answer: the first answer, or the first refusal; if all fail, the first one's error.
+    """
+
+    def __init__(self, asks: Sequence[_Ask], share: float, clock: IReactorTime) -> None:
+        self.answer: Deferred[Answer] = Deferred(lambda _: self._stop())
+        self._asks = asks
+        self._share = share
+        self._clock = clock
+        self._started = 0
+        self._asked: list[Deferred[None]] = []
+        self._failures: dict[int, RegistryError] = {}
+        self._turn: IDelayedCall | None = None
+        self._has_ended = False
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        self._stop_waiting()
+        number = self._started
+        self._started += 1
+        asking = Deferred.fromCoroutine(self._asks[number]())
+        if self._started < len(self._asks):
+            self._turn = self._clock.callLater(self._share, self._ask_next)
+        self._asked.append(asking.addCallbacks(self._finish, self._fail, errbackArgs=(number,)))
+
+    def _finish(self, answer: Answer) -> None:
+        if self._has_ended:  # it came although it was cancelled
+            answer.body.discard()
+            return
+        self._stop()
+        self.answer.callback(answer)
+
+    def _fail(self, failure: Failure, number: int) -> None:
+        if self._has_ended:
+            return
+        error = failure.value
+        if not isinstance(error, RegistryError) or not _may_try_next(error):
+            self._stop()
+            self.answer.errback(failure)
+            return
+        self._failures[number] = error
+        if self._started < len(self._asks):
+            self._ask_next()
+        elif len(self._failures) == len(self._asks):
+            self.answer.errback(self._failures[0])
+
+    def _stop(self) -> None:
+        self._has_ended = True
+        self._stop_waiting()
+        for asked in self._asked:
+            asked.cancel()
+
+    def _stop_waiting(self) -> None:
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
+
+
+class _UpstreamAddress:
+    """One of several addresses, with a circuit breaker.
+
+    :param share: seconds without an answer after which a cancelled request counts as the upstream's timeout.
+    """
+
+    def __init__(self, registry: IRegistry, clock: IReactorTime, share: float) -> None:
         self._registry = registry
         self._breaker = RequestCircuitBreaker(clock)
         self._clock = clock
+        self._share = share
 
     def open_circuit(self, request: RegistryRequest) -> RegistryError | None:
         """Return the error because of which the address should not be asked now, or None."""
@@ -184,7 +261,7 @@ class _UpstreamAddress:
         try:
             answer = await ask()
         except CancelledError:
-            if self._clock.seconds() - began >= SLOW:
+            if self._clock.seconds() - began >= self._share:
                 self._breaker.record_failure(request, TimedOut("the upstream did not answer"))
             raise
         except Quarantined:

@@ -12,16 +12,16 @@ from twisted.internet.task import Clock
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
-from dockmirror.concurrency.backoff import FIRST
+from dockmirror.concurrency.backoff import FIRST, RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import (
-    SLOW,
     Failover,
     FallbackMirror,
     UpstreamFailover,
     UpstreamFallback,
     can_use_fallback,
+    share_of_timeout,
 )
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
@@ -40,8 +40,11 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import TokenRequest
+from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
+from dockmirror.pullthrough.upstream_gateway import TIMEOUT_WITH_STALE, UpstreamGateway
 
 from ..answering import FakeRegistry, Pieces, Recorder, now, watch
+from ..store.memory import MemoryDocuments
 
 DATA = random.Random(3).randbytes(40)
 DIGEST = Digest.of(DATA)
@@ -208,19 +211,123 @@ def test_no_address_is_asked_while_all_pause(make: Callable[..., IRegistry], clo
     assert [len(each.requests) for each in registries] == [1, 1]
 
 
+SHARE = share_of_timeout(2)
+
+
+def begin(registry: IRegistry) -> tuple[Deferred[Answer], list[Answer | BaseException]]:
+    """Begin a request, and return it with the list that will have its outcome."""
+    asking = Deferred.fromCoroutine(registry.fetch(BLOB))
+    return asking, watch(asking)
+
+
+def sizes(outcome: list[Answer | BaseException]) -> list[object]:
+    return [each.body.descriptor.size if isinstance(each, Answer) else type(each) for each in outcome]
+
+
 @each_make
-def test_a_slow_address_is_skipped(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """A request that was cancelled late counts as a timeout; one cancelled at once does not."""
-    first = FakeRegistry(Deferred(), Deferred(), Deferred())
-    registry = make([first, FakeRegistry(giving(b"2"))], clock)
-    for seconds in (SLOW - 1, SLOW):
-        leaving = Deferred.fromCoroutine(registry.fetch(BY_DIGEST[1]))
-        outcome = watch(leaving)
-        clock.advance(seconds)
-        leaving.cancel()
-        assert [type(error) for error in outcome] == [CancelledError]
-    assert now(registry.fetch(BY_DIGEST[1])).body.descriptor.size == 1
-    assert len(first.requests) == 2
+@pytest.mark.parametrize("addresses", [2, 3, 5])
+def test_all_addresses_are_asked_before_stored_content_is_served(
+    make: Callable[..., IRegistry], clock: Clock, addresses: int
+) -> None:
+    """Those before the last are silent, and then cancelled; the next request does not wait for them."""
+    silent = [FakeRegistry(Deferred()) for _ in range(addresses - 1)]
+    last = FakeRegistry(giving(b"22"))
+    registry = make([*silent, last], clock)
+    _, outcome = begin(registry)
+    for _ in silent:
+        assert not outcome
+        clock.advance(share_of_timeout(addresses))
+    assert sizes(outcome) == [2]
+    assert clock.seconds() < TIMEOUT_WITH_STALE
+    assert now(registry.fetch(BLOB)).body.descriptor.size == 2
+    assert [len(each.requests) for each in (*silent, last)] == [1] * len(silent) + [2]
+    assert clock.getDelayedCalls() == []
+
+
+@each_make
+@pytest.mark.parametrize("seconds", [SHARE - 0.1, SHARE])
+def test_a_slow_address_may_answer_before_the_next_one(
+    make: Callable[..., IRegistry], clock: Clock, seconds: float
+) -> None:
+    """The next one, if it was asked meanwhile, is cancelled, which does not count against it."""
+    late: Deferred[Answer] = Deferred()
+    cancelled: list[object] = []
+    first = FakeRegistry(late, Unreachable())
+    second = FakeRegistry(Deferred(cancelled.append), giving(b"22"))
+    registry = make([first, second], clock)
+    _, outcome = begin(registry)
+    clock.advance(seconds)
+    late.callback(giving(b"1"))
+    assert sizes(outcome) == [1]
+    assert len(cancelled) == len(second.requests) == (seconds == SHARE)
+    assert clock.getDelayedCalls() == []
+
+
+@each_make
+def test_an_answer_that_comes_too_late_is_discarded(make: Callable[..., IRegistry], clock: Clock) -> None:
+    body = Pieces([])
+    late: Deferred[Answer] = Deferred(lambda cancelled: cancelled.callback(Answer(body)))
+    _, outcome = begin(make([FakeRegistry(late), FakeRegistry(giving(b"22"))], clock))
+    clock.advance(SHARE)
+    assert sizes(outcome) == [2]
+    assert body.discarded
+
+
+@each_make
+def test_a_silent_address_is_waited_for_if_the_next_one_fails(
+    make: Callable[..., IRegistry], clock: Clock
+) -> None:
+    """If it fails at last, its error is raised."""
+    silent: Deferred[Answer] = Deferred()
+    registry = make([FakeRegistry(silent), FakeRegistry(Unreachable("2"))], clock)
+    _, outcome = begin(registry)
+    clock.advance(60)
+    assert not outcome
+    silent.errback(TimedOut("1"))
+    assert [str(each) for each in outcome] == [str(TimedOut("1"))]
+
+
+@each_make
+def test_an_address_that_fails_late_is_not_retried(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """The one that was asked after it may still answer."""
+    first, second = Deferred[Answer](), Deferred[Answer]()
+    _, outcome = begin(make([FakeRegistry(first), FakeRegistry(second)], clock))
+    clock.advance(SHARE)
+    first.errback(Unreachable())
+    assert not outcome
+    second.callback(giving(b"22"))
+    assert sizes(outcome) == [2]
+
+
+@each_make
+def test_a_client_that_leaves_soon_proves_nothing(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """An address counts as slow only if it was silent for its share of the time."""
+    cancelled: list[object] = []
+    first = FakeRegistry(Deferred(cancelled.append), giving(b"1"))
+    registry = make([first, FakeRegistry(giving(b"22"))], clock)
+    asking, outcome = begin(registry)
+    clock.advance(SHARE - 0.1)
+    asking.cancel()
+    assert sizes(outcome) == [CancelledError]
+    assert len(cancelled) == 1
+    assert clock.getDelayedCalls() == []
+    assert now(registry.fetch(BLOB)).body.descriptor.size == 1
+
+
+def test_a_silent_first_address_does_not_open_the_circuit_of_the_upstream(clock: Clock) -> None:
+    """While stored content could be served, a replica's answer comes within the short timeout."""
+    first, second = FakeRegistry(Deferred(), Deferred()), FakeRegistry(giving(b"22"))
+    registry = UpstreamFailover([first, second], clock)
+    public = PublicRepositories(lambda _: "hub", MemoryDocuments(), clock, lambda _: True)
+    breaker = RequestCircuitBreaker(clock)
+    gateway = UpstreamGateway(registry, registry, GrantCache(clock), public, breaker, clock)
+    tag = asked("a/manifests/latest")
+    for _ in range(2):
+        outcome = watch(gateway.fetch(tag, have_stale=True))
+        clock.advance(TIMEOUT_WITH_STALE)
+        assert sizes(outcome) == [2]
+        assert gateway.open_circuit(tag) is None
+        clock.advance(600)
 
 
 class Tokens(FakeRegistry):
