@@ -30,7 +30,6 @@ from .upstream_responses import (
 
 HEADS_AVOIDED_TTL = 3600.0
 """Seconds for which it is remembered that an upstream redirects or does not support HEAD."""
-_SUCCESSES = {200, 206, 304}
 _MAX_KINDS = 10
 
 
@@ -62,6 +61,8 @@ class RegistryClient:
     async def follow(self, request: RegistryRequest) -> FinalResponse:
         """Return the successful response, 200, 206 or 304, after all redirects, its body unread.
 
+        A 304 to a request without a condition is no success: nothing is known to be unchanged.
+
         :raises RegistryError: the upstream's refusal; a 401's challenges are remembered for token requests.
         """
         method = "HEAD" if request.head else "GET"
@@ -70,7 +71,7 @@ class RegistryClient:
         final = await follow_redirects(self._client, method, url, headers)
         if final.is_other_origin and final.response.code in OTHER_HOST_REFUSALS:
             final = await self._retry_at_other_host(final, method, url, headers)
-        if final.response.code in _SUCCESSES:
+        if _is_success(final.response, request):
             return final
         raise await self._read_refusal(request, final.response, final.is_other_origin)
 
@@ -83,14 +84,15 @@ class RegistryClient:
         response = (
             await follow_redirects(self._client, "GET", url, tuple(self._headers(without_login)))
         ).response
-        if response.code not in _SUCCESSES:
+        if not _is_success(response, request):
             raise await read_refusal(self._client, response, request.target.unknown)
         return response
 
     async def head(self, request: RegistryRequest) -> IResponse | None:
         """Return the registry's own response to a HEAD; None if it redirects or does not support HEAD.
 
-        This is remembered for each kind of content, and no HEAD is sent meanwhile.
+        This is remembered for each kind of content, and no HEAD is sent meanwhile.  A 304 without a condition
+        is no response either, but is not remembered.
 
         :raises RegistryError: the refusal, as in ``send``.
         """
@@ -99,8 +101,11 @@ class RegistryClient:
             return None
         url = self._url + request.path_and_query()
         response = await self._client.request("HEAD", url, tuple(self._headers(request)))
-        if response.code in _SUCCESSES:
+        if _is_success(response, request):
             return response
+        if response.code == 304:
+            self._client.release(response)
+            return None
         if response.code in REDIRECT_STATUSES | {405}:
             self._client.release(response)
             self._heads_avoided.put(kind, True, HEADS_AVOIDED_TTL)
@@ -143,6 +148,10 @@ class RegistryClient:
             is_other_origin=True,
             is_redirected=True,
         )
+
+
+def _is_success(response: IResponse, request: RegistryRequest) -> bool:
+    return response.code in (200, 206) or (response.code == 304 and request.if_none_match is not None)
 
 
 def request_headers(request: RegistryRequest) -> Iterator[Header]:

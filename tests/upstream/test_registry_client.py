@@ -51,8 +51,8 @@ class Upstream:
     def send(self, path: str, **details: Any) -> IResponse:
         return now(self.client.send(asked(path, **details)))
 
-    def head(self, path: str) -> IResponse | None:
-        return now(self.client.head(asked(path, head=True)))
+    def head(self, path: str, **details: Any) -> IResponse | None:
+        return now(self.client.head(asked(path, head=True, **details)))
 
 
 @pytest.fixture
@@ -95,12 +95,24 @@ def test_a_client_of_any_manifest_gets_the_newest_kind(upstream: Upstream, accep
     assert upstream.seen[0].headers["accept"] == [", ".join(EVERYTHING), *accept]
 
 
-@pytest.mark.parametrize("status", [200, 206, 304])
-def test_a_success_is_returned(upstream: Upstream, status: int) -> None:
+@pytest.mark.parametrize(("status", "condition"), [(200, None), (206, None), (304, '"x"')])
+def test_a_success_is_returned(upstream: Upstream, status: int, condition: str | None) -> None:
     """After a redirect, too."""
     upstream.reply(CDN, "/blob", Reply(status))
-    assert upstream.send(BLOB, credentials=BEARER).code == status
+    assert upstream.send(BLOB, credentials=BEARER, if_none_match=condition).code == status
     assert [seen.authorization for seen in upstream.seen] == ["Bearer t0ken", None]
+
+
+@pytest.mark.parametrize("path", [BLOB, MANIFEST, "/v2/", "/v2/library/nginx/tags/list"])
+def test_a_304_without_a_condition_is_useless(upstream: Upstream, path: str) -> None:
+    """It says that the client has the content, which it does not; a GET follows a HEAD."""
+    upstream.reply(HOST, path, Reply(304))
+    with pytest.raises(Unavailable, match="the upstream answered 304") as raised:
+        upstream.send(path, credentials=BEARER)
+    assert raised.value.upstream_status == 304
+    assert upstream.head(path) is None
+    upstream.reply(HOST, path, Reply(200))
+    assert upstream.head(path) is not None
 
 
 @pytest.mark.parametrize(
@@ -214,10 +226,12 @@ def test_another_registry_that_refuses_is_unavailable(
     assert len(upstream.world.asked("pkg.dev")) == requests
 
 
-@pytest.mark.parametrize("status", [200, 304])
-def test_the_registrys_own_response_to_a_head_is_returned(upstream: Upstream, status: int) -> None:
+@pytest.mark.parametrize(("status", "condition"), [(200, None), (304, '"x"')])
+def test_the_registrys_own_response_to_a_head_is_returned(
+    upstream: Upstream, status: int, condition: str | None
+) -> None:
     upstream.reply(HOST, BLOB, Reply(status))
-    response = upstream.head(BLOB)
+    response = upstream.head(BLOB, if_none_match=condition)
     assert response is not None
     assert response.code == status
     assert [(seen.host, seen.method) for seen in upstream.seen] == [(HOST, "HEAD")]
