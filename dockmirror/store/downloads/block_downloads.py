@@ -107,6 +107,8 @@ class BlockReader(BlockWaiter):
                 self.record_progress()
                 await producer.ready()
                 length, file = self._readable, self.download.file.reader
+                if length <= 0:  # the request of another reader, which was bringing them, has failed
+                    continue
                 sent = transfer.try_send(file, self._position, length)
                 if sent is None:
                     send = await transfer.read_then_send(file, self._position, length)

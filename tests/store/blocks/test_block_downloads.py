@@ -398,6 +398,22 @@ def test_an_upstream_that_breaks_off_too_often(mirror: PartMirror, upstream: Par
     assert read.data == BLOB[:6]
 
 
+def test_a_slow_reader_outlives_the_request_of_another_one(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """Bytes that went away while its client took none are fetched again, by the reader itself."""
+    first, second = (mirror.read_part(PartSource(upstream), 0, 999) for _ in range(2))
+    second.client.pause()
+    upstream.bodies[0].advance(100)
+    mirror.turn(1)
+    for _ in range(6):
+        for body in upstream.running:
+            body.break_off()
+        mirror.turn(5)
+    assert isinstance(first.outcome, Unreachable)
+    second.client.resume()
+    settle(upstream, mirror)
+    assert (second.outcome, second.data) == (True, BLOB[:1000])
+
+
 def test_nothing_waits_long_for_another_reader(mirror: PartMirror, upstream: PartUpstream) -> None:
     """A reader whose bytes do not come within 5 s fetches the rest of its part by itself."""
     first, second = (
