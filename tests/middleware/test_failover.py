@@ -229,7 +229,7 @@ def sizes(outcome: list[Answer | BaseException]) -> list[object]:
 def test_all_addresses_are_asked_before_stored_content_is_served(
     make: Callable[..., IRegistry], clock: Clock, addresses: int
 ) -> None:
-    """Those before the last are silent, and then cancelled; the next request does not wait for them."""
+    """The others are silent, and then cancelled; the next request does not wait for them."""
     silent = [FakeRegistry(Deferred()) for _ in range(addresses - 1)]
     last = FakeRegistry(giving(b"22"))
     registry = make([*silent, last], clock)

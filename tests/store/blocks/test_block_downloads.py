@@ -398,7 +398,9 @@ def test_an_upstream_that_breaks_off_too_often(mirror: PartMirror, upstream: Par
     assert read.data == BLOB[:6]
 
 
-def test_a_slow_reader_outlives_the_request_of_another_one(mirror: PartMirror, upstream: PartUpstream) -> None:
+def test_a_slow_reader_outlives_the_request_of_another_one(
+    mirror: PartMirror, upstream: PartUpstream
+) -> None:
     """Bytes that went away while its client took none are fetched again, by the reader itself."""
     first, second = (mirror.read_part(PartSource(upstream), 0, 999) for _ in range(2))
     second.client.pause()
