@@ -12,9 +12,9 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 33_600, 82_000, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 34_550, 83_950, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 353
+MODULES = 362
 LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
