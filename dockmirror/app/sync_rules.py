@@ -174,26 +174,45 @@ class MatchingImages:
     """The images that match a rule, as pins with the platforms that it wants.
 
     :ivar artifact_tags: the tags of signatures and other artifacts in each repository.
+    :ivar unlisted: the repositories that the upstream lacks or refuses to list, each with a sentence.
     """
 
     pins: Sequence[Pin]
     artifact_tags: Mapping[Repository, Collection[str]]
+    unlisted: Mapping[Repository, str]
+
+    def complete(self, known: Iterable[Pin]) -> list[Pin]:
+        """Return the images, with those that are known of repositories that were not listed."""
+        return [*self.pins, *(each for each in known if each.repository in self.unlisted)]
+
+    @property
+    def problem(self) -> str:
+        """The first sentence about a repository that was not listed; empty if all were."""
+        return next(iter(self.unlisted.values()), "")
 
 
 async def find_images(registry: IRegistry, rule: SyncRule) -> MatchingImages:
     """Return the images that match a rule now.
 
     :param registry: the registry of a mirror's own host, asked by the names in the store.
-    :raises RegistryError: when a list cannot be read.
+    :raises RegistryError: when the upstream fails, or lists none of the repositories.
     """
     catalog: Sequence[str] = ()
     if rule.patterns:
         request = RegistryRequest(Catalog(), namespace=rule.registry, revalidate=True)
         catalog = await read_names(registry, request, "repositories")
-    found, artifacts = list[Pin](), dict[Repository, Collection[str]]()
+    found, artifacts, unlisted = list[Pin](), dict[Repository, Collection[str]](), dict[Repository, str]()
     for repository in rule.select_repositories(catalog):
         place = Repository(f"{rule.registry}/{repository}")
-        names = await read_names(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
+        try:
+            names = await read_names(registry, RegistryRequest(Tags(place), revalidate=True), "tags")
+        except RegistryError as error:
+            if error.status not in (401, 403, 404):
+                raise
+            unlisted[place] = f"{place}: {error.summary}"
+            continue
         found += [Pin(place, tag, rule.platforms) for tag in rule.select_tags(repository, names)]
         artifacts[place] = {name for name in names if parse_artifact_tag(name) is not None}
-    return MatchingImages(found, artifacts)
+    if unlisted and not artifacts:
+        raise RegistryError("; ".join(unlisted.values()), status=404)
+    return MatchingImages(found, artifacts, unlisted)

@@ -214,12 +214,13 @@ class SyncRunner(PeriodicTask):
     async def _sync(self, rule: SyncRule, turn: SyncTurn | None) -> None:
         """Pull and pin what matches, and unpin the rest.
 
-        :raises RegistryError: when the tags cannot be listed.
+        :raises RegistryError: when no tags can be listed.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
         found = await find_images(self._context.registry(), rule)
         images = found.pins
-        await self._write(evolve(self._states[rule.key], matched=len(images), has_listed=True))
+        state = self._states[rule.key]
+        await self._write(evolve(state, matched=len(images), has_listed=True, message=found.problem))
         accounts: set[str] = set()
         for image in images:
             now = self._clock.seconds()
@@ -230,10 +231,11 @@ class SyncRunner(PeriodicTask):
                 await self._ask_quota(image)
             accounts.add(account)
             await self._pull(rule, image, account, found.artifact_tags[image.repository])
-        names = {str(image) for image in images}
+        names = set(map(str, found.complete(self._states[rule.key].pins)))
         await self._unpin(rule.key, names)
         ended = self._states[rule.key]
-        await self._end(rule, "failed" if ended.failed else "done", ended.message, self._next_time(rule))
+        outcome: sync_states.Outcome = "failed" if ended.failed or found.problem else "done"
+        await self._end(rule, outcome, ended.message, self._next_time(rule))
         if turn is not None:
             period = rule.schedule.period(self._clock.seconds())
             await self._context.turns.complete(turn, sorted(names), period)

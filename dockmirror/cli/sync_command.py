@@ -132,13 +132,16 @@ async def plan_rules(
     """
     wanted: dict[str, list[Pin]] = {}
     errors: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for rule in rules:
         if rule.is_offline:
             errors[rule.key] = f"the upstream {rule.upstream} is offline"
             wanted[rule.key] = list(state_of(rule, states).pins)
             continue
         try:
-            wanted[rule.key] = list((await find_images(registry, rule)).pins)
+            found = await find_images(registry, rule)
+            wanted[rule.key] = found.complete(state_of(rule, states).pins)
+            problems[rule.key] = found.problem
         except RegistryError as error:
             errors[rule.key] = error.summary
             wanted[rule.key] = list(state_of(rule, states).pins)
@@ -159,6 +162,7 @@ async def plan_rules(
                 [each for each in names if each not in pinned],
                 [each for each in names if each in pinned],
                 [str(each) for each in unpins],
+                problems.get(state.key) or None,
             )
         )
     return plans

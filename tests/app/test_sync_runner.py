@@ -30,7 +30,7 @@ from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
+from dockmirror.oci.errors import Denied, NameUnknown, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, RegistryRequest, Tags
 from dockmirror.pull import HELD_PAUSES
@@ -60,6 +60,7 @@ class Library:
 
     :ivar tags: the images, by their tags; other tags are listed, and not found.
     :ivar refusal: the error with which the list of tags is refused, if there is one.
+    :ivar missing: the repositories that do not exist.
     :ivar limited: the tags whose manifests are refused because of a rate limit; ``denied``, by a policy.
     :ivar quota: the rate limit that the upstream has told last.
     :ivar on_manifest: is called when a tag's manifest is requested.
@@ -69,6 +70,7 @@ class Library:
     tags: dict[str, bytes]
     shelf: Shelf = field(factory=Shelf)
     refusal: RegistryError | None = None
+    missing: set[str] = field(factory=set)
     limited: set[str] = field(factory=set)
     denied: set[str] = field(factory=set)
     quota: Quota | None = None
@@ -82,6 +84,8 @@ class Library:
         if isinstance(target, Tags):
             if self.refusal is not None:
                 raise self.refusal
+            if target.repository.name in self.missing:
+                raise NameUnknown("the upstream answered 404")
             data = json.dumps({"tags": list(self.tags)}).encode()
             return Answer(BytesBody(data, Descriptor(None, None, len(data))))
         if isinstance(target, Manifest) and isinstance(target.reference, Tag):
@@ -238,6 +242,27 @@ def test_without_a_list_of_tags_everything_stays(tmp_path: Path, clock: Clock) -
     library.refusal = None
     site.poll(RETRY)
     assert site.pinned == {"1.2"}
+
+
+def test_a_repository_that_is_missing_is_named_and_the_others_are_synced(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """Its images stay pinned; those of the others are unpinned if they match no longer."""
+    both = evolve(RULE, repositories=("library/gone", "library/nginx"))
+    library = Library(images("1.1", "1.2"), missing={"docker.io/library/gone"})
+    site = Site(tmp_path, library, both, clock=clock)
+    site.poll()
+    state = site.state()
+    assert (site.pinned, state.outcome) == ({"1.1", "1.2"}, "failed")
+    assert state.message == "docker.io/library/gone: the upstream answered 404"
+    assert state.next_run > clock.seconds() + EVERY / 2
+    del library.tags["1.1"]
+    site.poll(EVERY * 1.1)
+    assert site.pinned == {"1.2"}
+    library.missing = {"docker.io/library/nginx"}
+    site.poll(EVERY * 1.1)
+    assert site.pinned == {"1.2"}
+    assert site.state().message == "docker.io/library/nginx: the upstream answered 404"
 
 
 def test_an_image_that_cannot_be_pulled_is_reported(tmp_path: Path, clock: Clock) -> None:
