@@ -15,7 +15,7 @@ from ..oci.pull_rule import is_covered
 from .explain import Problem, SettingsSource, explain, has_value, invalid
 from .field_types import split_words
 from .known_registries import KNOWN, KnownRegistry
-from .policy_checks import check_policies
+from .policy_checks import check_budgets, check_policies
 from .settings import ConfigurationError, Settings, UpstreamSettings
 
 PREFIX = "DOCKMIRROR_"
@@ -159,6 +159,7 @@ def _check_together(settings: Settings) -> Iterator[Problem]:
     yield from _check_writes(settings)
     yield from _check_accel(settings)
     yield from check_policies(settings.policy)
+    yield from check_budgets(settings.budget)
 
 
 def _check_prefixes(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:

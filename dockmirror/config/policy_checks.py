@@ -1,11 +1,11 @@
-"""Policies that are valid alone, key by key, and would not do what they say."""
+"""Policies and budgets that are valid key by key, and would not do what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from .explain import Problem
-from .image_rules import PolicySettings
+from .image_rules import BudgetSettings, PolicySettings
 
 _TAG_RULES = ("min_age", "lock")
 _DIGEST_RULES = ("signed_by", "hook", "platforms", "max_size", "media_types", "foreign_layers")
@@ -24,6 +24,13 @@ def check_policies(policies: Sequence[PolicySettings]) -> Iterator[Problem]:
         if not rules and not lacking:
             yield Problem(path, f"has no rule: expected one of {', '.join((*_TAG_RULES, *_DIGEST_RULES))}")
         yield from _check_tag_pattern(path, policy)
+
+
+def check_budgets(budgets: Sequence[BudgetSettings]) -> Iterator[Problem]:
+    """Yield the problems of budgets that limit nothing."""
+    for number, budget in enumerate(budgets):
+        if budget.requests is None and budget.bytes is None and budget.pulls is None:
+            yield Problem(("budget", str(number)), "has no limit: expected one of requests, bytes, pulls")
 
 
 def _is_lacking(policy: PolicySettings, key: str, needed: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..oci.pull_rule import has_wildcards
 from .field_types import suggest
+from .image_rules import BudgetSettings, PolicySettings, RetentionSettings
 from .notation import format_duration, format_size
 from .settings import Settings
 
@@ -14,6 +15,7 @@ _SMALLEST_SIZE = 1_000_000
 _UNIT = "a number without a unit is in seconds"
 _LONGEST_GRACE = 86_400.0
 _LONGEST_TTL = 30 * 86_400.0
+_SHORTEST_AGE = 60.0
 
 
 def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
@@ -34,18 +36,34 @@ def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
             yield f"{key}: tags may be {format_duration(ttl)} old; {_UNIT}"
     yield from _question_staleness(settings)
     yield from _question_registries(settings)
+    yield from _question_ages(settings)
 
 
 def _question_registries(settings: Settings) -> Iterator[str]:
-    """Question policies for a registry that no upstream has; it may be added later."""
+    """Question patterns for a registry that no upstream has; it may be added later."""
     known = [upstream.canonical for upstream in settings.upstreams.values()]
-    for number, policy in enumerate(settings.policy):
-        registry, slash, _ = policy.images.partition("/")
+    listed: Mapping[str, Sequence[PolicySettings | BudgetSettings | RetentionSettings]] = {
+        "policy": settings.policy, "budget": settings.budget, "retention": settings.retention
+    }  # fmt: skip
+    patterns = {
+        f"{kind}.{number}.images": each.images
+        for kind, tables in listed.items()
+        for number, each in enumerate(tables)
+    }
+    for key, pattern in patterns.items():
+        registry, slash, _ = pattern.partition("/")
         if slash and not has_wildcards(registry) and registry.replace(":", "_") not in known:
             yield (
-                f"policy.{number}.images: no upstream has the registry {registry!r}, so the policy matches"
+                f"{key}: no upstream has the registry {registry!r}, so the pattern matches"
                 f" nothing{suggest(registry, known)}"
             )
+
+
+def _question_ages(settings: Settings) -> Iterator[str]:
+    """Question a cool-down that ends before anybody could have looked at an image."""
+    for number, policy in enumerate(settings.policy):
+        if policy.min_age is not None and policy.min_age < _SHORTEST_AGE:
+            yield f"policy.{number}.min_age: a tag waits for {format_duration(policy.min_age)} only; {_UNIT}"
 
 
 def _question_staleness(settings: Settings) -> Iterator[str]:

@@ -110,6 +110,13 @@ def test_a_policy_without_a_rule_is_an_error(tmp_path: Path) -> None:
     assert problem(tmp_path, 'images = "**"', "hook = false") == ""
 
 
+def test_a_budget_that_limits_nothing_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "dockmirror.toml"
+    path.write_text('[[budget]]\nimages = "**"')
+    with pytest.raises(ConfigurationError, match=r"budget\.0: has no limit: expected one of requests, bytes"):
+        load({"config": str(path)}, {})
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -45,12 +45,20 @@ def questions(tmp_path: Path, text: str, disk: int | None = DISK) -> list[str]:
         ),
         (
             '[[policy]]\nimages = "dokcer.io/**"\nmin_age = "7d"',
-            "policy.0.images: no upstream has the registry 'dokcer.io', so the policy matches nothing; is"
+            "policy.0.images: no upstream has the registry 'dokcer.io', so the pattern matches nothing; is"
             " 'docker.io' meant?",
         ),
         (
             '[[policy]]\nimages = "library/nginx:1.*"\nmin_age = "7d"',
-            "policy.0.images: no upstream has the registry 'library', so the policy matches nothing",
+            "policy.0.images: no upstream has the registry 'library', so the pattern matches nothing",
+        ),
+        (
+            '[[budget]]\nimages = "team/**"\nrequests = 5',
+            "budget.0.images: no upstream has the registry 'team', so the pattern matches nothing",
+        ),
+        (
+            '[[policy]]\nimages = "**"\nmin_age = 7',
+            "policy.0.min_age: a tag waits for 7s only; a number without a unit is in seconds",
         ),
     ],
 )
