@@ -6,6 +6,7 @@ An address that has sent wrong bytes for a blob is not asked for it for a minute
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -186,6 +187,7 @@ class _Turns:
         self._asks = asks
         self._share = share
         self._clock = clock
+        self._context = copy_context()  # a call of the reactor has none of the request's
         self._started = 0
         self._asked: list[Deferred[None]] = []
         self._failures: dict[int, RegistryError] = {}
@@ -197,7 +199,7 @@ class _Turns:
         self._stop_waiting()
         number = self._started
         self._started += 1
-        asking = Deferred.fromCoroutine(self._asks[number]())
+        asking = self._context.copy().run(Deferred.fromCoroutine, self._asks[number]())
         if self._started < len(self._asks):
             self._turn = self._clock.callLater(self._share, self._ask_next)
         self._asked.append(asking.addCallbacks(self._finish, self._fail, errbackArgs=(number,)))

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
@@ -23,6 +24,7 @@ from dockmirror.middleware.failover import (
     can_use_fallback,
     share_of_timeout,
 )
+from dockmirror.oci.cdn_loop import Hop
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -42,6 +44,7 @@ from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import TokenRequest
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
 from dockmirror.pullthrough.upstream_gateway import TIMEOUT_WITH_STALE, UpstreamGateway
+from dockmirror.system.request_context import current_hops
 
 from ..answering import FakeRegistry, Pieces, Recorder, now, watch
 from ..store.memory import MemoryDocuments
@@ -96,6 +99,36 @@ def test_the_first_address_is_asked_first(
     answer = now(make([first, second], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
     assert (first.requests, second.requests) == ([request_], [])
+
+
+@implementer(IRegistry)
+class HopRegistry:
+    """A registry that notes which mirrors its requests have passed, and never answers."""
+
+    def __init__(self) -> None:
+        self.hops: list[tuple[Hop, ...]] = []
+
+    async def fetch(self, _: RegistryRequest) -> Answer:
+        self.hops.append(current_hops.get())
+        return await Deferred()
+
+
+@each_make
+def test_each_address_is_told_which_mirrors_the_request_has_passed(
+    make: Callable[..., IRegistry], clock: Clock
+) -> None:
+    """Also one that is asked because another one is silent."""
+    hop, registries = Hop("a" * 32, ""), (HopRegistry(), HopRegistry())
+
+    async def ask() -> Answer:
+        current_hops.set((hop,))
+        return await make(registries, clock).fetch(BLOB)
+
+    asking = Deferred.fromCoroutine(ask())
+    clock.advance(share_of_timeout(2))
+    assert [each.hops for each in registries] == [[(hop,)], [(hop,)]]
+    asking.addErrback(lambda failure: failure.trap(CancelledError))
+    asking.cancel()
 
 
 @each_outage
