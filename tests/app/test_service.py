@@ -350,7 +350,8 @@ def test_a_reload_logs_the_keys_that_changed_and_never_their_values() -> None:
         "lan": {**old, "proxy": "http://alice:changed@proxy", "tag_ttl": 5},
         "new": {"url": "https://new.lan"},
     }
-    after = load({"upstreams": upstreams, "access": {"requests": 5}, "policy": [{"images": "**"}]}, {})
+    policy = {"images": "**", "min_age": "7d"}
+    after = load({"upstreams": upstreams, "access": {"requests": 5}, "policy": [policy]}, {})
     service = SettingsReload(before, lambda: after, as_coroutine(lambda _: None), RecordingReactor())
     with logged() as texts:
         now(service.reload())

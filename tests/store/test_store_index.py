@@ -14,7 +14,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.content_files import read_verified
+from dockmirror.store.content_files import ContentDeleted, read_verified
 from dockmirror.store.eviction.removal import DeletableImage, delete_images
 from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.store_index import StoreIndex
@@ -110,7 +110,8 @@ def corrupt(root: Path, digest: Digest) -> None:
     path = root / layout.data(digest)
     path.write_bytes(b"corrupt")
     file = os.open(path, os.O_RDONLY)
-    assert read_verified(path, file, digest) is None
+    with pytest.raises(ContentDeleted):
+        read_verified(path, file, digest)
     os.close(file)
 
 
