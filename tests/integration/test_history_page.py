@@ -12,7 +12,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import MakeChain
-from .parts.browser import browser, find_obstacles
+from .parts.browser import browser, find_obstacles, set_window
 from .parts.chain import Chain
 from .parts.images import image
 from .parts.process import free_port
@@ -57,14 +57,6 @@ def chromium(chain: Chain, port: int) -> Iterator[Chrome]:
         yield driver
 
 
-def window(chromium: Chrome, width: int, scheme: str) -> None:
-    """Set the window's width and its colour scheme."""
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
 @pytest.mark.parametrize(
     ("width", "scheme", "language"),
     [
@@ -77,7 +69,7 @@ def window(chromium: Chrome, width: int, scheme: str) -> None:
 )
 def test_everybody_can_use_it(chromium: Chrome, port: int, width: int, scheme: str, language: str) -> None:
     """The page fits the window, and axe finds nothing to object to: in answers, and in errors."""
-    window(chromium, width, scheme)
+    set_window(chromium, width, scheme)
     for query in ("client=127.0.0.0/8", "outcome=failed&time=day", "user=nobody", "client=127.0&image=X"):
         chromium.get(f"http://127.0.0.1:{port}/history?{query}&lang={language}")
         assert chromium.find_element(By.TAG_NAME, "html").get_attribute("lang") == language
@@ -89,7 +81,7 @@ def test_everybody_can_use_it(chromium: Chrome, port: int, width: int, scheme: s
 
 def test_an_operator_asks_with_the_keyboard(chromium: Chrome, port: int) -> None:
     """Names then narrow the question, an image leads to its page, and the language keeps the question."""
-    window(chromium, 1280, "light")
+    set_window(chromium, 1280, "light")
     chromium.get(f"http://127.0.0.1:{port}/")
     chromium.find_element(By.LINK_TEXT, "What was pulled").click()
     chromium.find_element(By.ID, "client").send_keys("127.0.0.0/8", Keys.ENTER)
@@ -106,7 +98,7 @@ def test_an_operator_asks_with_the_keyboard(chromium: Chrome, port: int) -> None
 
 
 def test_an_operator_sees_what_failed_and_why(chromium: Chrome, port: int) -> None:
-    window(chromium, 1280, "light")
+    set_window(chromium, 1280, "light")
     chromium.get(f"http://127.0.0.1:{port}/history")
     Select(chromium.find_element(By.ID, "outcome")).select_by_visible_text("failed")
     Select(chromium.find_element(By.ID, "time")).select_by_visible_text("the last 24 hours")

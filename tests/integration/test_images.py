@@ -13,7 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import MakeChain, MakeDirectory
 from .parts.accounts import ALICE, Account
-from .parts.browser import browser, find_obstacles
+from .parts.browser import browser, find_obstacles, set_window
 from .parts.chain import Chain
 from .parts.images import Image, image, index
 from .parts.process import free_port
@@ -62,14 +62,6 @@ def chromium() -> Iterator[Chrome]:
         yield driver
 
 
-def window(chromium: Chrome, width: int, scheme: str) -> None:
-    """Set the window's width and its colour scheme."""
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
 @pytest.mark.parametrize(
     ("width", "scheme", "language"),
     [(1280, "light", "en"), (1280, "dark", "zh"), (360, "light", "zh"), (360, "dark", "en")],
@@ -78,7 +70,7 @@ def test_everybody_can_use_them(
     chain: Chain, chromium: Chrome, port: int, width: int, scheme: str, language: str
 ) -> None:
     """The pages fit the window, and axe finds nothing to object to."""
-    window(chromium, width, scheme)
+    set_window(chromium, width, scheme)
     for host in (f"127.0.0.1:{chain.mirror.port}", f"127.0.0.1:{port}"):
         for path in ("/images/", f"/images/{NAME}", f"/images/{NAME}:1.27"):
             chromium.get(f"http://{host}{path}?lang={language}")
@@ -89,7 +81,7 @@ def test_everybody_can_use_them(
 
 
 def test_a_private_image_is_shown_to_operators_only(chain: Chain, chromium: Chrome, port: int) -> None:
-    window(chromium, 1280, "light")
+    set_window(chromium, 1280, "light")
     chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/")
     assert "private/hidden" not in chromium.page_source
     chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/docker.io/private/hidden")
@@ -102,7 +94,7 @@ def test_a_private_image_is_shown_to_operators_only(chain: Chain, chromium: Chro
 
 def test_an_operator_fetches_the_other_platform_and_pins(chain: Chain, chromium: Chrome, port: int) -> None:
     """With a token, which the browser sends from then on."""
-    window(chromium, 1280, "light")
+    set_window(chromium, 1280, "light")
     page = f"http://127.0.0.1:{port}/images/{NAME}:1.27"
     chromium.get(f"http://ci:secret@127.0.0.1:{port}/images/{NAME}:1.27?action=warm")
     chromium.find_element(By.CSS_SELECTOR, "button.act").click()

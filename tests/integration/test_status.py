@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import MakeChain
-from .parts.browser import browser, find_obstacles
+from .parts.browser import browser, find_obstacles, set_window
 from .parts.chain import Chain
 from .parts.command import dockmirror
 from .parts.images import image
@@ -55,14 +55,6 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Chrome]:
         yield driver
 
 
-def window(chromium: Chrome, width: int, scheme: str) -> None:
-    """Set the window's width and its colour scheme."""
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
 def lightness(chromium: Chrome) -> int:
     """The lightness of the page's background."""
     colour = run(chromium, "return getComputedStyle(document.body).backgroundColor")
@@ -76,7 +68,7 @@ def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: st
     pushed = image(f"seen {width} {spoken}")
     chain.registry.push("library/seen", pushed, "latest")
     fetched(chain.mirror, "library/seen", pushed.layers[0].digest)
-    window(chromium, width, scheme)
+    set_window(chromium, width, scheme)
     chromium.get(f"http://127.0.0.1:{port}/")
     assert chromium.find_element(By.TAG_NAME, "html").get_attribute("lang") == spoken
     assert chromium.find_element(By.TAG_NAME, "h1").text == f"127.0.0.1:{port}"
@@ -112,7 +104,7 @@ def test_everybody_can_use_it(chain: Chain, port: int) -> None:
     with browser("en") as chromium:
         find = partial(chromium.find_element, By.CSS_SELECTOR)
         for width, scheme, language in ((390, "dark", "en"), (1280, "light", "zh")):
-            window(chromium, width, scheme)
+            set_window(chromium, width, scheme)
             chromium.get(f"http://127.0.0.1:{port}/?lang={language}")
             WebDriverWait(chromium, 30).until(lambda _: "library/told" in find("#images").text)
             assert "127.0.0.1" in find("#clients").text

@@ -35,6 +35,14 @@ def browser(language: str, *, script: bool = True) -> webdriver.Chrome:
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
 
 
+def set_window(chromium: webdriver.Chrome, width: int, scheme: str) -> None:
+    """Set the window's width and its colour scheme."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
 _RUN_AXE = """
 var rules = arguments[0], done = arguments[1];
 axe.run(rules.length ? { runOnly: rules } : {}).then(function (found) {
