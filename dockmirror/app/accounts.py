@@ -18,7 +18,6 @@ from ..oci.token import Login
 from ..system.external_program import ProcessResult
 from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
 from .account_choice import REST
-from .naming import registry_names
 
 RunProgram = Callable[[Sequence[str], Mapping[str, str], bytes], Awaitable[ProcessResult]]
 """Runs a command in an environment, with some input."""
@@ -92,9 +91,7 @@ def load_accounts(
         if each.settings.credential_helper is not None:
             upstream = settings.upstreams[each.upstream]
             program = _find_helper(each, each.settings.credential_helper, helper_environ.get("PATH"))
-            server = (
-                _HUB_SERVER if registry_names(upstream)[0] == "docker.io" else urlsplit(upstream.url).netloc
-            )
+            server = _HUB_SERVER if upstream.canonical == "docker.io" else urlsplit(upstream.url).netloc
             get = partial(run, [program, "get"], helper_environ)
             shown = f"{each.upstream} ({each.account})" if each.account else each.upstream
             helper = CredentialHelper(shown, server, get, clock)

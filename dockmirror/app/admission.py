@@ -35,7 +35,6 @@ from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
-from .naming import registry_names
 from .upstream_stack import UpstreamContext
 from .verdict_sources import make_verdict_sources
 
@@ -66,7 +65,7 @@ def make_admission(
     :param audit: writes an event to the audit log.
     """
     name, clock = upstream.name, upstream.clock
-    registry = registry_names(upstream.settings)[0]
+    registry = upstream.settings.canonical
     policies = Policies.of(registry, settings.policy)
     held = _HeldManifests(registry, cache, clock)
     cool_down = CoolDownSource(

@@ -18,11 +18,11 @@ from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
 from ..history.history_writer import HistoryWriter
-from ..history.part_report import PartReport
 from ..history.pruning import HistoryBounds
 from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
 from ..history.recorder import PullRecorder
+from ..history.tracker import PartReport
 from ..store.threads import RunInThread, run_in_pool
 
 FLUSH_PERIOD = 1.0

@@ -14,7 +14,7 @@ from ..oci.errors import Unsupported
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
 from .account_choice import AccountChoice
-from .naming import mirror_address, pull_name, registry_names
+from .naming import mirror_address, pull_name
 from .stack import HostRegistries, StackContext
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Viewers:
         return [
             VisibleUpstream(
                 name,
-                registry_names(upstream)[0],
+                upstream.canonical,
                 stack.public,
                 AccountChoice(name, upstream).has_account,
                 PullRules(f"upstreams.{name}", upstream.allow, upstream.deny),

@@ -26,7 +26,7 @@ from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .local_verdicts import LocalVerdicts
-from .naming import ImageName, registry_names
+from .naming import ImageName
 
 
 @frozen
@@ -121,7 +121,7 @@ class LocalAdmission:
         repository = Repository(image.repository.rest)
         found: TagUnderPolicy | None = None
         for name, upstream in self._settings.upstreams.items():
-            registry = registry_names(upstream)[0]
+            registry = upstream.canonical
             if registry == image.repository.first and (found is None or not found.record.sightings):
                 found = self._under_policy(registry, Subject(name, repository, image.reference)) or found
         return found
@@ -149,7 +149,7 @@ class LocalAdmission:
         """Iterate over the tags with a history for which a cool-down holds."""
         for name, upstream in self._settings.upstreams.items():
             for repository, tag in sorted(self._files.iter_tags(name)):
-                found = self._under_policy(registry_names(upstream)[0], Subject(name, repository, tag))
+                found = self._under_policy(upstream.canonical, Subject(name, repository, tag))
                 if found is not None:
                     yield found
 

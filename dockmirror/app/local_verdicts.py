@@ -39,7 +39,7 @@ from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
 from ..store.tag_history import LocalTagHistory
 from .judgement import Judgement, RuleFinding, judge_index
-from .naming import ImageName, registry_names
+from .naming import ImageName
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class LocalVerdicts:
 
     def _subject(self, name: ImageName, digest: Digest | None) -> Subject:
         upstreams = self._settings.upstreams.items()
-        names = (each for each, its in upstreams if registry_names(its)[0] == name.repository.first)
+        names = (each for each, its in upstreams if its.canonical == name.repository.first)
         return Subject(next(names, ""), Repository(name.repository.rest), name.reference, digest)
 
     def _gatherer(self, registry: str) -> FactGatherer:

@@ -44,7 +44,7 @@ def find_upstream(registry: str, settings: Settings) -> UpstreamSettings | None:
 
 def mirrored_registries(settings: Settings) -> list[str]:
     """Return the canonical names of the registries of all upstreams."""
-    return [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
+    return [upstream.canonical for upstream in settings.upstreams.values()]
 
 
 def own_host_names(settings: Settings) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def setup_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
 
 def _registry(upstream: UpstreamSettings, host: str) -> MirroredRegistry:
     name = upstream.registry or urlsplit(upstream.url).netloc
-    return MirroredRegistry(name, registry_names(upstream)[0], upstream.url, host)
+    return MirroredRegistry(name, upstream.canonical, upstream.url, host)
 
 
 @frozen
@@ -239,7 +239,7 @@ def _complete(path: str, settings: Settings, rename: Rename) -> str:
     registry, slash, rest = path.partition("/")
     is_registry = not set(".:*").isdisjoint(registry) or registry == "localhost"
     if "_" in registry:  # the history and the store write registry:5000 so
-        is_registry |= any(registry == registry_names(each)[0] for each in settings.upstreams.values())
+        is_registry |= registry in mirrored_registries(settings)
     if not slash or not is_registry:
         registry, rest = _HUB, path
     upstream = find_upstream(registry, settings)
@@ -249,4 +249,4 @@ def _complete(path: str, settings: Settings, rename: Rename) -> str:
         rest = str(rename(upstream, Repository.parse(rest)))
     elif upstream.short_names != "off" and "/" not in rest and not rest.startswith("**"):
         rest = f"library/{rest}"
-    return f"{registry_names(upstream)[0]}/{rest}"
+    return f"{upstream.canonical}/{rest}"

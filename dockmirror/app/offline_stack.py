@@ -17,7 +17,6 @@ from ..pullthrough.upstream_gateway import UpstreamGateway
 from ..store.store_listing import StoreListing
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
-from .naming import registry_names
 from .upstream_stack import UpstreamContext
 
 
@@ -46,7 +45,7 @@ def make_offline_stack(
     :param audit: writes an event to the audit log.
     """
     name, upstream, clock = context.name, context.settings, context.clock
-    registry = registry_names(upstream)[0]
+    registry = upstream.canonical
     choice = context.choice
     public = LastKnownPublic(
         choice.cache_partition,

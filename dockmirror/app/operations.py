@@ -26,7 +26,6 @@ from .naming import (
     parse_client_name,
     parse_image_name,
     pull_name,
-    registry_names,
 )
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class Operations:
 
 
 def _upstreams_of(settings: Settings, registry: str) -> list[str]:
-    return [name for name, each in settings.upstreams.items() if registry_names(each)[0] == registry]
+    return [name for name, each in settings.upstreams.items() if each.canonical == registry]
 
 
 def _own_host(settings: Settings) -> str:

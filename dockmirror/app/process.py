@@ -223,9 +223,9 @@ class ServingProcess:
 
     def _account_of(self, rule: SyncRule, repository: Repository) -> str:
         choice = self._builder.choices.get(rule.upstream)
-        return (
-            REST if choice is None else choice.choose(Repository(repository.rest))
-        )  # a reload may remove it
+        if choice is None:  # a reload has removed the upstream
+            return REST
+        return choice.choose(Repository(repository.rest))
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""

@@ -15,7 +15,7 @@ from ..oci.errors import Denied
 from ..oci.reference import Repository, Tag
 from ..store.tag_history import TagHistoryFiles
 from .local_admission import LocalAdmission, TagUnderPolicy
-from .naming import ImageName, registry_names
+from .naming import ImageName
 
 _Key = tuple[Repository, Tag]
 
@@ -45,7 +45,7 @@ def _iter_cooled(
     """Yield the tags of which a cool-down, and no lock file, decides what they are served as."""
     for name, upstream in settings.upstreams.items():
         for rest, tag in TagHistoryFiles(root).iter_tags(name):
-            image = ImageName(Repository(f"{registry_names(upstream)[0]}/{rest}"), tag)
+            image = ImageName(Repository(f"{upstream.canonical}/{rest}"), tag)
             try:
                 found = None if admission.find_locked(image) else admission.find(image)
             except (Denied, OSError):  # then the mirror serves none either
@@ -76,7 +76,7 @@ def _find_earlier(
     """Return the last digest that the tag was seen to name, of those that are not refused."""
     repository, tag = key
     for name, upstream in settings.upstreams.items():
-        if registry_names(upstream)[0] != repository.first:
+        if upstream.canonical != repository.first:
             continue
         try:
             sightings = TagHistoryFiles(root).read((name, Repository(repository.rest), tag)).sightings

@@ -239,7 +239,7 @@ def build_hosts(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
         own = {**dict.fromkeys(names, stack.own), **own}
-    canonical = {name: registry_names(upstream)[0] for name, upstream in settings.upstreams.items()}
+    canonical = {name: upstream.canonical for name, upstream in settings.upstreams.items()}
     router = RegistryRouter(own, own["docker.io"], canonical)
     root = RegistryHost(
         router,

@@ -292,7 +292,7 @@ def _pull_through(
     assert shared.cache is not None
     name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
     recorder = TagRecorder(name, cache.tag_history, clock)
-    registry, choice = registry_names(upstream)[0], context.choice
+    registry, choice = upstream.canonical, context.choice
     lifetime = make_tag_lifetime(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(

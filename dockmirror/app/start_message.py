@@ -19,7 +19,6 @@ from ..store.eviction.store_budget import Budget, read_store_usage
 from ..system.networks import is_within, parse_address, parse_networks
 from .budget import has_cache, make_budget
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
-from .naming import registry_names
 
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _NAMED = 3
@@ -128,14 +127,14 @@ def _suggest_min_free(free: int) -> str:
 
 def _describe_upstreams(settings: Settings) -> str:
     upstreams = sorted(settings.upstreams, key=lambda name: name in _KNOWN_NAMES)
-    names = list(dict.fromkeys(registry_names(settings.upstreams[name])[0] for name in upstreams))
+    names = list(dict.fromkeys(settings.upstreams[name].canonical for name in upstreams))
     return f"upstreams: {_name_some(names)}{_describe_offline(settings)}"
 
 
 def _describe_offline(settings: Settings) -> str:
     if settings.offline:
         return "; offline: no registry is asked, and clients get what the cache holds (the setting 'offline')"
-    offline = [registry_names(each)[0] for each in settings.upstreams.values() if each.offline]
+    offline = [each.canonical for each in settings.upstreams.values() if each.offline]
     return f"; offline: {_name_some(list(dict.fromkeys(offline)))}" if offline else ""
 
 

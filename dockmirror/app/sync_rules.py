@@ -23,7 +23,7 @@ from ..oci.versions import Version, VersionRange
 from ..store.pins import Pin
 from ..store.sync_states import SyncState, read_states
 from ..system.schedule import CronSchedule, Interval, Schedule
-from .naming import name_at_upstream, registry_names
+from .naming import name_at_upstream
 
 _SIX_HOURS = Interval(6 * 3600.0)
 
@@ -125,7 +125,7 @@ def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
         _make_key(rule),
         f"{_describe_images(rule)}, {times}",
         rule.upstream,
-        registry_names(upstream)[0],
+        upstream.canonical,
         tuple(_name_at_upstream(upstream, each) for each in rule.repositories),
         rule.tags,
         None if rule.semver is None else VersionRange.parse(rule.semver),

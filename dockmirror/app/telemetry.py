@@ -37,7 +37,6 @@ from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumula
 from ..workers.worker_pool import RpcError
 from .account_choice import REST
 from .cache import CacheParts
-from .naming import registry_names
 
 
 @frozen
@@ -151,7 +150,7 @@ async def read_worker_state(
 def _upstream_status(name: str, settings: Settings, upstreams: UpstreamHealthTable) -> UpstreamStatus:
     upstream, health = settings.upstreams[name], upstreams.of(name)
     addresses = tuple(health.of(url).address for url in upstream.urls)
-    registry = registry_names(upstream)[0]
+    registry = upstream.canonical
     return UpstreamStatus(
         name,
         registry,

@@ -16,7 +16,7 @@ from twisted.web.iweb import IAgent
 
 from ..app.account_choice import REST
 from ..app.accounts import Accounts, load_accounts
-from ..app.naming import ImageName, registry_names
+from ..app.naming import ImageName
 from ..app.upstream_stack import (
     AgentFor,
     UpstreamContext,
@@ -174,7 +174,7 @@ async def _run_steps(path: _ConnectionPath, parts: UpstreamParts, accounts: Acco
     except RegistryError as error:
         return path.failed_steps(error)
     steps = [*path.steps(), DiagnosticStep("/v2/", True, _describe_authentication(challenges))]
-    is_hub = registry_names(path.upstream)[0] == _HUB
+    is_hub = path.upstream.canonical == _HUB
     names = {REST: None, **accounts} if _allows_anonymous(challenges) or not accounts else accounts
     for name in names:
         account = accounts.get(name)

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from ..app.account_choice import AccountChoice
-from ..app.naming import ImageName, registry_names
+from ..app.naming import ImageName
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings
@@ -184,7 +184,7 @@ def _mark_public(
     entries = [
         AccountChoice(label, upstream).cache_partition(Repository(repository.rest))
         for label, upstream in settings.upstreams.items()
-        if registry_names(upstream)[0] == repository.first
+        if upstream.canonical == repository.first
     ]
     for entry, digest in product(entries, dict.fromkeys([*digests, None])):
         path = layout.document(imported_document(entry, Repository(repository.rest), digest))

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from ..admission.lock_file import LockedImage, LockFile, LockFileInvalid, format_seen
 from ..admission.verdict import SERVE, Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, TagUnderPolicy
-from ..app.naming import ImageName, registry_names
+from ..app.naming import ImageName
 from ..config.settings import Settings
 from ..interfaces import Sighting
 from ..oci.digest import Digest
@@ -227,7 +227,7 @@ class _KnownTags:
         """Yield the name of an upstream for each registry."""
         registries: set[str] = set()
         for name, upstream in self.settings.upstreams.items():
-            registry = registry_names(upstream)[0]
+            registry = upstream.canonical
             if registry not in registries:
                 registries.add(registry)
                 yield name, registry

@@ -21,10 +21,9 @@ from .database import (
     set_aside,
     transaction,
 )
-from .part_report import PartReport
 from .pruning import PERIOD, HistoryBounds, prune
 from .pulls import OTHERS
-from .tracker import PartState, PartSummary, began, summarize_parts
+from .tracker import PartReport, PartState, PartSummary, began, summarize_parts
 
 _MAX_PENDING = 30
 """Batches that are kept while another process holds the file: half a minute."""

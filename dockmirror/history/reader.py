@@ -15,10 +15,9 @@ from typing import Any
 
 from attrs import evolve
 
-from .client_filter import parse_client
 from .database import Sums, Word, open_for_reading
 from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
-from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of
+from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of, parse_client
 
 _GLOB = re.compile(r"[*?\[]")
 _FEW = 8

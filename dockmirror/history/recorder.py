@@ -20,13 +20,13 @@ from ..oci.reference import Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..system.networks import Region, normalize_host
 from ..system.shared_table import hash_key
-from .part_report import PartReport
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,
     JOIN_SECONDS,
     REPEAT_SECONDS,
     AddressDetail,
+    PartReport,
     PartState,
     began,
     find_failed_pull,

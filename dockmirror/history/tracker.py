@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..oci.cache_status import CacheResult
 from ..oci.media import DOCKER_LIST, OCI_INDEX
-from ..system.networks import Address, Region, find_region, network_class
+from ..system.networks import Address, Region, find_region, network_class, parse_address
 from .pulls import Outcome
 
 JOIN_SECONDS = 60.0
@@ -129,6 +129,25 @@ def stored_client(address: Address | None, detail: AddressDetail, regions: tuple
     return str(ip_network((address, _NETWORK_BITS[address.version]), strict=False))
 
 
+def parse_client(text: str, addresses: AddressDetail) -> str:
+    """Return an address or a network as the history writes it, or the name of a region; empty for all.
+
+    :param addresses: the part of clients' addresses that the history keeps.
+    :raises ValueError: when it is none of them; only a history of regions has names.
+    """
+    if not text:
+        return ""
+    try:
+        if "/" in text:
+            return str(ip_network(text, strict=False))
+        address = parse_address(text)
+    except ValueError:
+        if addresses == "region" and "/" not in text:
+            return text
+        raise ValueError(f"{text} is neither an address nor a network") from None
+    return stored_client(address, "network" if addresses == "network" else "full")
+
+
 @frozen
 class PartState:
     """One manifest or blob of a pull, which may be requested several times.
@@ -148,6 +167,37 @@ class PartState:
         first, last = (later, self) if later.ended < self.ended else (self, later)
         is_layer = first.is_layer or last.is_layer
         return PartState(last.ended, is_layer, last.is_cached, last.reason)
+
+
+@define(eq=False)
+class PartReport:
+    """The requests for a manifest or blob of a pull since the last report.
+
+    :ivar number: of the pull; 0 for a blob without one, which counts in sums only.
+    :ivar is_first: True if the pull begins with it.
+    :ivar state: None if it was not requested with a GET.
+    :ivar gets: requests other than HEADs; a pull without any is none.
+    """
+
+    number: int
+    name: int
+    client: str
+    user: str
+    host: str
+    registry: str
+    repository: str
+    reference: str
+    is_first: bool = False
+    digest: str = ""
+    platform: str = ""
+    state: PartState | None = None
+    last: float = 0.0
+    gets: int = 0
+    saved_requests: int = 0
+    saved_pulls: int = 0
+    cached_bytes: int = 0
+    upstream_bytes: int = 0
+    upstream_seconds: float = 0.0
 
 
 class PartSummary(NamedTuple):

@@ -11,11 +11,10 @@ from twisted.internet.task import Clock
 
 from dockmirror.history.database import FILE_NAME
 from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.part_report import PartReport
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.reader import SqliteHistory
-from dockmirror.history.tracker import PartState, make_number
+from dockmirror.history.tracker import PartReport, PartState, make_number
 
 NOW = 1_800_000_000.0
 

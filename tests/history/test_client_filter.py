@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dockmirror.history.client_filter import parse_client
+from dockmirror.history.tracker import parse_client
 
 if TYPE_CHECKING:
     from dockmirror.history.tracker import AddressDetail

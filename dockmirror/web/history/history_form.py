@@ -7,9 +7,8 @@ from urllib.parse import quote, urlencode
 
 from attrs import asdict, evolve, field, fields, frozen
 
-from ...history.client_filter import parse_client
 from ...history.pulls import PullFilter
-from ...history.tracker import AddressDetail
+from ...history.tracker import AddressDetail, parse_client
 from ...http.server_request import Parameters
 from ..pages.page import LANGUAGES
 
