@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import random
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ def push_image(registry: Peer, repositories: list[str], layers: int, size: int, 
     layout = directory / "image"
     (layout / "blobs/sha256").mkdir(parents=True)
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    contents = [random.Random(number).randbytes(size) for number in range(layers)]
+    contents = [_layer(number, size) for number in range(layers)]
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -43,6 +45,15 @@ def push_image(registry: Peer, repositories: list[str], layers: int, size: int, 
         image = f"docker://{host}/{repository}:latest"
         skopeo.copy("--dest-tls-verify=false", "--preserve-digests", f"oci:{layout}", image)
     return str(described["digest"])
+
+
+def _layer(number: int, size: int) -> bytes:
+    """Return an archive of one file, which clients can unpack."""
+    file, member = io.BytesIO(), tarfile.TarInfo(f"file-{number}")
+    member.size = size
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(member, io.BytesIO(random.Random(number).randbytes(size)))
+    return file.getvalue()
 
 
 def _put(layout: Path, media_type: str, data: bytes) -> dict[str, Any]:
