@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..config.settings import ConfigurationError, Settings
-from ..store.group_access import closed_directories
+from ..store.store_directory import closed_directories
 from ..system.posix import find_group
 
 

@@ -15,7 +15,7 @@ from ..config.explain import SettingsSource
 from ..config.load import find_origin, find_settings_file, merge_sources, read_sources
 from ..config.settings import Settings
 from ..store import layout
-from ..store.store_format import NewerFormat, check_directory_format
+from ..store.store_directory import NewerFormat, check_directory_format
 from .output import print_note
 
 T = TypeVar("T")

@@ -36,7 +36,7 @@ from .content_files import (
 )
 from .file_body import FileReader, OpenFile, SharedFile, StoredBytes
 from .files import is_sealed, seal, touch_sealed
-from .group_access import share_file
+from .store_directory import share_file
 from .threads import RunInThread, shield
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}

@@ -1,28 +1,39 @@
-"""Check at start whether a directory can hold a store; its contents are not scanned."""
+"""The directory of a store: its checks at start, its format, and who may enter it; all calls block.
+
+Everything in it is private to its owner; only a group may read the files of blobs, for a proxy in front that
+sends them.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from stat import S_IMODE, S_ISDIR
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from twisted.logger import Logger
 
 from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 from . import layout
-from .group_access import share_directories
-from .store_format import NewerFormat, check_directory_format
 
+FORMAT = 1
+"""The newest format that this version reads and writes; a store without a number has format 1."""
 _DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.TEMPORARY
 _OTHERS_MODE, _NON_OWNER_MODE = 0o007, 0o077
+_DIRECTORY, _FILE, _PRIVATE = 0o750, 0o640, 0o700
 
 _log = Logger()
 
 
 class UnusableDirectory(Exception):
     """Raised if a directory cannot hold a store; the message is a sentence for the operator."""
+
+
+class NewerFormat(OSError):
+    """Raised if a newer version of the mirror has written a store; the message is for the operator."""
 
 
 def prepare_directory(root: Path, mounts: Path = MOUNTS, group: int | None = None) -> None:
@@ -63,6 +74,32 @@ def require_known_format(root: Path) -> None:
         raise UnusableDirectory(explain_unwritable(root, error)) from None
 
 
+def check_format(data: bytes) -> None:
+    """Check the number of a format, as a store has it.
+
+    :raises NewerFormat: if this version does not know the format.
+    """
+    text = data[:20].decode("ascii", "replace").strip()
+    if not text.isdecimal() or int(text) > FORMAT:
+        raise NewerFormat(
+            f"it has format {text!r} of a newer dockmirror, and this version knows formats up to {FORMAT};"
+            " install the newer version, or use another directory or bucket"
+        )
+
+
+def check_directory_format(root: Path) -> None:
+    """Check the format of a directory.
+
+    :raises NewerFormat: as ``check_format`` does.
+    :raises OSError: if the number cannot be read.
+    """
+    try:
+        data = (root / layout.FORMAT).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    check_format(data)
+
+
 def _make_directories(root: Path, directory: Path) -> None:
     for each in reversed([directory, *directory.parents[:-1]]):
         if not (root / each).is_dir():
@@ -70,14 +107,50 @@ def _make_directories(root: Path, directory: Path) -> None:
             chown_to_parent(root / each)
 
 
+def share_file(blobs: Path, name: PurePosixPath, group: int) -> None:
+    """Let a group read a file below the directory of blobs.
+
+    :raises OSError: if a mode or a group cannot be set; it names the file or directory.
+    """
+    path = blobs
+    for part in name.parts:
+        path /= part
+        _share(path, group)
+
+
+def closed_directories(path: Path, group: int) -> Iterator[Path]:
+    """Yield the existing directories above a path that members of the group cannot enter."""
+    for directory in path.absolute().parents:
+        if directory.exists():
+            status = directory.stat()
+            if not status.st_mode & (0o010 if status.st_gid == group else 0o001):
+                yield directory
+
+
 def _share_with_group(root: Path, group: int) -> None:
+    """Let a group enter the directories down to that of blobs, and none of those beside them."""
     try:
-        share_directories(root, group)
+        for private in (layout.REPOSITORIES, layout.TEMPORARY.parent):
+            _set_mode(root / private, os.stat(root / private), _PRIVATE)
+        for shared in (*reversed(layout.BLOBS.parents), layout.BLOBS):
+            _share(root / shared, group)
     except PermissionError as error:
         raise UnusableDirectory(
             f"{error.filename} cannot be given to the group of 'cache_group': run the mirror as the owner of"
             " its cache, and as a member of that group"
         ) from None
+
+
+def _share(path: Path, group: int) -> None:
+    status = os.stat(path)
+    if status.st_gid != group:
+        os.chown(path, -1, group)
+    _set_mode(path, status, _DIRECTORY if S_ISDIR(status.st_mode) else _FILE)
+
+
+def _set_mode(path: Path, status: os.stat_result, mode: int) -> None:
+    if S_IMODE(status.st_mode) != mode:
+        os.chmod(path, mode)
 
 
 def _close_to_others(root: Path) -> None:

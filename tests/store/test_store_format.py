@@ -11,8 +11,14 @@ from twisted.internet.task import Clock
 
 from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import MIN_BACKOFF, BucketUnavailable
-from dockmirror.store.store_directory import UnusableDirectory, prepare_directory
-from dockmirror.store.store_format import FORMAT, NewerFormat, check_directory_format, check_format
+from dockmirror.store.store_directory import (
+    FORMAT,
+    NewerFormat,
+    UnusableDirectory,
+    check_directory_format,
+    check_format,
+    prepare_directory,
+)
 
 from ..answering import now
 from .bucket.machines import bucket

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest, Verifier
 from .. import layout
-from ..store_format import check_format
+from ..store_directory import check_format
 
 if TYPE_CHECKING:
     from obstore import GetResult
