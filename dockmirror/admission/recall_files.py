@@ -12,8 +12,7 @@ from twisted.logger import Logger
 from ..oci.digest import Digest
 from ..oci.media import ManifestReferences, parse_references
 from ..oci.reference import Repository, Tag
-from ..store import content_files, files, layout
-from ..store.eviction import store_files
+from ..store import files, layout, store_files
 from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.files import Version, file_version
 from .recalls import Recall, Recalls
@@ -125,7 +124,7 @@ def find_scope(root: Path, digest: Digest) -> RecallScope:
         if found:
             users[repository] = frozenset(found)
         for tag in store_files.iter_tags(path):
-            entry = content_files.read_link(tag / layout.TAG_LINK)
+            entry = store_files.read_link(tag / layout.TAG_LINK)
             if entry is not None and entry.digest in (digest, *found):
                 tags.append((repository, Tag(tag.name)))
     return RecallScope(is_manifest, users, tuple(sorted(tags)), tuple(sorted(own - others, key=str)))
@@ -138,7 +137,7 @@ def _read_references(root: Path, manifest: Digest) -> ManifestReferences:
 
 
 def is_stored(root: Path, digest: Digest) -> bool:
-    return content_files.is_stored(root / layout.data(digest), digest)
+    return store_files.is_stored(root / layout.data(digest), digest)
 
 
 def remove_recalled(root: Path, digests: Iterable[Digest]) -> int:

@@ -22,9 +22,9 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.generations import tombstone_document
 from ..pullthrough.grants import imported_document
-from ..store import content_files, files, layout
-from ..store.content_files import is_stored
+from ..store import files, layout, store_files
 from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.store_files import is_stored
 from .output import progress_bars, report_progress
 
 
@@ -102,7 +102,7 @@ def _is_verified(path: Path) -> bool:
 
 def _add_content(root: Path, digest: Digest, pieces: Iterable[bytes], added: AddedContents) -> None:
     path = root / layout.data(digest)
-    grown = content_files.add_content(root, digest, pieces)
+    grown = store_files.add_content(root, digest, pieces)
     files.seal(path, time.time(), path.stat().st_size)
     with wait_for_usage_counter(root) as usage:
         usage.add(grown)
@@ -158,20 +158,20 @@ def _publish_image(root: Path, planned: PlannedImport, settings: Settings) -> Im
         if part.digest is not None:
             kind = ContentKind.BLOB if data is None else ContentKind.MANIFEST
             files.remove(root / layout.document(tombstone_document(repository, part.digest, kind)))
-            content_files.link_content(root, repository, part.digest, kind, now)
+            store_files.link_content(root, repository, part.digest, kind, now)
     _mark_public(root, repository, planned.digests, settings, now)
     if isinstance(reference, Tag):
-        content_files.set_tag(root, repository, reference, top, now)
+        store_files.set_tag(root, repository, reference, top, now)
     return ImportedImage(str(planned.name), top, before)
 
 
 def _current(root: Path, name: ImageName) -> Digest | None:
     """Return the digest that a name leads to in the cache, or None."""
     if isinstance(name.reference, Tag):
-        entry = content_files.read_link(root / layout.tag_link(name.repository, name.reference))
+        entry = store_files.read_link(root / layout.tag_link(name.repository, name.reference))
         return entry.digest if entry else None
     link = root / layout.link(name.repository, name.reference, ContentKind.MANIFEST)
-    return name.reference if content_files.links_to(link, name.reference) else None
+    return name.reference if store_files.links_to(link, name.reference) else None
 
 
 def _mark_public(

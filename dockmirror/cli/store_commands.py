@@ -13,8 +13,7 @@ from ..app.budget import make_budget
 from ..app.retention_rules import make_retention
 from ..config.notation import format_size
 from ..oci.digest import Digest
-from ..store import layout
-from ..store.eviction import store_files
+from ..store import layout, store_files
 from ..store.eviction.eviction import Sweep, SweepResult, format_shortfall
 from ..store.eviction.removal import find_corrupt, remove_corrupt
 from ..store.eviction.store_budget import Budget

@@ -15,10 +15,8 @@ from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.reference import Reference, Repository, Tag
 from ..system.timestamps import format_timestamp
-from . import content_files, files, layout
-from .content_files import is_stored
-from .eviction import store_files
-from .eviction.store_files import StoredFile
+from . import files, layout, store_files
+from .store_files import StoredFile, is_stored
 
 _DEPTH = 4
 
@@ -83,7 +81,7 @@ class HeldImages:
         """Return the repository's tags, sorted by name."""
         found = {}
         for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name):
-            named = content_files.read_link(path / layout.TAG_LINK)
+            named = store_files.read_link(path / layout.TAG_LINK)
             try:
                 if named is not None:
                     found[Tag.parse(path.name)] = named
@@ -101,7 +99,7 @@ class HeldImages:
         """Return the digest that a reference names; None for a tag that names nothing."""
         if isinstance(reference, Digest):
             return reference
-        entry = content_files.read_link(self.root / layout.tag_link(repository, reference))
+        entry = store_files.read_link(self.root / layout.tag_link(repository, reference))
         return entry.digest if entry else None
 
     def list_artifacts(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
@@ -173,7 +171,7 @@ class HeldImages:
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link = self.root / layout.link(repository, digest, kind)
-        return self.stat_content(digest) if content_files.links_to(link, digest) else None
+        return self.stat_content(digest) if store_files.links_to(link, digest) else None
 
 
 @frozen

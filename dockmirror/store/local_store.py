@@ -18,7 +18,10 @@ from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredCont
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from . import files, layout
-from .content_files import (
+from .file_body import FileReader, OpenFile, SharedFile, StoredBytes
+from .files import is_sealed, seal, touch_sealed
+from .store_directory import share_file
+from .store_files import (
     ContentDeleted,
     StoredLink,
     is_stored,
@@ -34,9 +37,6 @@ from .content_files import (
     verify_or_delete,
     write_link,
 )
-from .file_body import FileReader, OpenFile, SharedFile, StoredBytes
-from .files import is_sealed, seal, touch_sealed
-from .store_directory import share_file
 from .threads import RunInThread, shield
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}

@@ -14,7 +14,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository, parse_reference
-from . import content_files, files, layout
+from . import files, layout, store_files
 
 
 @frozen
@@ -96,7 +96,7 @@ def iter_pinned_manifests(root: Path) -> Iterator[tuple[Repository, Digest]]:
     for pin, _ in iter_pins(root):
         if isinstance(pin.reference, Digest):
             yield pin.repository, pin.reference
-        elif entry := content_files.read_link(root / layout.tag_link(pin.repository, pin.reference)):
+        elif entry := store_files.read_link(root / layout.tag_link(pin.repository, pin.reference)):
             yield pin.repository, entry.digest
 
 

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from attrs import define, frozen
 
 from ..oci.digest import Digest
-from . import layout
-from .eviction import store_files
+from . import layout, store_files
 
 T = TypeVar("T")
 _SETTLING = 2.0

@@ -14,7 +14,7 @@ from dockmirror.cli.main import main
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import content_files, layout
+from dockmirror.store import layout, store_files
 from dockmirror.store.store_directory import prepare_directory
 
 from ..archive.packing import index, manifest
@@ -51,9 +51,9 @@ class Shop:
     def blob(self, repository: Repository, data: bytes, kind: ContentKind = ContentKind.BLOB) -> Digest:
         """Add a content."""
         digest = Digest.of(data)
-        content_files.add_content(self.root, digest, [data])
+        store_files.add_content(self.root, digest, [data])
         os.utime(self.path(digest), (USED, USED))
-        content_files.link_content(self.root, repository, digest, kind, USED)
+        store_files.link_content(self.root, repository, digest, kind, USED)
         return digest
 
     def image(
@@ -65,7 +65,7 @@ class Shop:
         for each in (*manifests, root):
             self.blob(repository, each, ContentKind.MANIFEST)
         if tag:
-            content_files.set_tag(self.root, repository, Tag(tag), Digest.of(root), USED)
+            store_files.set_tag(self.root, repository, Tag(tag), Digest.of(root), USED)
 
     def path(self, digest: Digest) -> Path:
         """Return the path of a content's file."""

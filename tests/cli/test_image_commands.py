@@ -12,7 +12,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.status.status_values import RegistryUsage
-from dockmirror.store import content_files, layout
+from dockmirror.store import layout, store_files
 from dockmirror.store.pins import Pin, add_pin
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.usage_report import measure_usage
@@ -154,7 +154,7 @@ def test_verify_reports_corrupt_contents_and_repairs_them(shop: Shop) -> None:
 def test_gc_deletes_unreferenced_contents_and_abandoned_downloads(shop: Shop) -> None:
     """Contents in use stay."""
     adrift = shop.blob(OTHER, b"adrift")
-    content_files.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
+    store_files.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
     part = shop.root / layout.growing("docker.io", adrift)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"adr")

@@ -35,8 +35,8 @@ from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.eviction.eviction import Sweep, delete_abandoned
 from dockmirror.store.eviction.store_budget import Budget
-from dockmirror.store.eviction.store_files import iter_links
 from dockmirror.store.store_directory import prepare_directory
+from dockmirror.store.store_files import iter_links
 
 from ..answering import now
 from ..integration.parts.programs import require

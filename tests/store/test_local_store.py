@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind, TagEntry
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, local_store
-from dockmirror.store.content_files import verify_or_delete
 from dockmirror.store.local_store import REREAD_INTERVAL, LocalContentStore, LocalTagStore
+from dockmirror.store.store_files import verify_or_delete
 
 from ..answering import now, watch
 from .downloads.upstream import all_closed, full

@@ -18,7 +18,7 @@ from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.pull_rule import PullRule
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import content_files, layout, pins, tag_holds
+from dockmirror.store import layout, pins, store_files, tag_holds
 from dockmirror.store.eviction.eviction import Sweep
 from dockmirror.store.eviction.retention import (
     INTERVAL,
@@ -247,6 +247,6 @@ def test_a_tag_that_moves_meanwhile_stays(shop: Shop) -> None:
     """A deletion is planned by the state of its moment."""
     retention = Retention([rule(unused=DAY)])
     expired = retention.plan(shop.root, USED + 40 * DAY, lambda: None)
-    content_files.remove_tag(shop.root / layout.tag_directory(NGINX, Tag("1.27")), shop.root)
+    store_files.remove_tag(shop.root / layout.tag_directory(NGINX, Tag("1.27")), shop.root)
     assert retention.apply(shop.root, expired) > 0
     assert tags(shop) == []

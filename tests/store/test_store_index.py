@@ -14,9 +14,9 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.content_files import ContentDeleted, read_verified
 from dockmirror.store.eviction.removal import DeletableImage, delete_images
 from dockmirror.store.eviction.store_budget import Budget
+from dockmirror.store.store_files import ContentDeleted, read_verified
 from dockmirror.store.store_index import StoreIndex
 
 from ..answering import now

@@ -28,8 +28,8 @@ from attrs import frozen
 from ...oci.digest import Digest
 from ...oci.ranges import Span
 from .. import files, layout
-from ..content_files import open_file
 from ..files import seal, sealed_size
+from ..store_files import open_file
 
 _UNKNOWN = "-"
 _VERIFIED = "verified "

@@ -17,9 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ...config.notation import format_size
-from .. import files, layout
+from .. import files, layout, store_files
 from ..threads import RunInThread
-from . import store_files
 from .retention import INTERVAL, ExpiredImage, Retention
 from .store_budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
 from .store_scan import EvictionResult, StoreScan

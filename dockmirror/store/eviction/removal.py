@@ -13,13 +13,11 @@ from attrs import evolve, frozen
 from ...interfaces import ContentKind
 from ...oci.digest import Digest
 from ...oci.reference import Reference, Repository, Tag
-from .. import content_files, layout
-from ..content_files import open_file
+from .. import layout, store_files
 from ..held_images import HeldImages
 from ..pins import Pin, iter_pins
-from . import store_files
+from ..store_files import StoredFile, iter_removals, open_file, remove_content
 from .store_budget import wait_for_usage_counter
-from .store_files import StoredFile, iter_removals, remove_content
 
 
 @frozen
@@ -97,7 +95,7 @@ def plan_tag_deletion(root: Path, repository: Repository, tag: Tag) -> DeletionP
 
 def plan_manifest_deletion(root: Path, repository: Repository, digest: Digest) -> DeletionPlan | None:
     """Plan to delete a manifest, its tags and what nothing else there needs; None if there is none."""
-    if not content_files.links_to(root / layout.link(repository, digest, ContentKind.MANIFEST), digest):
+    if not store_files.links_to(root / layout.link(repository, digest, ContentKind.MANIFEST), digest):
         return None
     tags = _read_tags(root, repository)
     names = tuple(tag for tag, target in tags.items() if target == digest)
@@ -130,12 +128,12 @@ def delete_images_of(root: Path, plans: Iterable[DeletionPlan | None]) -> int:
 
 def _unlink(root: Path, plan: DeletionPlan) -> None:
     for tag in plan.tags:
-        content_files.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
+        store_files.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
     for digest in plan.contents:
         for tag in _read_tags(root, plan.repository):
-            content_files.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
+            store_files.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
         for kind in ContentKind:
-            content_files.remove_link(root / layout.link(plan.repository, digest, kind), root)
+            store_files.remove_link(root / layout.link(plan.repository, digest, kind), root)
 
 
 def _delete_contents(root: Path, digests: Iterable[Digest]) -> int:
@@ -157,7 +155,7 @@ def _still_linked(root: Path, contents: Sequence[Digest]) -> set[Digest]:
 
 def _read_tags(root: Path, repository: Repository) -> Mapping[Tag, Digest]:
     paths = store_files.iter_tags(root / layout.REPOSITORIES / repository.name)
-    read = ((Tag(path.name), content_files.read_link(path / layout.TAG_LINK)) for path in paths)
+    read = ((Tag(path.name), store_files.read_link(path / layout.TAG_LINK)) for path in paths)
     return {tag: entry.digest for tag, entry in read if entry}
 
 

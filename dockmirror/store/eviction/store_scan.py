@@ -11,12 +11,10 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from ...oci.reference import Repository
-from .. import files, layout, pins, tag_holds, write_behind
-from ..content_files import is_stored
+from .. import files, layout, pins, store_files, tag_holds, write_behind
 from ..held_images import HeldImages
-from . import store_files
+from ..store_files import Removal, StoredFile, is_stored, iter_removals, remove_content
 from .store_budget import Shortfall
-from .store_files import Removal, StoredFile, iter_removals, remove_content
 
 _IN_USE = 60.0 + files.TOUCH_INTERVAL
 """Seconds for which a used content stays: a minute, and as long again as a use may go unrecorded."""

@@ -13,8 +13,8 @@ from ...oci.artifacts import Artifact, Kind, parse_artifact_tag
 from ...oci.digest import Digest
 from ...oci.manifest import ManifestDocument, Platform
 from ...oci.reference import Reference, Repository, Tag
-from ...store.eviction.store_files import StoredFile
 from ...store.held_images import HeldImages, ListedImage, StoredImage
+from ...store.store_files import StoredFile
 from ...store.store_index import RepositoryContents, StoreIndex, StoreSnapshot
 
 _MAX_CACHED = 4096

@@ -15,7 +15,7 @@ from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, S
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import content_files
+from dockmirror.store import store_files
 from dockmirror.web.images import blocks
 from dockmirror.web.images.pull_figures import PullFigures
 from tests.archive.packing import described, manifest
@@ -195,10 +195,10 @@ def test_a_page_of_a_large_cache_is_small(endpoint: Endpoint) -> None:
     for number in range(130):
         repository = Repository(f"quay.io/some-team/some-long-name-of-an-application-{number:03}")
         for data, kind in ((AMD, ContentKind.MANIFEST), (BASE, ContentKind.BLOB)):
-            content_files.link_content(endpoint.root, repository, Digest.of(data), kind, USED)
-        content_files.set_tag(endpoint.root, repository, Tag("latest"), Digest.of(AMD), USED)
+            store_files.link_content(endpoint.root, repository, Digest.of(data), kind, USED)
+        store_files.set_tag(endpoint.root, repository, Tag("latest"), Digest.of(AMD), USED)
     for number in range(45):
-        content_files.set_tag(endpoint.root, NGINX, Tag(f"2.{number:02}"), Digest.of(INDEX), NOW)
+        store_files.set_tag(endpoint.root, NGINX, Tag(f"2.{number:02}"), Digest.of(INDEX), NOW)
     first = endpoint.get("/images/")
     assert len(first.body) < 150_000
     assert first.body.count(b"<tr>") == 101

@@ -27,7 +27,7 @@ from dockmirror.pullthrough.grants import (
     PublicRepositories,
     imported_document,
 )
-from dockmirror.store import content_files
+from dockmirror.store import store_files
 from dockmirror.store.local_store import LocalDocumentStore
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
@@ -207,7 +207,7 @@ def test_only_the_imported_image_of_a_repository_is_shown(front: Front) -> None:
 
 
 def test_a_tag_that_the_rules_deny_is_not_shown(front: Front) -> None:
-    content_files.set_tag(front.shop.root, Repository(PUBLIC), Tag("internal-1"), Digest.of(IMAGE), USED)
+    store_files.set_tag(front.shop.root, Repository(PUBLIC), Tag("internal-1"), Digest.of(IMAGE), USED)
     front.clock.advance(2)
     assert "internal" not in page_text(front.get(f"/images/{PUBLIC}").body)
     assert front.get(f"/images/{PUBLIC}:internal-1").status == 404

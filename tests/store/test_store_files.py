@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.store import content_files, layout
+from dockmirror.store import layout, store_files
 
 from ..answering import now
 from .stocked import DATA, DIGEST, EPOCH, HERE, LATEST, Stocked
@@ -16,16 +16,16 @@ from .stocked import DATA, DIGEST, EPOCH, HERE, LATEST, Stocked
 
 def test_added(store: Stocked) -> None:
     """An added content can be opened by its link and by its tag."""
-    assert content_files.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
+    assert store_files.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
     assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
-    content_files.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
-    content_files.set_tag(store.root, HERE, LATEST, DIGEST, EPOCH)
+    store_files.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
+    store_files.set_tag(store.root, HERE, LATEST, DIGEST, EPOCH)
     assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is not None
     assert now(store.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     tagged = now(store.tags.get(HERE, LATEST))
     assert tagged is not None
     assert (tagged.digest, tagged.confirmed) == (DIGEST, EPOCH)
-    assert content_files.add_content(store.root, DIGEST, [DATA]) == 0
+    assert store_files.add_content(store.root, DIGEST, [DATA]) == 0
 
 
 def test_failing_source(store: Stocked) -> None:
@@ -36,6 +36,6 @@ def test_failing_source(store: Stocked) -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
-        content_files.add_content(store.root, Digest.of(b"x"), breaking())
+        store_files.add_content(store.root, Digest.of(b"x"), breaking())
     assert store.held(Digest.of(b"x")) == [False]
     assert list((store.root / layout.TEMPORARY).iterdir()) == []
