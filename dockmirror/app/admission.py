@@ -30,7 +30,7 @@ from ..oci.reference import Repository, Tag
 from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway
-from ..store import files, layout, tag_holds
+from ..store import files, layout, pins
 from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
@@ -168,7 +168,7 @@ class _HeldManifests:
     async def hold(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Keep the manifest that a tag is served as from eviction."""
         place, now = self._place(repository), self._clock.seconds()
-        await self._cache.in_thread(partial(tag_holds.hold, self._cache.root, place, tag, digest, now))
+        await self._cache.in_thread(partial(pins.hold_tag, self._cache.root, place, tag, digest, now))
 
     def _place(self, repository: Repository) -> Repository:
         return Repository(f"{self._registry}/{repository}")

@@ -127,6 +127,14 @@ def remove_empty(path: Path, top: Path) -> int:
     return count
 
 
+def list_names(directory: Path) -> list[str]:
+    """Return the names in a directory; none if it is missing."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 _log = Logger()
@@ -158,6 +166,13 @@ def read_small_file(path: Path) -> SmallFile | None:
         if not isinstance(error, _ABSENT):
             _log.error("{path} cannot be read: {error}", path=path, error=error)
         return None
+
+
+def iter_small_files(directory: Path) -> Iterator[tuple[Path, SmallFile]]:
+    """Read the small files of a directory, in the order of their names."""
+    for name in sorted(list_names(directory)):
+        if found := read_small_file(directory / name):
+            yield directory / name, found
 
 
 def file_version(path: Path | str) -> Version | None:

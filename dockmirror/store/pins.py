@@ -1,4 +1,7 @@
-"""Pinned images, which are never evicted; a file for each; all calls block."""
+"""Images that are not evicted: pinned ones, and those that tags are held at; all calls block.
+
+There is a file for each pin, and for each held tag.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from pathlib import Path
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError
+from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, parse_reference
+from ..oci.reference import Reference, Repository, Tag, parse_reference
 from . import files, layout, store_files
+
+HOLD_SECONDS = 30 * 86_400.0
+"""Seconds since its last use for which a tag is held at a manifest."""
 
 
 @frozen
@@ -75,12 +81,9 @@ def find_pin(root: Path, pin: Pin) -> Pin | None:
 
 def iter_pins(root: Path) -> Iterator[tuple[Pin, float]]:
     """Iterate over the pins, each with the time of its last refresh in seconds since the epoch, or 0."""
-    with suppress(FileNotFoundError):
-        for name in sorted(os.listdir(root / layout.PINS)):
-            found = files.read_small_file(root / layout.PINS / name)
-            pin = Pin.parse(found.data) if found else None
-            if found and pin:
-                yield pin, found.modified
+    for _, found in files.iter_small_files(root / layout.PINS):
+        if pin := Pin.parse(found.data):
+            yield pin, found.modified
 
 
 def mark_refreshed(root: Path, pin: Pin, now: float) -> None:
@@ -107,3 +110,23 @@ def lock_refresh(root: Path) -> int | None:
 
 def _path(root: Path, pin: Pin) -> Path:
     return root / layout.pin(str(pin))
+
+
+def hold_tag(root: Path, repository: Repository, tag: Tag, digest: Digest, now: float) -> None:
+    """Hold a tag at the manifest that it is served as, although its registry has moved on.
+
+    :param repository: the store's name of it, which begins with the registry.
+    :raises OSError: when it cannot be written.
+    """
+    path = root / layout.tag_hold(f"{repository}:{tag}")
+    files.replace_file(path, str(digest).encode(), root / layout.TEMPORARY, now)
+
+
+def iter_held_manifests(root: Path, now: float) -> Iterator[Digest]:
+    """Iterate over the manifests that tags are held at; files of tags that nobody pulls are deleted."""
+    for path, found in files.iter_small_files(root / layout.TAG_HOLDS):
+        if abs(now - found.modified) > HOLD_SECONDS:
+            files.remove(path)
+            continue
+        with suppress(DigestInvalid):
+            yield Digest.parse(found.data.decode("ascii", "replace"))

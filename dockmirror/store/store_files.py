@@ -243,7 +243,7 @@ def iter_contents(root: Path) -> Iterator[tuple[Digest, StoredFile]]:
     """Iterate over the stored contents."""
     for algorithm in _iter_directory(root / layout.BLOBS):
         for prefix in _iter_directory(algorithm):
-            for name in _list_names(prefix):
+            for name in files.list_names(prefix):
                 digest = layout.parse_digest(algorithm.name, name)
                 stored = stat_file(f"{prefix}/{name}/data")  # faster than a Path for each
                 if digest and stored:
@@ -273,7 +273,7 @@ def iter_repositories(root: Path) -> Iterator[Path]:
     queue = [root / layout.REPOSITORIES]
     while queue:
         directory = queue.pop()
-        names = _list_names(directory)
+        names = files.list_names(directory)
         queue += [directory / name for name in names if not name.startswith("_")]
         if any(name.startswith("_") for name in names):
             yield directory
@@ -282,7 +282,7 @@ def iter_repositories(root: Path) -> Iterator[Path]:
 def iter_links(directory: Path) -> Iterator[Digest]:
     """Iterate over the digests that a directory links to, as given by the links' names."""
     for algorithm in _iter_directory(directory):
-        for name in _list_names(algorithm):
+        for name in files.list_names(algorithm):
             if digest := layout.parse_digest(algorithm.name, name):
                 yield digest
 
@@ -312,14 +312,7 @@ def read_references(root: Path, manifest: Digest) -> tuple[Digest, ...]:
 
 
 def _iter_directory(directory: Path) -> Iterator[Path]:
-    return (directory / name for name in _list_names(directory))
-
-
-def _list_names(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return (directory / name for name in files.list_names(directory))
 
 
 Removal = Callable[[], int]

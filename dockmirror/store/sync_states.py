@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal
@@ -84,11 +82,7 @@ def write_state(root: Path, state: SyncState, now: float) -> None:
 
 def read_states(root: Path) -> dict[str, SyncState]:
     """Return the states of all rules that have run, by their keys; malformed ones are left out."""
-    names: list[str] = []
-    with suppress(FileNotFoundError):
-        names = sorted(os.listdir(root / layout.SYNC))
-    found = (files.read_small_file(root / layout.SYNC / name) for name in names)
-    states = [_parse(each.data) for each in found if each]
+    states = [_parse(found.data) for _, found in files.iter_small_files(root / layout.SYNC)]
     return {each.key: each for each in states if each}
 
 

@@ -116,7 +116,7 @@ def add_warm_up(root: Path, warm_up: WarmUp) -> WarmUp:
     """
     queue = warm_up.queue
     _delete_old(root, queue, warm_up.created)
-    if len(_list_names(root, queue)) >= queue.limit:
+    if len(files.list_names(root / queue.directory)) >= queue.limit:
         raise TooManyRequests(
             f"{queue.limit} {queue.noun} wait or have ended in the last {format_duration(queue.keep)}; try"
             " again later",
@@ -154,7 +154,11 @@ def _read(root: Path, queue: WarmUpQueue, identifier: str) -> WarmUp | None:
 
 def iter_warm_ups(root: Path, *queues: WarmUpQueue) -> Iterator[WarmUp]:
     """Iterate over the warm-ups of these queues, or of all, the oldest first."""
-    read = (_read(root, queue, name) for queue in queues or _QUEUES for name in _list_names(root, queue))
+    read = (
+        _read(root, queue, name)
+        for queue in queues or _QUEUES
+        for name in files.list_names(root / queue.directory)
+    )
     yield from sorted((each for each in read if each), key=_age)
 
 
@@ -174,7 +178,7 @@ class UnfinishedWarmUps:
         return sorted(self._iterate(known), key=_age)
 
     def _iterate(self, known: Collection[str]) -> Iterator[WarmUp]:
-        names = _list_names(self._root, self._queue)
+        names = files.list_names(self._root / self._queue.directory)
         self._finished.intersection_update(names)
         for name in names:
             if name in self._finished or name in known:
@@ -195,15 +199,9 @@ def lock_warm_ups(root: Path, queue: WarmUpQueue) -> int | None:
     return files.lock(root / queue.lock)
 
 
-def _list_names(root: Path, queue: WarmUpQueue) -> list[str]:
-    with suppress(FileNotFoundError):
-        return os.listdir(root / queue.directory)
-    return []
-
-
 def _delete_old(root: Path, queue: WarmUpQueue, now: float) -> None:
     """Delete what has ended long ago; a file is modified when its warm-up changes."""
-    for name in _list_names(root, queue):
+    for name in files.list_names(root / queue.directory):
         with suppress(FileNotFoundError):
             if 0 <= now - os.stat(root / queue.directory / name).st_mtime < queue.keep:
                 continue

@@ -79,10 +79,7 @@ def list_pending(root: Path) -> list[Path]:
 
     Those of unknown kinds are left to the version of the mirror that knows them.
     """
-    try:
-        names = os.listdir(root / layout.WRITE_BEHIND)
-    except FileNotFoundError:
-        return []
+    names = files.list_names(root / layout.WRITE_BEHIND)
     known = [name for name in names if _kind_of(name) in _ORDER]
     return [root / layout.WRITE_BEHIND / name for name in sorted(known, key=_sort_key)]
 

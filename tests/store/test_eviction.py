@@ -9,7 +9,7 @@ import pytest
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store import layout, pins, tag_holds, write_behind
+from dockmirror.store import layout, pins, write_behind
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Sweep
 from dockmirror.store.eviction.retention import Retention
 from dockmirror.store.eviction.store_budget import Budget, Shortfall, try_lock_usage_counter
@@ -360,7 +360,7 @@ def test_held_for_a_tag(store: Stocked) -> None:
     """The manifest that a tag is served as stays, although the tag names another one."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
     admitted, newer = (store.image(layer, age=9 * HOUR, tag="latest") for layer in layers)
-    tag_holds.hold(store.root, HERE, Tag("latest"), admitted, store.clock.seconds())
+    pins.hold_tag(store.root, HERE, Tag("latest"), admitted, store.clock.seconds())
     store.evict(NOTHING)
     assert store.held(admitted, layers[0], newer, layers[1]) == [True, True, False, False]
 

@@ -1,4 +1,4 @@
-"""Pinned images."""
+"""Images that are not evicted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dockmirror.store.pins import Pin
 from ..values import digests, repositories, tags
 from .stocked import Stocked
 
+DAY = 86_400.0
 NGINX = Pin(Repository("docker.io/library/nginx"), Tag("1.27"))
 PLATFORMS = st.builds(
     Platform, st.just("linux"), st.sampled_from(["amd64", "arm"]), st.sampled_from(["", "v7"])
@@ -85,3 +86,12 @@ def test_manifests(tmp_path: Path) -> None:
         pins.add_pin(tmp_path, pin)
     found = set(pins.iter_pinned_manifests(tmp_path))
     assert found == {(NGINX.repository, named), (NGINX.repository, other)}
+
+
+def test_what_a_tag_is_served_as_is_not_evicted(tmp_path: Path) -> None:
+    """As long as clients pull it."""
+    held, now = Digest.of(b"held"), 1000 * DAY
+    pins.hold_tag(tmp_path, NGINX.repository, Tag("latest"), held, now)
+    assert list(pins.iter_held_manifests(tmp_path, now + 29 * DAY)) == [held]
+    assert list(pins.iter_held_manifests(tmp_path, now + 31 * DAY)) == []
+    assert list(pins.iter_held_manifests(tmp_path, now)) == []

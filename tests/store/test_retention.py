@@ -18,7 +18,7 @@ from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.pull_rule import PullRule
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import layout, pins, store_files, tag_holds
+from dockmirror.store import layout, pins, store_files
 from dockmirror.store.eviction.eviction import Sweep
 from dockmirror.store.eviction.retention import (
     INTERVAL,
@@ -168,7 +168,7 @@ def test_pinned_and_held_images_stay(shop: Shop) -> None:
     shop.image(NGINX, tag, manifest(b"{}", b"signature"), b"{}", b"signature")
     pins.add_pin(shop.root, Pin(NGINX, Tag("1.27")))
     held = Digest.of(manifest(CONFIG, BASE))
-    tag_holds.hold(shop.root, OTHER, Tag("1"), held, USED + 39 * DAY)
+    pins.hold_tag(shop.root, OTHER, Tag("1"), held, USED + 39 * DAY)
     assert collect(shop, unused=DAY) == []
     pins.remove_pin(shop.root, Pin(NGINX, Tag("1.27")))
     assert set(collect(shop, unused=DAY)) == {f"{NGINX}:latest", f"{NGINX}:1.27"}

@@ -17,7 +17,6 @@ from dockmirror.admission.cool_down import TagAges, admitted_digests
 from dockmirror.interfaces import ITagHistory, Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import tag_holds
 from dockmirror.store.bucket.bucket_tag_history import TieredTagHistory
 from dockmirror.store.tag_history import MAX_AGE, MAX_SIGHTINGS, LocalTagHistory, TagHistoryFiles, TagRecord
 
@@ -261,11 +260,3 @@ def test_few_requests(tmp_path: Path, clock: Clock) -> None:
     assert counted(A, 500, 500) == {"get": 1}
     assert counted(B, 60) == {"get": 1, "put": 1}
     assert counted(B, 3600) == {"get": 2, "put": 1}
-
-
-def test_what_a_tag_is_served_as_is_not_evicted(tmp_path: Path) -> None:
-    """As long as clients pull it."""
-    tag_holds.hold(tmp_path, Repository("docker.io/library/nginx"), LATEST, A, START)
-    assert list(tag_holds.iter_held(tmp_path, START + 29 * DAY)) == [A]
-    assert list(tag_holds.iter_held(tmp_path, START + 31 * DAY)) == []
-    assert list(tag_holds.iter_held(tmp_path, START)) == []

@@ -24,7 +24,7 @@ from ...oci.manifest import ManifestDocument
 from ...oci.pull_rule import PullRule
 from ...oci.reference import Repository, Tag
 from ...oci.request import Manifest, Tags
-from .. import pins, tag_holds
+from .. import pins
 from ..held_images import HeldImages, ListedImage, list_images
 from .removal import DeletionPlan, delete_images_of, plan_manifest_deletion, plan_tag_deletion
 
@@ -174,7 +174,7 @@ class Retention:
             return []
         held = HeldImages(root)
         pinned = {digest for _, digest in pins.iter_pinned_manifests(root)}
-        needed = {*pinned, *tag_holds.iter_held(root, now), *self.needed()}
+        needed = {*pinned, *pins.iter_held_manifests(root, now), *self.needed()}
         images: list[RetainedImage] = []
         for repository in held.list_repositories():
             check()

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from ...oci.reference import Repository
-from .. import files, layout, pins, store_files, tag_holds, write_behind
+from .. import files, layout, pins, store_files, write_behind
 from ..held_images import HeldImages
 from ..store_files import Removal, StoredFile, is_stored, iter_removals, remove_content
 from .store_budget import Shortfall
@@ -155,7 +155,9 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        needed = find_descendants((*tag_holds.iter_held(self._root, self._now), *self._needed), references)
+        needed = find_descendants(
+            (*pins.iter_held_manifests(self._root, self._now), *self._needed), references
+        )
         pinned = self._find_pinned(references)
         for digest, age in lru_order(used, references).items():
             stored = self._contents[digest]
