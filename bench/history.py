@@ -30,8 +30,7 @@ from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Blob, Manifest, RegistryRequest

@@ -14,8 +14,7 @@ from zope.interface import Attribute, Interface
 
 from .oci.cache_status import CacheStatus
 from .oci.consent import HeldBlob
-from .oci.descriptor import Descriptor
-from .oci.digest import Digest
+from .oci.digest import Descriptor, Digest
 from .oci.ranges import ContentRange, Range, Span
 from .oci.reference import Repository, Tag
 from .oci.request import RegistryRequest

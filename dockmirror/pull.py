@@ -16,8 +16,7 @@ from .body.in_memory import collect
 from .interfaces import IRegistry
 from .name_lists import read_names
 from .oci.artifacts import artifact_tags
-from .oci.descriptor import Descriptor
-from .oci.digest import Digest
+from .oci.digest import Descriptor, Digest
 from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError
 from .oci.manifest import IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING

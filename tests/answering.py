@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import json_body
 from dockmirror.interfaces import Answer, IBody, IFileConsumer, IUpstream
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest

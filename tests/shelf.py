@@ -10,8 +10,7 @@ from zope.interface import implementer
 from dockmirror.body.in_memory import BytesBody, NoBody
 from dockmirror.interfaces import Answer, IBody, IRegistry
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST

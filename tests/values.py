@@ -12,7 +12,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.reference import Reference, Repository, Tag
 from dockmirror.oci.request import Blob, Catalog, Manifest, Ping, Referrers, Tags, Target
-from dockmirror.oci.scope import CATALOG, Scope
+from dockmirror.oci.token import CATALOG, Scope
 
 Asked = TypeVar("Asked")
 Parsed = TypeVar("Parsed")

@@ -22,8 +22,7 @@ from zope.interface import implementer
 from ..body.in_memory import collect
 from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
 from ..oci.manifest import ManifestDocument
 from ..oci.media import IMAGE_CONFIGS

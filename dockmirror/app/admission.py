@@ -23,8 +23,7 @@ from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect
 from ..config.settings import Settings, UpstreamSettings, setting_errors
 from ..interfaces import IRegistry
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository, Tag
 from ..pullthrough.grants import PUBLIC_STALE_TTL

@@ -29,8 +29,7 @@ from ..body.in_memory import BytesBody
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..interfaces import Answer, IDocumentStore, IRegistry
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import Denied, RegistryError, Unavailable
 from ..oci.media import parse_references
 from ..oci.reference import Reference, Repository, Tag

@@ -12,8 +12,7 @@ from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Reference, Repository, parse_reference
-from ..oci.renaming import complete_short_name, rewrite_prefix
+from ..oci.reference import Reference, Repository, complete_short_name, parse_reference, rewrite_prefix
 from ..system.networks import is_address, normalize_host, parse_address, port_suffix
 from .endpoints import DEFAULT_PORT, Port, listening_ports
 

@@ -68,8 +68,7 @@ from ..middleware.names import (
 from ..middleware.near_redirect import NearRedirect
 from ..middleware.observers import PullObserver, RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
-from ..oci.reference import Repository
-from ..oci.renaming import complete_short_name, rewrite_prefix
+from ..oci.reference import Repository, complete_short_name, rewrite_prefix
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories

@@ -11,8 +11,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import PacedBytes, collect
 from ..interfaces import IBody, IRegistry
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import ManifestInvalid, ManifestUnknown, SizeInvalid, TooManyRequests, Unavailable
 from ..oci.manifest import IndexEntry, ManifestDocument, Platform
 from ..oci.media import EVERYTHING

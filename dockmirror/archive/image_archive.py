@@ -10,8 +10,7 @@ from typing import BinaryIO
 from attrs import frozen
 
 from ..interfaces import ContentKind
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import ManifestDocument
 from .archive_files import (

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import IBody
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import Unavailable
 from .wrappers import SizeLimitedBody, too_large
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import IBody
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer

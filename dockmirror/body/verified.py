@@ -10,8 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import IBody
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest, Verifier
+from ..oci.digest import Descriptor, Digest, Verifier
 from ..oci.errors import Unavailable
 from .consumers import ForwardingConsumer
 

@@ -33,8 +33,7 @@ from ..oci.errors import RegistryError, TooManyRequests, Unauthorized
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, Ping, RegistryRequest
-from ..oci.scope import pull_scope
-from ..oci.token import TokenRequest
+from ..oci.token import TokenRequest, pull_scope
 from ..status.status_values import UpstreamHealth
 from ..system.external_program import run_process
 from ..upstream.agents import parse_quota

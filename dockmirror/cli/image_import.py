@@ -17,8 +17,7 @@ from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings
 from ..interfaces import ContentKind
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.generations import tombstone_document
 from ..pullthrough.grants import imported_document

@@ -21,7 +21,7 @@ from ..interfaces import Answer, IRegistry
 from ..middleware.blob_fetch import ResumingRegistry
 from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import TimedOut, Unreachable
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..upstream.agents import make_http_client

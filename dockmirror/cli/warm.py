@@ -12,7 +12,7 @@ from attrs import asdict, evolve, frozen
 
 from ..config.notation import format_size
 from ..interfaces import IRegistry
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest

@@ -11,7 +11,7 @@ from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder, 
 from zope.interface import implementer
 
 from ..interfaces import IBody
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
 from .limits import MinimumRate, Timer
 from .request_head import malformed_request

@@ -17,7 +17,7 @@ from ..body.wrappers import ResumingBody, Slice
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError, Unavailable
 from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest, Target

@@ -10,13 +10,11 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import NameUnknown, RegistryError, Unsupported
-from ..oci.reference import Repository
-from ..oci.renaming import complete_short_name
+from ..oci.reference import Repository, complete_short_name
 from ..oci.request import Catalog, RegistryRequest, repository_of
-from ..oci.scope import Scope
-from ..oci.token import TokenRequest
+from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
 
 

@@ -10,8 +10,7 @@ from zope.interface import implementer
 from ..body.in_memory import NoBody
 from ..interfaces import Answer, IRegistry
 from ..oci.cache_status import CacheResult, CacheStatus
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
 from ..system.networks import Address, Region, parse_address

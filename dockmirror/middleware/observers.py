@@ -20,8 +20,7 @@ from ..metrics import Metrics
 from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest
-from ..oci.scope import Scope
-from ..oci.token import TokenRequest
+from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
 from ..status.status_values import AddressHealth
 

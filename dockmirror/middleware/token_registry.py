@@ -19,8 +19,7 @@ from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import Denied, RegistryError, Unauthorized
 from ..oci.request import RegistryRequest
-from ..oci.scope import Scope
-from ..oci.token import Login, Token
+from ..oci.token import Login, Scope, Token
 from ..upstream.token_relay import TOKEN_LIMIT
 from ..upstream.upstream_accounts import LoginAttempts
 

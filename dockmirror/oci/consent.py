@@ -25,8 +25,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import Factory, field, frozen
 
-from .descriptor import Descriptor
-from .digest import Digest
+from .digest import Descriptor, Digest
 from .ranges import ContentRange
 
 SAMPLE = 64

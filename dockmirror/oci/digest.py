@@ -1,6 +1,6 @@
-"""Digests, and a verifier that hashes content as it passes.
+"""Digests and descriptors of contents, and a verifier that hashes content as it passes.
 
-Source: OCI image specification, descriptor.md, "Digests".  Only algorithms that this process can compute are
+Source: OCI image specification, descriptor.md.  Only algorithms that this process can compute are
 accepted, since content that cannot be verified is not served.
 """
 
@@ -50,6 +50,15 @@ class Digest:
     def verifier(self) -> Verifier:
         """Return a verifier that has seen no bytes yet."""
         return Verifier(self)
+
+
+@frozen
+class Descriptor:
+    """Media type, digest and size in bytes, each None if the upstream did not state it."""
+
+    media_type: str | None = None
+    digest: Digest | None = None
+    size: int | None = None
 
 
 class Verifier:

@@ -1,8 +1,14 @@
-"""Header fields: the entity tag of a content, which is its digest, and the ``Link`` to a next page.
+"""Header fields: entity tags, which are digests, the ``Link`` to a next page, and ``CDN-Loop``.
 
 Sources: RFC 9110, 8.8.3 and 13.1.2 (weak comparison); RFC 9111; RFC 8288; OCI distribution specification,
-"Listing Tags".  The link of an upstream may be relative or absolute and names the path of the upstream; the
-mirror only needs its query.
+"Listing Tags"; RFC 8586.  The link of an upstream may be relative or absolute and names the path of the
+upstream; the mirror only needs its query.
+
+``CDN-Loop`` names the mirrors that a request has passed.  ``Via`` serves less: reverse proxies write it anew,
+and some servers respond differently to it.  A mirror sends its random identifier only to its upstreams and to
+the hosts that these name; clients never see it, and so cannot have the requests of others refused.  The
+members of other software are not passed on, as a mirror's request is its own: a CDN in front of both the
+mirror and a registry would take it for a loop.
 """
 
 from __future__ import annotations
@@ -11,7 +17,14 @@ import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from attrs import frozen
+
 from .digest import Digest
+
+CDN_LOOP = "CDN-Loop"
+_MOST_HOPS = 16
+"""Mirrors of a chain that are passed on, the last ones: a loop through as many is still recognized."""
+_HOP = re.compile(r"dockmirror-([0-9a-f]{32})(?:[ \t]*;[ \t]*pull=([0-9]{1,16}))?")
 
 _TAG = r'(?:W/)?"[!#-~]*"'
 _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
@@ -63,3 +76,30 @@ def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
 def format_next_page(path: str, query: tuple[tuple[str, str], ...]) -> str:
     """Return a ``Link`` to the next page of the list at that path."""
     return f'<{path}?{urlencode(query)}>; rel="next"'
+
+
+@frozen
+class Hop:
+    """A mirror that has sent a request to its upstream.
+
+    :ivar mirror: its identifier, 32 hexadecimal digits.
+    :ivar pull: the number of the pull there; empty if the request belongs to none.
+    """
+
+    mirror: str
+    pull: str = ""
+
+    def __str__(self) -> str:
+        return f"dockmirror-{self.mirror}" + (f"; pull={self.pull}" if self.pull else "")
+
+
+def parse_hops(lines: Iterable[str]) -> tuple[Hop, ...]:
+    """Return the mirrors that the lines of ``CDN-Loop`` name, in the order in which they sent the request."""
+    members = (member.strip(" \t") for line in lines for member in line.split(","))
+    matches = (_HOP.fullmatch(member) for member in members)
+    return tuple(Hop(match[1], match[2] or "") for match in matches if match)[-_MOST_HOPS:]
+
+
+def format_hops(hops: Iterable[Hop]) -> str:
+    """Return the value of ``CDN-Loop``."""
+    return ", ".join(map(str, hops))

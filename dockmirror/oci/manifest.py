@@ -11,8 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .descriptor import Descriptor
-from .digest import Digest
+from .digest import Descriptor, Digest
 from .errors import DigestInvalid
 from .manifest_json import load_manifest, parse_size
 from .media import DOCKER_LIST, OCI_INDEX, accepts, parse_references

@@ -1,4 +1,4 @@
-"""Repositories and tags, parsed once at the edge.
+"""Repositories and tags, parsed once at the edge, and other names of repositories.
 
 Source: OCI distribution specification, "Pulling manifests": the grammar of ``<name>`` and ``<reference>``.
 """
@@ -6,6 +6,7 @@ Source: OCI distribution specification, "Pulling manifests": the grammar of ``<n
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -74,3 +75,16 @@ def parse_reference(text: str) -> Reference:
     :raises DigestInvalid: when it contains a colon and is no digest.
     """
     return Digest.parse(text) if ":" in text else Tag.parse(text)
+
+
+def complete_short_name(repository: Repository) -> Repository:
+    """Return Docker Hub's name of a repository: a single component is an official image."""
+    return repository if "/" in repository.name else Repository(f"library/{repository}")
+
+
+def rewrite_prefix(repository: Repository, prefixes: Mapping[str, str]) -> Repository:
+    """Return the name with its longest matching prefix replaced."""
+    for prefix, other in sorted(prefixes.items(), key=lambda pair: -len(pair[0])):
+        if f"{repository}/".startswith(f"{prefix}/"):
+            return Repository(other + repository.name.removeprefix(prefix))
+    return repository

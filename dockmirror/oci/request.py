@@ -20,7 +20,7 @@ from .digest import Digest
 from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
 from .ranges import Range
 from .reference import Reference, Repository, parse_reference
-from .scope import CATALOG, Scope, pull_scope
+from .token import CATALOG, Scope, pull_scope
 
 
 @frozen

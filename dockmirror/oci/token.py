@@ -1,8 +1,10 @@
-"""Token requests and tokens.
+"""Tokens, their scopes, and the requests for them.
 
 Source: distribution's "Token Authentication Specification" (GET) and "Oauth2 Token Authentication"
 (POST forms); RFC 6749, 4.3 and 6.  Some clients read only ``token``, others only ``access_token``, so
-responses have both.
+responses have both.  A scope is ``type:name:action,action``; several are separated by spaces or by repeated
+parameters.  Its name may contain colons (a host with a port); other text (public.ecr.aws uses ``aws``) is
+kept verbatim.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from attrs import evolve, field, frozen
 
 from .credentials import Credentials
 from .errors import Unavailable
-from .scope import Scope, parse_scopes
 
 _HARMLESS = {"account", "client_id", "offline_token", "access_type", "grant_type", "username"}
 _HANDLED = {"scope", "service", "ns"}
@@ -25,6 +26,47 @@ _VALUE = re.compile(r"[!-~]+")  # what may follow ``Bearer`` in a header
 MARKER = "anonymous"
 """The token given where none is needed; when it comes back, it counts as no credentials."""
 MARKER_ANSWER = json.dumps({"token": MARKER, "access_token": MARKER, "expires_in": 3600}).encode()
+
+
+@frozen
+class Scope:
+    """A resource and the actions on it; a scope that is a mere word has neither name nor actions."""
+
+    type: str
+    name: str = ""
+    actions: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Parse a scope; every text is valid."""
+        kind, _, rest = text.partition(":")
+        name, colon, actions = rest.rpartition(":")
+        return cls(kind, name, tuple(actions.split(","))) if colon else cls(text)
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.name}:{','.join(self.actions)}" if self.actions else self.type
+
+    @property
+    def is_repository(self) -> bool:
+        """True for access to a repository, whose name the mirror may have to complete."""
+        return self.type.partition("(")[0] == "repository" and bool(self.actions)
+
+    def renamed(self, name: str) -> Scope:
+        """Return the same access to another repository."""
+        return evolve(self, name=name)
+
+
+def pull_scope(repository: object) -> Scope:
+    """Return the scope for pulling from a repository."""
+    return Scope("repository", str(repository), ("pull",))
+
+
+CATALOG = Scope("registry", "catalog", ("*",))
+
+
+def parse_scopes(values: Iterable[str]) -> tuple[Scope, ...]:
+    """Parse all ``scope`` parameters, each of which may hold several; without duplicates."""
+    return tuple(dict.fromkeys(Scope.parse(text) for value in values for text in value.split()))
 
 
 @frozen

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .reference import Repository, Tag
 from .request import Blob, Manifest, decode_segments, parse_target
-from .scope import Scope, pull_scope
+from .token import Scope, pull_scope
 
 
 @frozen

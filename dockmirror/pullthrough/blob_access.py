@@ -12,7 +12,7 @@ from ..body.in_memory import collect
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IBucketBlob, IContentStore, IPartSource, IRegistry, ISource
 from ..oci.consent import SAMPLE, HeldBlob
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest

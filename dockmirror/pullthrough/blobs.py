@@ -23,7 +23,7 @@ from ..interfaces import (
     IStoredContent,
 )
 from ..oci.cache_status import CacheResult, CacheStatus
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.header_fields import etag_matches, format_etag
 from ..oci.media import BLOB_TYPE

@@ -19,7 +19,7 @@ from ..body.in_memory import BytesBody
 from ..body.wrappers import Tee
 from ..interfaces import Answer, IDocumentStore
 from ..oci.cache_status import CacheResult, CacheStatus
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository
 from ..oci.request import InRepository, Referrers, RegistryRequest, Tags

@@ -19,8 +19,7 @@ from ..oci.credentials import Credentials
 from ..oci.errors import NameInvalid, RegistryError, Unauthorized
 from ..oci.reference import Repository
 from ..oci.request import Ping, RegistryRequest
-from ..oci.scope import Scope
-from ..oci.token import MARKER_ANSWER, Token, TokenRequest
+from ..oci.token import MARKER_ANSWER, Scope, Token, TokenRequest
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL
 from .upstream_gateway import UpstreamGateway, bypassed

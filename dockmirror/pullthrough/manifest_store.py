@@ -10,8 +10,7 @@ from twisted.logger import Logger
 from ..body.in_memory import BytesBody, NoBody, collect
 from ..interfaces import Answer, ContentKind, IContentStore
 from ..oci.cache_status import CacheStatus
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
 from ..oci.header_fields import etag_matches
 from ..oci.media import ManifestReferences, parse_references

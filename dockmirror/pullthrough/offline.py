@@ -21,8 +21,7 @@ from ..body.in_memory import BytesBody, json_body
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
 from ..oci.artifacts import Referrer
 from ..oci.cache_status import CacheStatus
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import NameUnknown
 from ..oci.media import BLOB_TYPE, OCI_INDEX, accepts
 from ..oci.reference import Repository, Tag

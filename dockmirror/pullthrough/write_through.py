@@ -24,8 +24,7 @@ from ..interfaces import (
     IUploadStaging,
     IWritableRegistry,
 )
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, collect
 from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import Unavailable
 from ..oci.ranges import ContentRange
 from .coroutine_producer import CoroutineProducer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from ..oci.cdn_loop import Hop
+from ..oci.header_fields import Hop
 
 current_pull: ContextVar[str] = ContextVar("current_pull", default="")
 """The number of the pull that the request belongs to; messages of the log bear it."""

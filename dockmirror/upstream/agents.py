@@ -25,7 +25,7 @@ from zope.interface import implementer
 from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
-from ..oci.cdn_loop import CDN_LOOP, Hop, format_hops
+from ..oci.header_fields import CDN_LOOP, Hop, format_hops
 from ..oci.request import find_repository
 from ..system.request_context import current_hops, current_pull
 from .addresses import parse_origin
@@ -287,7 +287,7 @@ def _remove_content_encoding(response: IResponse) -> IResponse:
 
 
 class LoopMarkingAgent(AgentWrapper):
-    """Adds this mirror to the mirrors that each request has passed; see ``oci/cdn_loop.py``.
+    """Adds this mirror to the mirrors that each request has passed; see ``oci/header_fields.py``.
 
     :param mirror_id: the identifier of this mirror.
     """

@@ -15,8 +15,7 @@ from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import IAccount
 from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable
-from ..oci.scope import Scope
-from ..oci.token import Login
+from ..oci.token import Login, Scope
 from ..system.external_program import ProcessFailed, ProcessResult
 
 LOGIN_TTL = 600.0

@@ -13,8 +13,7 @@ from ..concurrency.caching import TTLCache
 from ..headers import first
 from ..interfaces import Answer, IBody
 from ..oci.consent import SAMPLE, HeldBlob, head_consents
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RangeInvalid, Unavailable
 from ..oci.manifest import ManifestDocument
 from ..oci.media import BLOB_TYPE

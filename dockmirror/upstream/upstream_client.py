@@ -37,7 +37,7 @@ from zope.interface import implementer
 from ..body.in_memory import collect
 from ..headers import first
 from ..interfaces import IBody
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import BrokenOff, RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
 from .addresses import parse_origin
 from .checked_endpoint import AddressRefused

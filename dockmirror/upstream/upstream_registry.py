@@ -13,8 +13,7 @@ from ..body.verified import CorruptContent
 from ..headers import first, lines
 from ..interfaces import Answer, IUpstream
 from ..oci.consent import head_consents
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import BrokenOff, Unauthorized, Unavailable
 from ..oci.header_fields import etag_matches, parse_next_page
 from ..oci.media import SIGNED, parse_references, signed_payload

@@ -18,8 +18,7 @@ from ..headers import first, lines
 from ..interfaces import Answer, IBody
 from ..oci.cache_status import parse_age
 from ..oci.challenge import parse_challenges
-from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import (
     DigestInvalid,
     ErrorEntry,

@@ -11,8 +11,8 @@ from zope.interface import implementer
 from ..headers import lines
 from ..http.accel import accepts_accel
 from ..http.server_request import ServerRequest
-from ..oci.cdn_loop import CDN_LOOP, parse_hops
 from ..oci.errors import RegistryError, Unsupported
+from ..oci.header_fields import CDN_LOOP, parse_hops
 from .respond import refuse, render_or_refuse
 
 

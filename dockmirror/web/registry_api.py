@@ -17,13 +17,12 @@ from ..http.server_request import (
 )
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.challenge import find_challenge
-from ..oci.descriptor import Descriptor
+from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
 from ..oci.header_fields import demands_revalidation, format_etag, parse_if_none_match
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
-from ..oci.scope import Scope, parse_scopes
-from ..oci.token import TokenRequest
+from ..oci.token import Scope, TokenRequest, parse_scopes
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
 from .filter import RefusalResource
 from .respond import respond

@@ -10,8 +10,7 @@ from zope.interface import implementer
 from dockmirror.admission.recall_filter import RecallContext, RecallFilter, RunningDeliveries
 from dockmirror.admission.recalls import Recall, Recalled, Recalls
 from dockmirror.interfaces import Answer, IBody, IRegistry, Sighting
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import TooManyRequests, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX

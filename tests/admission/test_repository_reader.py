@@ -9,8 +9,7 @@ from dockmirror.admission.repository_reader import RepositoryReader
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, Referrers, RegistryRequest

@@ -23,8 +23,7 @@ from dockmirror.admission.sightings import (
 )
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, ITagHistory
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized, Unavailable
 from dockmirror.oci.media import DOCKER_MANIFEST, EVERYTHING
 from dockmirror.oci.reference import Repository, Tag

@@ -30,8 +30,7 @@ from dockmirror.admission.signatures import (
     parse_signature_layers,
     verify_layer,
 )
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.manifest import ManifestDocument
 
 DATA = Path(__file__).parent / "data"

@@ -28,8 +28,7 @@ from dockmirror.app.sync_runner import (
 from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, NameUnknown, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, RegistryRequest, Tags

@@ -18,8 +18,7 @@ from dockmirror.app.warm_up_runner import POLL, WarmUpRunner
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests
 from dockmirror.oci.reference import Reference
 from dockmirror.oci.request import RegistryRequest

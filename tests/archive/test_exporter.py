@@ -12,8 +12,7 @@ from zope.interface import implementer
 from dockmirror.archive.exporter import UNCOUNTED_MEMORY, ArchiveExporter, ExportedArchive
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.reference import Repository

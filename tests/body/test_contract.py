@@ -16,8 +16,7 @@ from dockmirror.body.segmented import SegmentedBody
 from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
 from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.ranges import ContentRange
 

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import PIECE, BytesBody, NoBody, PacedBytes, collect, json_body
 from dockmirror.interfaces import IBody
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unavailable, Unreachable
 
 from ..answering import Feed, Pieces, Recorder, now, watch

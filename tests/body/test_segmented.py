@@ -13,7 +13,7 @@ from dockmirror.body.line import FixedSegments
 from dockmirror.body.segmented import SegmentedBody
 from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import IBody
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange
 

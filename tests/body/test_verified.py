@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent, ErrorPageGuardBody, VerifiedBody
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 
 from ..answering import Feed, Pieces, Recorder, now, watch

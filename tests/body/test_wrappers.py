@@ -15,8 +15,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.wrappers import PAUSES, CompletionObserver, ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unavailable, Unreachable
 
 from ..answering import Feed, Pieces, Recorder, now, watch

@@ -15,8 +15,7 @@ from dockmirror.body.in_memory import NoBody
 from dockmirror.cli.lock_refresh import ask_all
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Manifest, RegistryRequest

@@ -26,8 +26,7 @@ from dockmirror.interfaces import Answer, IBody, IRegistry
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import PullObserver, RequestObserver
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest

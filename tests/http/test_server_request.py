@@ -32,7 +32,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IFileConsumer
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.file_body import FileBody, FileReader
 from dockmirror.web.access_log import find_reason

@@ -24,10 +24,8 @@ from dockmirror.middleware.failover import (
     can_use_fallback,
     share_of_timeout,
 )
-from dockmirror.oci.cdn_loop import Hop
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     BlobUnknown,
     Denied,
@@ -39,6 +37,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
+from dockmirror.oci.header_fields import Hop
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import TokenRequest

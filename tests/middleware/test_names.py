@@ -29,8 +29,7 @@ from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.renaming import complete_short_name, rewrite_prefix
+from dockmirror.oci.reference import Repository, Tag, complete_short_name, rewrite_prefix
 from dockmirror.oci.request import (
     Blob,
     Catalog,

@@ -22,8 +22,7 @@ from dockmirror.middleware.failover import (
 )
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target

@@ -17,8 +17,7 @@ from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unauthorized, Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository, Tag

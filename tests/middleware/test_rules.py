@@ -13,8 +13,7 @@ from zope.interface import implementer
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.interfaces import Answer, IBody, IWritableRegistry
 from dockmirror.middleware.rules import PullRules, RuleFilter, WriteRuleFilter
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import RegistryRequest, Target, parse_target
 from dockmirror.oci.write import Write, WriteResult, parse_write

@@ -15,8 +15,7 @@ from dockmirror.body.line import FixedSegments
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository, Tag

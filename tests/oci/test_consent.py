@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.consent import SAMPLE, SAMPLED, HeldBlob, head_consents, sampled_part
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.ranges import ContentRange
 
 from ..answering import now

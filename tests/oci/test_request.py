@@ -25,7 +25,7 @@ from dockmirror.oci.request import (
     parse_target,
     repository_of,
 )
-from dockmirror.oci.scope import Scope
+from dockmirror.oci.token import Scope
 
 from ..values import ODD_NAMES, attempt, repositories, targets
 

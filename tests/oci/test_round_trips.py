@@ -13,7 +13,7 @@ from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import ContentRange, Range, Span
 from dockmirror.oci.reference import Repository, parse_reference
 from dockmirror.oci.request import Catalog, Ping, parse_target
-from dockmirror.oci.scope import Scope
+from dockmirror.oci.token import Scope
 
 from ..values import attempt, digests, references, repositories, scopes, targets
 

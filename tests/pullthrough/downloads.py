@@ -21,8 +21,7 @@ from dockmirror.interfaces import (
 )
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.consent import HeldBlob
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RangeInvalid
 from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository

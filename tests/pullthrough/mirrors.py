@@ -15,8 +15,7 @@ from dockmirror.concurrency.backoff import RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IContentStore, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import FallbackMirror, can_use_fallback
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unauthorized
 from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
 from dockmirror.oci.request import RegistryRequest, parse_target

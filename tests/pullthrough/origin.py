@@ -13,8 +13,7 @@ from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
 from dockmirror.oci.header_fields import etag_matches
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, accepts

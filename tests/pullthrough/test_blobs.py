@@ -10,8 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dockmirror.interfaces import ContentKind
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.ranges import ContentRange, Range

@@ -9,8 +9,7 @@ import pytest
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
 

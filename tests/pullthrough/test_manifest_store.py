@@ -6,8 +6,7 @@ import json
 
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import ContentKind, IStoredContent
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.media import OCI_INDEX, parse_references
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache

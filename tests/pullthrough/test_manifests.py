@@ -8,8 +8,7 @@ import pytest
 
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, ContentKind
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST

@@ -12,8 +12,7 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, collect
 from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, WriteResult, parse_write

@@ -7,8 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     ManifestUnknown,
     RegistryError,

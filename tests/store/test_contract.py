@@ -27,8 +27,7 @@ from dockmirror.interfaces import (
     ITagStore,
     TagEntry,
 )
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore

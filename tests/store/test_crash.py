@@ -27,8 +27,7 @@ from attrs import frozen
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import files, layout
 from dockmirror.store.downloads.context import DownloadContext

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProducer
 from twisted.internet.task import Clock
 
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.coroutine_producer import BURST

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import IWritableRegistry
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import UploadSession, UploadTarget, Write, WriteResult

@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface.verify import verifyObject
 
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError
 from dockmirror.upstream.agents import UploadAgent
 from dockmirror.upstream.upload_client import DrainingTCP, RequestBodyProducer, UnpooledConnections

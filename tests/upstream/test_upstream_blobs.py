@@ -15,8 +15,7 @@ from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     BlobUnknown,
     RangeInvalid,

@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.headers import first
 from dockmirror.interfaces import IBody
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
 from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.upstream_client import content_length

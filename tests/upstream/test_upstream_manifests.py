@@ -12,8 +12,7 @@ import pytest
 from attrs import evolve
 
 from dockmirror.interfaces import Answer
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BrokenOff, ManifestUnknown, Unavailable, Unsupported
 from dockmirror.oci.media import SIGNED
 from dockmirror.upstream.upstream_registry import MANIFEST_LIMIT

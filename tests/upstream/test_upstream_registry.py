@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import NameUnknown, Unauthorized, Unavailable
 from tests.fakes import ENDLESS, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet

@@ -23,8 +23,7 @@ from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, ContentKind, IRegistry
 from dockmirror.middleware.observers import RequestObserver
 from dockmirror.oci.cache_status import CacheStatus
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, RegistryRequest

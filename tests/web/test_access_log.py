@@ -20,7 +20,7 @@ from zope.interface import implementer
 from dockmirror.app.message_log import MessageLog
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.web.access_log import AccessLog
 from dockmirror.web.respond import respond

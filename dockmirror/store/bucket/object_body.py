@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
 from ...interfaces import Answer, IBody, IBucketBlob
-from ...oci.descriptor import Descriptor
-from ...oci.digest import Digest
+from ...oci.digest import Descriptor, Digest
 from ...oci.errors import BrokenOff, Unreachable
 from ...oci.ranges import ContentRange
 from ..coroutine_producer import CoroutineProducer

@@ -12,8 +12,7 @@ from zope.interface import implementer
 from ...body.verified import TAIL_HOLDBACK, CorruptContent
 from ...concurrency.caching import TTLCache
 from ...interfaces import Answer, IBody, IPartSource
-from ...oci.descriptor import Descriptor
-from ...oci.digest import Digest
+from ...oci.digest import Descriptor, Digest
 from ...oci.media import BLOB_TYPE
 from ...oci.ranges import ContentRange, Span
 from ...oci.reference import Repository

@@ -15,8 +15,7 @@ from zope.interface import implementer
 from ...body.verified import CorruptContent, TailHoldback
 from ...body.wrappers import PAUSES, ResumingBody, Slice
 from ...interfaces import Answer, ContentKind, IBody, IContentStore, IPartSource, ISource
-from ...oci.descriptor import Descriptor
-from ...oci.digest import Digest, Verifier
+from ...oci.digest import Descriptor, Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.reference import Repository
 from ...system.posix import explain_write_error

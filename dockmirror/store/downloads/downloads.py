@@ -20,8 +20,7 @@ from ...concurrency.interrupt import Interrupt
 from ...interfaces import Answer, IDownloads, IPartSource, ISource
 from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob
-from ...oci.descriptor import Descriptor
-from ...oci.digest import Digest
+from ...oci.digest import Descriptor, Digest
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.media import BLOB_TYPE
 from ...oci.ranges import Span

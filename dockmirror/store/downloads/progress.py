@@ -16,7 +16,7 @@ from zope.interface import implementer
 from ...body.verified import TAIL_HOLDBACK, releasable_length
 from ...concurrency.waiting import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
-from ...oci.descriptor import Descriptor
+from ...oci.digest import Descriptor
 from ...oci.errors import RangeInvalid, Unavailable
 from ...oci.ranges import ContentRange, Range, Span
 from ...oci.reference import Repository

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from dockmirror.interfaces import Answer, IPartSource
 from dockmirror.oci.consent import HeldBlob
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RangeInvalid, Unreachable
 from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository

@@ -10,8 +10,7 @@ from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind, IBucketBlob
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout

@@ -13,7 +13,7 @@ from dockmirror.body.verified import CorruptContent
 from dockmirror.body.wrappers import PAUSES
 from dockmirror.concurrency.interrupt import Interrupt
 from dockmirror.interfaces import Answer
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import (
     Denied,
     RangeInvalid,

@@ -24,8 +24,7 @@ from dockmirror.interfaces import (
     ISource,
 )
 from dockmirror.oci.consent import HeldBlob
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RangeInvalid, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
