@@ -13,8 +13,7 @@ from ..concurrency.caching import TTLCache
 from ..config.image_rules import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
-from ..oci.manifest import ManifestDocument
-from ..oci.media import parse_references
+from ..oci.manifest import ManifestDocument, parse_references
 from ..oci.reference import Repository, Tag
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import IFactSource

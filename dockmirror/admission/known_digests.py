@@ -14,8 +14,7 @@ from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore, ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.manifest import ManifestDocument, Platform
-from ..oci.media import parse_references
+from ..oci.manifest import ManifestDocument, Platform, parse_references
 from ..oci.reference import Repository
 from .cool_down import admitted_digests, check_age
 from .cool_down_source import CoolDownSource

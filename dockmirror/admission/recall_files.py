@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..oci.digest import Digest
-from ..oci.media import ManifestReferences, parse_references
+from ..oci.manifest import ManifestReferences, parse_references
 from ..oci.reference import Repository, Tag
 from ..store import files, layout, store_files
 from ..store.eviction.store_budget import wait_for_usage_counter

@@ -17,8 +17,8 @@ from ..interfaces import Answer, IBody, IRegistry, Sighting
 from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.manifest import is_accepted_kind
-from ..oci.media import EVERYTHING, parse_references
+from ..oci.manifest import is_accepted_kind, parse_references
+from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
 from .recalls import Recall, Recalled, Recalls, explain, fallbacks

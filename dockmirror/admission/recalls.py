@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from ..oci.digest import Digest
 from ..oci.errors import Denied, DigestInvalid
-from ..oci.media import ManifestReferences
+from ..oci.manifest import ManifestReferences
 from ..system.timestamps import format_timestamp
 
 LAYER_SECONDS = 600.0

@@ -20,7 +20,7 @@ from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import Denied
-from ..oci.media import parse_references
+from ..oci.manifest import parse_references
 from ..oci.reference import Reference, Repository, Tag
 from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate

@@ -31,7 +31,7 @@ from ..config.settings import Settings
 from ..interfaces import Answer, IDocumentStore, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import Denied, RegistryError, Unavailable
-from ..oci.media import parse_references
+from ..oci.manifest import parse_references
 from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
 from ..store import layout

@@ -1,23 +1,42 @@
 """Manifests and indexes, parsed with everything that they refer to, and the platforms of images.
 
-Source: OCI image specification, manifest.md and image-index.md.
+Clients in Go match keys without regard to case, and the last of several keys wins.  They pass over keys that
+they do not know.  So one document can be a harmless image to one program and another image to the next.  A
+document that clients may read in different ways is parsed as none.
+
+Sources: OCI image specification, manifest.md and image-index.md; distribution's schema 1 and 2; Go,
+``encoding/json``, "Unmarshal"; CVE-2021-41190 (documents that are manifest and index at once).
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 
 from .digest import Descriptor, Digest
-from .errors import DigestInvalid
-from .manifest_json import load_manifest, parse_size
-from .media import DOCKER_LIST, OCI_INDEX, accepts, parse_references
+from .errors import RegistryError
+from .media import DOCKER_LIST, DOCKER_MANIFEST, IMAGE_CONFIGS, OCI_INDEX, OCI_MANIFEST, accepts
 
 _INDEXES = (OCI_INDEX, DOCKER_LIST)
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
+_INVALID = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, RegistryError)
+"""Raised by parsing what is no valid manifest."""
+_PLATFORM_KEYS = frozenset({"architecture", "os", "os.version", "os.features", "variant", "features"})
+_DESCRIPTOR_KEYS = frozenset(
+    {"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"}
+)
+_IMAGE_KEYS = frozenset({"config", "layers"})
+_INDEX_KEYS = frozenset({"manifests"})
+_SCHEMA_1_KEYS = frozenset({"fsLayers", "history"})
+_KINDS = (_IMAGE_KEYS, _INDEX_KEYS, _SCHEMA_1_KEYS)
+_MANIFEST_KEYS = frozenset.union(
+    *_KINDS, {"schemaVersion", "mediaType", "artifactType", "subject", "annotations", "blobs"}
+)
 
 
 @frozen(order=True)
@@ -83,11 +102,11 @@ class ManifestDocument:
     @classmethod
     def parse(cls, data: bytes) -> ManifestDocument | None:
         """Parse a manifest or index; None if ``parse_references`` is None, or a descriptor is invalid."""
-        parts = parse_references(data)
-        if parts is None:
-            return None
-        fields = load_manifest(data)
         try:
+            fields = load_manifest(data)
+            parts = _find_references(fields)
+            if parts is None:
+                return None
             config, layers = fields.get("config"), fields.get("layers", ())
             contents = (config or {}, *layers, *fields.get("manifests", ()))
             return cls(
@@ -97,7 +116,7 @@ class ManifestDocument:
                 tuple(_child(each) for each in fields.get("manifests", ()) if not each.get("urls")),
                 tuple(_descriptor(each) for each in contents if each.get("urls")),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DigestInvalid):
+        except _INVALID:
             return None
 
     @property
@@ -120,9 +139,93 @@ class ManifestDocument:
         return next(chosen, None)
 
 
+@frozen
+class ManifestReferences:
+    """The contents that a manifest needs: its blobs, or, for an index, one of its manifests.
+
+    :ivar blobs: the configuration, then the layers.
+    :ivar is_image: False for an artifact, whose configuration is none of a container image.
+    """
+
+    media_type: str
+    blobs: tuple[Digest, ...] = ()
+    manifests: tuple[Digest, ...] = ()
+    is_image: bool = False
+
+
+def parse_references(manifest: bytes) -> ManifestReferences | None:
+    """Return what a manifest refers to, or None for an unknown type, schema 1 included.
+
+    Foreign layers, which have their own URLs and are in no registry, are left out.
+    """
+    try:
+        return _find_references(load_manifest(manifest))
+    except _INVALID:
+        return None
+
+
 def is_accepted_kind(accept: Iterable[str], media_type: str | None) -> bool:
     """Return whether a client takes an index of this type; True for everything that is none."""
     return media_type not in _INDEXES or accepts(accept, media_type)
+
+
+def signed_payload(manifest: bytes) -> bytes:
+    """Return the bytes that the digest of a schema 1 manifest covers: without its signatures (JWS).
+
+    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".  Other documents are returned
+    unchanged.
+    """
+    try:
+        protected = json.loads(_decoded(json.loads(manifest)["signatures"][0]["protected"]))
+        return manifest[: protected["formatLength"]] + _decoded(protected["formatTail"])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return manifest
+
+
+def load_manifest(data: bytes) -> dict[str, Any]:
+    """Return the fields of a manifest or an index.
+
+    :raises ValueError: when the document is no object in UTF-8, or clients may read it in different ways.
+    """
+    try:
+        fields = json.loads(data.decode(), object_pairs_hook=_read_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("the document is nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise ValueError("expected an object")
+    _check_keys(fields, _MANIFEST_KEYS)
+    if sum(not kind.isdisjoint(fields) for kind in _KINDS) > 1:
+        raise ValueError("the document is of several kinds at once")
+    for key in ("config", "subject"):
+        _check_descriptors([fields.get(key)])
+    for key in ("layers", "manifests", "blobs"):
+        _check_descriptors(fields.get(key))
+    return fields
+
+
+def _find_references(fields: Mapping[str, Any]) -> ManifestReferences | None:
+    media_type = _media_type(fields)
+    if media_type in _INDEXES:
+        return ManifestReferences(media_type, manifests=_digests(fields["manifests"]))
+    if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
+        return None
+    config = fields["config"]
+    blobs = _digests((config, *fields.get("layers", ())))
+    return ManifestReferences(media_type, blobs, is_image=config.get("mediaType") in IMAGE_CONFIGS)
+
+
+def _media_type(fields: Mapping[str, object]) -> str:
+    """Return the stated media type; OCI documents may leave it out, and are told apart by their fields."""
+    stated = fields.get("mediaType")
+    if isinstance(stated, str):
+        return stated
+    if fields.get("schemaVersion") != 2:
+        return ""
+    return OCI_INDEX if "manifests" in fields else OCI_MANIFEST
+
+
+def _digests(descriptors: Iterable[Mapping[str, str]]) -> tuple[Digest, ...]:
+    return tuple(dict.fromkeys(Digest.parse(d["digest"]) for d in descriptors if not d.get("urls")))
 
 
 def _child(fields: Mapping[str, Any]) -> IndexEntry:
@@ -132,5 +235,53 @@ def _child(fields: Mapping[str, Any]) -> IndexEntry:
 
 def _descriptor(fields: Mapping[str, Any]) -> Descriptor:
     return Descriptor(
-        str(fields.get("mediaType") or ""), Digest.parse(fields["digest"]), parse_size(fields.get("size"))
+        str(fields.get("mediaType") or ""), Digest.parse(fields["digest"]), _parse_size(fields.get("size"))
     )
+
+
+def _parse_size(value: object) -> int | None:
+    """Return a size, or None if it is not stated.
+
+    :raises ValueError: when it is no integer of 64 bits.
+    """
+    if value is None:
+        return None
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError("expected an integer of 64 bits")
+    return value
+
+
+def _check_descriptors(values: object) -> None:
+    """Check the keys of descriptors; other values cannot be read as any."""
+    for value in values if isinstance(values, list) else ():
+        if isinstance(value, dict):
+            _check_keys(value, _DESCRIPTOR_KEYS)
+            if isinstance(platform := value.get("platform"), dict):
+                _check_keys(platform, _PLATFORM_KEYS)
+
+
+def _check_keys(keys: Iterable[str], known: frozenset[str]) -> None:
+    """:raises ValueError: when a key is a known one in another case."""
+    folded = {each.casefold() for each in known}
+    for key in keys:
+        if key not in known and key.casefold() in folded:
+            raise ValueError(f"{key!a} is a known key in another case")
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("the document has a key twice")
+    for key, value in pairs:
+        key.encode()  # half of a surrogate pair is an error here, and another character in other programs
+        if isinstance(value, str):
+            value.encode()
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

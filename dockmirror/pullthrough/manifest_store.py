@@ -13,7 +13,7 @@ from ..oci.cache_status import CacheStatus
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
 from ..oci.header_fields import etag_matches
-from ..oci.media import ManifestReferences, parse_references
+from ..oci.manifest import ManifestReferences, parse_references
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository
 from ..oci.request import RegistryRequest

@@ -20,7 +20,7 @@ from attrs import frozen
 from ..interfaces import ContentKind, TagEntry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.media import parse_references
+from ..oci.manifest import parse_references
 from ..oci.reference import Repository, Tag
 from . import files, layout
 

@@ -16,7 +16,8 @@ from ..oci.consent import head_consents
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import BrokenOff, Unauthorized, Unavailable
 from ..oci.header_fields import etag_matches, parse_next_page
-from ..oci.media import SIGNED, parse_references, signed_payload
+from ..oci.manifest import parse_references, signed_payload
+from ..oci.media import SIGNED
 from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Tags
 from ..oci.token import TokenRequest

@@ -14,7 +14,8 @@ from dockmirror.admission.recalls import (
     fallbacks,
 )
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, ManifestReferences
+from dockmirror.oci.manifest import ManifestReferences
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 
 BAD, GOOD, LAYER, OTHER = (Digest.of(name) for name in (b"bad", b"good", b"layer", b"other"))
 AT = 1_790_000_000.5

@@ -13,7 +13,7 @@ from dockmirror.admission.cool_down import TagAges, check_age
 from dockmirror.admission.verdict import Serve, ServeInstead, Subject
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unreachable
-from dockmirror.oci.media import parse_references
+from dockmirror.oci.manifest import parse_references
 from dockmirror.pullthrough.grants import PUBLIC_STALE_TTL
 from dockmirror.store.tag_history import TagRecord
 

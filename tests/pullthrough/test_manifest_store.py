@@ -7,7 +7,8 @@ import json
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import ContentKind, IStoredContent
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.media import OCI_INDEX, parse_references
+from dockmirror.oci.manifest import parse_references
+from dockmirror.oci.media import OCI_INDEX
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache
 

@@ -17,7 +17,7 @@ from ...concurrency.caching import TTLCache
 from ...concurrency.periodic_task import PeriodicTask
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
-from ...oci.media import parse_references
+from ...oci.manifest import parse_references
 from .. import layout
 from .blocking_bucket import ListedObject
 from .bucket import Bucket
