@@ -39,16 +39,14 @@ from ..store import pins
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
 from ..store.eviction.eviction import Eviction
-from ..store.local_store import LocalStore
+from ..store.local_store import LocalStore, TagLocks
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
 from ..store.store_directory import prepare_directory, try_writing
-from ..store.store_index import StoreIndex
+from ..store.store_index import StoreIndex, UsageReport
 from ..store.tag_history import LocalTagHistory
-from ..store.tag_locks import TagLocks
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
-from ..store.usage_report import UsageReport
 from ..system.networks import Region, parse_networks
 from ..web.readiness import StoreCheck
 from .accel_settings import check_cache_group

@@ -14,7 +14,7 @@ from ..middleware.observers import TokenObserver
 from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.offline import LastKnownPublic, OfflineRegistry, OfflineUpstream
 from ..pullthrough.upstream_gateway import UpstreamGateway
-from ..store.store_listing import StoreListing
+from ..store.held_images import StoreListing
 from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
 from .upstream_stack import UpstreamContext

@@ -14,8 +14,7 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import layout, store_files
 from dockmirror.store.pins import Pin, add_pin
-from dockmirror.store.store_index import StoreIndex
-from dockmirror.store.usage_report import measure_usage
+from dockmirror.store.store_index import StoreIndex, measure_usage
 
 from ..archive.packing import manifest
 from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, USED, Shop

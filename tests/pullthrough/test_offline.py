@@ -26,8 +26,8 @@ from dockmirror.pullthrough.offline import (
     OfflineUpstream,
     paginate,
 )
+from dockmirror.store.held_images import StoreListing
 from dockmirror.store.local_store import LocalStore
-from dockmirror.store.store_listing import StoreListing
 
 from ..answering import now
 from ..cli.shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop, stocked

@@ -11,11 +11,11 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import files, layout
-from dockmirror.store.store_index import StoreIndex
-from dockmirror.store.usage_report import (
+from dockmirror.store.store_index import (
     COST_FACTOR,
     MAX_WAIT,
     MIN_INTERVAL,
+    StoreIndex,
     UsageReport,
     measure_usage,
 )

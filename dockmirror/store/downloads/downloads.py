@@ -43,9 +43,8 @@ from .context import (
     RestOfPart,
 )
 from .partial_file import PartialFile, PartialPaths, PartialState, goes_on, is_locked, open_partial
-from .present_blocks import PresentBlocks
 from .progress import DownloadProgress, DownloadReader
-from .upstream_fetch import UpstreamFetch
+from .upstream_fetch import PresentBlocks, UpstreamFetch
 
 POLL = 0.03
 """Seconds between two checks of a file that another process downloads."""

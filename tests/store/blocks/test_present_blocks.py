@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.store.downloads.block_file import BLOCK, BlockFile
 from dockmirror.store.downloads.context import LINGER, BlobVersion
-from dockmirror.store.downloads.present_blocks import PresentBlocks
+from dockmirror.store.downloads.upstream_fetch import PresentBlocks
 
 from ...answering import now
 from ..downloads.upstream import REGISTRY, Client
