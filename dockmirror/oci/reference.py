@@ -77,6 +77,11 @@ def parse_reference(text: str) -> Reference:
     return Digest.parse(text) if ":" in text else Tag.parse(text)
 
 
+def image_name(repository: Repository, reference: Reference) -> str:
+    """Return ``repository:tag`` or ``repository@digest``."""
+    return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+
+
 def complete_short_name(repository: Repository) -> Repository:
     """Return Docker Hub's name of a repository: a single component is an official image."""
     return repository if "/" in repository.name else Repository(f"library/{repository}")

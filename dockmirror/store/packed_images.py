@@ -12,7 +12,7 @@ from ..archive.archive_plan import OpenContent, PackedImage
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, Tag
+from ..oci.reference import Reference, Repository, Tag, image_name
 from . import layout
 from .held_images import HeldImages, StoredImage
 
@@ -38,10 +38,6 @@ class ExportGate:
     check: Callable[[Reference, StoredImage], None]
 
 
-def full_name(repository: Repository, reference: Reference) -> str:
-    return f"{repository}{':' if isinstance(reference, Tag) else '@'}{reference}"
-
-
 def pack_image(
     held_images: HeldImages,
     name: str,
@@ -59,8 +55,8 @@ def pack_image(
     image = _select_image(held_images, name, repository, reference, gate)
     selected = _select_platform(image, platform, name)
     _check_complete(selected, name, held_images.root)
-    if name == full_name(repository, image.digest):
-        name = full_name(repository, selected.digest)
+    if name == image_name(repository, image.digest):
+        name = image_name(repository, selected.digest)
     return _pack(name, reference, selected, gate)
 
 
@@ -129,13 +125,15 @@ class ArtifactFinder:
         :param make_gate: returns the gate of one of them.
         :param leave_out: is given the reason for which one is refused.
         """
-        by_subject = self._read(repository)
+        if repository not in self._known:
+            self._known[repository] = self._held_images.list_artifacts(repository)
+        by_subject = self._known[repository]
         queue, seen = list(image.manifests), set(image.manifests)
         while queue:
             for reference, digest in by_subject.get(queue.pop(), ()):
                 if digest in seen and isinstance(reference, Digest):
                     continue
-                name, gate = full_name(repository, reference), make_gate(reference)
+                name, gate = image_name(repository, reference), make_gate(reference)
                 try:
                     artifact = pack_image(self._held_images, name, repository, reference, None, gate)
                 except ImageNotHeld:
@@ -146,12 +144,6 @@ class ArtifactFinder:
                 queue += [each for each in artifact.manifests if each not in seen]
                 seen.update(artifact.manifests)
                 yield artifact
-
-    def _read(self, repository: Repository) -> dict[Digest, list[tuple[Reference, Digest]]]:
-        """Return the references and digests of a repository's artifacts by their subjects."""
-        if repository not in self._known:
-            self._known[repository] = self._held_images.list_artifacts(repository)
-        return self._known[repository]
 
 
 def open_contents(root: Path) -> OpenContent:

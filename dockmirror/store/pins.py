@@ -16,7 +16,7 @@ from attrs import frozen
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, Tag, parse_reference
+from ..oci.reference import Reference, Repository, Tag, image_name, parse_reference
 from . import files, layout, store_files
 
 HOLD_SECONDS = 30 * 86_400.0
@@ -57,7 +57,7 @@ class Pin:
         return json.dumps(fields).encode()
 
     def __str__(self) -> str:
-        return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
+        return image_name(self.repository, self.reference)
 
 
 def add_pin(root: Path, pin: Pin) -> None:

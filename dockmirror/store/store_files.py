@@ -298,10 +298,11 @@ def iter_manifests(root: Path) -> Iterator[Digest]:
         yield from iter_links(repository / layout.REVISIONS)
 
 
-def iter_repository_contents(repository: Path) -> Iterator[Digest]:
-    """Iterate over the contents that a repository's directory links to."""
-    for directory in (layout.REVISIONS, layout.LAYERS):
-        yield from iter_links(repository / directory)
+def iter_repository_contents(root: Path) -> Iterator[tuple[str, set[Digest]]]:
+    """Iterate over the names of repositories, each with the contents that it links to."""
+    for path in iter_repositories(root):
+        contents = {*iter_links(path / layout.REVISIONS), *iter_links(path / layout.LAYERS)}
+        yield str(path.relative_to(root / layout.REPOSITORIES)), contents
 
 
 def read_references(root: Path, manifest: Digest) -> tuple[Digest, ...]:

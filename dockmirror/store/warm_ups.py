@@ -13,10 +13,9 @@ from typing import Any, Literal
 from attrs import evolve, frozen
 
 from ..config.notation import format_duration
-from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, parse_reference
+from ..oci.reference import Reference, Repository, image_name, parse_reference
 from ..system.timestamps import format_timestamp
 from . import files, layout
 
@@ -59,7 +58,7 @@ class WarmUp:
 
     @property
     def image(self) -> str:
-        return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
+        return image_name(self.repository, self.reference)
 
     @property
     def is_finished(self) -> bool:

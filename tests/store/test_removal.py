@@ -7,7 +7,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction import removal
-from dockmirror.store.eviction.removal import delete_image, plan_manifest_deletion, plan_tag_deletion
+from dockmirror.store.eviction.removal import delete_planned, plan_manifest_deletion, plan_tag_deletion
 
 from ..answering import now
 from .stocked import ELSEWHERE, HERE, Stocked
@@ -17,14 +17,14 @@ def delete_tag(store: Stocked, tag: str) -> int:
     """Delete a tag like ``rm``."""
     going = plan_tag_deletion(store.root, HERE, Tag(tag))
     assert going is not None
-    return delete_image(store.root, going)
+    return delete_planned(store.root, [going])
 
 
 def delete_manifest(store: Stocked, digest: Digest) -> int:
     """Delete a manifest like ``rm``."""
     going = plan_manifest_deletion(store.root, HERE, digest)
     assert going is not None
-    return delete_image(store.root, going)
+    return delete_planned(store.root, [going])
 
 
 def test_tag(store: Stocked) -> None:

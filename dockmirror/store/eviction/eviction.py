@@ -20,7 +20,14 @@ from ...config.notation import format_size
 from .. import files, layout, store_files
 from ..threads import RunInThread
 from .retention import INTERVAL, ExpiredImage, Retention
-from .store_budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
+from .store_budget import (
+    Budget,
+    Shortfall,
+    StoreUsage,
+    UsageCounter,
+    read_store_usage,
+    try_lock_usage_counter,
+)
 from .store_scan import EvictionResult, StoreScan
 
 _log = Logger()
@@ -150,9 +157,7 @@ class Sweep:
             usage = counter.read()
             size = 0 if usage is None else max(0, usage.size + added)
             if usage is None or abandoned or self._is_due(size, now - usage.scanned):
-                result = self._scan(abandoned, now)
-                counter.write(StoreUsage(result.size, now))
-                return result
+                return self._scan(counter, abandoned, now)
             counter.write(StoreUsage(size, usage.scanned))
             return SweepResult(size, abandoned)
 
@@ -162,17 +167,7 @@ class Sweep:
             if counter is None:
                 return None
             abandoned = delete_abandoned(self._root, now)
-            expired = self._expire(now)
-            scan = self._begin_scan(now)
-            size = scan.measure()
-            unreferenced = scan.delete_unreferenced()
-            size -= unreferenced.bytes
-            evicted = scan.evict(self._shortfall(size))
-            counter.write(StoreUsage(size - evicted.bytes, now))
-            return SweepResult(
-                size - evicted.bytes, abandoned, evicted, unreferenced,
-                self._shortfall(0) or None, expired, scan.staying,
-            )  # fmt: skip
+            return self._scan(counter, abandoned, now, StoreScan.delete_unreferenced)
 
     def dry_run(self, now: float) -> SweepResult:
         """Return what ``collect`` would do; the rules for retention may make room for what it evicts."""
@@ -216,15 +211,23 @@ class Sweep:
         longest = INTERVAL if self.retention.rules else _DAY
         return not 0 <= age < longest or (age >= SCAN_INTERVAL and bool(self._shortfall(size)))
 
-    def _scan(self, abandoned: int, now: float) -> SweepResult:
+    def _scan(
+        self,
+        counter: UsageCounter,
+        abandoned: int,
+        now: float,
+        collect: Callable[[StoreScan], EvictionResult | None] = lambda _: None,
+    ) -> SweepResult:
         expired = self._expire(now)
         scan = self._begin_scan(now)
         size = scan.measure()
+        unreferenced = collect(scan)
+        size -= unreferenced.bytes if unreferenced else 0
         evicted = scan.evict(self._shortfall(size))
-        remaining = size - evicted.bytes
-        return SweepResult(
-            remaining, abandoned, evicted, None, self._shortfall(0) or None, expired, scan.staying
-        )
+        size -= evicted.bytes
+        counter.write(StoreUsage(size, now))
+        shortfall = self._shortfall(0) or None
+        return SweepResult(size, abandoned, evicted, unreferenced, shortfall, expired, scan.staying)
 
     def _shortfall(self, size: int) -> Shortfall:
         return self.budget.shortfall(size, os.statvfs(self._root))

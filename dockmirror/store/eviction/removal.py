@@ -62,7 +62,7 @@ def plan_deletions(root: Path, image: DeletableImage) -> list[DeletionPlan]:
 def delete_images(root: Path, images: Iterable[DeletableImage]) -> int:
     """Delete images, and return the bytes freed; an image may have been deleted with one before it."""
     with wait_for_usage_counter(root) as usage:
-        freed = sum(delete_image(root, plan) for image in images for plan in plan_deletions(root, image))
+        freed = delete_planned(root, (plan for image in images for plan in plan_deletions(root, image)))
         usage.add(-freed)
     return freed
 
@@ -71,9 +71,8 @@ def count_freed(root: Path, plans: Sequence[DeletionPlan]) -> int:
     """Return the bytes that deleting what the plans name would free now."""
     planned = {each.repository.name: set(each.contents) for each in plans}
     gone = set[Digest]().union(*planned.values())
-    for path in store_files.iter_repositories(root):
-        name = str(path.relative_to(root / layout.REPOSITORIES))
-        gone -= set(store_files.iter_repository_contents(path)) - planned.get(name, set())
+    for name, contents in store_files.iter_repository_contents(root):
+        gone -= contents - planned.get(name, set())
     stored = (store_files.stat_file(root / layout.data(digest)) for digest in gone)
     return sum(each.size for each in stored if each is not None)
 
@@ -104,26 +103,19 @@ def plan_manifest_deletion(root: Path, repository: Repository, digest: Digest) -
     return DeletionPlan(repository, names, tuple(dict.fromkeys((digest, *contents))))
 
 
-def delete_image(root: Path, plan: DeletionPlan) -> int:
-    """Delete links and tags, and the bytes that no repository has any more.
+def delete_planned(root: Path, plans: Iterable[DeletionPlan | None]) -> int:
+    """Delete links and tags, and the bytes that no repository has any more; return the number of bytes freed.
 
-    Deliveries that are under way are completed. Returns the number of bytes freed.
+    Each plan may be made after the deletion before it. Deliveries that are under way are completed.
     """
-    return delete_images_of(root, [plan])
-
-
-def delete_images_of(root: Path, plans: Iterable[DeletionPlan | None]) -> int:
-    """Delete what plans name, each of which may be made after the deletion before it.
-
-    Returns the number of bytes freed.
-    """
-    contents: dict[Digest, None] = {}
+    gone: set[Digest] = set()
     for plan in plans:
         if plan is not None:
             _unlink(root, plan)
-            contents.update(dict.fromkeys(plan.contents))
-    gone = tuple(contents)
-    return _delete_contents(root, set(gone) - _still_linked(root, gone)) if gone else 0
+            gone.update(plan.contents)
+    for _, contents in store_files.iter_repository_contents(root) if gone else ():
+        gone -= contents
+    return sum(_delete_content(root, digest) for digest in gone)
 
 
 def _unlink(root: Path, plan: DeletionPlan) -> None:
@@ -136,21 +128,10 @@ def _unlink(root: Path, plan: DeletionPlan) -> None:
             store_files.remove_link(root / layout.link(plan.repository, digest, kind), root)
 
 
-def _delete_contents(root: Path, digests: Iterable[Digest]) -> int:
-    size = 0
-    for digest in digests:
-        stored = store_files.stat_file(root / layout.data(digest))
-        remove_content(root, digest, ())
-        size += stored.size if stored else 0
-    return size
-
-
-def _still_linked(root: Path, contents: Sequence[Digest]) -> set[Digest]:
-    """Return the contents that some repository still has."""
-    found: set[Digest] = set()
-    for repository in store_files.iter_repositories(root):
-        found.update(store_files.iter_repository_contents(repository))
-    return found.intersection(contents)
+def _delete_content(root: Path, digest: Digest) -> int:
+    stored = store_files.stat_file(root / layout.data(digest))
+    remove_content(root, digest, ())
+    return stored.size if stored else 0
 
 
 def _read_tags(root: Path, repository: Repository) -> Mapping[Tag, Digest]:
@@ -251,7 +232,7 @@ def _stat_corrupt(root: Path, corrupt: CorruptFile) -> StoredFile | None:
 
 def _find_repositories(root: Path, corrupt: set[Digest]) -> dict[Digest, set[str]]:
     found: dict[Digest, set[str]] = {digest: set() for digest in corrupt}
-    for repository in store_files.iter_repositories(root):
-        for digest in corrupt.intersection(store_files.iter_repository_contents(repository)):
-            found[digest].add(str(repository.relative_to(root / layout.REPOSITORIES)))
+    for name, contents in store_files.iter_repository_contents(root):
+        for digest in corrupt & contents:
+            found[digest].add(name)
     return found

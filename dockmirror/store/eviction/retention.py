@@ -22,11 +22,11 @@ from ...oci.artifacts import Referrer, parse_artifact_tag
 from ...oci.digest import Digest
 from ...oci.manifest import ManifestDocument
 from ...oci.pull_rule import PullRule
-from ...oci.reference import Repository, Tag
+from ...oci.reference import Repository, Tag, image_name
 from ...oci.request import Manifest, Tags
 from .. import pins
 from ..held_images import HeldImages, ListedImage, list_images
-from .removal import DeletionPlan, delete_images_of, plan_manifest_deletion, plan_tag_deletion
+from .removal import DeletionPlan, delete_planned, plan_manifest_deletion, plan_tag_deletion
 
 INTERVAL = 3600.0
 """Seconds after which the rules are applied again."""
@@ -72,7 +72,7 @@ class RetainedImage:
     is_needed: bool = False
 
     def __str__(self) -> str:
-        return f"{self.repository}{f':{self.tag}' if self.tag else f'@{self.digest}'}"
+        return image_name(self.repository, self.tag or self.digest)
 
 
 @frozen
@@ -184,7 +184,7 @@ class Retention:
 
     def apply(self, root: Path, expired: Sequence[ExpiredImage]) -> int:
         """Delete images; return the bytes freed.  The caller has locked the usage counter."""
-        return delete_images_of(root, (_plan_deletion(root, each.image) for each in expired))
+        return delete_planned(root, (_plan_deletion(root, each.image) for each in expired))
 
 
 def _plan_deletion(root: Path, image: RetainedImage) -> DeletionPlan | None:
