@@ -13,8 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.load import PASSWORD_PREFIX, PREFIX
 from ..config.settings import AccountSettings, ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount
-from ..oci.credentials import Credentials
-from ..oci.token import Login
+from ..oci.token import Credentials, Login
 from ..system.external_program import ProcessResult
 from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
 from .account_choice import REST

@@ -13,8 +13,8 @@ from attrs import frozen
 from click.shell_completion import CompletionItem
 
 from ..config.settings import ConfigurationError, Settings
-from ..oci.credentials import Credentials
 from ..oci.manifest import Platform
+from ..oci.token import Credentials
 from ..store.held_images import HeldImages
 from .command_context import SETTINGS_FILE, Context, find_store
 

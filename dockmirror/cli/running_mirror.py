@@ -20,10 +20,10 @@ from ..headers import lines
 from ..interfaces import Answer, IRegistry
 from ..middleware.blob_fetch import ResumingRegistry
 from ..oci.cache_status import CacheStatus
-from ..oci.credentials import Credentials
 from ..oci.digest import Descriptor
 from ..oci.errors import TimedOut, Unreachable
 from ..oci.request import Blob, Manifest, RegistryRequest
+from ..oci.token import Credentials
 from ..upstream.agents import make_http_client
 from ..upstream.checked_endpoint import threaded_resolver
 from ..upstream.registry_client import RegistryClient, request_headers

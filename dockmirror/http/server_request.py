@@ -27,12 +27,11 @@ from zope.interface import implementer
 from ..body.consumers import ForwardingConsumer
 from ..headers import first, lines
 from ..interfaces import IAccelConsumer, IFileConsumer
-from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.header_fields import Hop
 from ..oci.ranges import ContentRange, Range
 from ..oci.request import Requester
-from ..oci.token import MARKER, Scope
+from ..oci.token import MARKER, Credentials, Scope
 from ..system.request_context import current_pull
 from .accel import is_same_for_nginx, prepare_for_accel
 from .access import ClientAddress

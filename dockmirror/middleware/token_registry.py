@@ -16,10 +16,9 @@ from ..body.in_memory import collect
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.challenge import find_challenge
-from ..oci.credentials import Credentials
 from ..oci.errors import Denied, RegistryError, Unauthorized
 from ..oci.request import RegistryRequest
-from ..oci.token import Login, Scope, Token
+from ..oci.token import Credentials, Login, Scope, Token
 from ..upstream.token_relay import TOKEN_LIMIT
 from ..upstream.upstream_accounts import LoginAttempts
 

@@ -227,12 +227,8 @@ class TimedOut(Unreachable):
     default_status = 504
 
 
-ERROR_CLASSES: tuple[type[RegistryError], ...] = (
-    BlobUnknown, BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, ManifestBlobUnknown, ManifestInvalid,
-    ManifestUnknown, NameInvalid, NameUnknown, SizeInvalid, Unauthorized, Denied, Unsupported,
-    TooManyRequests, TagInvalid, RangeInvalid, Unavailable,
-)  # fmt: skip
-
+ERROR_CLASSES = tuple(RegistryError.__subclasses__())
+"""The classes with a code of their own, in the order of the table."""
 
 _REASON_LENGTH = 200
 _BY_CODE: Mapping[str, type[RegistryError]] = {row.code: row for row in ERROR_CLASSES}

@@ -15,12 +15,11 @@ from urllib.parse import unquote_to_bytes, urlencode
 from attrs import evolve, field, frozen
 
 from .consent import HeldBlob
-from .credentials import Credentials
 from .digest import Digest
 from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
 from .ranges import Range
 from .reference import Reference, Repository, parse_reference
-from .token import CATALOG, Scope, pull_scope
+from .token import CATALOG, Credentials, Scope, pull_scope
 
 
 @frozen

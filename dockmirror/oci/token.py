@@ -1,4 +1,4 @@
-"""Tokens, their scopes, and the requests for them.
+"""Credentials, tokens with their scopes, and the requests for tokens.
 
 Source: distribution's "Token Authentication Specification" (GET) and "Oauth2 Token Authentication"
 (POST forms); RFC 6749, 4.3 and 6.  Some clients read only ``token``, others only ``access_token``, so
@@ -9,23 +9,62 @@ kept verbatim.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
 from attrs import evolve, field, frozen
 
-from .credentials import Credentials
-from .errors import Unavailable
+from .errors import Unavailable, Unsupported
 
 _HARMLESS = {"account", "client_id", "offline_token", "access_type", "grant_type", "username"}
 _HANDLED = {"scope", "service", "ns"}
 _LONGEST = 10**9
 _VALUE = re.compile(r"[!-~]+")  # what may follow ``Bearer`` in a header
 
+_CREDENTIALS = re.compile(r"(?i:bearer) +[!-~]+ *|(?i:basic) +[A-Za-z0-9+/]+={0,2} *")
+
 MARKER = "anonymous"
 """The token given where none is needed; when it comes back, it counts as no credentials."""
 MARKER_ANSWER = json.dumps({"token": MARKER, "access_token": MARKER, "expires_in": 3600}).encode()
+
+
+@frozen
+class Credentials:
+    """The value of an ``Authorization`` field; it never appears in logs or errors."""
+
+    header: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, header: str) -> Credentials:
+        """Parse the credentials of a registry's client: a token, or a user name and a password.
+
+        :raises Unsupported: when they are neither; the message does not repeat them.
+        """
+        if not _CREDENTIALS.fullmatch(header):
+            raise Unsupported("malformed Authorization: expected Bearer or Basic", status=400)
+        return cls(header)
+
+    @classmethod
+    def bearer(cls, token: str) -> Credentials:
+        """Return the credentials of a token (RFC 6750, 2.1)."""
+        return cls(f"Bearer {token}")
+
+    @classmethod
+    def basic(cls, username: str, password: str) -> Credentials:
+        """Return the credentials of a user name and password (RFC 7617)."""
+        return cls("Basic " + base64.b64encode(f"{username}:{password}".encode()).decode())
+
+    def fingerprint(self) -> str:
+        """Return a hash that identifies these credentials in a cache key without revealing them."""
+        return hashlib.sha256(self.header.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def is_bearer(self, token: str) -> bool:
+        """Return whether these are exactly this token."""
+        scheme, _, value = self.header.partition(" ")
+        return scheme.lower() == "bearer" and value.strip() == token
 
 
 @frozen

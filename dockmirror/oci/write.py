@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 
 from attrs import evolve, frozen
 
-from .credentials import Credentials
 from .digest import ALGORITHMS, Digest
 from .errors import (
     BlobUploadInvalid,
@@ -25,7 +24,7 @@ from .errors import (
 )
 from .reference import Repository, Tag
 from .request import Blob, Manifest, decode_segments, parse_target
-from .token import Scope, pull_scope
+from .token import Credentials, Scope, pull_scope
 
 
 @frozen

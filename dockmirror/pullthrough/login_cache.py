@@ -15,11 +15,10 @@ from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IDocumentStore, ITokenService
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.challenge import Challenge
-from ..oci.credentials import Credentials
 from ..oci.errors import NameInvalid, RegistryError, Unauthorized
 from ..oci.reference import Repository
 from ..oci.request import Ping, RegistryRequest
-from ..oci.token import MARKER_ANSWER, Scope, Token, TokenRequest
+from ..oci.token import MARKER_ANSWER, Credentials, Scope, Token, TokenRequest
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL
 from .upstream_gateway import UpstreamGateway, bypassed

@@ -16,12 +16,12 @@ from zope.interface import implementer
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IContentStore, IFileConsumer, IRegistry
 from ..oci.cache_status import CacheResult
-from ..oci.credentials import Credentials
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.ranges import Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, RegistryRequest
+from ..oci.token import Credentials
 from .error_tolerant_store import ErrorTolerantContentStore
 from .manifest_store import ManifestStore
 

@@ -12,10 +12,10 @@ from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..headers import lines
 from ..oci.challenge import find_challenge, parse_challenges
-from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, accepts_everything
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
+from ..oci.token import Credentials
 from .token_relay import ChallengeCache, fetch_anonymous_token
 from .upstream_client import Header, UpstreamClient
 from .upstream_responses import (

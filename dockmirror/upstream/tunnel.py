@@ -32,7 +32,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from ..oci.credentials import Credentials
+from ..oci.token import Credentials
 from .bounded_endpoint import make_handshake_error, with_timeout
 from .checked_endpoint import AddressRefused
 from .proxy import Proxy, ProxyError, ProxyHandshake, format_authority

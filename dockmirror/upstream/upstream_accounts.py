@@ -13,9 +13,8 @@ from zope.interface import implementer
 from ..concurrency.backoff import Backoff
 from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import IAccount
-from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable
-from ..oci.token import Login, Scope
+from ..oci.token import Credentials, Login, Scope
 from ..system.external_program import ProcessFailed, ProcessResult
 
 LOGIN_TTL = 600.0

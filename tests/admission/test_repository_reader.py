@@ -8,11 +8,11 @@ from zope.interface import implementer
 from dockmirror.admission.repository_reader import RepositoryReader
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Manifest, Referrers, RegistryRequest
+from dockmirror.oci.token import Credentials
 
 from ..answering import now
 from ..shelf import FOR_AMD, PLACE, Shelf

@@ -19,9 +19,8 @@ from dockmirror.app.start_check import find_start_problems
 from dockmirror.app.telemetry import read_worker_state
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.reference import Repository
-from dockmirror.oci.token import Login
+from dockmirror.oci.token import Credentials, Login
 from dockmirror.status.status_values import AccountStatus, Quota
 
 from ..answering import now

@@ -25,8 +25,7 @@ from dockmirror.app.upstream_stack import (
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, UpstreamSettings
 from dockmirror.metrics import Metrics
-from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.token import Login
+from dockmirror.oci.token import Credentials, Login
 from dockmirror.status.status_values import UpstreamHealth
 from dockmirror.system.external_program import ProcessResult
 from tests.connections import FakeResolver

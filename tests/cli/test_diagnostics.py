@@ -20,8 +20,7 @@ from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
-from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.token import Login
+from dockmirror.oci.token import Credentials, Login
 from dockmirror.upstream.bounded_endpoint import HandshakeTimedOut
 from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings

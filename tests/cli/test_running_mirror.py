@@ -16,11 +16,11 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.interfaces import IRegistry
 from dockmirror.oci.cache_status import CacheStatus
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, RegistryRequest, Tags
+from dockmirror.oci.token import Credentials
 from tests.fakes import Reply, World
 
 from ..stacks import Outcome, bytes_of

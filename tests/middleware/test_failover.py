@@ -24,7 +24,6 @@ from dockmirror.middleware.failover import (
     can_use_fallback,
     share_of_timeout,
 )
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     BlobUnknown,
@@ -40,7 +39,7 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.header_fields import Hop
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
 from dockmirror.pullthrough.upstream_gateway import TIMEOUT_WITH_STALE, UpstreamGateway
 from dockmirror.system.request_context import current_hops

@@ -26,7 +26,6 @@ from dockmirror.middleware.names import (
 )
 from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable
 from dockmirror.oci.reference import Repository, Tag, complete_short_name, rewrite_prefix
@@ -40,7 +39,7 @@ from dockmirror.oci.request import (
     Tags,
     Target,
 )
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.oci.write import Write
 
 from ..answering import FakeRegistry, now

@@ -13,7 +13,6 @@ from dockmirror.interfaces import Answer, IBody, IRegistry, ITokenService, IUpst
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import RequestObserver, TokenObserver, UpstreamObserver, label
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import (
     ManifestUnknown,
     RegistryError,
@@ -24,7 +23,7 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.request import RegistryRequest
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.status.status_values import AddressStatus, UpstreamHealth
 from tests.scraped import scraped
 from tests.stacks import asked, bytes_of, now

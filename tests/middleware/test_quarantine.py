@@ -21,12 +21,11 @@ from dockmirror.middleware.failover import (
     Quarantined,
 )
 from dockmirror.oci.consent import HeldBlob
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Credentials, TokenRequest
 
 from ..answering import FakeRegistry, Pieces, now
 from ..store.downloads.upstream import Client, Mirror

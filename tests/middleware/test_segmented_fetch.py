@@ -14,12 +14,12 @@ from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.body.line import FixedSegments
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Tags, Target
+from dockmirror.oci.token import Credentials
 
 from ..answering import FakeRegistry, Feed, Pieces, Recorder, now, watch
 

@@ -10,9 +10,8 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from dockmirror.middleware.token_registry import RENEWAL, TokenRegistry
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
-from dockmirror.oci.token import Login
+from dockmirror.oci.token import Credentials, Login
 from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error

@@ -12,7 +12,6 @@ from zope.interface import implementer
 from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry
 from dockmirror.oci.challenge import Challenge
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
 from dockmirror.oci.header_fields import etag_matches
@@ -29,7 +28,7 @@ from dockmirror.oci.request import (
     Tags,
     repository_of,
 )
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.oci.write import Write, WriteResult
 
 from ..shelf import described, image

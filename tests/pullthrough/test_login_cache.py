@@ -7,9 +7,8 @@ import json
 import pytest
 
 from dockmirror.oci.challenge import Challenge
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
-from dockmirror.oci.token import MARKER, TokenRequest
+from dockmirror.oci.token import MARKER, Credentials, TokenRequest
 from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch

@@ -11,10 +11,10 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.web.iweb import IResponse
 
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthorized, Unavailable
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.ranges import Range
+from dockmirror.oci.token import Credentials
 from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL, RegistryClient
 from dockmirror.upstream.token_relay import ChallengeCache
 from tests.fake_registry import Registry, Tokens, error

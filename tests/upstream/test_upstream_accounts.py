@@ -12,9 +12,8 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import IAccount
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.token import Login, Scope, pull_scope
+from dockmirror.oci.token import Credentials, Login, Scope, pull_scope
 from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.upstream.upstream_accounts import (
     FIRST_PAUSE,

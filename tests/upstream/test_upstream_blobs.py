@@ -14,7 +14,6 @@ from twisted.internet.task import Clock
 from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import HeldBlob
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     BlobUnknown,
@@ -26,6 +25,7 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository
+from dockmirror.oci.token import Credentials
 from dockmirror.upstream.upstream_blobs import DEFAULT_LIMIT, BlobSizes
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest

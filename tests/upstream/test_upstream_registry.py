@@ -12,9 +12,9 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import NameUnknown, Unauthorized, Unavailable
+from dockmirror.oci.token import Credentials
 from tests.fakes import ENDLESS, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 from tests.stacks import asked, bytes_of, now, upstream
