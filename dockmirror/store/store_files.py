@@ -316,6 +316,19 @@ def _iter_directory(directory: Path) -> Iterator[Path]:
     return (directory / name for name in files.list_names(directory))
 
 
+def find_descendants(
+    roots: Iterable[Digest], references: Callable[[Digest], Iterable[Digest] | None]
+) -> dict[Digest, None]:
+    """Return these and everything that they refer to, each after the first that refers to it."""
+    found: dict[Digest, None] = {}
+    queue = list(roots)
+    for digest in queue:
+        if digest not in found:
+            found[digest] = None
+            queue += references(digest) or ()
+    return found
+
+
 Removal = Callable[[], int]
 """Removes a link; returns how many files and directories that removed."""
 

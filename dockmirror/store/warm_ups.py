@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
 from ..config.notation import format_duration
 from ..oci.errors import RegistryError, TooManyRequests
@@ -211,24 +211,12 @@ def _delete_old(root: Path, queue: WarmUpQueue, now: float) -> None:
 
 def _parse(data: bytes) -> WarmUp | None:
     try:
-        fields = json.loads(data)
-        return WarmUp(
-            fields["id"],
-            Repository.parse(fields["repository"]),
-            parse_reference(fields["reference"]),
-            fields["created"],
-            tuple(map(Platform.parse, fields["platforms"])),
-            fields["referrers"],
-            fields["refresh"],
-            fields["changed"],
-            fields["state"],
-            fields["error"] or "",
-            manifests=fields["manifests"],
-            held=fields["held"],
-            fetched=fields["fetched"],
-            bytes=fields["bytes"],
-            tag_only=fields.get("tag_only", False),
-            digest=fields.get("digest") or "",
-        )
+        stored = json.loads(data)
+        values = {each.name: stored[each.name] for each in fields(WarmUp) if each.name in stored}
+        values["repository"] = Repository.parse(stored["repository"])
+        values["reference"] = parse_reference(stored["reference"])
+        values["platforms"] = tuple(map(Platform.parse, stored["platforms"]))
+        values["error"], values["digest"] = stored["error"] or "", stored.get("digest") or ""
+        return WarmUp(**values)
     except (ValueError, KeyError, TypeError, RegistryError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
@@ -70,31 +71,30 @@ class BackgroundHasher:
             self.hashed += count
 
 
-@define
-class BacklogLimit:
+class BackloggedConsumer:
     """Pauses the sender of a body while too much of it waits, until half of that is left.
 
-    :ivar limit: bytes.
+    :ivar max_backlog: bytes.
     """
 
-    limit: int
-    _producer: IPushProducer | None = field(default=None, init=False)
-    _is_paused: bool = field(default=False, init=False)
+    max_backlog: ClassVar[int]
+    _producer: IPushProducer | None = None
+    _is_paused = False
 
-    def register(self, producer: IProducer) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._producer, self._is_paused = IPushProducer(producer), False
 
-    def unregister(self) -> None:
+    def unregisterProducer(self) -> None:
         self._producer = None
 
-    def adjust(self, backlog: int) -> None:
+    def adjust_pace(self, backlog: int) -> None:
         """Pause or resume the sender, if there is one."""
         if self._producer is None:
             return
-        if not self._is_paused and backlog > self.limit:
+        if not self._is_paused and backlog > self.max_backlog:
             self._is_paused = True
             self._producer.pauseProducing()
-        elif self._is_paused and backlog <= self.limit // 2:
+        elif self._is_paused and backlog <= self.max_backlog // 2:
             self._is_paused = False
             self._producer.resumeProducing()
 

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -23,13 +23,10 @@ from ...oci.digest import Digest
 from ...oci.errors import Unreachable
 from ...oci.ranges import Span
 from ..threads import shield
-from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BacklogLimit
+from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BackloggedConsumer
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block
 from .context import BlobVersion, DownloadContext, NoBlocks, VersionChanged, parse_part
-
-_MAX_PENDING = 4 * 1024 * 1024
-"""Bytes that may wait to be written before the upstream is paused."""
 
 
 def parse_blocks(answer: Answer, first: int, last: int) -> BlobVersion:
@@ -46,7 +43,7 @@ def parse_blocks(answer: Answer, first: int, last: int) -> BlobVersion:
 
 @implementer(IConsumer)
 @define(eq=False)
-class BlockFetch:
+class BlockFetch(BackloggedConsumer):
     """Fetches the claimed blocks of a run with one reader's source, and enters each when it is written.
 
     :ivar run: the blocks.
@@ -56,6 +53,7 @@ class BlockFetch:
     :param on_block: called with each block that is there.
     """
 
+    max_backlog = 4 * 1024 * 1024  # to be written
     run: range
     source: IPartSource
     _file: BlockFile
@@ -65,7 +63,6 @@ class BlockFetch:
     is_answered: bool = field(default=False, init=False)
     _interrupt: Interrupt = field(factory=Interrupt, init=False)
     _writer: AsyncFileWriter = field(init=False)
-    _limit: BacklogLimit = field(factory=lambda: BacklogLimit(_MAX_PENDING), init=False)
     _received: int = field(init=False)
     _counted: int = field(init=False)
     _checksum: int = field(default=0, init=False)
@@ -113,12 +110,6 @@ class BlockFetch:
                     self._file.release(block)
         self._interrupt.check()
 
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._limit.register(producer)
-
-    def unregisterProducer(self) -> None:
-        self._limit.unregister()
-
     def write(self, data: bytes) -> None:
         """Write the next bytes; errors interrupt the fetch and are not raised into the connection."""
         if self._interrupt.reason is not None:
@@ -126,7 +117,7 @@ class BlockFetch:
         try:
             self._add_checksums(data)
             self._writer.write(data)
-            self._limit.adjust(self._writer.pending)
+            self.adjust_pace(self._writer.pending)
         except OSError as error:
             self._interrupt.set(error)
 
@@ -171,7 +162,7 @@ class BlockFetch:
             self._record_blocks()
         except OSError as error:
             self._interrupt.set(error)
-        self._limit.adjust(self._writer.pending)
+        self.adjust_pace(self._writer.pending)
         self._on_written()
 
     def _record_blocks(self) -> None:

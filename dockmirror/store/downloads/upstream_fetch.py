@@ -8,7 +8,7 @@ from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -20,7 +20,7 @@ from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable
 from .. import layout
 from ..threads import shield
-from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BacklogLimit
+from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BackloggedConsumer
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .context import (
     Attempts,
@@ -48,7 +48,7 @@ class TooLong(Exception):
 
 @implementer(IConsumer)
 @define(eq=False)
-class IngestConsumer:
+class IngestConsumer(BackloggedConsumer):
     """Writes and hashes the bytes that an upstream sends, and wakes the readers.
 
     The upstream is paused while it is far ahead of the disk or of the hash.
@@ -56,6 +56,7 @@ class IngestConsumer:
     :ivar is_receiving: a body is being delivered.
     """
 
+    max_backlog = MAX_BACKLOG
     _progress: DownloadProgress
     _partial_file: PartialFile
     _hasher: BackgroundHasher
@@ -63,7 +64,6 @@ class IngestConsumer:
     _context: DownloadContext
     is_receiving: bool = field(default=False, init=False)
     _writer: AsyncFileWriter = field(init=False)
-    _limit: BacklogLimit = field(factory=lambda: BacklogLimit(MAX_BACKLOG), init=False)
     _is_hashing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -96,12 +96,6 @@ class IngestConsumer:
         await self._writer.flushed()
         await self._hasher.catch_up(self._writer.length)
         self._interrupt.check()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._limit.register(producer)
-
-    def unregisterProducer(self) -> None:
-        self._limit.unregister()
 
     def write(self, data: bytes) -> None:
         """Write the next bytes; errors interrupt the download and are not raised into the connection."""
@@ -141,7 +135,7 @@ class IngestConsumer:
             self._is_hashing = False
 
     def _adjust_pace(self) -> None:
-        self._limit.adjust(self._received_length - self._hasher.hashed)
+        self.adjust_pace(self._received_length - self._hasher.hashed)
 
 
 @frozen

@@ -145,23 +145,11 @@ def _find_deletable(
 ) -> tuple[Digest, ...]:
     """Return ``top`` and what it refers to, except what the others and further manifests need."""
     references = partial(store_files.read_references, root)
-    referenced = _find_referenced([top], references)
+    referenced = store_files.find_descendants([top], references)
     manifests = store_files.iter_links(root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
-    needed = _find_referenced([*others, *(each for each in manifests if each not in referenced)], references)
+    further = (each for each in manifests if each not in referenced)
+    needed = store_files.find_descendants([*others, *further], references)
     return tuple(digest for digest in referenced if digest not in needed)
-
-
-def _find_referenced(
-    roots: Iterable[Digest], references: Callable[[Digest], Iterable[Digest]]
-) -> dict[Digest, None]:
-    """Return these and everything they refer to, each after the first that refers to it."""
-    found: dict[Digest, None] = {}
-    queue = list(roots)
-    for digest in queue:
-        if digest not in found:
-            found[digest] = None
-            queue += references(digest)
-    return found
 
 
 _PIECE = 1024 * 1024

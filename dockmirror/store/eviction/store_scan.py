@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -155,9 +155,8 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        needed = find_descendants(
-            (*pins.iter_held_manifests(self._root, self._now), *self._needed), references
-        )
+        held = pins.iter_held_manifests(self._root, self._now)
+        needed = store_files.find_descendants((*held, *self._needed), references.get)
         pinned = self._find_pinned(references)
         for digest, age in lru_order(used, references).items():
             stored = self._contents[digest]
@@ -181,7 +180,7 @@ class StoreScan:
                 subject: (*references.get(subject, ()), *(digest for _, digest in artifacts))
                 for subject, artifacts in HeldImages(self._root).list_artifacts(repository).items()
             }
-            kept |= find_descendants(manifests, ChainMap(by_subject, references))
+            kept.update(store_files.find_descendants(manifests, ChainMap(by_subject, references).get))
         return kept
 
     def _file_candidates(self) -> Iterator[_Candidate]:
@@ -264,20 +263,6 @@ def lru_order(
             if part in ages:
                 ages[part] = max(ages[part], (when, depth + 1))
     return ages
-
-
-def find_descendants(
-    manifests: Iterable[Digest], references: Mapping[Digest, Sequence[Digest]]
-) -> set[Digest]:
-    """Return these manifests and everything they refer to."""
-    found: set[Digest] = set()
-    queue = list(manifests)
-    while queue:
-        digest = queue.pop()
-        if digest not in found:
-            found.add(digest)
-            queue += references.get(digest, ())
-    return found
 
 
 def _sort_top_down(references: Mapping[Digest, Sequence[Digest]]) -> Iterator[Digest]:
