@@ -341,22 +341,18 @@ def test_emptied_cache(store: Stocked) -> None:
         now(store.contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
 
 
-def test_added_bytes_are_counted(tmp_path: Path) -> None:
-    """Added bytes are counted; opening and linking count nothing."""
-    counts: list[int] = []
-    contents = LocalContentStore(tmp_path, Clock(), inline, counts.append)
-    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
-    now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
-    now(contents.open(HERE, DIGEST, ContentKind.BLOB))
-    assert counts == [len(DATA)]
-
-
 @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
-def test_a_corrupt_content_that_is_deleted_is_not_counted_any_more(tmp_path: Path, data: bytes) -> None:
-    """Its bytes are subtracted, and counted again when it is stored anew; replacing it counts nothing."""
+def test_bytes_are_counted(tmp_path: Path, data: bytes) -> None:
+    """Added bytes are counted, and those of a corrupt content subtracted.
+
+    Opening, linking and replacing count nothing.
+    """
     counts: list[int] = []
     contents, digest = LocalContentStore(tmp_path, Clock(), inline, counts.append), Digest.of(data)
     now(contents.add(HERE, digest, ContentKind.BLOB, data))
+    now(contents.link(ELSEWHERE, digest, ContentKind.BLOB))
+    assert now(read(now(contents.open(HERE, digest, ContentKind.BLOB)))) == data
+    assert counts == [len(data)]
     (tmp_path / layout.data(digest)).write_bytes(data[:-1] + b"?")
     assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
     assert sum(counts) == 0

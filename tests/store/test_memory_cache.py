@@ -79,15 +79,6 @@ def test_hit(memory: CacheAndDisk, data: bytes, opened: int) -> None:
     assert memory.store.opened == opened + 1
 
 
-def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
-    """A content that is served from memory is not the least recently used one on disk."""
-    memory.add(DATA)
-    for _ in range(10):
-        memory.clock.advance(20)
-        memory.read(DATA)
-    assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * REOPEN_INTERVAL
-
-
 @pytest.mark.parametrize("what", ["file", "link"])
 def test_removed(memory: CacheAndDisk, what: str) -> None:
     """A removed file is served to no repository, a removed link not to its own; the rest is still served."""

@@ -59,22 +59,6 @@ def test_each_registry(store: Stocked) -> None:
     assert (nothing.registries, nothing.held) == ((), 0)
 
 
-def test_changes(store: Stocked) -> None:
-    """The usage follows changes, and an empty registry is not listed."""
-    usages = UsageReport(store.root, store.clock, inline)
-    here, elsewhere = store.blob(b"x" * 100), store.blob(b"y" * 10, repository=ELSEWHERE)
-    assert latest(usages) == (RegistryUsage("docker.io", 100, 0, 1), RegistryUsage("ghcr.io", 10, 0, 1))
-    (store.root / layout.data(here)).unlink()
-    store.clock.advance(MIN_INTERVAL)
-    assert latest(usages) == (RegistryUsage("ghcr.io", 10, 0, 1),)
-    (store.root / layout.data(elsewhere)).unlink()
-    store.clock.advance(MIN_INTERVAL)
-    assert latest(usages) == ()
-    store.blob(b"x" * 100)
-    store.clock.advance(MIN_INTERVAL)
-    assert latest(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
-
-
 def test_fresh_measurement_is_reused(store: Stocked) -> None:
     """Only an old usage is measured again; a fresh one of another process is used, if not from the future."""
     one, other = (UsageReport(store.root, store.clock, inline) for _ in range(2))

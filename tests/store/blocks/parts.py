@@ -138,24 +138,27 @@ class PartSource(Source):
         await super().check(held)
 
 
-class PartRead:
-    """One reader of a part, from its request on.
+class BlobRead:
+    """One reader of a blob, from its request on.
 
-    :ivar error: the refusal.
+    :ivar part: None until the client is admitted.
     :ivar is_relayed: it was told to fetch the part by itself.
+    :ivar cancel: takes the request back.
     """
 
-    def __init__(self, mirror: PartMirror, span: Span, source: IPartSource, client: Client) -> None:
+    cancel: Callable[[], None]
+
+    def __init__(self, mirror: PartMirror, client: Client) -> None:
         self.client = client
         self.part: ContentRange | None = None
-        self.error: BaseException | None = None
+        self._error: BaseException | None = None
         self.is_relayed = False
         self._mirror = mirror
-        self.joining = Deferred.fromCoroutine(
-            mirror.downloads.read_part(REGISTRY, mirror.repository, mirror.digest, span, source)
-        )
-        self.joining.addCallback(self._read)
-        self.joining.addErrback(lambda failure: setattr(self, "error", failure.value))
+
+    @property
+    def error(self) -> BaseException | None:
+        """The refusal."""
+        return self._error
 
     @property
     def data(self) -> bytes:
@@ -173,9 +176,22 @@ class PartRead:
 
     def leave(self) -> None:
         if self.part is None:
-            self.joining.cancel()
+            self.cancel()
         else:
             self.client.leave()
+
+
+class PartRead(BlobRead):
+    """One reader of a part."""
+
+    def __init__(self, mirror: PartMirror, span: Span, source: IPartSource, client: Client) -> None:
+        super().__init__(mirror, client)
+        joining = Deferred.fromCoroutine(
+            mirror.downloads.read_part(REGISTRY, mirror.repository, mirror.digest, span, source)
+        )
+        self.cancel = joining.cancel
+        joining.addCallback(self._read)
+        joining.addErrback(lambda failure: setattr(self, "_error", failure.value))
 
     def _read(self, answer: Answer | None) -> None:
         if answer is None:

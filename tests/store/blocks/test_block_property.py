@@ -20,7 +20,7 @@ from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client, FileClient, all_closed, open_files
 from ..downloads.world import BREAKS, World
-from .parts import PartBody, PartMirror, PartRead, PartSource, PartUpstream
+from .parts import BlobRead, PartBody, PartMirror, PartSource, PartUpstream
 
 SIZE = 3 * BLOCK + BLOCK // 2
 DATA, CHANGED = os.urandom(SIZE), os.urandom(SIZE)
@@ -35,35 +35,18 @@ DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
 _SAMPLE = 1024
 
 
-class WholeRead:
-    """One reader of the whole blob, from its request on; the same as one of a part."""
-
-    is_relayed = False
-    wanted = DATA
+class WholeRead(BlobRead):
+    """One reader of the whole blob."""
 
     def __init__(self, mirror: PartMirror, source: PartSource, client: Client) -> None:
-        self.client = client
-        self.part: ContentRange | None = None
-        self.joining = mirror.join(source)
-        self.joining.once(self._read)
-
-    @property
-    def data(self) -> bytes:
-        return self.client.data
-
-    @property
-    def outcome(self) -> object:
-        return self.client.outcome
+        super().__init__(mirror, client)
+        self._joining = mirror.join(source)
+        self.cancel = self._joining.cancel
+        self._joining.once(self._read)
 
     @property
     def error(self) -> BaseException | None:
-        return self.joining.error
-
-    def leave(self) -> None:
-        if self.part is None:
-            self.joining.cancel()
-        else:
-            self.client.leave()
+        return self._joining.error
 
     def _read(self, reader: IDownloadReader) -> None:
         self.part = ContentRange(0, SIZE - 1, SIZE)
@@ -75,7 +58,7 @@ class Reader:
     """A reader, and where its part begins."""
 
     mirror: PartMirror
-    read: PartRead | WholeRead
+    read: BlobRead
     first: int
 
     @property
