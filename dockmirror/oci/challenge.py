@@ -36,10 +36,6 @@ class Challenge:
         """Return a parameter's value, or an empty string."""
         return self.parameters.get(key, "")
 
-    def is_scheme(self, scheme: str) -> bool:
-        """Return whether the scheme matches, ignoring case."""
-        return self.scheme.lower() == scheme.lower()
-
 
 def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     """Parse all challenges of ``WWW-Authenticate`` lines in order; unreadable parts are skipped."""
@@ -47,8 +43,8 @@ def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
 
 
 def find_challenge(challenges: Iterable[Challenge], scheme: str) -> Challenge | None:
-    """Return the first challenge of that scheme."""
-    return next((c for c in challenges if c.is_scheme(scheme)), None)
+    """Return the first challenge of that scheme, ignoring case."""
+    return next((each for each in challenges if each.scheme.lower() == scheme.lower()), None)
 
 
 def _parse_line(line: str) -> list[Challenge]:

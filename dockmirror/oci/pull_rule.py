@@ -41,18 +41,13 @@ class PullRule:
         repository, colon, tag = pattern.partition(":")
         return cls(_compile(repository), tag=_compile(tag) if colon else None)
 
-    @property
-    def covers_all(self) -> bool:
-        """True if it covers all contents of its repositories."""
-        return self.tag is None and self.digest is None
-
     def matches_repository(self, target: InRepository) -> bool:
         """Return whether the rule's pattern matches the target's repository."""
         return self.repository.fullmatch(target.repository.name) is not None
 
     def covers(self, target: InRepository) -> bool:
         """Return whether the rule covers the target: the whole repository, its tag or its digest."""
-        if not self.matches_repository(target) or self.covers_all:
+        if not self.matches_repository(target) or (self.tag is None and self.digest is None):
             return self.matches_repository(target)
         reference = reference_of(target)
         pattern = self.tag if isinstance(reference, Tag) else self.digest

@@ -133,11 +133,6 @@ class HeldImages:
         """Return whether a repository has a manifest."""
         return self._linked(repository, digest, ContentKind.MANIFEST) is not None
 
-    def stat_content(self, digest: Digest) -> StoredFile | None:
-        """Return the content's file; None if there is none."""
-        path = self.root / layout.data(digest)
-        return store_files.stat_file(path) if is_stored(path, digest) else None
-
     def read_image(
         self, repository: Repository, digest: Digest, platform: Platform | None = None
     ) -> StoredImage:
@@ -174,8 +169,9 @@ class HeldImages:
         return (found.data, manifest) if found and manifest else None
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
-        link = self.root / layout.link(repository, digest, kind)
-        return self.stat_content(digest) if store_files.links_to(link, digest) else None
+        link, data = self.root / layout.link(repository, digest, kind), self.root / layout.data(digest)
+        is_held = store_files.links_to(link, digest) and is_stored(data, digest)
+        return store_files.stat_file(data) if is_held else None
 
 
 @frozen

@@ -108,10 +108,6 @@ def lock_refresh(root: Path) -> int | None:
     return files.lock(root / layout.PIN_REFRESH_LOCK)
 
 
-def _path(root: Path, pin: Pin) -> Path:
-    return root / layout.pin(str(pin))
-
-
 def hold_tag(root: Path, repository: Repository, tag: Tag, digest: Digest, now: float) -> None:
     """Hold a tag at the manifest that it is served as, although its registry has moved on.
 
@@ -130,3 +126,7 @@ def iter_held_manifests(root: Path, now: float) -> Iterator[Digest]:
             continue
         with suppress(DigestInvalid):
             yield Digest.parse(found.data.decode("ascii", "replace"))
+
+
+def _path(root: Path, pin: Pin) -> Path:
+    return root / layout.pin(str(pin))

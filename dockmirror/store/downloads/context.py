@@ -20,7 +20,6 @@ from ...oci.errors import RegistryError, Unavailable
 from ...oci.reference import Repository
 from ...system.posix import explain_write_error
 from ..threads import RunInThread
-from .partial_file import PartialFile
 
 
 class LogOnce:
@@ -68,15 +67,6 @@ class DownloadContext:
     finish_threshold: int = 64 * 1024 * 1024
     stats: DownloadStats = Factory(DownloadStats)
     disk_log: LogOnce = Factory(LogOnce)
-
-    def remove(self, partial: PartialFile) -> None:
-        """Remove an own file, and no longer count its bytes.
-
-        :raises OSError: if that fails.
-        """
-        length = partial.length()
-        partial.remove()
-        self.written(-length)
 
 
 @frozen

@@ -279,8 +279,10 @@ class Download:
         if partial is None:
             return
         with suppress(OSError):
-            if self._is_owned and (remove or not partial.length()):
-                self._context.remove(partial)
+            length = partial.length()
+            if self._is_owned and (remove or not length):
+                partial.remove()
+                self._context.written(-length)
         self._is_owned = False
         partial.unlock()
 

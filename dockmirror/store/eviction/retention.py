@@ -20,7 +20,6 @@ from attrs import field, frozen
 
 from ...oci.artifacts import Referrer, parse_artifact_tag
 from ...oci.digest import Digest
-from ...oci.manifest import ManifestDocument
 from ...oci.pull_rule import PullRule
 from ...oci.reference import Repository, Tag, image_name
 from ...oci.request import Manifest, Tags
@@ -215,6 +214,5 @@ def _find_subject(listed: ListedImage) -> Digest | None:
     """Return the manifest that an artifact belongs to; None for an image."""
     if listed.tag is not None and (subject := parse_artifact_tag(listed.tag.name)) is not None:
         return subject
-    manifest: ManifestDocument | None = listed.image.manifest
-    referrer = Referrer.parse(listed.image.digest, listed.image.data or b"") if manifest else None
+    referrer = Referrer.parse(listed.image.digest, listed.image.data or b"")
     return referrer.subject if referrer else None
