@@ -22,9 +22,8 @@ from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, RegistryRequest
 from .admit import admit
-from .fact_source import FactGatherer
+from .fact_source import FactGatherer, RepositoryReader
 from .recalls import Recalled
-from .repository_reader import RepositoryReader
 from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
 DECISION_TTL = 10.0

@@ -17,16 +17,16 @@ from attrs import evolve, field, fields_dict, frozen
 
 from ..oci.digest import Digest
 from .cool_down import TagAges, check_age
-from .image_limits import ImageVerdict
-from .lock_file import Unlisted, check_listed
 from .verdict import (
     SERVE,
     HookVerdict,
+    ImageVerdict,
     MissingFact,
     Refuse,
     ServeInstead,
     SignatureVerdict,
     Subject,
+    Unlisted,
     Verdict,
 )
 
@@ -78,7 +78,11 @@ def _verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
         if facts.locked != subject.digest:
             yield ServeInstead(facts.locked, "the lock file names this digest", "locked")
     elif isinstance(facts.locked, Unlisted):
-        yield check_listed(subject, facts.locked)
+        yield Refuse(
+            f"{subject} is not in the lock file {facts.locked.file.name} of this mirror; use a tag that is,"
+            " pull by digest, or ask the operator to add it with 'dockmirror lock'",
+            "locked",
+        )
     elif isinstance(facts.ages, TagAges):
         yield check_age(subject, facts.ages)
     if facts.known is False:

@@ -2,33 +2,96 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from ..concurrency.caching import TTLCache
 from ..config.image_rules import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
+from ..oci.errors import Unavailable
 from ..oci.manifest import ManifestDocument, parse_references
 from ..oci.reference import Repository, Tag
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
-from .fact_source import IFactSource
+from .fact_source import FactContext, IFactSource
 from .policies import Policies
-from .push_times import IPushTimes
 from .recalls import Recalls
-from .repository_reader import RepositoryReader
 from .verdict import SERVE, ServeInstead, Subject
+
+if TYPE_CHECKING:
+    from ..upstream.upstream_client import UpstreamClient
 
 HOLD_INTERVAL = 3600.0
 """Seconds after which it is recorded again that a manifest is in use."""
 REPORT_INTERVAL = 86_400.0
 """Seconds after which a frozen tag, or the use of an exception, is reported again."""
+HUB_API = "https://hub.docker.com"
+CACHE_SECONDS = 600.0
+"""Seconds after which Docker Hub's API is asked about a tag again."""
+_ANSWER_LIMIT = 1024 * 1024
 _MOST = 10_000
 _log = Logger()
+
+
+class IPushTimes(Interface):
+    """A registry's own times of push."""
+
+    async def pushed(repository: Repository, tag: Tag, digest: Digest) -> float | None:
+        """Return when the tag was pushed with that digest, or None if the registry does not say so.
+
+        :raises RegistryError: when it does not answer.
+        """
+
+
+@implementer(IPushTimes)
+class HubPushTimes:
+    """Asks the API of Docker Hub, without credentials.
+
+    Source: Docker Hub API, "Read repository tag".  Beyond its schema, answers have the tag's ``digest`` at
+    the top, which older tags lack; public code that reads them agrees on this.
+    """
+
+    def __init__(self, client: UpstreamClient, clock: IReactorTime) -> None:
+        self._client = client
+        self._cached: TTLCache[tuple[Repository, Tag, Digest], tuple[float | None]] = TTLCache(clock, _MOST)
+
+    async def pushed(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
+        cached = self._cached.get((repository, tag, digest))
+        if cached is None:
+            namespace, _, name = str(repository).partition("/")
+            path = f"/v2/namespaces/{namespace}/repositories/{name}/tags/{tag}"
+            cached = (parse_push_time(await self._read(path), digest),)
+            self._cached.put((repository, tag, digest), cached, CACHE_SECONDS)
+        return cached[0]
+
+    async def _read(self, path: str) -> bytes:
+        response = await self._client.request("GET", f"{HUB_API}{path}", (("Accept", "application/json"),))
+        if response.code not in (200, 404):
+            self._client.release(response)
+            raise Unavailable(f"the API of Docker Hub answered {response.code}")
+        data = await self._client.read(response, _ANSWER_LIMIT)
+        return data if response.code == 200 else b"{}"
+
+
+def parse_push_time(answer: bytes, digest: Digest) -> float | None:
+    """Return when a tag was pushed with that digest, or None if the answer does not say so."""
+    try:
+        fields = json.loads(answer)
+        images = [each["digest"] for each in fields.get("images") or ()]
+        named = fields.get("digest") or (images[0] if len(images) == 1 else None)
+        pushed = datetime.fromisoformat(fields["tag_last_pushed"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if named != str(digest) or pushed.tzinfo is None or pushed.year == 1:  # Go's zero time
+        return None
+    return pushed.timestamp()
 
 
 @frozen
@@ -66,16 +129,11 @@ class CoolDownSource:
         self._held: TTLCache[tuple[Repository, Tag], Digest] = TTLCache(context.clock, _MOST)
         self._reported: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
 
-    async def gather(
-        self,
-        subject: Subject,
-        policy: PolicySettings,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> TagAges | None:
+    async def gather(self, context: FactContext) -> TagAges | None:
+        subject = context.subject
         if not isinstance(subject.reference, Tag):
             return None
-        ages = await self.ages(subject, policy)
+        ages = await self.ages(subject, context.policy)
         try:
             now = self._context.clock.seconds()
             await self._context.history.record_pull(

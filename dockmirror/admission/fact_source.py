@@ -1,7 +1,8 @@
-"""Facts about subjects, gathered concurrently and within a time limit."""
+"""Facts about subjects, gathered at once and within a time limit; their sources may read the repository."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
+from ..body.in_memory import collect
 from ..concurrency.waiting import gather
 from ..config.image_rules import PolicySettings
-from ..oci.errors import RegistryError, summarize_error
+from ..interfaces import IRegistry
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid, RegistryError, Unavailable, summarize_error
 from ..oci.manifest import ManifestDocument
+from ..oci.media import EVERYTHING
+from ..oci.reference import Reference, Repository, Tag
+from ..oci.request import Blob, Manifest, Referrers, RegistryRequest, Requester, Target
 from .admit import AdmissionFacts
 from .policies import Policies
-from .repository_reader import RepositoryReader
 from .verdict import MissingFact, Subject
 
 GATHER_TIMEOUT = 3.0
@@ -25,7 +31,109 @@ GATHER_TIMEOUT = 3.0
 _OWN_REASON = "the reason is in the mirror's log"
 """Stands for an error of the mirror's own machine, which may name its files."""
 LoadManifest = Callable[[], Awaitable[ManifestDocument | None]]
+_MANIFEST_LIMIT = 4 * 1024 * 1024
 _log = Logger()
+
+
+@frozen
+class RepositoryReader:
+    """Reads manifests, blobs and referrers of a repository, through the cache as the client would.
+
+    :ivar registry: the registry below admission.
+    :ivar request: the client's request, whose credentials are used.
+    :ivar peek: returns held bytes, of a blob for which the registry redirects clients to the bucket.
+    """
+
+    registry: IRegistry
+    repository: Repository
+    request: RegistryRequest
+    peek: Callable[[Digest, int], Awaitable[bytes | None]]
+
+    @property
+    def requester(self) -> Requester:
+        """The client, as it is told to policy servers."""
+        received = self.request.received
+        return Requester() if received is None else received.requester
+
+    async def manifest(self, reference: Reference) -> bytes | None:
+        """Return a manifest, or None if the repository has none of that name.
+
+        :raises RegistryError: when it cannot be had.
+        """
+        return await self._read(Manifest(self.repository, reference), _MANIFEST_LIMIT)
+
+    async def document(self, digest: Digest) -> ManifestDocument | None:
+        """Return a parsed manifest, or None if there is none or it is of an unknown type.
+
+        :raises RegistryError: when it cannot be had.
+        """
+        data = await self.manifest(digest)
+        return None if data is None else ManifestDocument.parse(data)
+
+    async def blob(self, digest: Digest, limit: int) -> bytes | None:
+        """Return a blob of at most so many bytes, or None if the repository does not have it.
+
+        :raises RegistryError: when it cannot be had, or is larger.
+        """
+        data = await self._read(Blob(self.repository, digest), limit)
+        if data is not None and not digest.matches(data):
+            data = await self.peek(digest, limit)
+            if data is None or not digest.matches(data):
+                raise Unavailable(f"the blob {digest} cannot be read")
+        return data
+
+    async def referrers(self, digest: Digest) -> Sequence[tuple[str, Digest]]:
+        """Return type and digest of the manifests whose subject is this one, by the API or the tag schema.
+
+        Source: OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema".
+
+        :raises RegistryError: when the list cannot be had.
+        """
+        data = await self._read(Referrers(self.repository, digest), _MANIFEST_LIMIT)
+        if data is None:
+            data = await self.manifest(Tag(f"{digest.algorithm}-{digest.hex}"))
+        return [] if data is None else _parse_referrers(data)
+
+    async def _read(self, target: Target, limit: int) -> bytes | None:
+        request = RegistryRequest(target, accept=EVERYTHING, credentials=self.request.credentials)
+        try:
+            return await collect((await self.registry.fetch(request)).body, limit)
+        except RegistryError as error:
+            if error.status == 404:
+                return None
+            raise
+
+
+def _parse_referrers(index: bytes) -> list[tuple[str, Digest]]:
+    try:
+        found = json.loads(index)["manifests"]
+        return [(str(each.get("artifactType") or ""), Digest.parse(each["digest"])) for each in found]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DigestInvalid):
+        return []
+
+
+@frozen
+class FactContext:
+    """A subject, and what its facts are told by.
+
+    :ivar policy: the policy that holds for the rule.
+    :ivar manifest: None if it is not needed, or is not at hand.
+    :ivar reader: reads more of the repository, as the client that requests the subject.
+    """
+
+    subject: Subject
+    policy: PolicySettings
+    manifest: ManifestDocument | None
+    reader: RepositoryReader
+
+    async def read_manifest(self) -> ManifestDocument | None:
+        """Return the manifest of the subject's digest, or None if it cannot be read.
+
+        :raises RegistryError: when it cannot be had.
+        """
+        if self.manifest is not None or self.subject.digest is None:
+            return self.manifest
+        return await self.reader.document(self.subject.digest)
 
 
 class IFactSource(Interface):
@@ -36,17 +144,9 @@ class IFactSource(Interface):
     is_about_tags: bool = Attribute("True if it says which digest a tag is, False if it judges a digest.")
     needs_manifest: bool = Attribute("True if it needs the manifest itself.")
 
-    async def gather(
-        subject: Subject,
-        policy: PolicySettings,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> Any:
+    async def gather(context: FactContext) -> Any:
         """Return the fact, or None if the rule does not apply.
 
-        :param policy: the policy that holds.
-        :param manifest: None if it is not needed, or cannot be read.
-        :param reader: reads more of the repository, as the client that requests the subject.
         :raises OSError: when the fact cannot be had; ``RegistryError`` as well.  Then the rule refuses,
             unless the policy has ``on_error = "serve"``.
         """
@@ -89,22 +189,16 @@ class FactGatherer:
         if any(source.needs_manifest for source, _ in applicable):
             manifest = await load_manifest()
         facts = await gather(
-            self._gather(source, policy, subject, manifest, reader) for source, policy in applicable
+            self._gather(source, FactContext(subject, policy, manifest, reader))
+            for source, policy in applicable
         )
         named = {source.fact: fact for (source, _), fact in zip(applicable, facts, strict=True)}
         warned = frozenset(source.fact for source, policy in applicable if policy.mode == "warn")
         return AdmissionFacts(**named, warn_only=warned)
 
-    async def _gather(
-        self,
-        source: IFactSource,
-        policy: PolicySettings,
-        subject: Subject,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> Any:
+    async def _gather(self, source: IFactSource, context: FactContext) -> Any:
         """Return the source's fact; its type is the source's own."""
-        gathering = Deferred.fromCoroutine(source.gather(subject, policy, manifest, reader))
+        gathering = Deferred.fromCoroutine(source.gather(context))
         gathering.addTimeout(GATHER_TIMEOUT, self.clock)
         try:
             return await gathering
@@ -114,5 +208,5 @@ class FactGatherer:
             missing = MissingFact.of(source.setting, summarize_error(error))
         except OSError as error:
             missing = MissingFact.of(source.setting, str(error), _OWN_REASON)
-        _log.warn("{subject}: {why}", subject=str(subject), why=missing.why)
-        return None if policy.on_error == "serve" else missing
+        _log.warn("{subject}: {why}", subject=str(context.subject), why=missing.why)
+        return None if context.policy.on_error == "serve" else missing

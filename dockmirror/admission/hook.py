@@ -20,7 +20,6 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
@@ -29,10 +28,9 @@ from ..oci.media import IMAGE_CONFIGS
 from ..oci.reference import Repository, Tag
 from ..oci.request import Requester
 from ..upstream.upstream_client import ResponseBody, describe_failure
-from .fact_source import IFactSource
+from .fact_source import FactContext, IFactSource, RepositoryReader
 from .image_limits import stated_size
 from .known_digests import KnownParents
-from .repository_reader import RepositoryReader
 from .verdict import HookVerdict, Subject
 
 MAX_VALID = 30 * 86_400.0
@@ -232,16 +230,10 @@ class HookSource:
     is_about_tags = False
     needs_manifest = True
 
-    async def gather(
-        self,
-        subject: Subject,
-        policy: PolicySettings,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> HookVerdict | None:
+    async def gather(self, context: FactContext) -> HookVerdict | None:
         """:raises RegistryError: when the policy server gives no verdict."""
-        if subject.digest is None or not policy.hook:
+        if context.subject.digest is None or not context.policy.hook:
             return None
-        manifest = manifest or await reader.document(subject.digest)
-        await self.cache.parents.record(subject, manifest)
-        return await self.cache.verdict(subject, manifest, reader)
+        manifest = await context.read_manifest()
+        await self.cache.parents.record(context.subject, manifest)
+        return await self.cache.verdict(context.subject, manifest, context.reader)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from attrs import frozen
+from zope.interface import implementer
 
 from ..config.notation import format_size
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.media import FOREIGN_LAYERS
+from .fact_source import FactContext, IFactSource
+from .known_digests import KnownParents
+from .verdict import ImageVerdict
+
+LimitKey = Literal["platforms", "max_size", "media_types", "foreign_layers"]
+LIMIT_KEYS: tuple[LimitKey, ...] = ("platforms", "max_size", "media_types", "foreign_layers")
 
 
 @frozen
@@ -29,13 +37,6 @@ class ImageLimits:
     max_size: int | None = None
     media_types: Sequence[str] = ()
     foreign_layers: bool = True
-
-
-@frozen
-class ImageVerdict:
-    """The outcome of the limits for one manifest: no problem, or the first one, as the end of a sentence."""
-
-    problem: str = ""
 
 
 def check_image(
@@ -103,3 +104,34 @@ def _media_types(document: ManifestDocument) -> Iterator[str]:
     yield document.media_type
     for each in (*document.blobs, *document.layers, *children, *document.foreign):
         yield each.media_type or ""
+
+
+@implementer(IFactSource)
+@frozen
+class ImageLimitSource:
+    """Checks one limit.
+
+    :ivar fact: the limit, which is the name of the fact and of the policy's key alike.
+    """
+
+    fact: LimitKey
+    parents: KnownParents
+    is_about_tags = False
+    needs_manifest = True
+
+    @property
+    def setting(self) -> str:
+        return self.fact
+
+    async def gather(self, context: FactContext) -> ImageVerdict | None:
+        """:raises RegistryError: when the manifest cannot be read."""
+        subject = context.subject
+        if subject.digest is None:
+            return None
+        manifest = await context.read_manifest()
+        platforms = []
+        if self.fact == "platforms":
+            await self.parents.record(subject, manifest)
+            platforms = [each.platform for each in await self.parents.find(subject) if each.platform]
+        limits = ImageLimits(**{self.fact: getattr(context.policy, self.fact)})
+        return check_image(limits, manifest, platforms)

@@ -18,8 +18,7 @@ from ..oci.manifest import ManifestDocument, Platform, parse_references
 from ..oci.reference import Repository
 from .cool_down import admitted_digests, check_age
 from .cool_down_source import CoolDownSource
-from .fact_source import IFactSource
-from .repository_reader import RepositoryReader
+from .fact_source import FactContext, IFactSource
 from .verdict import SERVE, Subject
 
 SERVED_TTL = 10.0
@@ -61,14 +60,9 @@ class KnownDigestSource:
         )
         self._children: TTLCache[tuple[Repository, Digest], frozenset[Digest]] = TTLCache(clock, _MOST_SERVED)
 
-    async def gather(
-        self,
-        subject: Subject,
-        policy: PolicySettings,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> bool | None:
+    async def gather(self, context: FactContext) -> bool | None:
         """Return whether a digest is known; None for tags, and for policies that allow any digest."""
+        subject, policy = context.subject, context.policy
         if policy.digests == "any" or not isinstance(subject.reference, Digest):
             return None
         served = await self._served(subject, policy)

@@ -16,18 +16,26 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
+from twisted.logger import Logger
+from zope.interface import implementer
 
+from ..config.image_rules import PolicySettings
+from ..oci.artifacts import parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.reference import Repository, Tag
-from .verdict import Refuse, Subject
+from ..store.files import Version, file_version
+from .fact_source import FactContext, IFactSource
+from .policies import Policies
+from .verdict import Subject, Unlisted
 
 HEADER = (
     "# The digests that tags are: 'dockmirror lock' adds images, 'dockmirror lock --update' moves them.\n"
 )
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_log = Logger()
 
 
 class LockFileInvalid(Exception):
@@ -115,17 +123,84 @@ class LockFile:
         return HEADER + "".join(f"{each}\n" for each in sorted(self.images.values()))
 
 
-@frozen
-class Unlisted:
-    """The fact that a lock file does not list a tag, and that the policy refuses such tags."""
+class LockReader:
+    """A lock file, read again whenever it has changed; while it is invalid, its last valid state counts."""
 
-    file: Path
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: Version | None = None
+        self._lock: LockFile | None = None
+
+    def current(self) -> LockFile:
+        """:raises OSError: when the file could not be read yet."""
+        version = file_version(self._path)
+        if self._lock is None or version != self._version:
+            self._read(version)
+        assert self._lock is not None
+        return self._lock
+
+    def _read(self, version: Version | None) -> None:
+        try:
+            self._lock = LockFile.parse(self._path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, LockFileInvalid) as error:
+            if self._lock is None:
+                raise OSError(f"{self._path}: {error}") from error
+            _log.error("{path} is left as it was: {error}", path=str(self._path), error=str(error))
+        self._version = version
 
 
-def check_listed(subject: Subject, fact: Unlisted) -> Refuse:
-    """Return the refusal of a tag that the lock file does not list."""
-    return Refuse(
-        f"{subject} is not in the lock file {fact.file.name} of this mirror; use a tag that is, pull by"
-        " digest, or ask the operator to add it with 'dockmirror lock'",
-        "locked",
-    )
+@implementer(IFactSource)
+class LockSource:
+    """Gathers the digest that the lock file of a policy gives a tag."""
+
+    fact = "locked"
+    setting = "lock"
+    is_about_tags = True
+    needs_manifest = False
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._readers: dict[Path, LockReader] = {}
+
+    async def gather(self, context: FactContext) -> Digest | Unlisted | None:
+        subject, policy = context.subject, context.policy
+        if policy.lock is None or not isinstance(subject.reference, Tag):
+            return None
+        lock = self._readers.setdefault(policy.lock, LockReader(policy.lock)).current()
+        return find_locked(lock, policy, self._policies.full_name(subject), subject.reference)
+
+    def list_locked(self, subject: Subject) -> frozenset[Digest]:
+        """Return the digests that lock files give tags of the subject's repository.
+
+        :raises OSError: when a lock file could not be read yet.
+        """
+        found, name = set(), self._policies.full_name(subject)
+        for path in self._policies.lock_files(subject):
+            lock = self._readers.setdefault(path, LockReader(path)).current()
+            for each in lock.by_repository.get(name, ()):
+                if self._is_locked_by(evolve(subject, reference=each.tag), path):
+                    found.add(each.digest)
+        return frozenset(found)
+
+    def _is_locked_by(self, subject: Subject, path: Path) -> bool:
+        policy = self._policies.find(subject, self.setting)
+        return policy is not None and policy.mode != "off" and policy.lock == path
+
+
+def find_locked(
+    lock: LockFile, policy: PolicySettings, repository: Repository, tag: Tag
+) -> Digest | Unlisted | None:
+    """Return the digest that the policy's lock file gives a tag, or what becomes of a tag that it lacks.
+
+    A tag of the artifacts of a digest that the file lists for the repository, such as ``sha256-….sig``, is
+    served without a line.
+
+    :param repository: with its registry in front.
+    """
+    assert policy.lock is not None
+    locked = lock.images.get((repository, tag))
+    if locked is not None:
+        return locked.digest
+    subject = parse_artifact_tag(tag.name)
+    is_artifact = any(each.digest == subject for each in lock.by_repository.get(repository, ()))
+    return None if is_artifact or policy.unlisted == "serve" else Unlisted(policy.lock)

@@ -1,29 +1,33 @@
-"""Carries recalls out in a store: removes the bytes, and keeps them from coming back."""
+"""Carries recalls out: removes the bytes from a store, and tells the other mirrors that share its bucket."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from ..concurrency.periodic_task import PeriodicTask
-from ..interfaces import ContentKind, IContentStore, IStoredContent
 from ..oci.digest import Digest
-from ..oci.reference import Repository
 from ..store import files, layout
 from ..store.threads import RunInThread
 from . import recall_files
-from .recall_files import RecallReader
-from .recalls import Recalls
+from .recall_files import Generation, RecallReader
+from .recalls import Recall, Recalls
+
+if TYPE_CHECKING:
+    from ..store.bucket.bucket import Bucket
 
 PERIOD = 10.0
 """Seconds between two looks at the recalls, here and in the bucket."""
-
+FULL_PERIOD = 600.0
+"""Seconds after which the recalls in the bucket are listed even if none seems to have changed."""
 _log = Logger()
 
 
@@ -32,7 +36,7 @@ class RecallEnforcement(PeriodicTask):
 
     One process of those that share the directory does it, as long as it lives.
 
-    :param exchange: exchanges recalls with the bucket; None if there is none.
+    :param bucket: with which recalls are exchanged; None if there is none.
     """
 
     def __init__(
@@ -41,13 +45,13 @@ class RecallEnforcement(PeriodicTask):
         recalls: RecallReader,
         clock: IReactorTime,
         in_thread: RunInThread,
-        exchange: Callable[[], Awaitable[None]] | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
         super().__init__(self.run, PERIOD, clock, "cannot carry out the recalls", at_once=True)
         self._root = root
         self._recalls = recalls
         self._in_thread = in_thread
-        self._exchange = exchange
+        self._exchange = None if bucket is None else RecallExchange(root, bucket, clock, in_thread)
         self._lock: int | None = None
 
     def stopService(self) -> None:
@@ -64,7 +68,7 @@ class RecallEnforcement(PeriodicTask):
             return
         try:
             if self._exchange is not None:
-                await self._exchange()
+                await self._exchange.run()
         except OSError as error:
             _log.warn("the recalls cannot be stored: {error}", error=str(error))
         await self._remove()
@@ -82,35 +86,68 @@ class RecallEnforcement(PeriodicTask):
             )  # fmt: skip
 
 
-@implementer(IContentStore)
-class RecalledContentFilter:
-    """Hides recalled contents, and neither stores nor links any, so that no pull brings them back.
+class RecallExchange:
+    """Brings the statements of a directory and of a bucket to the same state; the later of two counts.
 
-    :param current: returns the recalls in force.
+    An object in the bucket, the generation, differs after each change; so a mirror makes one small request
+    as long as nothing has changed.  The bytes of recalled contents are deleted from the bucket.
     """
 
-    def __init__(self, contents: IContentStore, current: Callable[[], Recalls], clock: IReactorTime) -> None:
-        self._contents = contents
-        self._current = current
+    def __init__(self, root: Path, bucket: Bucket, clock: IReactorTime, in_thread: RunInThread) -> None:
+        self._root = root
+        self._bucket = bucket
         self._clock = clock
+        self._in_thread = in_thread
+        self._seen: tuple[bytes, Mapping[Digest, Recall]] | None = None
+        self._listed = 0.0
 
-    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        return None if self._is_recalled(digest) else await self._contents.open(repository, digest, kind)
+    async def run(self) -> None:
+        """Exchange them, unless the bucket fails, which it logs itself.
 
-    async def holds(self, digest: Digest) -> bool:
-        return not self._is_recalled(digest) and await self._contents.holds(digest)
+        :raises OSError: if the disk fails.
+        """
+        from ..store.bucket.bucket import BucketUnavailable  # a mirror without a bucket needs none of it
 
-    async def peek(self, digest: Digest) -> IStoredContent | None:
-        return None if self._is_recalled(digest) else await self._contents.peek(digest)
+        with suppress(BucketUnavailable):
+            await self._run()
 
-    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        return not self._is_recalled(digest) and await self._contents.link(repository, digest, kind)
+    async def _run(self) -> None:
+        found = await self._bucket.read(layout.RECALLS_GENERATION)
+        local = await self._in_thread(partial(recall_files.read_statements, self._root))
+        seen, now = (found[0] if found else b"", local), self._clock.seconds()
+        if seen == self._seen and 0 <= now - self._listed < FULL_PERIOD:
+            return
+        statements = await self._merge(local)
+        recalled = Recalls.of(statements.values()).by_digest
+        await self._bucket.delete([str(layout.data(each)) for each in recalled])
+        self._seen, self._listed = (seen[0], statements), now
 
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
-        return not self._is_recalled(digest) and await self._contents.add(repository, digest, kind, data)
+    async def _merge(self, local: Mapping[Digest, Recall]) -> Mapping[Digest, Recall]:
+        remote = await self._read_all()
+        newer = [each for each in remote.values() if each.supersedes(local.get(each.digest))]
+        for each in newer:
+            await self._in_thread(partial(recall_files.write_statement, self._root, each))
+        if newer:
+            now = self._clock.seconds()
+            await self._in_thread(partial(Generation(self._root).advance, now))
+        statements = {**local, **{each.digest: each for each in newer}}
+        missing = [each for each in statements.values() if each.supersedes(remote.get(each.digest))]
+        for each in missing:
+            await self._bucket.put(layout.recall(each.digest), bytes(each))
+        if missing:
+            await self._bucket.put(layout.RECALLS_GENERATION, new_generation())
+        return statements
 
-    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        await self._contents.unlink(repository, digest, kind)
+    async def _read_all(self) -> Mapping[Digest, Recall]:
+        found: dict[Digest, Recall] = {}
+        for listed in await self._bucket.list(layout.RECALLS):
+            data = await self._bucket.read(layout.RECALLS / listed.key.rpartition("/")[2])
+            recall = Recall.parse(data[0]) if data else None
+            if recall is not None:
+                found[recall.digest] = recall
+        return found
 
-    def _is_recalled(self, digest: Digest) -> bool:
-        return self._current().find_blob(digest, self._clock.seconds()) is not None
+
+def new_generation() -> bytes:
+    """Return a value for the generation that it never had before."""
+    return token_hex(8).encode()

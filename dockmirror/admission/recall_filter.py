@@ -1,4 +1,4 @@
-"""A registry that gives out nothing that is recalled, and cuts off what it was giving out."""
+"""Filters that neither give out nor store what is recalled, and cut off what was being given out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, collect
 from ..concurrency.backoff import is_outage
-from ..interfaces import Answer, IBody, IRegistry, Sighting
+from ..interfaces import Answer, ContentKind, IBody, IContentStore, IRegistry, IStoredContent, Sighting
 from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
@@ -306,3 +306,37 @@ class RecallFilter:
 
 def _is_held(answer: Answer) -> bool:
     return answer.cache is not None and answer.cache.result not in (CacheResult.MISS, CacheResult.BYPASS)
+
+
+@implementer(IContentStore)
+class RecalledContentFilter:
+    """Hides recalled contents, and neither stores nor links any, so that no pull brings them back.
+
+    :param current: returns the recalls in force.
+    """
+
+    def __init__(self, contents: IContentStore, current: Callable[[], Recalls], clock: IReactorTime) -> None:
+        self._contents = contents
+        self._current = current
+        self._clock = clock
+
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        return None if self._is_recalled(digest) else await self._contents.open(repository, digest, kind)
+
+    async def holds(self, digest: Digest) -> bool:
+        return not self._is_recalled(digest) and await self._contents.holds(digest)
+
+    async def peek(self, digest: Digest) -> IStoredContent | None:
+        return None if self._is_recalled(digest) else await self._contents.peek(digest)
+
+    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+        return not self._is_recalled(digest) and await self._contents.link(repository, digest, kind)
+
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> bool:
+        return not self._is_recalled(digest) and await self._contents.add(repository, digest, kind, data)
+
+    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
+        await self._contents.unlink(repository, digest, kind)
+
+    def _is_recalled(self, digest: Digest) -> bool:
+        return self._current().find_blob(digest, self._clock.seconds()) is not None

@@ -13,9 +13,8 @@ from ..store import layout
 from ..store.bucket.blocking_bucket import BucketAddress, open_for_small_objects
 from ..store.held_images import HeldImages
 from . import recall_files
-from .generation import Generation
-from .recall_exchange import new_generation
-from .recall_files import RecallScope
+from .recall_enforcement import new_generation
+from .recall_files import Generation, RecallScope
 from .recalls import EMPTY_BLOBS, Recall
 
 

@@ -15,16 +15,15 @@ from attrs import frozen
 from zope.interface import implementer
 
 from ..concurrency.waiting import gather
-from ..config.image_rules import PolicySettings, SignedBy
+from ..config.image_rules import SignedBy
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.reference import Tag
 from ..store.threads import RunInThread
-from .fact_source import IFactSource
+from .fact_source import FactContext, IFactSource, RepositoryReader
 from .known_digests import KnownParents
-from .repository_reader import RepositoryReader
 from .signatures import (
     BUNDLE,
     SIMPLE_SIGNING,
@@ -37,7 +36,7 @@ from .signatures import (
     parse_signature_layers,
     verify_layer,
 )
-from .verdict import SignatureVerdict, Subject
+from .verdict import SignatureVerdict
 
 _LAYER_LIMIT = 1024 * 1024
 _MOST_SIGNATURES = 32
@@ -98,24 +97,19 @@ class SignatureSource:
     is_about_tags = False
     needs_manifest = True
 
-    async def gather(
-        self,
-        subject: Subject,
-        policy: PolicySettings,
-        manifest: ManifestDocument | None,
-        reader: RepositoryReader,
-    ) -> SignatureVerdict | None:
+    async def gather(self, context: FactContext) -> SignatureVerdict | None:
         """:raises RegistryError: when a signature cannot be read."""
-        if subject.digest is None or not policy.signed_by:
+        subject, signed_by, reader = context.subject, context.policy.signed_by, context.reader
+        if subject.digest is None or not signed_by:
             return None
-        manifest = manifest or await reader.document(subject.digest)
+        manifest = await context.read_manifest()
         problem = ""
         if manifest is not None and claims_to_be_signatures(manifest):
             problem = await _find_other_content(manifest, reader)
             if not problem:
                 return None
         candidates = [subject.digest, *(each.digest for each in await self.checker.parents.find(subject))]
-        verdict = await self._find(candidates, self.checker.signers[policy.signed_by], reader)
+        verdict = await self._find(candidates, self.checker.signers[signed_by], reader)
         if verdict.signer:
             await self.checker.parents.record(subject, manifest)
         elif problem:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import frozen
 
 from ..oci.digest import Digest
@@ -94,3 +96,17 @@ class SignatureVerdict:
 
     signer: str = ""
     problem: str = ""
+
+
+@frozen
+class ImageVerdict:
+    """The outcome of the limits for one manifest: no problem, or the first one, as the end of a sentence."""
+
+    problem: str = ""
+
+
+@frozen
+class Unlisted:
+    """The fact that a lock file does not list a tag, and that the policy refuses such tags."""
+
+    file: Path

@@ -12,12 +12,11 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
-from ..admission.cool_down_source import CoolDownContext, CoolDownSource
+from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, HubPushTimes
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.known_digests import KnownDigestSource
-from ..admission.lock_source import LockReader, LockSource
+from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import Policies
-from ..admission.push_times import HUB_API, HubPushTimes
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect

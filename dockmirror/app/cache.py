@@ -15,10 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from ..admission.generation import Generation
-from ..admission.recall_enforcement import RecalledContentFilter, RecallEnforcement
-from ..admission.recall_files import RecallReader
-from ..admission.recall_filter import RunningDeliveries
+from ..admission.recall_enforcement import RecallEnforcement
+from ..admission.recall_files import Generation, RecallReader
+from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import BusyTask, PeriodicTask
 from ..config.settings import ConfigurationError, Settings
@@ -197,11 +196,6 @@ def _recall_tasks(
     in_thread: RunInThread,
 ) -> Sequence[Service]:
     """Return the tasks that cut off running transfers, and remove the bytes of what is recalled."""
-    exchange = None
-    if tiered is not None:
-        from ..admission.recall_exchange import RecallExchange
-
-        exchange = RecallExchange(root, tiered.bucket, reactor, in_thread).run
 
     def cut() -> None:
         count = deliveries.cut(recalls.current(), reactor.seconds())
@@ -210,7 +204,8 @@ def _recall_tasks(
 
     cuts = BusyTask(cut, lambda: bool(deliveries), CUT_PERIOD, reactor)
     deliveries.begun = cuts.wake
-    return [cuts, RecallEnforcement(root, recalls, reactor, in_thread, exchange)]
+    bucket = None if tiered is None else tiered.bucket
+    return [cuts, RecallEnforcement(root, recalls, reactor, in_thread, bucket)]
 
 
 def _tiered(

@@ -10,12 +10,11 @@ from attrs import evolve, frozen
 
 from ..admission.admit import AdmissionFacts, admit
 from ..admission.cool_down import TagAges, admitted_digests, ages_at
-from ..admission.lock_file import Unlisted
-from ..admission.lock_source import LockReader, find_locked
+from ..admission.lock_file import LockReader, find_locked
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import Recall, Recalls, explain
-from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Verdict
+from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Unlisted, Verdict
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..oci.digest import Digest

@@ -16,14 +16,13 @@ from zope.interface import implementer
 
 from ..admission.admit import FACT_NAMES, AdmissionFacts, admit
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
-from ..admission.fact_source import FactGatherer, IFactSource
-from ..admission.image_limits_source import LIMIT_KEYS
+from ..admission.fact_source import FactGatherer, IFactSource, RepositoryReader
+from ..admission.image_limits import LIMIT_KEYS
 from ..admission.known_digests import KnownDigestSource
-from ..admission.lock_source import LockSource
+from ..admission.lock_file import LockSource
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import explain
-from ..admission.repository_reader import RepositoryReader
 from ..admission.verdict import MissingFact, Refuse, Subject
 from ..body.in_memory import BytesBody
 from ..config.image_rules import PolicySettings

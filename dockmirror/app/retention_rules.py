@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..admission.lock_source import LockReader
+from ..admission.lock_file import LockReader
 from ..config.image_rules import RetentionSettings
 from ..config.settings import Settings
 from ..oci.digest import Digest

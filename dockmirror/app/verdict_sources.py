@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..admission.fact_source import IFactSource
 from ..admission.hook import HookCache, HookSource, PolicyServer
-from ..admission.image_limits_source import LIMIT_KEYS, ImageLimitSource
+from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
 from ..admission.keyless import KeylessVerifier, is_sigstore_installed
 from ..admission.known_digests import KnownParents
 from ..admission.signature_source import SignatureChecker, SignatureSource

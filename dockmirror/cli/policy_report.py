@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..admission.policies import TagSummary, summarize_ages
+from ..admission.cool_down import TagSummary, summarize_ages
 from ..app.local_admission import LocalAdmission, TagUnderPolicy
 from ..app.pull_review import OUTCOMES, PullReport, PullReview, make_report, read_pulls
 from ..history.pulls import HistoryError

@@ -12,12 +12,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
-from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource
+from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource, IPushTimes
 from dockmirror.admission.fact_source import FactGatherer, IFactSource
 from dockmirror.admission.known_digests import KnownDigestSource
-from dockmirror.admission.lock_source import LockSource
+from dockmirror.admission.lock_file import LockSource
 from dockmirror.admission.policies import Policies
-from dockmirror.admission.push_times import IPushTimes
 from dockmirror.admission.recalls import Recalls
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
 from dockmirror.config.image_rules import PolicySettings

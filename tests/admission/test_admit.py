@@ -14,10 +14,9 @@ from zope.interface import implementer
 
 from dockmirror.admission.admit import FACT_NAMES, AdmissionFacts, admit
 from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
-from dockmirror.admission.fact_source import GATHER_TIMEOUT, IFactSource
-from dockmirror.admission.generation import Generation
+from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, IFactSource
 from dockmirror.admission.policies import Policies
-from dockmirror.admission.repository_reader import RepositoryReader
+from dockmirror.admission.recall_files import Generation
 from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
@@ -174,10 +173,8 @@ class Source:
         self.waiting: list[Deferred[HookVerdict | None]] = []
         self.manifests: list[Any] = []
 
-    async def gather(
-        self, subject: Subject, policy: PolicySettings, manifest: Any, reader: RepositoryReader
-    ) -> HookVerdict | None:
-        self.manifests.append(manifest)
+    async def gather(self, context: FactContext) -> HookVerdict | None:
+        self.manifests.append(context.manifest)
         self.waiting.append(Deferred())
         return await self.waiting[-1]
 

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from zope.interface import implementer
 
-from dockmirror.admission.push_times import IPushTimes
+from dockmirror.admission.cool_down_source import IPushTimes
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult

@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dockmirror.admission.lock_file import HEADER, LockedImage, LockFile, LockFileInvalid, Unlisted
-from dockmirror.admission.lock_source import LockReader, find_locked
+from dockmirror.admission.lock_file import (
+    HEADER,
+    LockedImage,
+    LockFile,
+    LockFileInvalid,
+    LockReader,
+    find_locked,
+)
+from dockmirror.admission.verdict import Unlisted
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unreachable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recall_enforcement import PERIOD, RecalledContentFilter, RecallEnforcement
+from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
 from dockmirror.admission.recall_files import (
     REREAD_SECONDS,
     RecallReader,
@@ -18,6 +18,7 @@ from dockmirror.admission.recall_files import (
     remove_recalled,
     write_statement,
 )
+from dockmirror.admission.recall_filter import RecalledContentFilter
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.admission.push_times import HubPushTimes, parse_push_time
+from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.sightings import (
     CHECK_INTERVAL,
     LIMITED_SECONDS,

@@ -8,7 +8,7 @@ import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.admission.recall_exchange import FULL_PERIOD, RecallExchange
+from dockmirror.admission.recall_enforcement import FULL_PERIOD, RecallExchange
 from dockmirror.admission.recall_files import read_statements, write_statement
 from dockmirror.admission.recalls import Recall
 from dockmirror.oci.digest import Digest
