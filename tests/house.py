@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from dockmirror.app.accounts import RunProgram, load_accounts
+from dockmirror.app.cache_stack import StackContext
 from dockmirror.app.site_builder import ConnectionShare, InThread, SiteBuilder
-from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 import dockmirror
 from dockmirror.app.cache import open_cache
+from dockmirror.app.cache_stack import StackContext
 from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
-from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.web.shared_tables import SharedTables

@@ -17,7 +17,7 @@ from ..config.image_rules import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import Unavailable
-from ..oci.manifest import ManifestDocument, parse_references
+from ..oci.manifest import parse_references
 from ..oci.reference import Repository, Tag
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import FactContext, IFactSource

@@ -1,7 +1,8 @@
-"""The mirror's own accounts at its upstreams, and their passwords."""
+"""The mirror's own accounts at its upstreams: the choice among them by repository, and their passwords."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,17 +14,64 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.load import PASSWORD_PREFIX, PREFIX
 from ..config.settings import AccountSettings, ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount
+from ..oci.pull_rule import PullRule
+from ..oci.reference import Repository
+from ..oci.request import RegistryRequest, Tags, repository_of
 from ..oci.token import Credentials, Login
 from ..system.external_program import ProcessResult
-from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
-from .account_choice import REST
 
+REST = ""
+"""The name of the account, or of none, for the repositories that no other account is for."""
 RunProgram = Callable[[Sequence[str], Mapping[str, str], bytes], Awaitable[ProcessResult]]
 """Runs a command in an environment, with some input."""
 Accounts = Mapping[str, IAccount]
 """The accounts at one upstream, by their names."""
 _HUB_SERVER = "https://index.docker.io/v1/"
 """Docker Hub's address among credential helpers; they know all other registries by host and port."""
+
+
+class AccountChoice:
+    """Chooses one of the mirror's accounts at an upstream for each of its repositories.
+
+    :param name: the upstream's name in the settings.
+    :ivar names: the names of all accounts but ``REST``.
+    """
+
+    def __init__(self, name: str, upstream: UpstreamSettings) -> None:
+        self.names = tuple(account.name for account in upstream.accounts)
+        self._rules = [
+            (account.name, [PullRule.parse(pattern) for pattern in account.repositories])
+            for account in upstream.accounts
+        ]
+        identities = {account.name: account.identity for account in upstream.accounts}
+        self._partitions = {
+            account: f"{name}+{hashlib.sha256(identity.encode()).hexdigest()[:16]}" if identity else name
+            for account, identity in {REST: upstream.account, **identities}.items()
+        }
+        self._has_rest = upstream.account is not None
+
+    def choose(self, repository: Repository | None) -> str:
+        """Return the name of the first account whose patterns match.
+
+        :param repository: None for what concerns the whole registry, such as its catalog.
+        """
+        if repository is None:
+            return REST
+        target = Tags(repository)
+        matching = (name for name, rules in self._rules if any(r.matches_repository(target) for r in rules))
+        return next(matching, REST)
+
+    def choose_for(self, request: RegistryRequest) -> str:
+        """Return the name of the account for the repository of a request."""
+        return self.choose(repository_of(request.target))
+
+    def has_account(self, repository: Repository) -> bool:
+        """Return whether the mirror asks for a repository with an account of its own."""
+        return self._has_rest or self.choose(repository) != REST
+
+    def cache_partition(self, repository: Repository | None = None) -> str:
+        """Return the cache namespace of a repository: one for each account, which may see other content."""
+        return self._partitions[self.choose(repository)]
 
 
 @frozen
@@ -81,6 +129,8 @@ def load_accounts(
     :param environ: may hold passwords; credential helpers run in it, without the mirror's own variables.
     :raises ConfigurationError: when a password or a credential helper is missing, or both are given.
     """
+    from ..upstream.upstream_accounts import CredentialHelper, FixedAccount  # no command needs it
+
     accounts: dict[str, dict[str, IAccount]] = {}
     for (name, account), credentials in load_credentials(settings, environ).items():
         accounts.setdefault(name, {})[account] = FixedAccount(Login(credentials))

@@ -20,7 +20,7 @@ from ..admission.recall_files import Generation, RecallReader
 from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import BusyTask, PeriodicTask
-from ..config.settings import ConfigurationError, Settings
+from ..config.settings import Settings
 from ..interfaces import (
     IContentStore,
     IDocumentStore,
@@ -46,13 +46,10 @@ from ..store.store_index import StoreIndex, UsageReport
 from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
-from ..system.networks import Region, parse_networks
 from ..web.readiness import StoreCheck
-from .accel_settings import check_cache_group
-from .budget import make_budget
+from .cache_settings import bucket_address, check_bucket_settings, check_cache_group, make_budget, regions
 
 if TYPE_CHECKING:
-    from ..store.bucket.blocking_bucket import BucketAddress
     from ..store.bucket.near_buckets import NearBuckets
     from ..store.bucket.tiered_store import TieredStore
 
@@ -234,44 +231,12 @@ def _open_near_buckets(settings: Settings, reactor: Any) -> NearBuckets | None:
     return open_near_buckets(list(zip(regions(settings), addresses, strict=True)), reactor)
 
 
-def regions(settings: Settings) -> Sequence[Region]:
-    """Return the regions of clients, in the order of the settings."""
-    return [Region(each.region, tuple(parse_networks(each.networks))) for each in settings.near_buckets]
-
-
-def bucket_address(settings: Settings) -> BucketAddress | None:
-    """Return the address of the bucket; None if there is none."""
-    if settings.store is None:
-        return None
-    from ..store.bucket.blocking_bucket import BucketAddress
-
-    return BucketAddress(settings.store, settings.store_endpoint)
-
-
 def _share_tag_history(local: LocalTagHistory, tiered: TieredStore, clock: IReactorTime) -> ITagHistory:
     from ..store.bucket.bucket_tag_history import TieredTagHistory
 
     shared = TieredTagHistory(local, tiered.bucket, clock)
     shared.uploads.setServiceParent(tiered.service)
     return shared
-
-
-def check_bucket_settings(settings: Settings) -> None:
-    """Check the settings of the bucket.
-
-    :raises ConfigurationError: when there is no bucket to which they apply, or its extra is not installed.
-    """
-    if settings.store is None:
-        for key in ("store_endpoint", "store_days", "redirect"):
-            if getattr(settings, key) and not (key == "redirect" and settings.near_buckets):
-                raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
-        if not settings.near_buckets:
-            return
-    from ..store.bucket.blocking_bucket import is_available
-
-    if not is_available():
-        key = "redirect" if settings.store is None else "store"
-        raise ConfigurationError(f"{key}: needs the extra 'objects': pip install 'dockmirror[objects]'")
 
 
 class _CacheService(MultiService):

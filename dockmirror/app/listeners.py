@@ -18,7 +18,7 @@ from ..system.reactor_services import run_in_daemon_thread
 from ..tls.acme_renewal import AcmeStore, CertificateRenewal
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from .acme_bucket import ProofPublisher
-from .cache import bucket_address
+from .cache_settings import bucket_address
 from .endpoints import HttpsEndpoint
 from .naming import certificate_names
 

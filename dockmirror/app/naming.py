@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from ..client_config.snippet import MirrorAddress, MirroredRegistry
 from ..config.settings import Settings, UpstreamSettings
+from ..interfaces import IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
@@ -152,6 +154,16 @@ def name_at_own_host(settings: Settings, repository: Repository) -> Repository:
     if upstream is None or not repository.rest:
         return repository
     return Repository(f"{repository.first}/{name_for_clients(upstream, Repository(repository.rest))}")
+
+
+def ask_by_store_names(registry: IRegistry, settings: Settings) -> IRegistry:
+    """Return the registry of a mirror's own host, asked for repositories by the names in the store.
+
+    :param settings: those of the mirror, which rewrites the names that it is asked for.
+    """
+    from ..middleware.names import NameRewrite  # commands that ask no mirror need none of it
+
+    return NameRewrite(registry, partial(name_at_own_host, settings))
 
 
 def parse_image_name(text: str, settings: Settings) -> ImageName:

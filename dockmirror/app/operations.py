@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from ..config.settings import Settings, setting_errors
+from ..http.server import HttpSite
 from ..http.server_request import ServerRequest
 from ..oci.reference import Reference, Repository
 from ..store.threads import run_in_pool
 from ..system.posix import AppendOnlyFile
+from ..system.reactor_services import run_in_daemon_thread
 from ..system.shared_table import SharedDigests
+from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables
-from .budget import has_cache
-from .cache import bucket_address
+from .cache_settings import bucket_address, has_cache
 from .endpoints import listening_ports
 from .history import open_history
 from .naming import (
     ImageName,
     complete_image_pattern,
     mirrored_registries,
+    operations_host_names,
     parse_client_name,
     parse_image_name,
     pull_name,
 )
+from .telemetry import find_version
 
 if TYPE_CHECKING:
     from ..users import ApiTokens, InThread, VerifiedDigests
-    from ..web.status.overview import RuleSource
+    from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
+    from ..web.status.overview import HistorySource, RuleSource
 
 _BODY_LIMIT = 64 * 1024
 _log = Logger()
@@ -54,28 +60,73 @@ def load_api_tokens(settings: Settings, in_thread: InThread, verified: VerifiedD
         return ApiTokens(settings.api_tokens_file, in_thread, verified)
 
 
-class Operations:
-    """Builds the page of the history, and the resources that need the cache.
+def make_operations_site(
+    settings: Callable[[], Settings], telemetry: WorkerTelemetry, memory: SharedTables, reactor: Any
+) -> HttpSite:
+    """Return the site of the operations endpoint, most of which is imported at the first request.
 
-    :ivar history: reads the pulls; None if the mirror keeps no history.
-    :param memory: counts failed logins, and remembers tokens that were verified.
+    :param settings: returns the settings in force.
     :raises ConfigurationError: when the file of tokens is missing or malformed.
     """
+    operations = _Operations(settings, memory, reactor)
+    started = reactor.seconds()
 
-    def __init__(self, settings: Settings, memory: SharedTables, reactor: Any) -> None:
+    def make_resource() -> OperationsResource:
+        from ..web.operations_endpoint import OperationsResource
+        from ..web.status.overview import StatusOverview
+
+        overview = StatusOverview(
+            telemetry,
+            operations.history_source(),
+            find_version("dockmirror"),
+            started,
+            reactor,
+            operations.rule_source(),
+        )
+        return OperationsResource(
+            telemetry,
+            overview,
+            lambda: operations_host_names(settings()),
+            reactor,
+            operations.resources(),
+        )
+
+    return HttpSite(LateResource(make_resource), reactor, body_limit=operations_body_limit)
+
+
+class _Operations:
+    """Builds the page of the history, and the resources that need the cache.
+
+    :param memory: counts failed logins, and remembers tokens that were verified.
+    """
+
+    def __init__(self, settings: Callable[[], Settings], memory: SharedTables, reactor: Any) -> None:
+        self._settings = settings
         self._memory = memory
         self._reactor = reactor
         self._in_thread = run_in_pool(reactor, reactor.getThreadPool())
-        self._root = settings.cache if has_cache(settings) else None
-        self.history = open_history(settings, reactor)
+        current = settings()
+        self._root = current.cache if has_cache(current) else None
+        self._history = open_history(current, reactor)
         verified = SharedDigests(memory.verified_passwords, reactor.seconds)
-        self._tokens = load_api_tokens(settings, self._in_thread, verified)
+        self._tokens = load_api_tokens(current, self._in_thread, verified)
 
-    def rule_source(self, settings: Callable[[], Settings]) -> RuleSource:
-        """Return the source of the states of the rules about images; without a cache, none is kept in sync.
+    def history_source(self) -> HistorySource | None:
+        """Return the source of the pulls, with those of the fleet if mirrors share a bucket."""
+        if self._history is None:
+            return None
+        from ..web.status.overview import FleetSource, HistorySource
 
-        :param settings: returns the settings in force.
-        """
+        fleet, address = None, bucket_address(self._settings())
+        if address is not None:
+            from .fleet_bucket import FleetReader
+
+            in_thread = partial(run_in_daemon_thread, self._reactor)
+            fleet = FleetSource(FleetReader(address).read, in_thread, self._reactor)
+        return HistorySource(self._history.reader, self._history.in_thread, self._reactor, fleet)
+
+    def rule_source(self) -> RuleSource:
+        """Return the source of the states of rules about images; without a cache, none is kept in sync."""
         from ..web.status.overview import RuleSource, RuleStates
         from .sync_rules import list_states, make_sync_rules
         from .usage_limits import BudgetCounters, read_budgets
@@ -83,31 +134,29 @@ class Operations:
         root, counters = self._root, BudgetCounters(self._memory)
 
         def read() -> RuleStates:
-            current = settings()
+            current = self._settings()
             sync = list_states(make_sync_rules(current), root) if root is not None else ()
             return RuleStates(sync, read_budgets(current, counters, self._reactor.seconds()))
 
         return RuleSource(read, self._in_thread, self._reactor)
 
-    def resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
-        """Return the resources by the first segment of their path.
+    def resources(self) -> Mapping[str, Resource]:
+        """Return the resources by the first segment of their path."""
+        return {"history": self._history_page(), **self._cache_resources()}
 
-        :param settings: returns the settings in force.
-        """
-        return {"history": self._history_page(settings), **self._cache_resources(settings)}
-
-    def _history_page(self, settings: Callable[[], Settings]) -> Resource:
+    def _history_page(self) -> Resource:
         from ..store.held_images import HeldImages
         from ..web.history.history_form import FormReader
         from ..web.history.history_resource import HistoryContext, HistoryResource
 
+        settings = self._settings
         addresses, days = settings().history_addresses, settings().history_days
 
         def complete(text: str) -> str:
             return complete_image_pattern(text, settings())
 
         context = HistoryContext(
-            self.history.reader if self.history else None,
+            self._history.reader if self._history else None,
             self._in_thread,
             self._reactor,
             FormReader(complete, days, addresses),
@@ -115,8 +164,8 @@ class Operations:
         )
         return HistoryResource(context)
 
-    def _cache_resources(self, settings: Callable[[], Settings]) -> Mapping[str, Resource]:
-        root = self._root
+    def _cache_resources(self) -> Mapping[str, Resource]:
+        root, settings = self._root, self._settings
         if root is None:
             return {}
         from ..admission.recall_order import RecallOrder
@@ -157,7 +206,7 @@ class Operations:
         def order() -> RecallOrder:
             return RecallOrder(root, bucket_address(settings()), self._reactor.seconds)
 
-        reader = self.history.reader if self.history else None
+        reader = self._history.reader if self._history else None
         actions, index = make_actions(parse), StoreIndex(root)
         failed_logins = FailedLogins(self._memory.failed_logins, self._reactor)
         auth = TokenAuth(self._tokens, failed_logins, actions.record_refusal)

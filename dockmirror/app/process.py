@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
+from ..admission.sightings import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.database import FILE_NAME
 from ..history.pruning import HistoryBounds
@@ -31,16 +32,15 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
-from .account_choice import REST
-from .accounts import load_accounts
+from .accounts import REST, load_accounts
 from .admission import make_tag_polling
-from .budget import check_without_cache, has_cache
-from .cache import CacheParts, PinRefresh, open_cache, regions
+from .cache import CacheParts, PinRefresh, open_cache
+from .cache_settings import check_without_cache, has_cache, regions
+from .cache_stack import StackContext
 from .history import HistoryService, open_history
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
-from .stack import StackContext
 from .sync_rules import SyncRule, make_sync_rules
 from .sync_runner import SyncContext, SyncRunner
 from .sync_turns import SyncTurns
@@ -206,7 +206,7 @@ class ServingProcess:
                 SyncRunner(
                     settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry, reactor)
                 ),
-                make_tag_polling(settings.cache, cache, lambda: self._builder.polled, reactor),
+                make_tag_polling(settings.cache, cache, self._list_polled, reactor),
             ]
         for service in services:
             service.setServiceParent(self.service)
@@ -222,10 +222,14 @@ class ServingProcess:
         )
 
     def _account_of(self, rule: SyncRule, repository: Repository) -> str:
-        choice = self._builder.choices.get(rule.upstream)
-        if choice is None:  # a reload has removed the upstream
+        stack = self._builder.stacks.get(rule.upstream)
+        if stack is None:  # a reload has removed the upstream
             return REST
-        return choice.choose(Repository(repository.rest))
+        return stack.choice.choose(Repository(repository.rest))
+
+    def _list_polled(self) -> Mapping[str, PolledUpstream]:
+        stacks = self._builder.stacks.items()
+        return {name: stack.polled for name, stack in stacks if stack.polled is not None}
 
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""

@@ -20,9 +20,8 @@ from ..history.pulls import HistoryReader, Pull, PullFilter
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, parse_reference
-from .judgement import Judgement, RuleFinding
 from .local_admission import LocalAdmission, LockedTag, TagUnderPolicy
-from .local_verdicts import LocalVerdicts
+from .local_verdicts import Judgement, LocalVerdicts, RuleFinding
 from .naming import ImageName
 
 SIGHTING_SECONDS = 60.0

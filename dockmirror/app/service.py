@@ -1,4 +1,4 @@
-"""The mirror as a Twisted service: how many processes serve, reloading, and the operations endpoint.
+"""The mirror as a Twisted service: how many processes serve, reloading, and shutdown.
 
 Only this module and ``worker`` import the reactor.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from pwd import getpwuid
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -25,34 +24,31 @@ from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
-from ..system.reactor_services import GracefulShutdown, run_in_daemon_thread
+from ..system.reactor_services import GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
-from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerPool
 from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram
 from .admission import check_lock_files
-from .budget import disk_size, has_cache
-from .cache import bucket_address
+from .cache_settings import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import MessageLog, make_message_log
-from .naming import operations_host_names
-from .operations import Operations, operations_body_limit
+from .operations import make_operations_site
 from .process import OrderedMultiService, ServingProcess
-from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
-from .telemetry import PoolTelemetry, find_version
+from .telemetry import PoolTelemetry
 
 if TYPE_CHECKING:
-    from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
-    from ..web.status.overview import FleetSource
+    from ..web.operations_endpoint import WorkerTelemetry
 
 MAX_DEFAULT_WORKERS = 4
 """Workers by default, if there are as many cores; four saturate most network links."""
 APPLY_TIMEOUT = 120.0
 """Seconds that a busy worker may take to put new settings into force, or to reject them."""
+STOP_NOW_LIMIT = 5.0
+"""Seconds after a second signal until the process exits, whatever it waits for."""
 START_ONLY = (
     "listen", "certificates", "acme", "acme_directory", "acme_ca_file", "operations", "api_tokens_file",
     "workers", "grace", "accel", "cache", "cache_group", "store", "store_endpoint", "store_days", "redirect",
@@ -169,7 +165,9 @@ def make_mirror(
     reload = SettingsReload(settings, read_checked, apply, running)
     services = [*server.services]
     if settings.operations:
-        services.insert(0, _make_operations_listener(settings, server, reload, running))
+        operations = make_operations_site(lambda: reload.settings, server.telemetry, server.memory, running)
+        endpoint = operations_endpoint(settings)
+        services.insert(0, make_listener("operations", endpoint, operations, running, server.certificates))
     if settings.acme:
         services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
     notices = ShutdownNotices(server.count_transfers, server.abort, running, _kill)
@@ -246,43 +244,6 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     )  # fmt: skip
 
 
-def _make_operations_listener(
-    settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
-) -> Service:
-    operations = Operations(settings, server.memory, reactor)
-    started = reactor.seconds()
-
-    def fleet() -> FleetSource | None:
-        address = bucket_address(settings)
-        if address is None:
-            return None
-        from ..web.status.overview import FleetSource
-        from .fleet_bucket import FleetReader
-
-        return FleetSource(FleetReader(address).read, partial(run_in_daemon_thread, reactor), reactor)
-
-    def make_resource() -> OperationsResource:
-        from ..web.operations_endpoint import OperationsResource
-        from ..web.status.overview import HistorySource, StatusOverview
-
-        history = operations.history
-        source = HistorySource(history.reader, history.in_thread, reactor, fleet()) if history else None
-        rules = operations.rule_source(lambda: reload.settings)
-        overview = StatusOverview(
-            server.telemetry, source, find_version("dockmirror"), started, reactor, rules
-        )
-        return OperationsResource(
-            server.telemetry,
-            overview,
-            lambda: operations_host_names(reload.settings),
-            reactor,
-            operations.resources(lambda: reload.settings),
-        )
-
-    site = HttpSite(LateResource(make_resource), reactor, body_limit=operations_body_limit)
-    return make_listener("operations", operations_endpoint(settings), site, reactor, server.certificates)
-
-
 class SettingsReload(Service):
     """Reads the settings again at SIGHUP; invalid ones change nothing.
 
@@ -348,3 +309,45 @@ def _start_only_settings(current: Settings, new: Settings) -> dict[str, Any]:
 
 def _log_failed_reload(failure: Failure) -> None:
     _log.failure("cannot reload the settings", failure=failure)
+
+
+class ShutdownNotices:
+    """Announces a shutdown in the log, and cuts off the transfers that it waits for.
+
+    :param count_transfers: returns the number of running transfers.
+    :param abort: cuts them off.
+    :param leave: ends the process without waiting for anything.
+    """
+
+    def __init__(
+        self,
+        count_transfers: Callable[[], Coroutine[Any, Any, int]],
+        abort: Callable[[], None],
+        clock: IReactorTime,
+        leave: Callable[[], object],
+    ) -> None:
+        self._count_transfers = count_transfers
+        self._abort = abort
+        self._clock = clock
+        self._leave = leave
+
+    def announce(self, received: signal.Signals) -> None:
+        """Log the number of transfers that are finished first."""
+        again = "Ctrl-C" if received == signal.SIGINT else received.name
+        Deferred.fromCoroutine(self._announce(again)).addErrback(
+            lambda failure: _log.failure("cannot count the transfers", failure=failure)
+        )
+
+    def stop_now(self) -> None:
+        """Cut off all transfers; the process exits within seconds."""
+        _log.warn("stopping now; running transfers are cut off")
+        self._abort()
+        self._clock.callLater(STOP_NOW_LIMIT, self._leave)
+
+    async def _announce(self, again: str) -> None:
+        count = await self._count_transfers()
+        if count:
+            transfers = "1 transfer" if count == 1 else f"{count} transfers"
+            _log.info("finishing {transfers}; {again} again stops now", transfers=transfers, again=again)
+        else:
+            _log.info("stopping")

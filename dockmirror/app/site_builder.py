@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
-from ..admission.sightings import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
@@ -21,8 +18,6 @@ from ..http.usage import RateCounters
 from ..interfaces import IRegistry
 from ..metrics import Metrics
 from ..middleware.names import NamespaceFilter, RegistryRouter
-from ..oci.errors import Unsupported
-from ..oci.reference import Reference, Repository
 from ..system.networks import Network, parse_networks
 from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
@@ -30,31 +25,23 @@ from ..system.timestamps import format_timestamp
 from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.filter import AccelFilter, AcmeChallengeRoute, HealthRoute, LoopFilter, RefusalResource
-from ..web.late_resource import LateResource
+from ..web.filter import AccelFilter, AcmeChallengeRoute, HealthRoute, LoopFilter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
-from .account_choice import AccountChoice
 from .accounts import Accounts
 from .acme_bucket import ProofFinder
-from .budget import check_without_cache, make_budget
-from .images_pages import make_images_resource
+from .cache_settings import check_without_cache, make_budget, make_retention
+from .cache_stack import HostRegistries, StackContext
+from .host_pages import LatePages, make_export_resource, make_images_resource
 from .naming import (
-    mirror_address,
+    ask_by_store_names,
     own_host_names,
-    parse_client_name,
     registry_names,
-    setup_address,
 )
-from .retention_rules import make_retention
-from .stack import HostRegistries, StackContext, build_stack
-from .store_names import ask_by_store_names
+from .stack import build_stack
 from .telemetry import make_request_counter
 from .usage_limits import BudgetCounters, limit_rate, make_budgets
-
-if TYPE_CHECKING:
-    from ..web.pages.resources import PageFactory
 
 Log = Callable[[ServerRequest], None]
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
@@ -94,6 +81,7 @@ class SiteBuilder:
     """Builds the site from the settings, and again at each reload; running requests keep the old settings.
 
     :ivar site: the site that listens.
+    :ivar stacks: the registries of the upstreams, by their names in the settings.
     :ivar settings: the settings in force, once ``apply`` was called.
     :ivar registry: the registry of the mirror's own host, asked by the names in the store.
     :param load_accounts: returns the mirror's own accounts, by the names of their upstreams.
@@ -119,6 +107,7 @@ class SiteBuilder:
         self._memory = memory
         self._connections = connections
         self._audit: AppendOnlyFile | None = None
+        self.stacks: Mapping[str, HostRegistries] = {}
         self.settings: Settings
         self.registry: IRegistry
 
@@ -134,8 +123,12 @@ class SiteBuilder:
         signing_keys = load_signing_keys(settings) if is_writable else ()
         counters, metrics = BudgetCounters(self._memory), self._context.telemetry.metrics
         budgets = make_budgets(settings, self._context.clock, counters, metrics)
-        context = evolve(self._context, refreshers=[], polled={}, choices={}, budgets=budgets)
-        hosts = build_hosts(settings, context, accounts, signing_keys)
+        context = evolve(self._context, budgets=budgets)
+        stacks = {
+            name: build_stack(name, settings, context, accounts.get(name, {}), signing_keys)
+            for name in settings.upstreams
+        }
+        hosts = build_hosts(settings, context, stacks)
         resource = self._resource(settings, hosts)
         audit = _open_audit_log(settings)
         self.site.serve(resource, self._make_log(settings, audit), _http_limits(settings))
@@ -151,21 +144,12 @@ class SiteBuilder:
         if self._audit is not None:
             self._audit.close()
         self._audit = audit
-        for refresher in self._context.refreshers:
-            refresher.stop()
-        self._context = context
+        for stack in self.stacks.values():
+            if stack.refresher is not None:
+                stack.refresher.stop()
+        self.stacks = stacks
         self.settings = settings
         self.registry = ask_by_store_names(hosts.registry, settings)
-
-    @property
-    def polled(self) -> dict[str, PolledUpstream]:
-        """The upstreams whose tags are polled, by their names in the settings."""
-        return self._context.polled
-
-    @property
-    def choices(self) -> Mapping[str, AccountChoice]:
-        """Choose among the mirror's accounts at upstreams, by their names in the settings."""
-        return self._context.choices
 
     def _write_audit(self, event: dict[str, str]) -> None:
         if self._audit is not None:
@@ -220,21 +204,17 @@ def _open_audit_log(settings: Settings) -> AppendOnlyFile | None:
 def build_hosts(
     settings: Settings,
     context: StackContext,
-    accounts: Mapping[str, Accounts],
-    signing_keys: Sequence[bytes] = (),
+    stacks: Mapping[str, HostRegistries],
 ) -> VirtualHosts:
     """Build a virtual host for each upstream, and the mirror's own host in front of all of them.
 
-    :param accounts: the mirror's own accounts, by the names of their upstreams.
-    :param signing_keys: the keys of ``LocationSigner``.
+    :param stacks: the registries of each upstream, by its name in the settings.
     """
-    pages = _LatePages(settings, context)
+    pages = LatePages(settings, context)
     hosts: dict[str, RegistryHost] = {}
     own: dict[str, IRegistry] = {}
-    stacks: dict[str, HostRegistries] = {}
-    for name, upstream in settings.upstreams.items():
-        names = registry_names(upstream)
-        stack = stacks[name] = build_stack(name, settings, context, accounts.get(name, {}), signing_keys)
+    for name, stack in stacks.items():
+        names = registry_names(settings.upstreams[name])
         hosts[settings.host(name)] = RegistryHost(
             stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
@@ -245,7 +225,7 @@ def build_hosts(
         router,
         {
             **pages.resources(),
-            "export": _export_resource(settings, router),
+            "export": make_export_resource(settings, router),
             "images": make_images_resource(settings, context, stacks),
         },
         by_path={
@@ -258,63 +238,6 @@ def build_hosts(
     if settings.default:
         return VirtualHosts(hosts, root, hosts[settings.host(settings.default)])
     return VirtualHosts(hosts, root, pages.unknown_host())
-
-
-class _LatePages:
-    """The pages for people, which are imported when somebody requests one."""
-
-    def __init__(self, settings: Settings, context: StackContext) -> None:
-        self._settings = settings
-        self._context = context
-        self._factory: PageFactory | None = None
-
-    def resources(self, registry: str | None = None) -> Mapping[str, Resource]:
-        """See ``PageFactory.resources``."""
-        names = ("", "client", "pulls", "setup")
-        return {name: LateResource(partial(self._make, registry, name)) for name in names}
-
-    def unknown_host(self) -> Resource:
-        """Return the page for names that are not the mirror's; see ``UnknownHost``."""
-
-        def make() -> Resource:
-            from ..web.pages.resources import UnknownHost
-
-            return UnknownHost(partial(mirror_address, self._settings))
-
-        return LateResource(make)
-
-    def _make(self, registry: str | None, name: str) -> Resource:
-        if self._factory is None:
-            self._factory = self._make_factory()
-        return self._factory.resources(registry)[name]
-
-    def _make_factory(self) -> PageFactory:
-        from ..web.pages.own_pulls import PullFinder
-        from ..web.pages.resources import PageContext, PageFactory
-
-        settings, context = self._settings, self._context
-        finder = PullFinder()
-        if context.history is not None:
-            reader, in_thread = context.history.reader, context.history.in_thread
-            finder = PullFinder(reader, settings.history_addresses, in_thread)
-        find_setup = partial(setup_address, settings)
-        return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
-
-
-def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
-    if not settings.export:
-        return RefusalResource(
-            Unsupported("this mirror exports no archives: 'export' is not set", status=404)
-        )
-
-    from ..archive.exporter import ArchiveExporter
-    from ..web.export_resource import ExportResource
-
-    def parse(image: str) -> tuple[Repository, Reference]:
-        name = parse_client_name(image, settings)
-        return name.repository, name.reference
-
-    return ExportResource(ArchiveExporter(registry), parse)
 
 
 def apply_access_rules(

@@ -27,17 +27,20 @@ from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
-from .accel_settings import check_cache_group
 from .accounts import load_accounts, password_variables
-from .admission import check_lock_files
-from .budget import check_without_cache, existing_parent, has_cache
-from .cache import check_bucket_settings
+from .admission import check_lock_files, load_signers, make_policy_server
+from .cache_settings import (
+    check_bucket_settings,
+    check_cache_group,
+    check_without_cache,
+    existing_parent,
+    has_cache,
+)
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .operations import load_api_tokens
 from .site_builder import load_signing_keys
 from .upstream_stack import AgentFor, make_agent, upstream_errors
-from .verdict_sources import load_signers, make_policy_server
 
 Check = Callable[[], object]
 _TIMEOUT = 2.0

@@ -17,7 +17,7 @@ from ..config.notation import format_size
 from ..config.settings import Settings
 from ..store.eviction.store_budget import Budget, read_store_usage
 from ..system.networks import is_within, parse_address, parse_networks
-from .budget import has_cache, make_budget
+from .cache_settings import has_cache, make_budget
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))

@@ -35,7 +35,7 @@ from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
-from .account_choice import REST
+from .accounts import REST
 from .cache import CacheParts
 
 

@@ -54,8 +54,7 @@ from ..upstream.upstream_blobs import BlobSizes
 from ..upstream.upstream_client import UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
-from .account_choice import REST, AccountChoice
-from .accounts import Accounts, describe_account
+from .accounts import REST, AccountChoice, Accounts, describe_account
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes the agent of one upstream; the agent reports the host and address of each connection it makes."""

@@ -28,7 +28,7 @@ from ..status.budget_status import BudgetStatus, NetworkShare
 from ..system.networks import client_network, parse_networks, unpack_address
 from ..web.rate_limiter import RateLimiter
 from ..web.shared_tables import SharedTables
-from .cache import regions
+from .cache_settings import regions
 
 _MOST_NETWORKS = 5
 """Networks that are listed for each budget."""

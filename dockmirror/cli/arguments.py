@@ -75,7 +75,7 @@ class MirrorOptions:
 
         :raises click.UsageError: when they are invalid, or needed because the settings name no port.
         """
-        from ..app.store_names import ask_by_store_names
+        from ..app.naming import ask_by_store_names
         from .running_mirror import local_mirror, mirror_at, open_mirror
 
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from ..app.budget import disk_size
+from ..app.cache_settings import disk_size
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
 from ..config.questions import question_settings

@@ -14,8 +14,7 @@ from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLook
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
-from ..app.account_choice import REST
-from ..app.accounts import Accounts, load_accounts
+from ..app.accounts import REST, Accounts, load_accounts
 from ..app.naming import ImageName
 from ..app.upstream_stack import (
     AgentFor,

@@ -261,7 +261,7 @@ def _read_report(
 
 
 def _read_fleet(settings: Settings, since: float) -> FleetSums:
-    from ..app.cache import bucket_address, check_bucket_settings
+    from ..app.cache_settings import bucket_address, check_bucket_settings
     from ..app.fleet_bucket import FleetReader
 
     address = bucket_address(settings)

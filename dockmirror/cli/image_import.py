@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from ..app.account_choice import AccountChoice
+from ..app.accounts import AccountChoice
 from ..app.naming import ImageName
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage

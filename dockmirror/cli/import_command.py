@@ -14,10 +14,9 @@ import click
 from attrs import frozen
 
 from ..admission.recall_files import read_recalls
-from ..app.budget import make_budget
+from ..app.cache_settings import make_budget, make_retention
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, mirrored_registries, parse_image_name
-from ..app.retention_rules import make_retention
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_input import OpenTemporary, group_parts, open_seekable, part_advice
 from ..archive.checksums import (

@@ -10,9 +10,8 @@ import click
 from ..admission.cool_down import format_age as format_duration
 from ..admission.recalls import explain
 from ..admission.verdict import Refuse, ServeInstead
-from ..app.judgement import ImageFinding
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
-from ..app.local_verdicts import LocalVerdicts
+from ..app.local_verdicts import ImageFinding, LocalVerdicts
 from ..app.naming import ImageName
 from ..oci.digest import Digest
 from ..oci.errors import Denied

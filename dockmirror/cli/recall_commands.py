@@ -13,7 +13,7 @@ from attrs import frozen
 
 from ..admission.recall_files import RecallScope, read_recalls, remove_recalled
 from ..admission.recalls import Recall
-from ..app.recalled_tags import find_replacements
+from ..app.local_admission import find_replacements
 from ..config.notation import format_size
 from ..config.settings import Settings
 from ..history.database import FILE_NAME
@@ -135,7 +135,7 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
 
 def _order(settings: Settings, root: Path) -> RecallOrder:
     from ..admission.recall_order import RecallOrder
-    from ..app.cache import bucket_address
+    from ..app.cache_settings import bucket_address
 
     return RecallOrder(root, bucket_address(settings), time.time)
 

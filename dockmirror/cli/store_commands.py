@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 import click
 
-from ..app.budget import make_budget
-from ..app.retention_rules import make_retention
+from ..app.cache_settings import make_budget, make_retention
 from ..config.notation import format_size
 from ..oci.digest import Digest
 from ..store import layout, store_files

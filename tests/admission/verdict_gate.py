@@ -13,7 +13,7 @@ from zope.interface import implementer
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
 from dockmirror.admission.fact_source import FactGatherer
 from dockmirror.admission.policies import Policies
-from dockmirror.app.verdict_sources import make_verdict_sources
+from dockmirror.app.admission import make_verdict_sources
 from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 
 from dockmirror.app.accounts import load_accounts
 from dockmirror.app.cache import THREADS, open_cache
+from dockmirror.app.cache_stack import StackContext
 from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
-from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.concurrency.waiting import gather
 from dockmirror.config.load import load

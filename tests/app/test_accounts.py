@@ -12,8 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.account_choice import REST, AccountChoice
-from dockmirror.app.accounts import load_accounts, load_credentials, password_variables
+from dockmirror.app.accounts import REST, AccountChoice, load_accounts, load_credentials, password_variables
 from dockmirror.app.naming import name_at_upstream
 from dockmirror.app.start_check import find_start_problems
 from dockmirror.app.telemetry import read_worker_state

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zope.interface import implementer
 
 from dockmirror.app.naming import (
+    ask_by_store_names,
     certificate_names,
     complete_image_pattern,
     name_at_upstream,
@@ -21,7 +22,6 @@ from dockmirror.app.naming import (
     pull_name,
     registry_names,
 )
-from dockmirror.app.store_names import ask_by_store_names
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load
 from dockmirror.config.settings import Settings, UpstreamSettings

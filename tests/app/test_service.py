@@ -23,10 +23,10 @@ from twisted.internet.task import Clock
 from twisted.scripts._twistd_unix import ServerOptions
 from zope.interface import implementer
 
+from dockmirror.app.cache_stack import StackContext
 from dockmirror.app.process import OrderedMultiService, ServingProcess
 from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
-from dockmirror.app.site_builder import build_hosts
-from dockmirror.app.stack import StackContext
+from dockmirror.app.stack import build_stack
 from dockmirror.app.start_message import StartMessage
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
@@ -209,7 +209,9 @@ class TestMakeMirror:
             return object()
 
         settings, telemetry = load({}, {}), Telemetry.create(SharedTables.create(), Clock())
-        build_hosts(settings, StackContext(Clock(), agent_for, telemetry), {})
+        context = StackContext(Clock(), agent_for, telemetry)
+        for name in settings.upstreams:
+            build_stack(name, settings, context)
         assert agents == list(settings.upstreams.values())
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.app.shutdown_notices import STOP_NOW_LIMIT, ShutdownNotices
+from dockmirror.app.service import STOP_NOW_LIMIT, ShutdownNotices
 from tests.stacks import logged
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 
-from dockmirror.admission.sightings import PolledUpstream
+from dockmirror.app.cache_stack import HostRegistries, StackContext, make_tag_lifetime, make_tag_ttl
 from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
-from dockmirror.app.stack import StackContext
-from dockmirror.app.tag_lifetime import make_tag_lifetime, make_tag_ttl
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
@@ -84,24 +82,20 @@ def test_a_reload_ends_the_refreshes_and_polls_of_the_stacks_before() -> None:
         refreshing.mirror.get(TAG)
     clock, memory = refreshing.mirror.clock, SharedTables.create()
     assert clock.getDelayedCalls()
-    telemetry, removed = Telemetry.create(memory, clock), cast(PolledUpstream, None)
+    unused: Any = None
     builder = SiteBuilder(
-        StackContext(
-            clock,
-            lambda *_: World().agent,
-            telemetry,
-            polled={"removed": removed},
-            refreshers=[refreshing.refresher],
-        ),
+        StackContext(clock, lambda *_: World().agent, Telemetry.create(memory, clock)),
         lambda _: {},
         print,
         maybeDeferred,
         memory,
         ConnectionShare(1000),
     )
+    removed = HostRegistries(unused, unused, unused, unused, refresher=refreshing.refresher)
+    builder.stacks = {"removed": removed}
     builder.apply(load({}, {}))
     assert not clock.getDelayedCalls()
-    assert builder.polled == {}
+    assert "removed" not in builder.stacks
 
 
 @pytest.mark.parametrize(

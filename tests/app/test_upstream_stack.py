@@ -14,8 +14,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.account_choice import REST
-from dockmirror.app.accounts import Accounts, load_accounts, load_credentials
+from dockmirror.app.accounts import REST, Accounts, load_accounts, load_credentials
 from dockmirror.app.upstream_stack import (
     PrivateAddressDetector,
     UpstreamContext,

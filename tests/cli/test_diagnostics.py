@@ -13,8 +13,7 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError, SSLEr
 from twisted.internet.task import Clock
 from twisted.web.iweb import IAgent
 
-from dockmirror.app.account_choice import REST
-from dockmirror.app.accounts import Accounts
+from dockmirror.app.accounts import REST, Accounts
 from dockmirror.app.naming import parse_image_name
 from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose
 from dockmirror.config.load import load

@@ -13,7 +13,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.app.retention_rules import make_retention
+from dockmirror.app.cache_settings import make_retention
 from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.pull_rule import PullRule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockmirror.app.judgement import Judgement, RuleFinding, judge_index
+from dockmirror.app.local_verdicts import Judgement, RuleFinding, judge_index
 
 SERVED = Judgement()
 REFUSED = Judgement(RuleFinding("max_size", "too large"))

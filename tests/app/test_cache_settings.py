@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 
-from dockmirror.app.accel_settings import check_cache_group
+from dockmirror.app.cache_settings import check_cache_group
 from dockmirror.app.start_check import find_start_problems
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings

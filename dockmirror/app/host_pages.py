@@ -1,4 +1,4 @@
-"""The pages of images on the mirror's own host, built from the settings."""
+"""The pages and archives on the mirror's hosts, whose code is imported when somebody requests one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,83 @@ from ..middleware.rules import PullRules
 from ..oci.errors import Unsupported
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
-from .account_choice import AccountChoice
+from .cache_stack import HostRegistries, StackContext
 from .naming import mirror_address, pull_name
-from .stack import HostRegistries, StackContext
 
 if TYPE_CHECKING:
     from ..web.images.visibility import ClientViewer, VisibleUpstream
+    from ..web.pages.resources import PageFactory
+
+
+from functools import partial
+
+from ..interfaces import IRegistry
+from ..oci.reference import Reference, Repository
+from .naming import parse_client_name, setup_address
+
+
+class LatePages:
+    """The pages for people."""
+
+    def __init__(self, settings: Settings, context: StackContext) -> None:
+        self._settings = settings
+        self._context = context
+        self._factory: PageFactory | None = None
+
+    def resources(self, registry: str | None = None) -> Mapping[str, Resource]:
+        """See ``PageFactory.resources``."""
+        names = ("", "client", "pulls", "setup")
+        return {name: LateResource(partial(self._make, registry, name)) for name in names}
+
+    def unknown_host(self) -> Resource:
+        """Return the page for names that are not the mirror's; see ``UnknownHost``."""
+
+        def make() -> Resource:
+            from ..web.pages.resources import UnknownHost
+
+            return UnknownHost(partial(mirror_address, self._settings))
+
+        return LateResource(make)
+
+    def _make(self, registry: str | None, name: str) -> Resource:
+        if self._factory is None:
+            self._factory = self._make_factory()
+        return self._factory.resources(registry)[name]
+
+    def _make_factory(self) -> PageFactory:
+        from ..web.pages.own_pulls import PullFinder
+        from ..web.pages.resources import PageContext, PageFactory
+
+        settings, context = self._settings, self._context
+        finder = PullFinder()
+        if context.history is not None:
+            reader, in_thread = context.history.reader, context.history.in_thread
+            finder = PullFinder(reader, settings.history_addresses, in_thread)
+        find_setup = partial(setup_address, settings)
+        return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
+
+
+def make_export_resource(settings: Settings, registry: IRegistry) -> Resource:
+    """Return the resource of images as archives."""
+    if not settings.export:
+        return RefusalResource(
+            Unsupported("this mirror exports no archives: 'export' is not set", status=404)
+        )
+
+    from ..archive.exporter import ArchiveExporter
+    from ..web.export_resource import ExportResource
+
+    def parse(image: str) -> tuple[Repository, Reference]:
+        name = parse_client_name(image, settings)
+        return name.repository, name.reference
+
+    return ExportResource(ArchiveExporter(registry), parse)
 
 
 def make_images_resource(
     settings: Settings, context: StackContext, stacks: Mapping[str, HostRegistries]
 ) -> Resource:
-    """Return the pages, which are imported when somebody requests one.
+    """Return the pages of images on the own host.
 
     :param stacks: the registries of each upstream, by its name in the settings.
     """
@@ -86,7 +151,7 @@ class Viewers:
                 name,
                 upstream.canonical,
                 stack.public,
-                AccountChoice(name, upstream).has_account,
+                stack.choice.has_account,
                 PullRules(f"upstreams.{name}", upstream.allow, upstream.deny),
             )
             for name, upstream in self._settings.upstreams.items()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.app.account_choice import AccountChoice
-from dockmirror.app.images_pages import Viewers
-from dockmirror.app.stack import HostRegistries
+from dockmirror.app.accounts import AccountChoice
+from dockmirror.app.cache_stack import HostRegistries
+from dockmirror.app.host_pages import Viewers
 from dockmirror.config.load import load
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.grants import Extent, PublicRepositories
@@ -53,13 +53,11 @@ def test_an_account_and_rules_limit_who_sees_what(
     clock.advance(1_700_000_000)
     networks = {"networks": ["127.0.0.0/8"]}
     settings = load({"upstreams": {"lan": {"url": "https://registry.lan", **upstream}}, **networks}, {})
-    documents, partition = (
-        LocalDocumentStore(tmp_path, clock, inline),
-        AccountChoice("lan", settings.upstreams["lan"]).cache_partition,
-    )
-    public = PublicRepositories(partition, documents, clock, lambda _: True)
+    documents = LocalDocumentStore(tmp_path, clock, inline)
+    choice = AccountChoice("lan", settings.upstreams["lan"])
+    public = PublicRepositories(choice.cache_partition, documents, clock, lambda _: True)
     now(public.confirm(NAME, Extent.CONTENTS))
     unused: Any = None
-    viewers = Viewers(settings, {"lan": HostRegistries(unused, unused, unused, public=public)})
+    viewers = Viewers(settings, {"lan": HostRegistries(unused, unused, unused, choice, public=public)})
     for is_user, expected in ((False, everybody), (True, users)):
         assert now(viewers.viewer(is_user).sources(f"registry.lan/{NAME}")) == expected
