@@ -144,11 +144,12 @@ def _one_line(text: str) -> str:
     return "".join(each if " " <= each <= "~" else "?" for each in words)[:_REASON_LENGTH]
 
 
+@implementer(IFactSource)
 @frozen
-class HookCache:
-    """Verdicts of the policy server, kept for the time that it stated.
+class HookSource:
+    """Gathers verdicts of the policy server, as the client that requests the image.
 
-    They are documents, for all processes and across restarts.
+    They are documents, which all processes keep for the time that the server stated, across restarts.
 
     :ivar registry: the registry's name in images.
     """
@@ -158,21 +159,24 @@ class HookCache:
     parents: KnownParents
     documents: IDocumentStore
     clock: IReactorTime
+    fact = "hook"
+    setting = "hook"
+    is_about_tags = False
+    needs_manifest = True
 
-    async def verdict(
-        self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
-    ) -> HookVerdict:
-        """Return the kept verdict on a digest, or ask for it.
-
-        :raises RegistryError: when there is none.
-        """
-        assert subject.digest is not None
+    async def gather(self, context: FactContext) -> HookVerdict | None:
+        """:raises RegistryError: when the policy server gives no verdict."""
+        subject = context.subject
+        if subject.digest is None or not context.policy.hook:
+            return None
+        manifest = await context.read_manifest()
+        await self.parents.record(subject, manifest)
         document = self._document(subject.repository, subject.digest)
         now = self.clock.seconds()
         kept = _parse_kept(await self.documents.read(document), now)
         if kept is not None:
             return kept
-        verdict, seconds = await self.server.ask(await self._question(subject, manifest, reader))
+        verdict, seconds = await self.server.ask(await self._question(subject, manifest, context.reader))
         kept_until = [now, now + seconds, verdict.allow, verdict.reason]
         await self.documents.write(document, json.dumps(kept_until).encode())
         return verdict
@@ -217,23 +221,3 @@ async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return {str(name): str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
-
-
-@implementer(IFactSource)
-@frozen
-class HookSource:
-    """Gathers the verdict as the client that requests the image."""
-
-    cache: HookCache
-    fact = "hook"
-    setting = "hook"
-    is_about_tags = False
-    needs_manifest = True
-
-    async def gather(self, context: FactContext) -> HookVerdict | None:
-        """:raises RegistryError: when the policy server gives no verdict."""
-        if context.subject.digest is None or not context.policy.hook:
-            return None
-        manifest = await context.read_manifest()
-        await self.cache.parents.record(context.subject, manifest)
-        return await self.cache.verdict(context.subject, manifest, context.reader)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
@@ -135,7 +134,7 @@ class RecallExchange:
         for each in missing:
             await self._bucket.put(layout.recall(each.digest), bytes(each))
         if missing:
-            await self._bucket.put(layout.RECALLS_GENERATION, new_generation())
+            await self._bucket.put(layout.RECALLS_GENERATION, recall_files.new_generation())
         return statements
 
     async def _read_all(self) -> Mapping[Digest, Recall]:
@@ -146,8 +145,3 @@ class RecallExchange:
             if recall is not None:
                 found[recall.digest] = recall
         return found
-
-
-def new_generation() -> bytes:
-    """Return a value for the generation that it never had before."""
-    return token_hex(8).encode()

@@ -44,9 +44,10 @@ _SIGNATURE_TYPES = ("", SIMPLE_SIGNING, "application/vnd.dev.cosign.artifact.sig
 """The types of referrers that may be signatures, beside bundles."""
 
 
+@implementer(IFactSource)
 @frozen
-class SignatureChecker:
-    """Verifies signatures, and remembers who has signed what.
+class SignatureSource:
+    """Verifies signatures as the client that requests the image, and remembers who has signed what.
 
     :ivar signers: everybody who is trusted, by the setting of a policy.
     """
@@ -56,13 +57,46 @@ class SignatureChecker:
     parents: KnownParents
     verify_bundle: VerifyBundle
     in_thread: RunInThread
+    fact = "signature"
+    setting = "signed_by"
+    is_about_tags = False
+    needs_manifest = True
 
-    async def kept_signer(self, digest: Digest, signers: Signers) -> str | None:
+    async def gather(self, context: FactContext) -> SignatureVerdict | None:
+        """:raises RegistryError: when a signature cannot be read."""
+        subject, signed_by, reader = context.subject, context.policy.signed_by, context.reader
+        if subject.digest is None or not signed_by:
+            return None
+        manifest = await context.read_manifest()
+        problem = ""
+        if manifest is not None and claims_to_be_signatures(manifest):
+            problem = await _find_other_content(manifest, reader)
+            if not problem:
+                return None
+        candidates = [subject.digest, *(each.digest for each in await self.parents.find(subject))]
+        verdict = await self._find(candidates, self.signers[signed_by], reader)
+        if verdict.signer:
+            await self.parents.record(subject, manifest)
+        elif problem:
+            return SignatureVerdict(problem=problem)
+        return verdict
+
+    async def _find(
+        self, candidates: Sequence[Digest], signers: Signers, reader: RepositoryReader
+    ) -> SignatureVerdict:
+        """Return the signer of one of these digests, or the problem of the first."""
+        for candidate in candidates:
+            if kept := await self._read_signer(candidate, signers):
+                return SignatureVerdict(kept)
+        found = [await self._find_signer(each, signers, reader) for each in candidates]
+        return next((each for each in found if each.signer), found[0])
+
+    async def _read_signer(self, digest: Digest, signers: Signers) -> str | None:
         """Return the trusted signer that was found before, or None."""
         kept = _parse_kept(await self.documents.read(_document(digest)))
         return next((name for key, name in kept.items() if key in signers.ids), None)
 
-    async def find_signer(
+    async def _find_signer(
         self, digest: Digest, signers: Signers, reader: RepositoryReader
     ) -> SignatureVerdict:
         """Return who has signed a digest, or why no signature counts.
@@ -84,47 +118,6 @@ class SignatureChecker:
     async def _keep(self, digest: Digest, signer_id: str, name: str) -> None:
         kept = _parse_kept(await self.documents.read(_document(digest)))
         await self.documents.write(_document(digest), json.dumps(kept | {signer_id: name}).encode())
-
-
-@implementer(IFactSource)
-@frozen
-class SignatureSource:
-    """Gathers the fact as the client that requests the image."""
-
-    checker: SignatureChecker
-    fact = "signature"
-    setting = "signed_by"
-    is_about_tags = False
-    needs_manifest = True
-
-    async def gather(self, context: FactContext) -> SignatureVerdict | None:
-        """:raises RegistryError: when a signature cannot be read."""
-        subject, signed_by, reader = context.subject, context.policy.signed_by, context.reader
-        if subject.digest is None or not signed_by:
-            return None
-        manifest = await context.read_manifest()
-        problem = ""
-        if manifest is not None and claims_to_be_signatures(manifest):
-            problem = await _find_other_content(manifest, reader)
-            if not problem:
-                return None
-        candidates = [subject.digest, *(each.digest for each in await self.checker.parents.find(subject))]
-        verdict = await self._find(candidates, self.checker.signers[signed_by], reader)
-        if verdict.signer:
-            await self.checker.parents.record(subject, manifest)
-        elif problem:
-            return SignatureVerdict(problem=problem)
-        return verdict
-
-    async def _find(
-        self, candidates: Sequence[Digest], signers: Signers, reader: RepositoryReader
-    ) -> SignatureVerdict:
-        """Return the signer of one of these digests, or the problem of the first."""
-        for candidate in candidates:
-            if kept := await self.checker.kept_signer(candidate, signers):
-                return SignatureVerdict(kept)
-        found = [await self.checker.find_signer(each, signers, reader) for each in candidates]
-        return next((each for each in found if each.signer), found[0])
 
 
 async def _find_other_content(manifest: ManifestDocument, reader: RepositoryReader) -> str:

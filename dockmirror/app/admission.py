@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 from urllib.parse import urlsplit
 
-from ..admission.hook import HookCache, HookSource, PolicyServer
+from ..admission.hook import HookSource, PolicyServer
 from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
 from ..admission.keyless import KeylessVerifier, is_sigstore_installed
 from ..admission.known_digests import KnownParents
-from ..admission.signature_source import SignatureChecker, SignatureSource
+from ..admission.signature_source import SignatureSource
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..concurrency.caching import TTLCache
 from ..config.image_rules import SignedBy, SignerIdentity
@@ -206,14 +206,13 @@ def _make_push_times(upstream: UpstreamContext, registry: str) -> HubPushTimes |
 
 
 def make_tag_polling(
-    root: Path, cache: CacheParts, polled: Callable[[], Mapping[str, PolledUpstream]], clock: IReactorTime
+    cache: CacheParts, polled: Callable[[], Mapping[str, PolledUpstream]], clock: IReactorTime
 ) -> TagPolling:
     """Return the service that polls tags, in one process of one machine.
 
     :param polled: returns the upstreams, by their names in the settings; a reload changes them.
     """
-    bucket = cache.bucket.bucket if cache.bucket else None
-    turns = PollTurns(root, cache.in_thread, bucket, clock)
+    turns = PollTurns(cache.root, cache.in_thread, cache.bucket, clock)
     return TagPolling(polled, cache.tag_history, turns.claim, clock)
 
 
@@ -271,15 +270,15 @@ def make_verdict_sources(
     sources: list[IFactSource] = []
     if any(policy.signed_by for policy in settings.policy):
         keyless = KeylessVerifier(gate.trust_root, clock.seconds, settings.offline)
-        checker = SignatureChecker(load_signers(settings), documents, parents, keyless.verify, in_thread)
-        sources.append(SignatureSource(checker))
+        signers = load_signers(settings)
+        sources.append(SignatureSource(signers, documents, parents, keyless.verify, in_thread))
     sources += [
         ImageLimitSource(key, parents)
         for key in LIMIT_KEYS
         if any(getattr(policy, key) is not None for policy in settings.policy)
     ]
     if server := make_policy_server(settings, clock, agent_for):
-        sources.append(HookSource(HookCache(registry, server, parents, documents, clock)))
+        sources.append(HookSource(registry, server, parents, documents, clock))
     return sources
 
 

@@ -1,9 +1,8 @@
-"""The cache: the stores on disk and in the bucket, eviction, and the refresh of pinned images."""
+"""The cache: the stores on disk and in the bucket, and eviction."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +17,22 @@ from twisted.python.threadpool import ThreadPool
 from ..admission.recall_enforcement import RecallEnforcement
 from ..admission.recall_files import Generation, RecallReader
 from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
-from ..concurrency.caching import TTLCache
-from ..concurrency.periodic_task import BusyTask, PeriodicTask
+from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..interfaces import (
     IContentStore,
     IDocumentStore,
-    IDownloads,
-    IRegistry,
     ITagHistory,
     ITagStore,
     IUploadStaging,
 )
-from ..oci.errors import RegistryError, summarize_error
-from ..pull import ImagePuller, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
-from ..status.status_values import DownloadStatus, Usage
-from ..store import pins
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
 from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalStore, TagLocks
 from ..store.memory_cache import MemoryCache
-from ..store.pins import Pin
 from ..store.store_directory import prepare_directory, try_writing
-from ..store.store_index import StoreIndex, UsageReport
 from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
@@ -50,6 +40,7 @@ from ..web.readiness import StoreCheck
 from .cache_settings import bucket_address, check_bucket_settings, check_cache_group, make_budget, regions
 
 if TYPE_CHECKING:
+    from ..store.bucket.bucket import Bucket
     from ..store.bucket.near_buckets import NearBuckets
     from ..store.bucket.tiered_store import TieredStore
 
@@ -57,16 +48,8 @@ THREADS = 8
 """Threads for file operations; nothing else runs in them."""
 MEMORY_CACHE_SIZE = 64 * 1024 * 1024
 """Bytes of small contents that are cached in memory."""
-REFRESH_PERIOD = 6 * 3600.0
-"""Seconds after which a pinned image is pulled again."""
-REFRESH_POLL = 10.0
-"""Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
-REFRESH_RETRY = 900.0
-"""Seconds until a failed refresh is tried again."""
 CUT_PERIOD = 2.0
 """Seconds between two checks for running transfers of recalled contents."""
-_REFRESH_JOBS = 2
-_MAX_FAILURES = 10_000
 _log = Logger()
 
 
@@ -78,12 +61,10 @@ class CacheParts:
     :ivar upload_staging: stages blobs that are pushed through the mirror.
     :ivar eviction: keeps the cache within its budget, and knows its size.
     :ivar download_stats: counts the outcomes of downloads.
-    :ivar active_downloads: returns the downloads in progress.
-    :ivar usage: measures the bytes of each registry; None until the first measurement.
-    :ivar index: what the directory holds; the report of usage keeps it up to date.
+    :ivar usages: measures the bytes of each registry, and keeps the index of the directory up to date.
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
-    :ivar bucket: the bucket; None if the cache is on the local disk only.
+    :ivar tiered: the stores in the bucket behind those on the disk; None without a bucket.
     :ivar recalls: the recalls in force.
     :ivar deliveries: the bodies that a recall cuts off.
     :ivar generation: the number that voids decisions about admission.
@@ -97,17 +78,15 @@ class CacheParts:
     tags: ITagStore
     documents: IDocumentStore
     deletions: Tombstones
-    downloads: IDownloads
+    downloads: Downloads
     upload_staging: IUploadStaging
     service: Service
     eviction: Eviction
     download_stats: DownloadStats
-    active_downloads: Callable[[], Sequence[DownloadStatus]]
-    usage: Callable[[], Coroutine[Any, Any, Usage | None]]
-    index: StoreIndex
+    usages: UsageReport
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
-    bucket: TieredStore | None
+    tiered: TieredStore | None
     recalls: RecallReader
     deliveries: RunningDeliveries
     generation: Generation
@@ -115,6 +94,11 @@ class CacheParts:
     tag_locks: TagLocks
     root: Path
     near_buckets: NearBuckets | None
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """The bucket; None if the cache is on the local disk only."""
+        return None if self.tiered is None else self.tiered.bucket
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -148,7 +132,6 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         checks.append(StoreCheck("the bucket fails", tiered.bucket.probe))
     tag_history = LocalTagHistory(root, reactor, in_thread)
     context = DownloadContext(root, contents, reactor, in_thread, eviction.add)
-    downloads = Downloads(context)
     usages = UsageReport(root, reactor, in_thread)
     service = _CacheService(pool, eviction, usages)
     if tiered is not None:
@@ -159,28 +142,28 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     for each in _recall_tasks(root, recalls, deliveries, tiered, reactor, in_thread):
         each.setServiceParent(service)
     return CacheParts(
-        contents,
-        store.tags,
-        store.documents,
-        deletions,
-        downloads,
-        LocalUploadStaging(root, in_thread, reactor, eviction.add, lambda: eviction.limit // 2),
-        service,
-        eviction,
-        context.stats,
-        downloads.active,
-        usages.latest,
-        usages.index,
-        in_thread,
-        checks,
-        tiered,
-        recalls,
-        deliveries,
-        Generation(root),
-        tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
-        TagLocks(root, in_thread),
-        root,
-        near,
+        contents=contents,
+        tags=store.tags,
+        documents=store.documents,
+        deletions=deletions,
+        downloads=Downloads(context),
+        upload_staging=LocalUploadStaging(
+            root, in_thread, reactor, eviction.add, lambda: eviction.limit // 2
+        ),
+        service=service,
+        eviction=eviction,
+        download_stats=context.stats,
+        usages=usages,
+        in_thread=in_thread,
+        store_checks=checks,
+        tiered=tiered,
+        recalls=recalls,
+        deliveries=deliveries,
+        generation=Generation(root),
+        tag_history=tag_history if tiered is None else _share_tag_history(tag_history, tiered, reactor),
+        tag_locks=TagLocks(root, in_thread),
+        root=root,
+        near_buckets=near,
     )
 
 
@@ -262,67 +245,3 @@ class _CacheService(MultiService):
         await self._usages.stop()
         await self._eviction.stop()
         self._pool.stop()
-
-
-class PinRefresh(PeriodicTask):
-    """Pulls the pinned images again through the mirror's own registries; one process does it for all.
-
-    The first check is after a pause, so that clients are served first.
-
-    :param registry: returns the registry of the mirror's own host, which a reload replaces.
-    """
-
-    def __init__(
-        self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
-    ) -> None:
-        super().__init__(self._check, REFRESH_POLL, clock, "cannot refresh the pinned images")
-        self._root = root
-        self._clock = clock
-        self._in_thread = in_thread
-        self._registry = registry
-        self._failed: TTLCache[Pin, bool] = TTLCache(clock, _MAX_FAILURES)
-
-    async def _check(self) -> None:
-        try:
-            await self._refresh_due()
-        except OSError as error:
-            _log.warn("cannot refresh the pinned images: {error}", error=error)
-
-    async def _refresh_due(self) -> None:
-        if not await self._due():
-            return
-        lock = await self._in_thread(partial(pins.lock_refresh, self._root))
-        if lock is None:
-            return
-        try:
-            for pin in await self._due():
-                await self._refresh(pin)
-        finally:
-            os.close(lock)
-
-    async def _due(self) -> list[Pin]:
-        now = self._clock.seconds()
-        pinned = await self._in_thread(lambda: list(pins.iter_pins(self._root)))
-        return [
-            pin
-            for pin, refreshed in pinned
-            if not 0 <= now - refreshed < REFRESH_PERIOD and not self._failed.get(pin)
-        ]
-
-    async def _refresh(self, pin: Pin) -> None:
-        wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
-        try:
-            await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
-        except (RegistryError, OSError) as error:
-            _log.warn(
-                "cannot refresh the pinned image {image}: {error}",
-                image=str(pin),
-                error=summarize_error(error),
-            )
-            self._failed.put(pin, True, REFRESH_RETRY)
-            return
-        await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))
-        _log.info(
-            "refreshed the pinned image {image}: fetched {fetched} blobs, {size} bytes",
-            image=str(pin), fetched=pulled.fetched, size=pulled.bytes,
-        )  # fmt: skip

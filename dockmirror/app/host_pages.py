@@ -106,7 +106,7 @@ def make_images_resource(
         history = context.history.reader if context.history else None
         return ImagesResource(
             ImagesContext(
-                ImageCatalog(cache.index),
+                ImageCatalog(cache.usages.index),
                 PullFigures(history, context.clock.seconds),
                 cache.tag_history,
                 cache.in_thread,

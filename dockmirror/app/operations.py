@@ -168,7 +168,7 @@ class _Operations:
         root, settings = self._root, self._settings
         if root is None:
             return {}
-        from ..admission.recall_order import RecallOrder
+        from ..admission.recall_files import RecallOrder
         from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
         from ..store.tag_history import LocalTagHistory

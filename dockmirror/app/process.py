@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from errno import EACCES, EADDRINUSE
 from functools import partial
 from random import random
@@ -33,12 +33,13 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
 from .accounts import REST, load_accounts
+from .acme import missing_certificates
 from .admission import make_tag_polling
-from .cache import CacheParts, PinRefresh, open_cache
+from .background_pulls import PinRefresh, WarmUpRunner
+from .cache import CacheParts, open_cache
 from .cache_settings import check_without_cache, has_cache, regions
 from .cache_stack import StackContext
 from .history import HistoryService, open_history
-from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .sync_rules import SyncRule, make_sync_rules
@@ -46,7 +47,6 @@ from .sync_runner import SyncContext, SyncRunner
 from .sync_turns import SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import make_agent
-from .warm_up_runner import WarmUpRunner
 
 
 class OrderedMultiService(MultiService):
@@ -166,10 +166,9 @@ class ServingProcess:
         self.certificates = CertificateDirectories(
             settings.certificates, settings.domain, reactor, filled=settings.acme is not None
         )
-        metrics = telemetry.metrics
-        metrics.expose_certificates(self._certificate_ends)
+        telemetry.metrics.expose_certificates(self._certificate_ends)
         self.telemetry = make_process_telemetry(
-            metrics,
+            telemetry.metrics,
             self.site,
             reactor,
             cache,
@@ -178,38 +177,39 @@ class ServingProcess:
             ),
         )
         self.service = OrderedMultiService()
-        services: list[Service] = [
-            ThreadPoolService(passwords),
-            *([cache.service] if cache is not None else []),
-            ReactorLagMonitor(reactor, metrics.lag.observe),
-            ClockStepGuard(reactor),
-            DrainConnections(self.site, settings.grace),
-        ]
+        for service in self._make_services(settings, telemetry, cache, passwords, reactor):
+            service.setServiceParent(self.service)
+
+    def _make_services(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        cache: CacheParts | None,
+        passwords: ThreadPool,
+        reactor: Any,
+    ) -> Iterator[Service]:
+        """Yield the services in the order in which they start."""
         if telemetry.pulls is not None and settings.history is not None:
             bounds = HistoryBounds(settings.history_days, settings.history_size)
-            services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
-            if cache is not None and cache.bucket is not None:
-                from .fleet_bucket import FleetUploader
+            yield HistoryService(telemetry.pulls, settings.history, bounds, reactor)
+        yield ThreadPoolService(passwords)
+        if cache is not None:
+            yield cache.service
+        yield ReactorLagMonitor(reactor, telemetry.metrics.lag.observe)
+        yield ClockStepGuard(reactor)
+        yield DrainConnections(self.site, settings.grace)
+        if cache is None:
+            return
+        if cache.bucket is not None and telemetry.pulls is not None and settings.history is not None:
+            from .fleet_bucket import FleetUploader
 
-                services.append(
-                    FleetUploader(
-                        settings.history / FILE_NAME, gethostname(), find_version("dockmirror"),
-                        cache.bucket.bucket, reactor, cache.in_thread,
-                    )
-                )  # fmt: skip
-        if cache is not None and settings.cache is not None:
-            services += [
-                *(
-                    make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-                    for make in (PinRefresh, WarmUpRunner, partial(WarmUpRunner, queue=TAG_REFRESHES))
-                ),
-                SyncRunner(
-                    settings.cache, reactor, cache.in_thread, self._sync_context(cache, telemetry, reactor)
-                ),
-                make_tag_polling(settings.cache, cache, self._list_polled, reactor),
-            ]
-        for service in services:
-            service.setServiceParent(self.service)
+            file, version = settings.history / FILE_NAME, find_version("dockmirror")
+            yield FleetUploader(file, gethostname(), version, cache.bucket, reactor, cache.in_thread)
+        for make in (PinRefresh, WarmUpRunner, partial(WarmUpRunner, queue=TAG_REFRESHES)):
+            yield make(cache.root, reactor, cache.in_thread, lambda: self._builder.registry)
+        context = self._sync_context(cache, telemetry, reactor)
+        yield SyncRunner(cache.root, reactor, cache.in_thread, context)
+        yield make_tag_polling(cache, self._list_polled, reactor)
 
     def _sync_context(self, cache: CacheParts, telemetry: Telemetry, clock: IReactorTime) -> SyncContext:
         return SyncContext(
@@ -217,7 +217,7 @@ class ServingProcess:
             lambda: self._builder.registry,
             self._account_of,
             lambda upstream, account: telemetry.upstreams.of(upstream).quotas.get(account),
-            SyncTurns(cache.bucket.bucket if cache.bucket else None, clock),
+            SyncTurns(cache.bucket, clock),
             random,
         )
 

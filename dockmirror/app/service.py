@@ -30,10 +30,11 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerPool
 from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram
+from .acme import make_certificate_renewal
 from .admission import check_lock_files
 from .cache_settings import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
-from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .listeners import make_listener, make_listeners
 from .message_log import MessageLog, make_message_log
 from .operations import make_operations_site
 from .process import OrderedMultiService, ServingProcess

@@ -22,15 +22,14 @@ from ..system.networks import Network, parse_networks
 from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..system.timestamps import format_timestamp
-from ..tls.acme_renewal import AcmeStore
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.filter import AccelFilter, AcmeChallengeRoute, HealthRoute, LoopFilter
+from ..web.filter import AccelFilter, HealthRoute, LoopFilter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from .accounts import Accounts
-from .acme_bucket import ProofFinder
+from .acme import route_challenges
 from .cache_settings import check_without_cache, make_budget, make_retention
 from .cache_stack import HostRegistries, StackContext
 from .host_pages import LatePages, make_export_resource, make_images_resource
@@ -138,8 +137,8 @@ class SiteBuilder:
             access.connections_per_network,
             _proxy_networks(settings),
         )
-        if cache is not None and settings.cache is not None:
-            cache.eviction.set_budget(make_budget(settings.cache, settings))
+        if cache is not None:
+            cache.eviction.set_budget(make_budget(cache.root, settings))
             cache.eviction.set_retention(make_retention(settings))
         if self._audit is not None:
             self._audit.close()
@@ -159,15 +158,9 @@ class SiteBuilder:
     def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
         clock, metrics = self._context.clock, self._context.telemetry.metrics
         guarded = apply_access_rules(settings, hosts, clock, self._in_thread, self._memory, metrics)
-        resource = HealthRoute(guarded)
-        if settings.acme is None or settings.certificates is None:
-            return resource
-        find = AcmeStore(settings.certificates).find_proof
         cache = self._context.cache
-        if cache is None or cache.bucket is None:
-            return AcmeChallengeRoute(resource, find)
-        shared = ProofFinder(cache.bucket.bucket, self._context.clock).find
-        return AcmeChallengeRoute(resource, find, shared)
+        bucket = None if cache is None else cache.bucket
+        return route_challenges(settings, HealthRoute(guarded), bucket, clock)
 
     def _make_log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
         clock, telemetry = self._context.clock, self._context.telemetry

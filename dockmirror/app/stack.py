@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from attrs import evolve
 
@@ -60,9 +60,6 @@ from ..oci.reference import Repository, complete_short_name, rewrite_prefix
 from .accounts import Accounts
 from .cache_stack import HostRegistries, StackContext, build_base
 from .naming import name_at_upstream, registry_names
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 Layer = Callable[[IRegistry], IRegistry]

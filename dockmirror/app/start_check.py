@@ -28,6 +28,7 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
 from .accounts import load_accounts, password_variables
+from .acme import make_certificate_renewal
 from .admission import check_lock_files, load_signers, make_policy_server
 from .cache_settings import (
     check_bucket_settings,
@@ -37,7 +38,7 @@ from .cache_settings import (
     has_cache,
 )
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
-from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .listeners import make_listener, make_listeners
 from .operations import load_api_tokens
 from .site_builder import load_signing_keys
 from .upstream_stack import AgentFor, make_agent, upstream_errors

@@ -107,8 +107,8 @@ def make_process_telemetry(
     if cache is not None:
         metrics.expose_cache(cache.eviction)
         metrics.expose_downloads(cache.download_stats)
-        if cache.bucket is not None:
-            metrics.expose_bucket(cache.bucket)
+        if cache.tiered is not None:
+            metrics.expose_bucket(cache.tiered)
     metrics.expose_build(
         version=find_version("dockmirror"), twisted=find_version("twisted"), python=platform.python_version()
     )
@@ -116,7 +116,7 @@ def make_process_telemetry(
         metrics,
         ReadinessCheck(site, clock, cache.store_checks if cache else ()),
         read_state,
-        cache.usage if cache else None,
+        cache.usages.latest if cache else None,
     )
 
 
@@ -136,11 +136,11 @@ async def read_worker_state(
     certificates = tuple(CertificateStatus(file, expires) for file, expires in expiry_times.items())
     if cache is None:
         return WorkerState(known, certificates=certificates)
-    usage = await cache.usage()
+    usage = await cache.usages.latest()
     held = cache.eviction.size if usage is None else usage.held
     return WorkerState(
         known,
-        tuple(cache.active_downloads()),
+        tuple(cache.downloads.active()),
         CacheUsage(held, cache.eviction.limit),
         usage=usage,
         certificates=certificates,

@@ -6,13 +6,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from attrs import frozen
 
-from ..admission.recall_files import RecallScope, read_recalls, remove_recalled
+from ..admission.recall_files import (
+    BucketNotReached,
+    NotRecallable,
+    RecallOrder,
+    RecallScope,
+    read_recalls,
+    remove_recalled,
+)
 from ..admission.recalls import Recall
+from ..app.cache_settings import bucket_address
 from ..app.local_admission import find_replacements
 from ..config.notation import format_size
 from ..config.settings import Settings
@@ -27,9 +35,6 @@ from .arguments import json_option
 from .command_context import Context, open_for_change, open_store
 from .main import make_config_option
 from .output import print_json, print_note, print_table
-
-if TYPE_CHECKING:
-    from ..admission.recall_order import RecallOrder
 
 _SHOWN = 20
 
@@ -134,9 +139,6 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
 
 
 def _order(settings: Settings, root: Path) -> RecallOrder:
-    from ..admission.recall_order import RecallOrder
-    from ..app.cache_settings import bucket_address
-
     return RecallOrder(root, bucket_address(settings), time.time)
 
 
@@ -151,8 +153,6 @@ def _fields(statement: Recall) -> dict[str, Any]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    from ..admission.recall_order import NotRecallable
-
     try:
         yield
     except NotRecallable as error:
@@ -176,8 +176,6 @@ def _confirm(digest: Digest, scope: RecallScope, yes: bool, as_json: bool) -> No
 
 def _publish(order: RecallOrder, made: Recall) -> tuple[bool, str]:
     """Put a statement into the bucket; return whether it is there, and the problem if it is not."""
-    from ..admission.recall_order import BucketNotReached
-
     try:
         return order.publish(made), ""
     except BucketNotReached as error:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from dockmirror.admission.recalls import (
-    EMPTY_BLOBS,
-    LAYER_SECONDS,
-    Recall,
-    Recalls,
-    explain,
-    fallbacks,
-)
+from dockmirror.admission.recalls import EMPTY_BLOBS, LAYER_SECONDS, Recall, Recalls, explain, fallbacks
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import ManifestReferences
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,14 @@ import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
 from dockmirror.app.endpoints import HttpsEndpoint
-from dockmirror.app.listeners import (
-    BACKLOG,
-    make_certificate_renewal,
-    make_listener,
-    missing_certificates,
-)
-from dockmirror.app.naming import certificate_names
-from dockmirror.config.load import load
+from dockmirror.app.listeners import BACKLOG, make_listener
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
-from dockmirror.tls.acme_renewal import AcmeStore, CertificateRenewal
 from dockmirror.tls.certificate_directory import CertificateDirectories
 from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue
@@ -195,32 +185,3 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(listening: List
             assert get(before).endswith(b"hello")
 
     await deferToThread(ask)
-
-
-ACME = {"domain": "m.example", "acme": "a@m.example"}
-
-
-def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
-    certificates = {"certificates": str(tmp_path)}
-    assert missing_certificates(load({"domain": "m.example", **certificates}, {})) == ()
-    settings = load({**ACME, **certificates}, {})
-    paths = [tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)]
-    assert missing_certificates(settings) == paths
-    AcmeStore(tmp_path).save_certificate("m.example", b"certificate")
-    assert missing_certificates(settings) == paths[1:]
-
-
-def make_renewal(**settings: Any) -> CertificateRenewal:
-    loaded = load(settings, {})
-    service = make_certificate_renewal(loaded, lambda: loaded, Clock())
-    assert isinstance(service, CertificateRenewal)
-    return service
-
-
-def test_certificate_renewal_needs_a_public_domain_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_renewal(**ACME)
-    with pytest.raises(ConfigurationError, match="acme: needs a public 'domain'"):
-        make_renewal(acme="a@m.example")
-    monkeypatch.setitem(sys.modules, "dockmirror.tls.acme_client", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'dockmirror\[acme\]'"):
-        make_renewal(**ACME)

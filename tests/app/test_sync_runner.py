@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import define, evolve, field
@@ -16,15 +15,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.app.sync_rules import SyncRule
-from dockmirror.app.sync_runner import (
-    LOOK,
-    POLL,
-    QUOTA_PAUSE,
-    RETRY,
-    SyncContext,
-    SyncRunner,
-    is_quota_low,
-)
+from dockmirror.app.sync_runner import LOOK, POLL, QUOTA_PAUSE, RETRY, SyncContext, SyncRunner, is_quota_low
 from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
@@ -42,7 +33,7 @@ from dockmirror.system.schedule import CronSchedule, Interval
 
 from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, SIGNATURE, Shelf
 from ..store.bucket.machines import BucketThreads, bucket
-from ..store.threads import inline
+from ..store.threads import CountedThread, inline
 
 EPOCH = 1_700_000_000.0
 EVERY = 6 * 3600.0
@@ -104,7 +95,13 @@ class Site:
     """A process that keeps images in sync."""
 
     def __init__(
-        self, root: Path, library: Library, *rules: SyncRule, clock: Clock, turns: SyncTurns | None = None
+        self,
+        root: Path,
+        library: Library,
+        *rules: SyncRule,
+        clock: Clock,
+        turns: SyncTurns | None = None,
+        in_thread: RunInThread = inline,
     ) -> None:
         self.root, self.clock, self.library = root, clock, library
         self.rules: Sequence[SyncRule] = rules
@@ -116,7 +113,7 @@ class Site:
             turns or SyncTurns(None, clock),
             lambda: 0.5,
         )
-        self.service = SyncRunner(root, clock, inline, context)
+        self.service = SyncRunner(root, clock, in_thread, context)
         self.service.startService()
 
     def poll(self, seconds: float = 0.0) -> None:
@@ -587,40 +584,22 @@ def test_what_stands_is_not_written_again(tmp_path: Path, clock: Clock) -> None:
     assert len(set(written)) == 1
 
 
-def counted(calls: list[object]) -> RunInThread:
-    """Count the calls that a thread would run."""
-
-    async def in_thread(call: Any, /) -> Any:
-        calls.append(call)
-        return call()
-
-    return in_thread
-
-
 def test_a_mirror_that_waits_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
     """It looks into the states again when one has changed, or when a rule is due."""
-    calls: list[object] = []
-    library = Library(images("1.1"))
-    context = SyncContext(
-        lambda: (RULE,), lambda: library, lambda *_: "", lambda *_: None, SyncTurns(None, clock), lambda: 0.0
-    )
-    SyncRunner(tmp_path, clock, counted(calls), context).startService()
-    clock.pump([POLL, *HELD_PAUSES, POLL])
-    calls.clear()
+    thread, library = CountedThread(), Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock, in_thread=thread)
+    site.poll()
+    clock.advance(POLL)
+    thread.calls = 0
     clock.pump([POLL] * 10)
-    assert calls == []
+    assert thread.calls == 0
     library.tags = images("1.2")
-    clock.advance(EVERY)
-    clock.pump([POLL, *HELD_PAUSES])
-    assert {str(pin.reference) for pin, _ in pins.iter_pins(tmp_path)} == {"1.2"}
+    site.poll(EVERY * 1.1)
+    assert site.pinned == {"1.2"}
 
 
 def test_without_rules_an_idle_process_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
-    calls: list[object] = []
-    library = Library({})
-    context = SyncContext(
-        lambda: (), lambda: library, lambda *_: "", lambda *_: None, SyncTurns(None, clock), lambda: 0.0
-    )
-    SyncRunner(tmp_path, clock, counted(calls), context).startService()
+    thread = CountedThread()
+    Site(tmp_path, Library({}), clock=clock, in_thread=thread)
     clock.pump([POLL] * 10)
-    assert len(calls) == 1
+    assert thread.calls == 1

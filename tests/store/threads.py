@@ -17,6 +17,17 @@ async def inline(call: Callable[[], T], /) -> T:
     return call()
 
 
+class CountedThread:
+    """Counts the calls that a thread would run."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        self.calls += 1
+        return inline(call)
+
+
 class HeldThreads:
     """Calls that run when the test says so."""
 

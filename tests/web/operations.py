@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import bcrypt
 from twisted.internet.task import Clock
 
-from dockmirror.admission.recall_order import RecallOrder
+from dockmirror.admission.recall_files import RecallOrder
 from dockmirror.app.local_admission import ExportGates
 from dockmirror.app.naming import (
     ImageName,

@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from ...admission.recall_files import read_statements, remove_recalled
-from ...admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
+from ...admission.recall_files import (
+    BucketNotReached,
+    NotRecallable,
+    RecallOrder,
+    read_statements,
+    remove_recalled,
+)
 from ...admission.recalls import Recall
 from ...oci.digest import Digest
 from ...oci.errors import ManifestUnknown, RegistryError

@@ -1,4 +1,4 @@
-"""Runs the warm-ups that were requested through the API and the pages."""
+"""The mirror's own pulls: of pinned images, and those requested through the API and the pages."""
 
 from __future__ import annotations
 
@@ -14,21 +14,95 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..concurrency.waiting import Changes
 from ..interfaces import IRegistry
-from ..oci.errors import RegistryError
+from ..oci.errors import RegistryError, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from ..store import files, warm_ups
+from ..store import files, pins, warm_ups
+from ..store.pins import Pin
 from ..store.threads import RunInThread
 from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
 
+REFRESH_PERIOD = 6 * 3600.0
+"""Seconds after which a pinned image is pulled again."""
+REFRESH_POLL = 10.0
+"""Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
+REFRESH_RETRY = 900.0
+"""Seconds until a failed refresh is tried again."""
 POLL = 2.0
 """Seconds between two looks for new warm-ups."""
 _BLOBS_AT_ONCE = 4
+_REFRESH_JOBS = 2
+_MAX_FAILURES = 10_000
 _log = Logger()
+
+
+class PinRefresh(PeriodicTask):
+    """Pulls the pinned images again through the mirror's own registries; one process does it for all.
+
+    The first check is after a pause, so that clients are served first.
+
+    :param registry: returns the registry of the mirror's own host, which a reload replaces.
+    """
+
+    def __init__(
+        self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
+    ) -> None:
+        super().__init__(self._check, REFRESH_POLL, clock, "cannot refresh the pinned images")
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+        self._registry = registry
+        self._failed: TTLCache[Pin, bool] = TTLCache(clock, _MAX_FAILURES)
+
+    async def _check(self) -> None:
+        try:
+            await self._refresh_due()
+        except OSError as error:
+            _log.warn("cannot refresh the pinned images: {error}", error=error)
+
+    async def _refresh_due(self) -> None:
+        if not await self._due():
+            return
+        lock = await self._in_thread(partial(pins.lock_refresh, self._root))
+        if lock is None:
+            return
+        try:
+            for pin in await self._due():
+                await self._refresh(pin)
+        finally:
+            os.close(lock)
+
+    async def _due(self) -> list[Pin]:
+        now = self._clock.seconds()
+        pinned = await self._in_thread(lambda: list(pins.iter_pins(self._root)))
+        return [
+            pin
+            for pin, refreshed in pinned
+            if not 0 <= now - refreshed < REFRESH_PERIOD and not self._failed.get(pin)
+        ]
+
+    async def _refresh(self, pin: Pin) -> None:
+        wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
+        try:
+            await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
+        except (RegistryError, OSError) as error:
+            _log.warn(
+                "cannot refresh the pinned image {image}: {error}",
+                image=str(pin),
+                error=summarize_error(error),
+            )
+            self._failed.put(pin, True, REFRESH_RETRY)
+            return
+        await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))
+        _log.info(
+            "refreshed the pinned image {image}: fetched {fetched} blobs, {size} bytes",
+            image=str(pin), fetched=pulled.fetched, size=pulled.bytes,
+        )  # fmt: skip
 
 
 class WarmUpRunner(PeriodicTask):

@@ -1,22 +1,32 @@
-"""Challenge proofs of ACME in the bucket: a certificate authority may ask any of the mirrors that share it.
+"""Certificates by ACME, and the proofs of its challenges.
 
-Proofs are no secrets: an authority fetches them from everybody.  Keys and certificates stay on their machine.
+A certificate authority may ask any of the mirrors that share a bucket, so proofs are put there.  They are no
+secrets: an authority fetches them from everybody.  Keys and certificates stay on their machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path, PurePosixPath
+from time import time
+from typing import TYPE_CHECKING, Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.web.resource import IResource
 
 from ..concurrency.caching import SingleFlight
+from ..config.settings import ConfigurationError, Settings
 from ..store import layout
-from ..tls.acme_renewal import TOKEN, AcmeStore
+from ..system.reactor_services import run_in_daemon_thread
+from ..tls.acme_renewal import TOKEN, AcmeStore, CertificateRenewal
+from ..web.filter import AcmeChallengeRoute
+from .cache_settings import bucket_address
+from .naming import certificate_names
 
 if TYPE_CHECKING:
     from ..store.bucket.blocking_bucket import BucketAddress
@@ -123,3 +133,53 @@ class ProofFinder:
         self._listed = self._clock.seconds()
         found = await self._bucket.list(layout.ACME_PROOFS)
         self._tokens = frozenset(PurePosixPath(each.key).name for each in found)
+
+
+def route_challenges(
+    settings: Settings, resource: IResource, bucket: Bucket | None, clock: IReactorTime
+) -> IResource:
+    """Return the resource with the proofs in front of it, if the settings have certificates issued."""
+    if settings.acme is None or settings.certificates is None:
+        return resource
+    shared = None if bucket is None else ProofFinder(bucket, clock).find
+    return AcmeChallengeRoute(resource, AcmeStore(settings.certificates).find_proof, shared)
+
+
+def missing_certificates(settings: Settings) -> Sequence[Path]:
+    """Return the files of the certificates that the authority has not issued yet."""
+    if settings.acme is None or settings.certificates is None:
+        return ()
+    store = AcmeStore(settings.certificates)
+    return [
+        store.certificate_path(name)
+        for name in certificate_names(settings)
+        if not store.certificate_path(name).exists()
+    ]
+
+
+def make_certificate_renewal(
+    settings: Settings, current_settings: Callable[[], Settings], reactor: Any
+) -> Service:
+    """Return the service that has an authority issue the certificates; one process runs it for all.
+
+    :param current_settings: returns the settings whose names need certificates, now and after a reload.
+    :raises ConfigurationError: when the extra is not installed, or there is no name to certify.
+    """
+    try:
+        from ..tls.acme_client import AcmeClient
+    except ImportError:
+        raise ConfigurationError("acme: needs the extra 'acme': pip install 'dockmirror[acme]'") from None
+    if settings.domain == "localhost":
+        raise ConfigurationError("acme: needs a public 'domain': no authority certifies localhost")
+    assert settings.acme is not None
+    assert settings.certificates is not None
+    store = AcmeStore(settings.certificates)
+    address = bucket_address(settings)
+    publish = ProofPublisher(store, address, time).publish_proofs if address else store.publish_proofs
+    authority = AcmeClient(settings.acme_directory, settings.acme, settings.acme_ca_file, store, publish)
+    return CertificateRenewal(
+        lambda: certificate_names(current_settings()),
+        store.renewal_time,
+        lambda name: run_in_daemon_thread(reactor, partial(authority.issue, name)),
+        reactor,
+    )

@@ -1,4 +1,4 @@
-"""Warm-ups that were requested through the API."""
+"""The refresh of pinned images, and warm-ups that were requested through the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from attrs import define, evolve, field, frozen
@@ -14,7 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.app.warm_up_runner import POLL, WarmUpRunner
+from dockmirror.app.background_pulls import (
+    POLL,
+    REFRESH_PERIOD,
+    REFRESH_POLL,
+    REFRESH_RETRY,
+    PinRefresh,
+    WarmUpRunner,
+)
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
@@ -23,14 +29,16 @@ from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests
 from dockmirror.oci.reference import Reference
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.pull import HELD_PAUSES
-from dockmirror.store import layout, warm_ups
+from dockmirror.store import layout, pins, warm_ups
+from dockmirror.store.pins import Pin
 from dockmirror.store.warm_ups import PULLS, TAG_REFRESHES, WarmUp, WarmUpQueue
 
 from ..shelf import AMD, LATEST, PLACE, Shelf
-from ..store.threads import inline
+from ..stacks import logged
+from ..store.threads import CountedThread, inline
 
 EPOCH = 1_700_000_000.0
-T = TypeVar("T")
+PIN = Pin(PLACE, LATEST, (AMD,))
 
 
 @pytest.fixture
@@ -74,17 +82,11 @@ def test_a_warm_up_pulls_what_was_wanted(tmp_path: Path, clock: Clock) -> None:
 
 def test_an_idle_runner_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
     """Two looks at the same directory are enough; a new warm-up is seen at the next one."""
-    shelf, calls = Shelf(), list[object]()
-
-    async def in_thread(call: Callable[[], T], /) -> T:
-        calls.append(call)
-        return call()
-
+    shelf, thread = Shelf(), CountedThread()
     warm_ups.write_warm_up(tmp_path, evolve(warm_ups.add_warm_up(tmp_path, wanted()), state="done"))
-    service = WarmUpRunner(tmp_path, clock, in_thread, lambda: shelf)
-    service.startService()
+    WarmUpRunner(tmp_path, clock, thread, lambda: shelf).startService()
     clock.pump([POLL] * 100)
-    assert len(calls) == 2
+    assert thread.calls == 2
     warm_ups.add_warm_up(tmp_path, wanted())
     clock.advance(POLL)
     assert shelf.fetched() == sorted(["amd", "base", "a"])
@@ -92,23 +94,17 @@ def test_an_idle_runner_needs_no_thread(tmp_path: Path, clock: Clock) -> None:
 
 def test_each_of_many_warm_ups_is_read_once(tmp_path: Path, clock: Clock) -> None:
     """The directory is not listed again for each that ends."""
-    calls: list[object] = []
     count = 10 * TAG_REFRESHES.jobs
-
-    async def in_thread(call: Callable[[], T], /) -> T:
-        calls.append(call)
-        return call()
-
     for _ in range(count):
         warm_ups.add_warm_up(tmp_path, tag_refresh())
-    tags = Slow()
-    WarmUpRunner(tmp_path, clock, in_thread, lambda: tags, TAG_REFRESHES).startService()
+    tags, thread = Slow(), CountedThread()
+    WarmUpRunner(tmp_path, clock, thread, lambda: tags, TAG_REFRESHES).startService()
     clock.advance(POLL)
     for number in range(count):
         tags.waiting[number].errback(Denied())
     assert {each.state for each in warm_ups.iter_warm_ups(tmp_path)} == {"failed"}
     writes = 2 * count
-    assert len(calls) < writes + 10
+    assert thread.calls < writes + 10
 
 
 def test_a_warm_up_in_the_other_queue_is_left_out(tmp_path: Path, clock: Clock) -> None:
@@ -147,9 +143,12 @@ class Denying:
         raise error
 
 
-def test_a_failed_warm_up_does_not_repeat_what_the_upstream_says(tmp_path: Path, clock: Clock) -> None:
-    warm_ups.add_warm_up(tmp_path, wanted())
-    run(tmp_path, clock, Denying())
+@pytest.mark.parametrize("request_at", [wanted, tag_refresh])
+def test_a_failed_warm_up_does_not_repeat_what_the_upstream_says(
+    tmp_path: Path, clock: Clock, request_at: Callable[[], WarmUp]
+) -> None:
+    added = warm_ups.add_warm_up(tmp_path, request_at())
+    run(tmp_path, clock, Denying(), added.queue)
     (failed,) = warm_ups.iter_warm_ups(tmp_path)
     assert (failed.state, failed.error) == ("failed", "the upstream answered 403")
 
@@ -239,13 +238,6 @@ def test_only_a_tag_is_asked_about(
     assert (ended.state, ended.error, ended.digest) == (state, error, str(Digest.of(b"{}")))
 
 
-def test_a_refusal_of_a_tag_is_reported(tmp_path: Path, clock: Clock) -> None:
-    warm_ups.add_warm_up(tmp_path, tag_refresh())
-    run(tmp_path, clock, Denying(), TAG_REFRESHES)
-    (failed,) = warm_ups.iter_warm_ups(tmp_path)
-    assert (failed.state, failed.error) == ("failed", "the upstream answered 403")
-
-
 def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
     warm_ups.add_warm_up(tmp_path, wanted())
@@ -280,3 +272,66 @@ def test_refreshed_tags_do_not_count_as_pulls(tmp_path: Path) -> None:
     pull = warm_ups.add_warm_up(tmp_path, wanted())
     assert [each.id for each in warm_ups.iter_warm_ups(tmp_path, PULLS)] == [pull.id]
     assert warm_ups.read_warm_up(tmp_path, pull.id) == pull
+
+
+def start_refresh(root: Path, clock: Clock, shelf: Shelf) -> PinRefresh:
+    """Start the refresh of a process that serves."""
+    service = PinRefresh(root, clock, inline, lambda: shelf)
+    service.startService()
+    return service
+
+
+def test_pinned_images_are_pulled_on_a_schedule(tmp_path: Path, clock: Clock) -> None:
+    """A new pin is pulled soon, but not at once, and again every few hours."""
+    shelf = Shelf()
+    pins.add_pin(tmp_path, PIN)
+    service = start_refresh(tmp_path, clock, shelf)
+    assert shelf.asked == []
+    clock.advance(REFRESH_POLL)
+    assert shelf.fetched() == sorted(["amd", "base", "a"])
+    assert list(pins.iter_pins(tmp_path)) == [(PIN, EPOCH + REFRESH_POLL)]
+    asked = len(shelf.asked)
+    clock.pump([REFRESH_POLL] * int(REFRESH_PERIOD / REFRESH_POLL - 1))
+    assert len(shelf.asked) == asked
+    clock.advance(REFRESH_POLL)
+    assert len(shelf.asked) > asked
+    service.stopService()
+    asked = len(shelf.asked)
+    clock.advance(REFRESH_PERIOD)
+    assert len(shelf.asked) == asked
+
+
+def test_one_of_the_processes_refreshes_a_pin(tmp_path: Path, clock: Clock) -> None:
+    shelves = [Shelf(), Shelf()]
+    pins.add_pin(tmp_path, PIN)
+    services = [start_refresh(tmp_path, clock, shelf) for shelf in shelves]
+    held = pins.lock_refresh(tmp_path)
+    assert held is not None
+    clock.advance(REFRESH_POLL)
+    assert [shelf.asked for shelf in shelves] == [[], []]
+
+    os.close(held)
+    clock.advance(REFRESH_POLL)
+    assert sorted(bool(shelf.asked) for shelf in shelves) == [False, True]
+    for service in services:
+        service.stopService()
+
+
+def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock: Clock) -> None:
+    """Other pins are refreshed nevertheless."""
+    shelf = Shelf()
+    gone = Pin(PLACE, Digest.of(b"gone"))
+    pins.add_pin(tmp_path, gone)
+    pins.add_pin(tmp_path, PIN)
+    service = start_refresh(tmp_path, clock, shelf)
+    with logged() as lines:
+        clock.advance(REFRESH_POLL)
+    assert any("cannot refresh" in line for line in lines)
+    assert dict(pins.iter_pins(tmp_path))[gone] == 0
+    assert dict(pins.iter_pins(tmp_path))[PIN] > 0
+    shelf.asked.clear()
+    clock.advance(REFRESH_RETRY - REFRESH_POLL)
+    assert shelf.asked == []
+    clock.advance(REFRESH_POLL)
+    assert [asked.rpartition("/")[2] for asked in shelf.asked] == [str(Digest.of(b"gone"))]
+    service.stopService()

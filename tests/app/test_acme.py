@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -11,9 +13,20 @@ from obstore.store import ObjectStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.app.acme_bucket import FIND_TIMEOUT, LEFT_BEHIND, LIST_PERIOD, ProofFinder, ProofPublisher
+from dockmirror.app.acme import (
+    FIND_TIMEOUT,
+    LEFT_BEHIND,
+    LIST_PERIOD,
+    ProofFinder,
+    ProofPublisher,
+    make_certificate_renewal,
+    missing_certificates,
+)
+from dockmirror.app.naming import certificate_names
+from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError
 from dockmirror.store import layout
-from dockmirror.tls.acme_renewal import AcmeStore
+from dockmirror.tls.acme_renewal import AcmeStore, CertificateRenewal
 
 from ..answering import now
 from ..store.bucket.machines import BucketThreads, bucket
@@ -116,3 +129,32 @@ def test_what_a_killed_mirror_left_behind_is_removed(tmp_path: Path, address: Ad
         prove("mine", "mine.thumbprint")
     kept = [each["path"] for chunk in obstore.list(address.store) for each in chunk]
     assert kept == ([left] if age < LEFT_BEHIND else [])
+
+
+ACME = {"domain": "m.example", "acme": "a@m.example"}
+
+
+def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
+    certificates = {"certificates": str(tmp_path)}
+    assert missing_certificates(load({"domain": "m.example", **certificates}, {})) == ()
+    settings = load({**ACME, **certificates}, {})
+    paths = [tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)]
+    assert missing_certificates(settings) == paths
+    AcmeStore(tmp_path).save_certificate("m.example", b"certificate")
+    assert missing_certificates(settings) == paths[1:]
+
+
+def make_renewal(**settings: Any) -> CertificateRenewal:
+    loaded = load(settings, {})
+    service = make_certificate_renewal(loaded, lambda: loaded, Clock())
+    assert isinstance(service, CertificateRenewal)
+    return service
+
+
+def test_certificate_renewal_needs_a_public_domain_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_renewal(**ACME)
+    with pytest.raises(ConfigurationError, match="acme: needs a public 'domain'"):
+        make_renewal(acme="a@m.example")
+    monkeypatch.setitem(sys.modules, "dockmirror.tls.acme_client", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'dockmirror\[acme\]'"):
+        make_renewal(**ACME)
