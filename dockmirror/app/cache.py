@@ -33,6 +33,7 @@ from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalStore, TagLocks
 from ..store.memory_cache import MemoryCache
 from ..store.store_directory import prepare_directory, try_writing
+from ..store.store_index import UsageReport
 from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging

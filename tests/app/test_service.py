@@ -88,12 +88,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("arguments", "key"),
         [
-            (["--domain", "a/b"], "domain"),
-            (["--upstream", "nothing"], "upstream"),
             (["--upstream", "a=ftp://a"], "upstreams.a.url"),
-            (["--default", "nope"], "default"),
-            (["--grace", "soon"], "grace"),
-            (["--networks", "lan"], "networks"),
             (["--log-format", "xml"], "log_format"),
             (["--config", "/nowhere.toml"], "/nowhere.toml"),
         ],

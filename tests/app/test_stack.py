@@ -34,31 +34,23 @@ def ttl_of(tag_ttl: Any, path: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("tag_ttl", "path", "expected"),
     [
-        ("library/nginx/manifests/latest", 10),
-        ("library/nginx/manifests/1.27", 600),
-        ("library/nginx/tags/list", 600),
-        ("team/a/b/manifests/latest", 60.5),
-        ("team/a/tags/list", 60.5),
+        (PATTERNS, "library/nginx/manifests/latest", 10),
+        (PATTERNS, "library/nginx/manifests/1.27", 600),
+        (PATTERNS, "library/nginx/tags/list", 600),
+        (PATTERNS, "team/a/b/manifests/latest", 60.5),
+        (PATTERNS, "team/a/tags/list", 60.5),
+        (dict(reversed(PATTERNS.items())), "library/nginx/manifests/latest", 60.5),
+        ({"library/*": 600}, "team/a/manifests/latest", 7),
+        (None, "library/nginx/manifests/latest", 7),
+        (5, "library/nginx/manifests/latest", 5),
+        (0, "library/nginx/manifests/latest", 0),
     ],
 )
-def test_tags_and_lists_have_the_ttl_of_a_matching_pattern(path: str, expected: float) -> None:
-    """A list has that of its repository; patterns of tags do not match it."""
-    assert ttl_of(PATTERNS, path) == expected
-
-
-def test_the_first_matching_pattern_wins() -> None:
-    assert ttl_of(dict(reversed(PATTERNS.items())), "library/nginx/manifests/latest") == 60.5
-
-
-def test_without_a_matching_pattern_the_global_ttl_counts() -> None:
-    assert ttl_of({"library/*": 600}, "team/a/manifests/latest") == 7
-
-
-def test_the_ttl_of_an_upstream_wins_over_the_global_one() -> None:
-    """A TTL of zero counts too."""
-    assert [ttl_of(each, "library/nginx/manifests/latest") for each in (None, 5, 0)] == [7, 5, 0]
+def test_the_first_pattern_that_matches_sets_the_ttl(tag_ttl: Any, path: str, expected: float) -> None:
+    """A list has that of its repository; without a matching pattern the global TTL counts."""
+    assert ttl_of(tag_ttl, path) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,26 +12,16 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.accounts import REST, Accounts, load_accounts, load_credentials
-from dockmirror.app.upstream_stack import (
-    PrivateAddressDetector,
-    UpstreamContext,
-    make_agent,
-    make_upstream,
-)
+from dockmirror.app.upstream_stack import PrivateAddressDetector, UpstreamContext, make_agent, make_upstream
 from dockmirror.config.load import load
-from dockmirror.config.settings import ConfigurationError, UpstreamSettings
+from dockmirror.config.settings import UpstreamSettings
 from dockmirror.metrics import Metrics
-from dockmirror.oci.token import Credentials, Login
 from dockmirror.status.status_values import UpstreamHealth
-from dockmirror.system.external_program import ProcessResult
 from tests.connections import FakeResolver
 from tests.fake_registry import Open, Registry, Tokens, basic
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import AUTH, BUSYBOX, HUB, LAYER, PASSWORD, PRIVATE, USER, Internet
-from tests.programs import program
-from tests.stacks import now
 
 OTHER, OTHERS_TOKENS = "mirror.gcr.example", "tokens.gcr.example"
 URLS = [f"https://{HUB}", f"https://{OTHER}"]
@@ -216,122 +204,3 @@ def test_a_private_address_is_reached_if_the_settings_name_its_host_and_port(
 ) -> None:
     """They may name its network; a redirect to the upstream's host leads to no other server there."""
     assert len(dial(url, **settings)) == reached
-
-
-class RecordedRuns(list[tuple[Sequence[str], Mapping[str, str], bytes]]):
-    """Programs that would have run; each gives the same answer."""
-
-    async def __call__(
-        self, command: Sequence[str], environ: Mapping[str, str], request: bytes
-    ) -> ProcessResult:
-        self.append((command, environ, request))
-        return ProcessResult(0, b'{"Username":"AWS","Secret":"s3cret"}')
-
-
-def accounts_of(
-    runs: RecordedRuns, environ: dict[str, str], **upstreams: dict[str, Any]
-) -> dict[str, Accounts]:
-    """Return the accounts of a mirror with these upstreams."""
-    settings = load({"networks": ["private"], "upstreams": upstreams}, environ)
-    return load_accounts(settings, environ, runs, Clock())
-
-
-def test_a_password_makes_an_account_and_runs_no_program() -> None:
-    runs = RecordedRuns()
-    accounts = accounts_of(runs, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}, docker={"username": "alice"})
-    assert list(accounts) == ["docker"]
-    assert now(accounts["docker"][REST].login()) == Login(Credentials.basic("alice", "s3cret"))
-    assert runs == []
-
-
-@pytest.mark.parametrize("by_path", [True, False])
-def test_a_credential_helper_is_found_by_name_or_path(tmp_path: Path, by_path: bool) -> None:
-    """It is asked for the registry's host and port, without the mirror's own variables.
-
-    They may hold the passwords of other upstreams.
-    """
-    path = program(tmp_path / "docker-credential-ecr-login", "")
-    runs = RecordedRuns()
-    helper = path if by_path else "ecr-login"
-    environ = {"PATH": str(tmp_path), "DOCKMIRROR_PASSWORD_GHCR": "s3cret", "DOCKMIRROR_GRACE": "1"}
-    work = {"url": "https://registry.example:5000", "credential_helper": helper}
-    accounts = accounts_of(runs, environ, work=work, ghcr={"username": "alice"})
-    assert now(accounts["work"][REST].login()) == Login(Credentials.basic("AWS", "s3cret"))
-    assert runs == [([path, "get"], {"PATH": str(tmp_path)}, b"registry.example:5000")]
-
-
-def test_a_helper_knows_docker_hub_by_its_old_address(tmp_path: Path) -> None:
-    runs = RecordedRuns()
-    path = program(tmp_path / "helper", "")
-    now(accounts_of(runs, {}, docker={"credential_helper": path})["docker"][REST].login())
-    assert [request for _, _, request in runs] == [b"https://index.docker.io/v1/"]
-
-
-@pytest.mark.parametrize(
-    ("upstream", "message"),
-    [
-        ({"credential_helper": "none"}, "expected a program; docker-credential-none is missing"),
-        ({"credential_helper": "/nowhere/helper"}, "expected a program; /nowhere/helper is missing"),
-        ({"credential_helper": "/etc/passwd"}, "expected a program; /etc/passwd is missing"),
-        ({"credential_helper": "/bin/true", "username": "alice"}, "expected no 'username' beside it"),
-    ],
-)
-def test_an_unusable_helper_is_refused_at_start(upstream: dict[str, Any], message: str) -> None:
-    environ = {"PATH": "/usr/bin", **({"DOCKMIRROR_PASSWORD_DOCKER": "x"} if "username" in upstream else {})}
-    with pytest.raises(ConfigurationError, match=f"^upstreams.docker.credential_helper: {message}"):
-        accounts_of(RecordedRuns(), environ, docker=upstream)
-
-
-VARIABLE = "DOCKMIRROR_PASSWORD_MY_LAN"
-
-
-def load_own(environ: dict[str, str], **upstream: Any) -> dict[tuple[str, str], Credentials]:
-    """Return the credentials of a mirror with one more upstream, ``my-lan``."""
-    table = {"url": "https://lan.example", **upstream}
-    settings = load({"networks": ["private"], "upstreams": {"my-lan": table}}, environ)
-    return load_credentials(settings, environ)
-
-
-@pytest.mark.parametrize("password", ["s3cret", " two words ", "line\n", "\r", "pässwörd", "a:b"])
-@pytest.mark.parametrize("end", ["", "\n"])
-def test_a_password_file_may_end_with_a_newline(tmp_path: Path, password: str, end: str) -> None:
-    """All other characters belong to the password; one in the environment wins."""
-    file = tmp_path / "password"
-    file.write_bytes(f"{password}{end or chr(10) * password.endswith(chr(10))}".encode())
-    settings = {"username": "alice", "password_file": str(file)}
-    assert load_own({}, **settings) == {("my-lan", REST): Credentials.basic("alice", password)}
-    assert load_own({VARIABLE: "other"}, **settings) == {
-        ("my-lan", REST): Credentials.basic("alice", "other")
-    }
-
-
-def test_an_upstream_without_a_user_name_has_no_credentials() -> None:
-    assert load_own({}) == {}
-    assert load_own({VARIABLE: "s3cret"}, username="alice") == {
-        ("my-lan", REST): Credentials.basic("alice", "s3cret")
-    }
-
-
-@pytest.mark.parametrize(
-    ("environ", "username", "written", "message"),
-    [
-        ({}, "alice", None, rf"^upstreams\.my-lan\.username: expected a password .* {VARIABLE}$"),
-        ({VARIABLE: ""}, "alice", None, r"^upstreams\.my-lan\.username: expected a password"),
-        ({}, "alice", b"\n", r"^upstreams\.my-lan\.username: expected a password"),
-        ({}, "alice", b"\xff", r"^upstreams\.my-lan\.password_file: expected text"),
-        ({}, None, b"s3cret", r"^upstreams\.my-lan\.password_file: expected a 'username'"),
-        ({VARIABLE: "s3cret"}, None, None, rf"^the environment: {VARIABLE}: expected an upstream"),
-        ({"DOCKMIRROR_PASSWORD_LAN": "s3cret"}, None, None, "^the environment: DOCKMIRROR_PASSWORD_LAN: "),
-    ],
-)
-def test_a_missing_user_name_or_password_is_refused(
-    tmp_path: Path, environ: dict[str, str], username: str | None, written: bytes | None, message: str
-) -> None:
-    """One line names the setting, and not the password."""
-    file = tmp_path / "password"
-    file.write_bytes(written or b"")
-    upstream = {"username": username, "password_file": None if written is None else str(file)}
-    with pytest.raises(ConfigurationError, match=message) as raised:
-        load_own(environ, **upstream)
-    assert "\n" not in str(raised.value)
-    assert "s3cret" not in str(raised.value)

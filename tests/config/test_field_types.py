@@ -8,16 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from dockmirror.config.field_types import (
-    Host,
-    Label,
-    NetworkName,
-    Origin,
-    Prefix,
-    Program,
-    TagTtl,
-    Username,
-)
+from dockmirror.config.field_types import Host, Label, NetworkName, Origin, Prefix, Program, TagTtl, Username
 from dockmirror.config.notation import Bytes, Days, Seconds, Share, Size, Timeout, Window
 
 KINDS = [

@@ -48,12 +48,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
             ("systemd:domain=INET:index=0",),
         ),
     ),
-    "operations": (
-        '""',
-        "none",
-        "tcp:1",
-        ("tcp:9464:interface=127.0.0.1", "", "", "tcp:1"),
-    ),
+    "operations": ('""', "none", "tcp:1", ("tcp:9464:interface=127.0.0.1", "", "", "tcp:1")),
     "operations_names": (
         '["a", "b.example"]',
         "c D.example",
@@ -76,12 +71,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "accel": ('"nginx"', "off", "nginx", ("off", "nginx", "off", "nginx")),
     "cache_group": ("1", "root", "2", (None, "1", "root", "2")),
     "cache": ('"/a"', "/b", "c", (Path("/cache"), Path("/a"), Path("/b"), Path("c"))),
-    "cache_size": (
-        '"1GiB"',
-        "500 mb",
-        "20%",
-        (None, Amount(2**30), Amount(500_000_000), Amount(share=0.2)),
-    ),
+    "cache_size": ('"1GiB"', "500 mb", "20%", (None, Amount(2**30), Amount(500_000_000), Amount(share=0.2))),
     "certificates": ('"/a"', "/b", "c", (Path("/state/certificates"), Path("/a"), Path("/b"), Path("c"))),
     "acme": (
         '"a@m.example"',
@@ -99,12 +89,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         ),
     ),
     "acme_ca_file": (f'"{__file__}"', __file__, __file__, (None, HERE, HERE, HERE)),
-    "min_free": (
-        "1000",
-        "1.5k",
-        "12.5%",
-        (None, Amount(1000), Amount(1500), Amount(share=0.125)),
-    ),
+    "min_free": ("1000", "1.5k", "12.5%", (None, Amount(1000), Amount(1500), Amount(share=0.125))),
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
     "stale_while_revalidate": ("5", "2.5", "60s", (0, 5, 2.5, 60)),
     "keep_deleted_upstream": ("true", "false", "true", (False, True, False, True)),
@@ -417,14 +402,8 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
         ("[upstreams.docker]\nurl = []", "upstreams.docker.url: "),
         ('[upstreams.docker]\nurl = ["https://a", "b"]', "upstreams.docker.url.1: expected an address"),
         ("[upstreams.docker]\nurl = [5]", "upstreams.docker.url.0: "),
-        (
-            '[upstreams.docker]\ncredential_helper = "a b"',
-            "upstreams.docker.credential_helper: expected",
-        ),
-        (
-            '[upstreams.docker]\ncredential_helper = "a/b"',
-            "upstreams.docker.credential_helper: expected",
-        ),
+        ('[upstreams.docker]\ncredential_helper = "a b"', "upstreams.docker.credential_helper: expected"),
+        ('[upstreams.docker]\ncredential_helper = "a/b"', "upstreams.docker.credential_helper: expected"),
         ('[upstreams.docker]\ncredential_helper = ""', "upstreams.docker.credential_helper: expected"),
         (
             "[upstreams.docker]\nwrites = true\nstale_while_revalidate = 5",
@@ -856,10 +835,7 @@ LOGIN = 'username = "robot"\n'
     ("tables", "problem"),
     [
         (TEAM, "accounts.0: expected either 'username' or 'credential_helper'"),
-        (
-            TEAM + LOGIN + 'credential_helper = "x"',
-            "accounts.0: expected either 'username' or",
-        ),
+        (TEAM + LOGIN + 'credential_helper = "x"', "accounts.0: expected either 'username' or"),
         (TEAM + LOGIN + TEAM.replace("team/", "other/") + LOGIN, "accounts.1.name: another account is named"),
         (
             TEAM + LOGIN + TEAM.replace('"team"', '"other"').replace("**", "app-?") + LOGIN,
@@ -868,10 +844,7 @@ LOGIN = 'username = "robot"\n'
         (TEAM.replace('["team/**"]', "[]") + LOGIN, "accounts.0.repositories: expected at least one"),
         (TEAM.replace("team/**", "team/**:1") + LOGIN, "accounts.0.repositories.0: expected a repository"),
         (TEAM.replace('"team"', '"Team A"') + LOGIN, "accounts.0.name: expected a label"),
-        (
-            TEAM + LOGIN + 'password = "s3cret"',
-            "accounts.0.password: there is no such setting; is 'pass",
-        ),
+        (TEAM + LOGIN + 'password = "s3cret"', "accounts.0.password: there is no such setting; is 'pass"),
         (
             TEAM + LOGIN + "[upstreams.docker]\nwrites = true",
             "writes: cannot be combined with the mirror's own",

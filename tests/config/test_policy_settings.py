@@ -25,6 +25,17 @@ def test_policies_survive_the_way_to_workers(tmp_path: Path) -> None:
     assert settings.policy[0].min_age == 7 * 86_400
 
 
+def problem(tmp_path: Path, *lines: str) -> str:
+    """Return the error of a policy of these lines; empty if it is valid."""
+    file = tmp_path / "settings.toml"
+    file.write_text("\n".join(("[[policy]]", *lines)))
+    try:
+        load({"config": file}, {})
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -38,23 +49,8 @@ def test_policies_survive_the_way_to_workers(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_invalid(tmp_path: Path, line: str, message: str) -> None:
-    file = tmp_path / "settings.toml"
-    images = "" if line.startswith("images") else 'images = "**"'
-    file.write_text(f"[[policy]]\n{images}\n{line}\n")
-    with pytest.raises(ConfigurationError) as raised:
-        load({"config": file}, {})
-    assert message in str(raised.value)
-
-
-def problem(tmp_path: Path, *lines: str) -> str:
-    """Return the error of a policy of these lines; empty if it is valid."""
-    file = tmp_path / "settings.toml"
-    file.write_text("\n".join(("[[policy]]", *lines)))
-    try:
-        load({"config": file}, {})
-    except ConfigurationError as error:
-        return str(error)
-    return ""
+    images = [] if line.startswith("images") else ['images = "**"']
+    assert message in problem(tmp_path, *images, line)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +78,6 @@ def test_a_rule_about_digests_cannot_have_a_pattern_of_tags(tmp_path: Path, rule
         assert problem(tmp_path, f'images = "{images}"', rule, age) == ""
 
 
-def test_a_rule_about_tags_can_have_a_pattern_of_tags(tmp_path: Path) -> None:
-    assert problem(tmp_path, 'images = "docker.io/team/app:1.*"', 'min_age = "7d"') == ""
-
-
 @pytest.mark.parametrize(
     ("key", "value", "needed"),
     [
@@ -110,11 +102,9 @@ def test_a_policy_without_a_rule_is_an_error(tmp_path: Path) -> None:
     assert problem(tmp_path, 'images = "**"', "hook = false") == ""
 
 
-def test_a_budget_that_limits_nothing_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "dockmirror.toml"
-    path.write_text('[[budget]]\nimages = "**"')
+def test_a_budget_that_limits_nothing_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match=r"budget\.0: has no limit: expected one of requests, bytes"):
-        load({"config": str(path)}, {})
+        load({"budget": [{"images": "**"}]}, {})
 
 
 @pytest.mark.parametrize(
@@ -155,9 +145,8 @@ def test_a_pattern_that_matches_no_image_is_an_error(tmp_path: Path, images: str
     ],
 )
 def test_a_pattern_that_can_match_an_image(tmp_path: Path, images: str) -> None:
+    """A rule about tags can have a pattern of tags; an exception can be for a digest, too."""
     assert problem(tmp_path, f'images = "{images}"', 'min_age = "7d"') == ""
-
-
-def test_an_exception_can_be_for_a_digest(tmp_path: Path) -> None:
-    exception = f'exceptions = [{{ image = "sha256:{"0" * 64}", until = 2027-01-31 }}]'
-    assert problem(tmp_path, 'images = "**"', 'min_age = "7d"', exception) == ""
+    for excepted in (images, f"sha256:{'0' * 64}"):
+        exception = f'exceptions = [{{ image = "{excepted}", until = 2027-01-31 }}]'
+        assert problem(tmp_path, 'images = "**"', 'min_age = "7d"', exception) == ""

@@ -25,10 +25,6 @@ def test_a_switch_has_no_copies_near_clients(tmp_path: Path, text: str) -> None:
     assert settings.near_buckets == ()
 
 
-def test_a_variable_is_a_switch() -> None:
-    assert load({}, {"DOCKMIRROR_REDIRECT": "true"}).redirect is True
-
-
 def test_tables_reach_the_workers_as_they_were(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
