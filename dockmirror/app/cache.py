@@ -130,7 +130,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
 
     checks = [StoreCheck("the disk cannot be written", try_disk)]
     if tiered is not None:
-        checks.append(StoreCheck("the bucket fails", tiered.bucket.probe))
+        checks.append(StoreCheck("the bucket fails", tiered.probe))
     tag_history = LocalTagHistory(root, reactor, in_thread)
     context = DownloadContext(root, contents, reactor, in_thread, eviction.add)
     usages = UsageReport(root, reactor, in_thread)

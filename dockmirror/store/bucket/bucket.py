@@ -50,18 +50,21 @@ class BucketUnavailable(OSError):
 
 
 class BucketHealth:
-    """The circuit breaker of a bucket; logs once when it fails and once when it recovers.
+    """The circuit breaker of a bucket, or of some requests to it; logs once when it fails and once when it
+    recovers.
 
     :param effect: says what a failure means to clients.
+    :param recovered: says that the failure is over.
     :ivar failure: the last failure; None after a success.
     """
 
     _log = Logger()
 
-    def __init__(self, name: str, clock: IReactorTime, effect: str) -> None:
+    def __init__(self, name: str, clock: IReactorTime, effect: str, recovered: str = "answers again") -> None:
         self.failure: str | None = None
         self._name = name
         self._effect = effect
+        self._recovered = recovered
         self._clock = clock
         self._backoff: Backoff[None, None] = Backoff(clock, MIN_BACKOFF, MAX_BACKOFF)
         self._last_success = -HEALTHY_FOR
@@ -96,7 +99,7 @@ class BucketHealth:
 
     def record_success(self) -> None:
         if self.failure is not None:
-            self._log.info("{name} answers again", name=self._name)
+            self._log.info("{name} {recovered}", name=self._name, recovered=self._recovered)
         self.failure = None
         self._backoff.record_success(None)
         self._last_success = self._clock.seconds()
@@ -111,9 +114,11 @@ class Bucket:
 
     A waiter may be cancelled; the request goes on in its thread. After a failure the bucket is left alone for
     a while; see ``BucketHealth``. A server that was just restarted may list objects before it can read them:
-    a failure to read an object ends when one is read, any other failure with the next response.
+    a failure to read an object ends when one is read, any other failure with the next response.  Failures of
+    writes, and of signatures, count apart: a bucket that is full, or that may only be read, is still read.
 
     :param effect_of_failure: says in the log what a failure means to clients.
+    :ivar write_health: the circuit breaker of writes.
     :ivar requests: the number of requests by kind; an upload in parts counts as one.
     """
 
@@ -126,6 +131,10 @@ class Bucket:
         effect_of_failure: str = "missing contents are fetched from upstream, uploads wait",
     ) -> None:
         self.health = BucketHealth(name, clock, effect_of_failure)
+        self.write_health = BucketHealth(f"writing to {name}", clock, "uploads wait", "works again")
+        self._signing = BucketHealth(
+            f"signing addresses of {name}", clock, "clients are not sent there", "works again"
+        )
         self.requests: dict[str, int] = {}
         self._calls = BlockingBucket(connect, lambda key: partial(self._read_step, key))
         self._clock = clock
@@ -164,24 +173,24 @@ class Bucket:
 
     async def put(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> None:
         """Store a small object; an existing one is replaced."""
-        await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}))
+        await self._write("put", partial(self._calls.put, str(key), data, metadata or {}))
 
     async def put_new(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> bool:
         """Store a small object; False if it exists already."""
-        return await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
+        return await self._write("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
 
     async def upload(self, key: PurePosixPath, file: Path, metadata: Metadata) -> None:
         """Store a file in parts; the object appears when all parts are there.
 
         :raises OSError: if the file cannot be read.
         """
-        await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD_TIMEOUT)
+        await self._write("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD_TIMEOUT)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; missing ones are ignored."""
         for first in range(0, len(keys), _DELETE_BATCH):
             batch = keys[first : first + _DELETE_BATCH]
-            await self._ask("delete", partial(self._calls.delete, batch), LIST_TIMEOUT)
+            await self._write("delete", partial(self._calls.delete, batch), LIST_TIMEOUT)
 
     async def list(self, prefix: PurePosixPath) -> Sequence[ListedObject]:
         """List all objects below a path."""
@@ -196,9 +205,12 @@ class Bucket:
 
         :raises BucketUnavailable: when it cannot be signed.
         """
+        self._signing.check()
         sign = partial(self._calls.sign, str(key), seconds)
-        failed = self.health.record_failure
-        return await self._run(sign, RESPONSE_TIMEOUT, "no signature", lambda _: None, failed)
+        failed = self._signing.record_failure
+        signed = await self._run(sign, RESPONSE_TIMEOUT, "no signature", lambda _: None, failed)
+        self._signing.record_success()
+        return signed
 
     async def probe(self) -> None:
         """Request something small, unless the bucket responded a moment ago.
@@ -235,13 +247,32 @@ class Bucket:
         record_failure: RecordFailure | None = None,
     ) -> T:
         self.health.check()
-        self.requests[name] = self.requests.get(name, 0) + 1
+        self._count(name)
         result = await self._run(
             call, seconds, "no answer", on_late_result, record_failure or self.health.record_failure
         )
         if self._unreadable is None:
             self.health.record_success()
         return result
+
+    def check_writable(self) -> None:
+        """Check that writes may be made.
+
+        :raises BucketUnavailable: during a back-off.
+        """
+        self.health.check()
+        self.write_health.check()
+
+    async def _write(self, name: str, call: Callable[[], T], seconds: float = RESPONSE_TIMEOUT) -> T:
+        self.check_writable()
+        self._count(name)
+        failed = self.write_health.record_failure
+        result = await self._run(call, seconds, "no answer", lambda _: None, failed)
+        self.write_health.record_success()
+        return result
+
+    def _count(self, name: str) -> None:
+        self.requests[name] = self.requests.get(name, 0) + 1
 
     async def _run(
         self,

@@ -89,7 +89,7 @@ class BucketUploader(PeriodicTask):
                 del remaining[:_CONCURRENCY]
 
     async def _upload(self, path: Path) -> None:
-        self._bucket.health.check()
+        self._bucket.check_writable()
         try:
             write, claimed = await self._in_thread(partial(write_behind.claim, path))
         except OSError as error:

@@ -34,7 +34,7 @@ from ..local_store import LocalStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 from .blocking_bucket import BucketAddress, with_known_format
-from .bucket import Bucket, BucketThreadPool
+from .bucket import Bucket, BucketThreadPool, BucketUnavailable
 from .bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUsedJournal
 from .bucket_stores import (
     SIGNED_URL_LIFETIME,
@@ -286,8 +286,21 @@ class TieredStore:
 
     @property
     def failing(self) -> bool:
-        """True if the last request to the bucket failed."""
-        return self.bucket.health.failure is not None
+        """True if the last request to the bucket failed, or if writes to it fail and uploads wait."""
+        return self.bucket.health.failure is not None or self._write_failure is not None
+
+    async def probe(self) -> None:
+        """Check that the bucket answers, and takes the uploads that wait.
+
+        :raises BucketUnavailable: if it does not.
+        """
+        await self.bucket.probe()
+        if self._write_failure is not None:
+            raise BucketUnavailable(self._write_failure)
+
+    @property
+    def _write_failure(self) -> str | None:
+        return self.bucket.write_health.failure if self.waiting else None
 
     @property
     def waiting(self) -> int:

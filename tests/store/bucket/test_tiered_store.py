@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind, IBucketBlob, TagEntry
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
-from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF
+from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF, BucketUnavailable
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.bucket.bucket_uploader import ARRIVAL_GRACE, BucketUploader
 from dockmirror.store.bucket.tiered_store import (
@@ -22,6 +23,7 @@ from dockmirror.store.bucket.tiered_store import (
     REFRESH_TTL,
     REUPLOAD_INTERVAL,
     TieredDocumentStore,
+    TieredStore,
 )
 from dockmirror.store.local_store import LocalDocumentStore
 
@@ -147,6 +149,28 @@ def test_bucket_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
     assert restarted.upload() == 0
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
     now(restarted.bucket.probe())
+
+
+def test_a_bucket_that_takes_no_writes(machines: Machines, clock: Clock) -> None:
+    """It is read, and the mirror is not ready as long as an upload waits for it."""
+    one, two = machines
+    now(two.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    assert two.upload() == 0
+    now(one.contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    one.threads.down = True
+    with pytest.raises(BucketUnavailable):
+        now(one.bucket.put(layout.FORMAT, b"1"))
+    one.threads.down = False
+    store = TieredStore(one.contents, one.tags, one.documents, MultiService(), one.bucket, one.uploads)
+    assert one.upload() == 1
+    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
+    assert store.failing
+    with pytest.raises(BucketUnavailable, match="writing to the bucket"):
+        now(store.probe())
+    clock.advance(MIN_BACKOFF)
+    assert one.upload() == 0
+    now(store.probe())
+    assert not store.failing
 
 
 def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
