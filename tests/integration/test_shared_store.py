@@ -10,6 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from dockmirror.store import layout
+
 from ..bucket_table import row
 from .conftest import MakeDirectory
 from .parts.accounts import ALICE
@@ -247,6 +249,25 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     sharing.uploaded(two, {"library/after": after})
     sharing.stop_upstream()
     pulled(sharing.add().client("docker"), "library/after", after)
+
+
+def test_two_registries_of_one_name(sharing: Sharing, open_registry: Registry) -> None:
+    """A repository that is public in one of them stays private in the other."""
+    name, public, private = "private/app", image("public"), image("private")
+    open_registry.push(name, public, "latest")
+    sharing.registry.push(name, private, "latest")
+    one = sharing.add({"work": {"url": open_registry.url}})
+    pulled(one.client("work"), name, public)
+    known = str(layout.document(f"public/work/{name}"))
+    wait_until(lambda: sharing.has(known), "the bucket knows that")
+    two = sharing.add({"work": {"url": sharing.upstream.url, "realms": [sharing.tokens.url]}})
+    alice, path = two.client("work", ALICE), f"/v2/{name}/manifests/{private.digest}"
+    token = sharing.tokens.token(ALICE, [f"repository:{name}:pull"])
+    given = alice.bare("GET", path, None, {"Host": two.host("work"), "Authorization": f"Bearer {token}"})
+    assert given.body == private.manifest.data
+    wait_until(blob_file(two.cache, private.digest).exists, "it is held")
+    anonymous = two.client("work").bare("GET", path, None, {"Host": two.host("work")})
+    assert (anonymous.status, private.manifest.data in anonymous.body) == (401, False)
 
 
 def test_killed(sharing: Sharing) -> None:

@@ -62,14 +62,14 @@ class Sharing:
         self.upstream = stack.enter_context(Front(self.registry, self.blobs))
         self.front = stack.enter_context(BucketFront(seaweedfs))
 
-    def add(self, **settings: Any) -> Mirror:
-        """Start another mirror with an empty disk."""
+    def add(self, upstreams: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any) -> Mirror:
+        """Start another mirror with an empty disk, by default of the upstream that all share."""
         directory = self._directory / f"mirror-{len(self.mirrors)}"
         machine = Keyed(directory / "machine", self._authority)
         machine.prepare()
         if self.patch:
             machine.patch(self.patch)
-        upstreams = {"docker": {"url": self.upstream.url, "realms": [self.tokens.url]}}
+        common = {"docker": {"url": self.upstream.url, "realms": [self.tokens.url]}}
         operations = free_port()
         shared = {
             "store": self.seaweedfs.url(self.prefix),
@@ -77,7 +77,7 @@ class Sharing:
             "operations": f"tcp:{operations}:interface=127.0.0.1",
             "history": False,  # whose sums are requests, too
         }
-        mirror = Mirror(directory, machine, upstreams, **{**shared, **settings})
+        mirror = Mirror(directory, machine, upstreams or common, **{**shared, **settings})
         self._stack.enter_context(mirror)
         self.mirrors.append(mirror)
         return mirror
@@ -93,7 +93,7 @@ class Sharing:
         Only then: whoever has just got the last byte of a blob is ahead of who keeps it, and owes it.
         """
         keys = [key for name, image in images.items() for key in _keys(f"docker.io/{name}", image)]
-        wait_until(lambda: all(map(self._has, keys)), "the bucket has the images")
+        wait_until(lambda: all(map(self.has, keys)), "the bucket has the images")
         owed = mirror.cache / "dockmirror/write_behind"
         wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
 
@@ -101,7 +101,8 @@ class Sharing:
         """The keys in the bucket."""
         return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
 
-    def _has(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
+        """Return True if the bucket has an object."""
         try:
             self.seaweedfs.store(self.prefix).head(key)
         except FileNotFoundError:
