@@ -185,7 +185,7 @@ class IBucketBlob(IStoredContent):
         """
 
     async def presigned_url() -> str | None:
-        """Return a short-lived URL for the client, or None if clients are not redirected."""
+        """Return a short-lived URL for the client, or None if clients are not to be redirected."""
 
 
 class IContentStore(Interface):

@@ -23,8 +23,8 @@ class NearCopy(Protocol):
     def region(self) -> Region:
         """The region of these clients."""
 
-    async def locate(self, digest: Digest) -> str | None:
-        """Return the address of a blob; None if it is not known to be there."""
+    async def locate(self, digest: Digest, size: int) -> str | None:
+        """Return the address of a blob; None if it is not known to be there in this size."""
 
 
 @implementer(IRegistry)
@@ -57,10 +57,11 @@ class NearRedirect:
             return answer
         address = _client_of(request) if self._is_public(target.repository) else None
         copy = self._find(address) if address is not None else None
-        if address is None or copy is None:
+        size = _size_of(answer)
+        if address is None or copy is None or size is None:
             return answer
         try:
-            location = await copy.locate(target.digest)
+            location = await copy.locate(target.digest, size)
         except BaseException:  # the client left
             answer.body.discard()
             raise
@@ -82,6 +83,13 @@ def _may_be_elsewhere(request: RegistryRequest, answer: Answer) -> bool:
     status = answer.cache
     is_public_hit = status is not None and status.result is CacheResult.HIT and status.immutable
     return is_public_hit and answer.status in (200, 206) and not request.head
+
+
+def _size_of(answer: Answer) -> int | None:
+    """Return the size of the whole blob; None if the answer, which has several parts of it, does not say."""
+    if answer.content_range is not None:
+        return answer.content_range.size
+    return answer.body.descriptor.size if answer.status == 200 else None
 
 
 def _client_of(request: RegistryRequest) -> Address | None:

@@ -19,6 +19,7 @@ from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Requester
 from dockmirror.store import layout
+from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.bucket.near_buckets import NearBucket, NearBuckets
 from dockmirror.system.networks import Address, Region
@@ -26,7 +27,7 @@ from dockmirror.system.networks import Address, Region
 from ..answering import now
 from ..pullthrough.mirrors import NAME, Mirror, body, header
 from ..pullthrough.origin import Origin
-from ..store.bucket.machines import BucketThreads, bucket
+from ..store.bucket.machines import BucketThreads, SigningBucket, bucket
 
 DATA = bytes(range(256)) * 1024
 DIGEST = Digest.of(DATA)
@@ -34,13 +35,6 @@ PATH = f"{NAME}/blobs/{DIGEST}"
 NEAR, FAR = "10.1.2.3", "203.0.113.9"
 EU = Region("eu", (ip_network("10.1.0.0/16"),))
 URL = "https://cdn.example/mirrors"
-
-
-class Sending(BucketContentStore):
-    """Signs the addresses of a bucket in memory, which cannot do so itself."""
-
-    async def presigned_url(self, digest: Digest) -> str | None:
-        return f"https://bucket.example/{digest}?signed"
 
 
 @frozen
@@ -62,9 +56,9 @@ class Fleet:
         self.mirror.pull(NAME)
         self.store, self.threads = MemoryStore(), BucketThreads()
         obstore.put(self.store, str(layout.data(DIGEST)), DATA)
-        self.bucket = bucket(self.clock, self.store, self.threads)
+        self.bucket = bucket(self.clock, self.store, self.threads, SigningBucket)
         self.redirects: list[tuple[str, str]] = []
-        copy = NearBucket(EU, Sending(self.bucket, self.clock, 60.0), url)
+        copy = NearBucket(EU, BucketContentStore(self.bucket, self.clock, 60.0), url)
         self.has_account = False
         self.registry = NearRedirect(
             self.mirror.registry, self._is_public, NearBuckets([copy], Service()).find, self._count
@@ -95,7 +89,7 @@ def test_a_client_is_sent_to_the_copy_near_it(url: str | None, asked: dict[str, 
     fleet = Fleet(url)
     answer = fleet.ask(**asked)
     assert (answer.status, body(answer)) == (307, b"")
-    signed = f"https://bucket.example/{DIGEST}?signed"
+    signed = f"https://bucket.example/{layout.data(DIGEST)}?signed"
     assert answer.location == (signed if url is None else f"{URL}/{layout.data(DIGEST)}")
     assert header(answer, "Cache-Control") == "no-store"
     assert header(answer, "Cache-Status") == "dockmirror; hit; detail=redirect"
@@ -116,13 +110,28 @@ def test_other_clients_are_served_by_the_mirror(fleet: Fleet, client: str | None
 
 
 def test_what_the_copy_lacks_is_served_by_the_mirror(fleet: Fleet) -> None:
-    """As it is while the copy fails."""
-    obstore.delete(fleet.store, [str(layout.data(DIGEST))])
-    assert body(fleet.ask()) == DATA
-    fleet.threads.down = True
-    fleet.clock.advance(3600)
-    assert body(fleet.ask()) == DATA
+    """As is what has another size there, such as a page in its place."""
+    for data in (None, DATA[1:], DATA + b"?"):
+        obstore.delete(fleet.store, [str(layout.data(DIGEST))])
+        if data is not None:
+            obstore.put(fleet.store, str(layout.data(DIGEST)), data)
+        fleet.clock.advance(3600)
+        assert fleet.ask().status == 200
+        assert fleet.ask(range=Range.parse("bytes=5-9")).status == 206
     assert fleet.redirects == []
+
+
+@pytest.mark.parametrize("url", [URL, None])
+def test_nobody_is_sent_to_a_copy_that_fails(url: str | None) -> None:
+    """Also if it had the blob a moment ago."""
+    fleet = Fleet(url)
+    assert fleet.ask().status == 307
+    fleet.threads.down = True
+    fleet.clock.advance(HEALTHY_FOR)
+    assert [body(fleet.ask()) for _ in range(2)] == [DATA] * 2
+    fleet.threads.down = False
+    fleet.clock.advance(MAX_BACKOFF)
+    assert fleet.ask().status == 307
 
 
 def test_where_the_mirror_has_an_account_it_serves_by_itself(fleet: Fleet) -> None:

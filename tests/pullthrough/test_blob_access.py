@@ -12,12 +12,14 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket import Bucket
+from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF, Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
+from dockmirror.store.threads import RunInThread
 
 from ..answering import now
-from ..store.bucket.machines import bucket
+from ..store.bucket.machines import BucketThreads, SigningBucket, bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
+from ..store.threads import inline
 from .downloads import MemoryDownloads
 from .faulty import Faults
 from .mirrors import NAME, Mirror, Store, body, header
@@ -26,13 +28,6 @@ from .origin import Origin, repository
 DATA = bytes(range(256)) * 1024
 DIGEST = Digest.of(DATA)
 PATH = f"{NAME}/blobs/{DIGEST}"
-
-
-class Sending(BucketContentStore):
-    """Redirects clients to a bucket in memory, which cannot sign."""
-
-    async def presigned_url(self, digest: Digest) -> str | None:
-        return f"https://bucket.example/{digest}?signed"
 
 
 class Far(Store):
@@ -46,13 +41,13 @@ class Far(Store):
         self.faults = Faults()
 
 
-def mirror(kind: type[BucketContentStore] = BucketContentStore) -> tuple[Mirror, Origin, Far]:
+def mirror(redirect: bool = False, threads: RunInThread = inline) -> tuple[Mirror, Origin, Far]:
     """Return a mirror whose bucket has the public blob."""
     origin, clock = Origin(), Clock()
     clock.advance(1_700_000_000.0)
     origin.shelf(NAME).publish(b"configuration", DATA)
-    kept = bucket(clock)
-    far = Far(clock, kept, kind(kept, clock, None if kind is BucketContentStore else 60.0))
+    kept = bucket(clock, in_thread=threads, kind=SigningBucket)
+    far = Far(clock, kept, BucketContentStore(kept, clock, 60.0 if redirect else None))
     now(far.contents.add(repository(NAME), DIGEST, ContentKind.BLOB, DATA))
     made = Mirror(origin, clock, far)
     made.get(f"{NAME}/manifests/latest")
@@ -78,10 +73,10 @@ def test_a_bucket_blob_is_served() -> None:
 @pytest.mark.parametrize("asked", [{}, {"range": Range.parse("bytes=5-9")}])
 def test_anonymous_clients_are_redirected_to_the_bucket(asked: dict[str, Any]) -> None:
     """Only for public blobs; other requests are answered by the mirror."""
-    made, origin, _ = mirror(Sending)
+    made, origin, _ = mirror(redirect=True)
     answer = made.ask(PATH, **asked)
     assert (answer.status, body(answer)) == (307, b"")
-    assert answer.location == f"https://bucket.example/{DIGEST}?signed"
+    assert answer.location == f"https://bucket.example/{layout.data(DIGEST)}?signed"
     assert header(answer, "Cache-Control") == "no-store"
     assert header(answer, "Cache-Status") == "dockmirror; hit; detail=redirect"
     assert made.ask(PATH, head=True, **asked).status == 200
@@ -89,8 +84,24 @@ def test_anonymous_clients_are_redirected_to_the_bucket(asked: dict[str, Any]) -
     assert made.ask(PATH, "alice", **asked).status in (200, 206)
 
 
+def test_nobody_is_sent_to_a_bucket_that_fails() -> None:
+    """Also if it had the blob a moment ago: the upstream is asked then."""
+    threads = BucketThreads()
+    made, origin, _ = mirror(redirect=True, threads=threads)
+    assert made.ask(PATH).status == 307
+    threads.down = True
+    made.clock.advance(HEALTHY_FOR)
+    for _ in range(2):
+        answer = made.ask(PATH)
+        assert (answer.status, body(answer)) == (200, DATA)
+        made.clock.advance(MAX_BACKOFF)
+    assert origin.take()
+    threads.down = False
+    assert made.ask(PATH).status == 307
+
+
 def test_private_blobs_are_not_redirected() -> None:
-    made, origin, far = mirror(Sending)
+    made, origin, far = mirror(redirect=True)
     origin.shelf("team/app", ["alice"]).publish(b"configuration", DATA)
     now(far.contents.link(repository("team/app"), DIGEST, ContentKind.BLOB))
     answer = made.ask(f"team/app/blobs/{DIGEST}", "alice")

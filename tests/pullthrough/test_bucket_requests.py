@@ -183,7 +183,8 @@ def test_blob(added: Added) -> None:
 
 @row(
     "… a HEAD of it, or where clients are sent to the bucket",
-    "one HEAD, none for the next ten minutes",
+    "one HEAD, none for the next ten minutes; one before a client is sent there if the bucket has not"
+    " answered for 15 seconds",
 )
 def test_told_of(added: Added) -> None:
     """One HEAD: nothing is read."""

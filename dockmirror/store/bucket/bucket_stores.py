@@ -75,7 +75,7 @@ class BucketContentStore:
         found = await self._look_up(digest)
         if found is None or not await self._is_linked(repository, digest, kind, found):
             return None
-        return self._open_object(digest, found)
+        return await self._open_object(digest, found)
 
     def is_known_link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """Report whether the link is cached."""
@@ -95,7 +95,7 @@ class BucketContentStore:
     async def peek(self, digest: Digest) -> IStoredContent | None:
         """See ``IContentStore``."""
         found = await self._look_up(digest)
-        return None if found is None else self._open_object(digest, found)
+        return None if found is None else await self._open_object(digest, found)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         found = await self._look_up(digest)
@@ -143,15 +143,36 @@ class BucketContentStore:
         except OSError as error:
             _log.error("{digest} cannot be deleted: {error}", digest=digest, error=str(error))
 
-    async def presigned_url(self, digest: Digest) -> str | None:
-        if self._lifetime is None:
+    async def locate(self, digest: Digest, size: int) -> str | None:
+        """Return a presigned URL of the content; None if clients are not to be sent there."""
+        if self._lifetime is None or not await self.is_available(digest, size):
             return None
-        return await self.bucket.sign_url(layout.data(digest), self._lifetime)
+        try:
+            return await self.bucket.sign_url(layout.data(digest), self._lifetime)
+        except OSError:  # logged by the bucket
+            return None
 
-    def _open_object(self, digest: Digest, found: _Object) -> IStoredContent | None:
-        if not found.size:
-            return StoredBytes(b"") if digest.matches(b"") else None
-        return OpenObject(digest, found.size, self, self._clock)
+    async def is_available(self, digest: Digest, size: int) -> bool:
+        """Report whether a client that is sent to the bucket gets the content.
+
+        The bucket is asked if it has not answered for a moment: it may have failed since.
+        """
+        health = self.bucket.health
+        try:
+            if not health.is_recently_healthy:
+                self._present.drop(digest)
+            found = await self._look_up(digest)
+        except OSError:  # logged by the bucket
+            return False
+        return found is not None and found.size == size and health.failure is None
+
+    async def _open_object(self, digest: Digest, found: _Object) -> IStoredContent | None:
+        if found.size:
+            return OpenObject(digest, found.size, self, self._clock)
+        if digest.matches(b""):
+            return StoredBytes(b"")
+        await self.report_corrupt(digest)
+        return None
 
     async def _open_manifest(self, repository: Repository, digest: Digest) -> IStoredContent | None:
         if self._absent.get(digest) or self._linked.get((repository, digest, ContentKind.MANIFEST)) is False:

@@ -29,16 +29,12 @@ class NearBucket:
     contents: BucketContentStore
     url: str | None = None
 
-    async def locate(self, digest: Digest) -> str | None:
+    async def locate(self, digest: Digest, size: int) -> str | None:
         """Return the address of a blob; None if it is not there, or that cannot be found out."""
-        try:
-            if not await self.contents.holds(digest):
-                return None
-            if self.url is not None:
-                return f"{self.url}/{layout.data(digest)}"
-            return await self.contents.presigned_url(digest)
-        except OSError:  # logged by the bucket
-            return None
+        if self.url is None:
+            return await self.contents.locate(digest, size)
+        is_there = await self.contents.is_available(digest, size)
+        return f"{self.url}/{layout.data(digest)}" if is_there else None
 
 
 @frozen

@@ -29,8 +29,8 @@ class ObjectSource(Protocol):
     async def report_corrupt(self, digest: Digest) -> None:
         """Report that the object did not match its digest."""
 
-    async def presigned_url(self, digest: Digest) -> str | None:
-        """Return a URL for clients; None if they are not redirected."""
+    async def locate(self, digest: Digest, size: int) -> str | None:
+        """Return a URL for clients; None if they are not to be redirected."""
 
 
 async def _unchecked(_: ObjectReader) -> None:
@@ -77,7 +77,7 @@ class OpenObject:
         return Answer(ObjectBody(descriptor, (range_,), open_reader, reader.close, self._clock, self._check))
 
     async def presigned_url(self) -> str | None:
-        return await self._source.presigned_url(self._digest)
+        return await self._source.locate(self._digest, self.size)
 
     async def _check(self, body: ObjectReader) -> None:
         if not body.is_verified():

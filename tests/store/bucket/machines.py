@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from obstore.exceptions import GenericError
@@ -45,10 +45,22 @@ class BucketThreads:
         return run()
 
 
-def bucket(clock: IReactorTime, store: ObjectStore | None = None, in_thread: RunInThread = inline) -> Bucket:
+class SigningBucket(Bucket):
+    """Signs the addresses of a bucket in memory, which cannot do so itself."""
+
+    async def sign_url(self, key: PurePosixPath, seconds: float) -> str:
+        return f"https://bucket.example/{key}?signed"
+
+
+def bucket(
+    clock: IReactorTime,
+    store: ObjectStore | None = None,
+    in_thread: RunInThread = inline,
+    kind: type[Bucket] = Bucket,
+) -> Bucket:
     """Return a bucket, empty or with the given objects."""
     objects = MemoryStore() if store is None else store
-    return Bucket("the bucket", with_known_format(lambda: objects), clock, in_thread)
+    return kind("the bucket", with_known_format(lambda: objects), clock, in_thread)
 
 
 class Machine:

@@ -15,6 +15,7 @@ from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import (
+    HEALTHY_FOR,
     MAX_BACKOFF,
     MIN_BACKOFF,
     RESPONSE_TIMEOUT,
@@ -26,7 +27,7 @@ from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from ...answering import Recorder, now, watch
 from ..stocked import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
 from ..threads import HeldThreads, inline
-from .machines import BucketThreads, bucket
+from .machines import BucketThreads, SigningBucket, bucket
 
 T = TypeVar("T")
 KEY = layout.data(LARGE_DIGEST)
@@ -48,7 +49,7 @@ def threads() -> BucketThreads:
 @pytest.fixture
 def one_object(clock: Clock, threads: BucketThreads) -> Bucket:
     store = MemoryStore()
-    obstore.put(store, DATA, LARGE)
+    obstore.put(store, DATA, LARGE, attributes={"blob": HERE.name})
     return bucket(clock, store, threads)
 
 
@@ -118,7 +119,7 @@ def open_blob(contents: BucketContentStore, digest: Digest = LARGE_DIGEST) -> IB
 
 
 def large_blob(clock: Clock, lifetime: float | None = None) -> tuple[BucketContentStore, Bucket]:
-    one_object = bucket(clock)
+    one_object = bucket(clock, kind=SigningBucket)
     contents = BucketContentStore(one_object, clock, lifetime)
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     one_object.requests.clear()
@@ -183,13 +184,54 @@ def test_corrupt_contents(clock: Clock, is_source: bool) -> None:
 
 
 def test_redirects(clock: Clock) -> None:
-    """If clients are redirected, opening takes one HEAD, then no request."""
+    """If clients are redirected, a look-up takes one HEAD, and another one if the bucket was idle since."""
     contents, one_object = large_blob(clock, lifetime=60.0)
     for _ in range(2):
-        open_blob(contents).close()
+        assert now(open_blob(contents).presigned_url()) == f"https://bucket.example/{DATA}?signed"
     assert one_object.requests == {"head": 1}
+    clock.advance(HEALTHY_FOR)
+    assert now(open_blob(contents).presigned_url()) is not None
+    assert one_object.requests == {"head": 2}
     plain, _ = large_blob(clock)
     assert now(open_blob(plain).presigned_url()) is None
+
+
+def test_a_bucket_that_cannot_sign_is_read(one_object: Bucket, clock: Clock, threads: BucketThreads) -> None:
+    """Clients are sent nowhere then, and are served all the same."""
+    blob = open_blob(BucketContentStore(one_object, clock, 60.0))
+    threads.down = True
+    assert now(blob.presigned_url()) is None
+    threads.down = False
+    assert now(blob.presigned_url()) is None
+    assert now(read(blob)) == LARGE
+
+
+def test_a_bucket_that_takes_no_writes_is_read(
+    one_object: Bucket, clock: Clock, threads: BucketThreads
+) -> None:
+    """Such as a full one: writes back off by themselves."""
+    threads.down = True
+    with pytest.raises(BucketUnavailable, match=r"writing to the bucket: .* no route"):
+        now(one_object.put(KEY, b""))
+    threads.down = False
+    assert now(one_object.get(KEY)) is not None
+    with pytest.raises(BucketUnavailable, match="writing to the bucket"):
+        now(one_object.delete([DATA]))
+    clock.advance(MIN_BACKOFF)
+    now(one_object.delete([DATA]))
+    assert now(one_object.get(KEY)) is None
+
+
+@pytest.mark.parametrize("kind", ContentKind)
+def test_an_empty_object_is_replaced(clock: Clock, kind: ContentKind) -> None:
+    """Such as one that a tool has left: it is deleted, so that the content can be put again."""
+    one_object = bucket(clock)
+    now(one_object.put(KEY, b"", {kind.value: HERE.name}))
+    contents = BucketContentStore(one_object, clock)
+    assert now(contents.open(HERE, LARGE_DIGEST, kind)) is None
+    assert not now(contents.holds(LARGE_DIGEST))
+    now(contents.add(HERE, LARGE_DIGEST, kind, LARGE))
+    assert now(read(now(contents.open(HERE, LARGE_DIGEST, kind)))) == LARGE
 
 
 def test_look_ups_are_cached(clock: Clock) -> None:
