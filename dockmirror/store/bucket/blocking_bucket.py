@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 PART_SIZE = 8 * 1024 * 1024
-"""Bytes of each part of an upload, several of which are sent at once."""
+"""Bytes of each part of an upload, several of which are sent at once; more if there were too many parts."""
+_MAX_PARTS = 10_000
+"""Parts of an upload that S3 accepts; others accept more."""
 _UPLOAD_CONCURRENCY = 4
 
 Metadata = Mapping[str, str]
@@ -120,7 +122,8 @@ class BlockingBucket:
 
         obstore.put(
             self._client, key, file,
-            attributes=_attributes(metadata), chunk_size=PART_SIZE, max_concurrency=_UPLOAD_CONCURRENCY,
+            attributes=_attributes(metadata), chunk_size=part_size(file.stat().st_size),
+            max_concurrency=_UPLOAD_CONCURRENCY,
         )  # fmt: skip
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -171,6 +174,11 @@ def _read(store: ObjectStore, key: str) -> bytes | None:
         return bytes(obstore.get(store, key).bytes())
     except FileNotFoundError:
         return None
+
+
+def part_size(size: int) -> int:
+    """Return the size of the parts in which a file of that size is uploaded."""
+    return max(PART_SIZE, -(-size // _MAX_PARTS))
 
 
 def _attributes(metadata: Metadata) -> Any:

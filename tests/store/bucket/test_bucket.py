@@ -14,6 +14,7 @@ from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
+from dockmirror.store.bucket.blocking_bucket import PART_SIZE, part_size
 from dockmirror.store.bucket.bucket import (
     HEALTHY_FOR,
     MAX_BACKOFF,
@@ -33,6 +34,7 @@ T = TypeVar("T")
 KEY = layout.data(LARGE_DIGEST)
 DATA = str(KEY)
 SMALL = b"small"
+MIB = 1024 * 1024
 DIGEST = Digest.of(SMALL)
 
 
@@ -232,6 +234,13 @@ def test_an_empty_object_is_replaced(clock: Clock, kind: ContentKind) -> None:
     assert not now(contents.holds(LARGE_DIGEST))
     now(contents.add(HERE, LARGE_DIGEST, kind, LARGE))
     assert now(read(now(contents.open(HERE, LARGE_DIGEST, kind)))) == LARGE
+
+
+@pytest.mark.parametrize("size", [1, 80_000 * MIB, 80_000 * MIB + 1, 5_000_000 * MIB])
+def test_a_file_of_any_size_has_no_more_parts_than_s3_accepts(size: int) -> None:
+    assert part_size(size) >= PART_SIZE
+    assert size <= 10_000 * part_size(size)
+    assert part_size(size) == PART_SIZE or 9_999 * part_size(size) < size
 
 
 def test_look_ups_are_cached(clock: Clock) -> None:
