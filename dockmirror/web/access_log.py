@@ -1,6 +1,7 @@
 """The access log and the audit log: one line for each request, without secrets.
 
-Queries are left out: token requests carry account names in them, and some clients passwords.
+Queries are left out: token requests carry account names in them, and some clients passwords.  So are the
+names of uploads: they contain the upstream's address of the upload, which may be signed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..http.server_request import ServerRequest
 from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
-from ..oci.request import parse_target
+from ..oci.request import decode_segments, parse_target
 from ..oci.write import is_upload_path
 from ..system.networks import is_address, normalize_host
 from ..system.timestamps import format_timestamp
@@ -68,7 +69,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "client": str(address or "unix"),
         "host": client.host if client else "-",
         "method": request.method.decode("ascii", "replace") if request.path else "-",
-        "path": request.path.decode("ascii", "replace") if request.path else "-",
+        "path": _without_upload(request.path).decode("ascii", "replace") if request.path else "-",
         "status": request.code,
         "bytes": request.sentLength,
         "seconds": round(now - request.started, 3),
@@ -79,6 +80,12 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "cut_off": request.is_cut_off,
         "reason": find_reason(request),
     }
+
+
+def _without_upload(path: bytes) -> bytes:
+    parent, _, name = path.rpartition(b"/")
+    is_upload = name and decode_segments(parent)[-2:] == ["blobs", "uploads"]
+    return parent + b"/..." if is_upload else path
 
 
 def find_reason(request: ServerRequest) -> str | None:

@@ -243,6 +243,16 @@ def test_a_request_makes_one_line_of_ten_words(internet: Internet, request_line:
     assert line.isprintable()
 
 
+@pytest.mark.parametrize("uploads", ["/v2/a/blobs/uploads", "/docker.io/v2/a/b/%62lobs/uploads"])
+def test_the_name_of_an_upload_is_left_out(internet: Internet, tmp_path: Path, uploads: str) -> None:
+    """It contains the upstream's address of the upload, whose query may hold a signature."""
+    house = House(internet, access={"audit": str(tmp_path / "audit.log")})
+    house.get(DOCKER, f"{uploads}/c2lnbmVk.address")
+    house.get(DOCKER, f"{uploads}/")
+    assert [line.split()[4] for line in house.lines] == [f"{uploads}/...", f"{uploads}/"]
+    assert "c2lnbmVk" not in (tmp_path / "audit.log").read_text()
+
+
 def test_the_reason_of_a_failure_follows_in_quotes(internet: Internet) -> None:
     """It is the sentence that the client gets, and for a 5xx the status line has it too."""
     internet.reply(HOST, "/v2/a/tags/list", Reply(500))
