@@ -24,6 +24,14 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         error.subFailure.raiseException()
 
 
+def run_to_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Run a coroutine that goes on if the wait for it is cancelled."""
+    waiting: Deferred[T] = Deferred()
+    running = Deferred.fromCoroutine(work)
+    running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
+    return waiting
+
+
 class Changes:
     """Wakes those who wait for a change."""
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from ..body.consumers import ForwardingConsumer
 from ..body.in_memory import BytesBody, collect
+from ..concurrency.waiting import run_to_end
 from ..interfaces import (
     ContentKind,
     IBody,
@@ -43,8 +44,8 @@ _log = Logger()
 class WriteThrough:
     """Stores the manifests that the upstream has accepted, and forgets what it has deleted.
 
-    If the outcome of a write is unknown, a doubt is recorded, and nothing is deleted.  A push grants no right
-    to pull.
+    If the outcome of a write is unknown, a doubt is recorded, and nothing is deleted.  What the upstream has
+    accepted is recorded even if the client leaves.  A push grants no right to pull.
     """
 
     def __init__(
@@ -72,11 +73,6 @@ class WriteThrough:
                 return await self._writes.write(write, body)
 
     async def _put(self, write: Write, target: Manifest, body: IBody) -> WriteResult:
-        """Store the manifest that the upstream has accepted, and the tags that it reports.
-
-        Other tags that the client asked for are in doubt.  So are all tags if another write ended meanwhile,
-        as the order of the two at the upstream is unknown.
-        """
         data = await collect(body, LIMIT)
         digest = target.digest or Digest.of(data)
         sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
@@ -89,19 +85,36 @@ class WriteThrough:
             if _may_have_succeeded(error):
                 await self._generations.record_doubt(place)
             raise
-        if result.status == 201:
-            is_overlapped = await self._generations.generation(place) != before
-            generation = await self._generations.advance(place)
-            stored_digest = None
-            if dict(result.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
-                await self._generations.tombstones.lift(place, digest, ContentKind.MANIFEST, tombstone)
-                stored_digest = await self._manifests.add(place, sent)
-            reported = tags_set(write, result)
-            await self._record_tags(place, reported, stored_digest)
-            is_overlapped = is_overlapped or await self._generations.generation(place) != generation
-            if (reported and is_overlapped) or reported != set(write.tags):
-                await self._generations.record_doubt(place)
+        await run_to_end(self._record_push(write, sent, result, before, tombstone))
         return result
+
+    async def _record_push(
+        self, write: Write, sent: BytesBody, result: WriteResult, before: bytes, tombstone: Tombstone | None
+    ) -> None:
+        """Store the manifest that the upstream has accepted, and the tags that it reports.
+
+        Other tags that the client asked for are in doubt.  So are all tags if another write ended meanwhile,
+        as the order of the two at the upstream is unknown, and after a success other than 201, which does not
+        say that the tags are set.
+
+        :param before: the repository's generation before the push.
+        """
+        place, digest = self._generations.store_name(write.target.repository), sent.descriptor.digest
+        assert digest is not None
+        is_overlapped = await self._generations.generation(place) != before
+        generation = await self._generations.advance(place)
+        if result.status != 201:
+            await self._generations.record_doubt(place)
+            return
+        stored_digest = None
+        if dict(result.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
+            await self._generations.tombstones.lift(place, digest, ContentKind.MANIFEST, tombstone)
+            stored_digest = await self._manifests.add(place, sent)
+        reported = tags_set(write, result)
+        await self._record_tags(place, reported, stored_digest)
+        is_overlapped = is_overlapped or await self._generations.generation(place) != generation
+        if (reported and is_overlapped) or reported != set(write.tags):
+            await self._generations.record_doubt(place)
 
     async def _record_tags(self, place: Repository, tags: Iterable[Tag], digest: Digest | None) -> None:
         """Store the tags; forget them if the manifest was not stored, so that the upstream is asked."""
@@ -120,7 +133,7 @@ class WriteThrough:
             elif _may_have_succeeded(error):
                 await self._record_doubt(target)
             raise
-        await self._record_deletion(target)
+        await run_to_end(self._record_deletion(target))
         return result
 
     def _confirms_deletion(self, write: Write, error: BaseException) -> bool:
@@ -176,7 +189,7 @@ def tags_set(write: Write, result: WriteResult) -> frozenset[Tag]:
 def _may_have_succeeded(error: BaseException) -> bool:
     """Return whether the upstream may have performed the write in spite of the error."""
     status = error.upstream_status if isinstance(error, RegistryError) else None
-    return status is None or status == 404 or status >= 500
+    return status is None or status < 400 or status == 404 or status >= 500
 
 
 class CopyNameSigner(Protocol):

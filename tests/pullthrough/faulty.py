@@ -24,7 +24,7 @@ class Faults:
     :ivar reading: reads fail.
     :ivar writing: writes fail.
     :ivar broken: contents break off while they are read.
-    :ivar stalled: writes do not end.
+    :ivar stalled: writes wait until ``go_on``.
     :ivar opened: the number of contents that were opened and neither read nor closed.
     """
 
@@ -34,6 +34,14 @@ class Faults:
         self.stalled = False
         self.broken = False
         self.opened = 0
+        self.waiting: list[Deferred[None]] = []
+
+    def go_on(self) -> None:
+        """Let the writes end, except those that were cancelled."""
+        self.stalled = False
+        for each in self.waiting:
+            if not each.called:
+                each.callback(None)
 
 
 @implementer(IStoredContent)
@@ -64,7 +72,8 @@ class _Faulty:
             if name in _READS and self._faults.reading:
                 raise OSError("the disk gives nothing")
             if name not in _READS and self._faults.stalled:
-                await Deferred()
+                self._faults.waiting.append(Deferred())
+                await self._faults.waiting[-1]
             if name not in _READS and self._faults.writing:
                 raise OSError("the disk is full")
             result = await getattr(self._store, name)(*args)

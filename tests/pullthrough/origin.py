@@ -109,6 +109,7 @@ class Origin:
     :ivar says: what it answers to everything, where that is told.
     :ivar held_up: whether its answers wait until ``go_on``.
     :ivar writing: what it says to a write, once that is done, or without doing it.
+    :ivar accepts_with: the status with which it accepts a manifest.
     :ivar several: whether it knows the parameter ``tag`` of a manifest's PUT.
     """
 
@@ -123,6 +124,7 @@ class Origin:
         self.says: Answer | None = None
         self.held_up = False
         self.writing: tuple[bool, RegistryError] | None = None
+        self.accepts_with = 201
         self.several = True
         self._waiting: list[Deferred[None]] = []
 
@@ -190,7 +192,7 @@ class Origin:
                 named = [str(target.reference), *further]
                 shelf.tags.update({name: digest for name in named if ":" not in name})
                 told = (("Docker-Content-Digest", str(digest)), *(("OCI-Tag", name) for name in further))
-                return WriteResult(201, headers=told, upstream_status=201)
+                return WriteResult(self.accepts_with, headers=told, upstream_status=self.accepts_with)
             case Manifest():
                 if target.digest is None:
                     del shelf.tags[str(target.reference)]

@@ -15,6 +15,7 @@ from dockmirror.oci.errors import (
     ManifestUnknown,
     RegistryError,
     Unauthorized,
+    Unavailable,
     Unreachable,
 )
 from dockmirror.oci.reference import Tag
@@ -159,7 +160,7 @@ def test_a_refused_write_changes_nothing(origin: Origin, mirror: Mirror, old: by
     assert origin.take() == []
 
 
-@pytest.mark.parametrize("outcome", ["done", "not done", "cancelled"])
+@pytest.mark.parametrize("outcome", ["done", "not done", "cancelled", "see other"])
 def test_an_unknown_outcome_is_asked_about(
     origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, outcome: str
 ) -> None:
@@ -171,11 +172,49 @@ def test_an_unknown_outcome_is_asked_about(
         writing.cancel()
         origin.go_on()
     else:
-        origin.writing = outcome == "done", Unreachable("it broke off")
-        with pytest.raises(Unreachable):
+        redirected = Unavailable("the upstream answered 303", upstream_status=303)
+        origin.writing = (
+            outcome != "not done",
+            redirected if outcome == "see other" else Unreachable("it broke off"),
+        )
+        with pytest.raises(Unavailable):
             mirror.write("PUT", TAG, new)
     assert other.get(TAG) == (old if outcome == "not done" else new)
     assert origin.take()
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_another_success_than_201_is_asked_about(
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, status: int
+) -> None:
+    """Some registries accept a manifest with another status; the tag and the lists are requested."""
+    origin.accepts_with = status
+    mirror.write("PUT", f"{NAME}/manifests/more", old)
+    mirror.write("PUT", TAG, new)
+    for each in (mirror, other):
+        assert each.get(TAG) == new
+        assert json.loads(each.get(LIST))["tags"] == ["latest", "more"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_client_that_leaves_once_the_upstream_has_answered(
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, method: str
+) -> None:
+    """An accepted write is recorded, though the disk is slow."""
+    path = f"{NAME}/manifests/{Digest.of(old)}"
+    mirror.store.faults.stalled = True
+    writing = Deferred.fromCoroutine(
+        mirror.write_later("PUT", TAG, new) if method == "PUT" else mirror.write_later("DELETE", path)
+    )
+    writing.addErrback(lambda _: None)
+    writing.cancel()
+    mirror.store.faults.go_on()
+    origin.take()
+    if method == "PUT":
+        assert other.get(TAG) == new
+    else:
+        (error,) = other.later(path)
+        assert error.status == 404
 
 
 class TestMeanwhile:
