@@ -187,16 +187,19 @@ class WriteResource(Resource):
 async def _body(request: ServerRequest, write: Write) -> IBody:
     """Return the request's body; a manifest is read first, so that it can be sent again.
 
+    The body of a deletion means nothing (RFC 9110, 9.3.5), and would prevent that a redirect is followed.
+
     :raises SizeInvalid: when a manifest is too large.
     """
-    body: IBody = _EMPTY if request.body is None else request.body
-    if not isinstance(write.target, Manifest) or request.body is None:
-        return body
+    if request.body is None or write.method == "DELETE":
+        return _EMPTY
+    if not isinstance(write.target, Manifest):
+        return request.body
     try:
-        data = await collect(body, MANIFEST_LIMIT)
+        data = await collect(request.body, MANIFEST_LIMIT)
     except Unavailable:
         raise SizeInvalid(f"manifest too large: at most {MANIFEST_LIMIT} bytes", status=413) from None
-    return BytesBody(data, evolve(body.descriptor, size=len(data)))
+    return BytesBody(data, evolve(request.body.descriptor, size=len(data)))
 
 
 def _scopes(write: Write, refused: Unauthorized) -> tuple[Scope, ...]:

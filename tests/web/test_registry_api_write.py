@@ -177,6 +177,15 @@ def test_a_deletion_is_answered_as_by_the_upstream(internet: Internet, house: Ho
     assert "DELETE" in (refused["Allow"] or "")
 
 
+def test_a_redirected_deletion_is_followed(internet: Internet, house: House) -> None:
+    """Also if the client sends a body, which means nothing and is not passed on."""
+    path = f"/v2/team/image/blobs/{DIGEST}"
+    internet.reply(K8S_HOST, path, redirect(f"https://{K8S_HOST}/moved"))
+    internet.reply(K8S_HOST, "/moved", Reply(202))
+    assert send(house, "DELETE", path, BEARER).status == 202
+    assert internet.seen[-1].body == b""
+
+
 def test_the_scope_of_a_mount_has_both_repositories(internet: Internet, house: House) -> None:
     challenged = house.ask("POST", DOCKER, f"/v2/a/blobs/uploads/?mount={DIGEST}&from=b")
     assert challenged.status == 401
