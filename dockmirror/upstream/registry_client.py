@@ -61,7 +61,8 @@ class RegistryClient:
     async def follow(self, request: RegistryRequest) -> FinalResponse:
         """Return the successful response, 200, 206 or 304, after all redirects, its body unread.
 
-        A 304 to a request without a condition is no success: nothing is known to be unchanged.
+        A 304 to a request without a condition is no success: nothing is known to be unchanged.  Nor is a 206,
+        except for a blob.
 
         :raises RegistryError: the upstream's refusal; a 401's challenges are remembered for token requests.
         """
@@ -151,7 +152,9 @@ class RegistryClient:
 
 
 def _is_success(response: IResponse, request: RegistryRequest) -> bool:
-    return response.code in (200, 206) or (response.code == 304 and request.if_none_match is not None)
+    is_part = response.code == 206 and isinstance(request.target, Blob)
+    is_unmodified = response.code == 304 and request.if_none_match is not None
+    return response.code == 200 or is_part or is_unmodified
 
 
 def request_headers(request: RegistryRequest) -> Iterator[Header]:

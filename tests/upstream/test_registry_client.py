@@ -126,6 +126,8 @@ def test_a_304_without_a_condition_is_useless(upstream: Upstream, path: str) -> 
         (BLOB, Reply(503), Unavailable),
         (BLOB, Reply(203), Unavailable),
         (BLOB, Reply(204), Unavailable),
+        (MANIFEST, Reply(206, b"{}"), Unavailable),
+        ("/v2/a/tags/list", Reply(206, b"{}"), Unavailable),
     ],
 )
 @pytest.mark.parametrize("method", [Upstream.send, Upstream.head])
