@@ -22,7 +22,7 @@ from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
 from .registry_client import RegistryClient
 from .upstream_client import UpstreamClient, content_length
-from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest
+from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest, reject_web_page
 
 DEFAULT_LIMIT = 16 * 1024 * 1024 * 1024
 """The most bytes of a blob whose length neither a manifest nor the upstream states."""
@@ -94,7 +94,8 @@ async def fetch_blob_head(
         client.release(response)
         reported = Descriptor(BLOB_TYPE, read_digest(response), content_length(response))
         consents = _head_response_consents(response, reported, request, target)
-        if consents or held is None:
+        is_sufficient = response.code == 304 or (reported.size is not None and not is_web_page(response))
+        if consents or (held is None and is_sufficient):
             answer = make_answer(request, response, NoBody(evolve(reported, digest=target.digest)))
             return evolve(answer, consents=consents)
     if held is None:
@@ -123,6 +124,8 @@ async def _head_by_get(
     first_byte = evolve(request, head=False, if_none_match=None, range=Range.starting_at(0, 0))
     try:
         response = await registry_client.send(first_byte)
+        if response.code == 200:
+            reject_web_page(client, response)
         answer = make_blob_answer(client, first_byte, target, response, limit)
     except RangeInvalid as error:
         if error.content_size != 0:

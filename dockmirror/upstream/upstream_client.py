@@ -195,9 +195,10 @@ def describe_failure(cause: BaseException) -> str:
 def content_length(response: IResponse) -> int | None:
     """Return the size of the body, if announced; for a HEAD, the size of the body that GET would bring."""
     header = first(response.headers, "Content-Length")
-    if header is not None and _SIZE.fullmatch(header.strip()):
-        return int(header)
-    return response.length if isinstance(response.length, int) else None
+    if header is not None:
+        return int(header) if _SIZE.fullmatch(header.strip()) else None
+    is_head = response.request.method == b"HEAD"  # to Twisted the body of its response has no bytes
+    return response.length if isinstance(response.length, int) and not is_head else None
 
 
 def make_headers(pairs: tuple[Header, ...]) -> Headers:

@@ -25,7 +25,7 @@ from .registry_client import RegistryClient
 from .token_relay import ChallengeCache, TokenRelay
 from .upstream_blobs import BlobSizes, fetch_blob_head, make_blob_answer
 from .upstream_client import UpstreamClient, content_length
-from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest
+from .upstream_responses import is_unchanged, make_answer, read_digest, reject_web_page
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
 """The most bytes of a manifest; clients accept no larger ones either."""
@@ -56,7 +56,7 @@ async def _fetch_once(
         return await _fetch_head(registry_client, client, request, target)
     final = await registry_client.follow(request)
     response, descriptor = final.response, _read_descriptor(final.response, target)
-    _reject_web_page(client, response)
+    reject_web_page(client, response)
     if response.code == 304:
         answer = make_answer(request, response, NoBody(descriptor))
         return evolve(answer, consents=not final.is_redirected)
@@ -71,7 +71,7 @@ async def _fetch_head(
     response = await registry_client.head(request)
     if response is None:
         return await _head_by_get(registry_client, client, request, target)
-    _reject_web_page(client, response)
+    reject_web_page(client, response)
     client.release(response)
     media_type = first(response.headers, "Content-Type")
     reported = Descriptor(media_type, read_digest(response), content_length(response))
@@ -91,13 +91,6 @@ async def _head_by_get(
     descriptor = answer.body.descriptor
     status = 304 if etag_matches(request.if_none_match, descriptor.digest) else 200
     return evolve(answer, status=status, body=NoBody(descriptor))
-
-
-def _reject_web_page(client: UpstreamClient, response: IResponse) -> None:
-    """:raises Unavailable: when the response is a web page."""
-    if is_web_page(response):
-        client.release(response)
-        raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
 
 
 def _verify(body: bytes, reported: Descriptor) -> BytesBody:
@@ -200,9 +193,7 @@ class UpstreamRegistry:
         """Return a list of any length, streamed."""
         final = await self._registry_client.follow(request)
         response = final.response
-        if is_web_page(response):
-            self._client.release(response)
-            raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
+        reject_web_page(self._client, response)
         media_type = first(response.headers, "Content-Type") or "application/json"
         content = self._client.make_body(response, Descriptor(media_type, None, content_length(response)))
         next_page = parse_next_page(lines(response.headers, "Link"))

@@ -166,6 +166,13 @@ def is_web_page(response: IResponse) -> bool:
     return any(kind.partition(";")[0].strip().lower().endswith(("/html", "/xml", "+xml")) for kind in kinds)
 
 
+def reject_web_page(client: UpstreamClient, response: IResponse) -> None:
+    """:raises Unavailable: when the response is a web page."""
+    if is_web_page(response):
+        client.release(response)
+        raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
+
+
 def make_answer(request: RegistryRequest, response: IResponse, body: IBody) -> Answer:
     """Return the answer with a body; without its body for a HEAD, or if the client has the content
     already.

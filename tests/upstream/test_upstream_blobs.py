@@ -87,8 +87,14 @@ def part(first: int, last: int, size: int | str = 100) -> Reply:
     return Reply(206, BLOB[first : last + 1], (("Content-Range", f"bytes {first}-{last}/{size}"),))
 
 
-@pytest.mark.parametrize("head", [True, False])
-@pytest.mark.parametrize("label", [None, ("Content-Type", "text/html"), ("Content-Encoding", "gzip")])
+PAGE = ("Content-Type", "text/html")
+
+
+@pytest.mark.parametrize(
+    ("label", "head"),
+    [(None, False), (None, True), (PAGE, False), (("Content-Encoding", "gzip"), False),
+     (("Content-Encoding", "gzip"), True)],
+)  # fmt: skip
 def test_a_blob_has_the_media_type_of_bytes(label: tuple[str, str] | None, head: bool) -> None:
     """A file server's label is ignored; a range is, for a HEAD: HTTP defines ranges for GET only."""
     registry = world(Reply(200, BLOB, (label,) if label else ()))
@@ -342,10 +348,13 @@ def test_redirects_of_the_get_are_followed() -> None:
     assert registry.seen[-1].header("Range") == "bytes=36-99"
 
 
-def test_a_redirected_head_is_replaced_by_a_get_of_one_byte() -> None:
-    """It tells the size, but is no consent."""
-    registry = world(REDIRECT, part(0, 0))
+@pytest.mark.parametrize("reply", [REDIRECT, Reply(200, BLOB, (PAGE,)), Reply(200, BLOB, told=False)])
+def test_a_head_that_proves_no_blob_is_replaced_by_a_get_of_one_byte(reply: Reply) -> None:
+    """It tells the size, but is no consent; a file server may label a blob HTML."""
+    registry = world(reply, evolve(part(0, 0), headers=(PAGE, *part(0, 0).headers)))
     answer = fetch(registry, head=True)
     assert (answer.status, answer.body.descriptor.size, answer.consents) == (200, 100, False)
-    empty = world(REDIRECT, Reply(416, b"", (("Content-Range", "bytes */0"),)))
+    empty = world(reply, Reply(416, b"", (("Content-Range", "bytes */0"),)))
     assert fetch(empty, head=True).body.descriptor.size == 0
+    with pytest.raises(Unavailable, match="web page"):
+        fetch(world(reply, Reply(200, b"<html>", (PAGE,))), head=True)

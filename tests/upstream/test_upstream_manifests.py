@@ -157,6 +157,7 @@ def test_a_head_is_sent_as_a_head(world: World, path: str) -> None:
     [
         Reply(200, BODY, (KIND,)),
         Reply(200, BODY, (DIGEST,)),
+        Reply(200, BODY, (KIND, DIGEST), told=False),
         Reply(200, BODY, (KIND, ("Docker-Content-Digest", "nonsense"))),
         Reply(405),
         error(405, "UNSUPPORTED"),
