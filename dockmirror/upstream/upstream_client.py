@@ -189,6 +189,8 @@ def describe_failure(cause: BaseException) -> str:
         return "its name cannot be resolved"
     if isinstance(cause, AddressRefused):  # internal addresses are not shown to clients
         return "its address is not allowed; see the mirror's log"
+    if any(isinstance(part, bytes) for part in cause.args):  # of the answer, which Twisted cannot parse
+        return "its answer is not valid HTTP"
     return " ".join(str(cause).split()) or type(cause).__name__
 
 

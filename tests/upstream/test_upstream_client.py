@@ -271,6 +271,16 @@ def test_an_invalid_length_fails_without_a_retry(length: bytes) -> None:
     assert exchange.transport.disconnecting
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n"],
+)
+def test_an_answer_that_is_no_http_is_not_repeated(sent: bytes) -> None:
+    error = Exchange(sent).response.error
+    assert isinstance(error, Unreadable)
+    assert str(error).endswith(f"{HOST}: its answer is not valid HTTP")
+
+
 def test_a_request_is_retried_once_if_the_headers_break_off() -> None:
     exchange = Exchange(b"HTTP/1.1 200 OK\r\nContent-")
     exchange.lose(ConnectionLost())
