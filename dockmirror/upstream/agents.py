@@ -117,11 +117,12 @@ class _BodyObserver(Protocol):
 
 
 class ConcurrencyLimit(AgentWrapper):
-    """Runs a limited number of requests at a time; the others wait in order.
+    """Runs a limited number of requests at a time, and as many uploads; the others wait in order.
 
     A request runs until its response's body has ended, or until it has failed or been cancelled.  That bounds
     the busy connections as well: each carries one request.  Idle connections of the pool are not counted,
-    since they would stand in the way of requests to another host.
+    since they would stand in the way of requests to another host.  Uploads last as long as their clients take
+    to send them, and must not keep others from pulling.
 
     The receiver of a response with a body must have it delivered; until then the request counts as running.
 
@@ -131,6 +132,7 @@ class ConcurrencyLimit(AgentWrapper):
     def __init__(self, agent: IAgent, limit: int, clock: IReactorTime, patience: float = 30.0) -> None:
         super().__init__(agent)
         self._slots = DeferredSemaphore(limit)
+        self._upload_slots = DeferredSemaphore(limit)
         self._clock = clock
         self._patience = patience
 
@@ -138,17 +140,18 @@ class ConcurrencyLimit(AgentWrapper):
         return Deferred.fromCoroutine(self._send_in_turn(request))
 
     async def _send_in_turn(self, request: AgentRequest) -> IResponse:
-        activity = f"waiting for one of the {self._slots.limit} concurrent requests to end"
-        await with_timeout(self._slots.acquire(), self._patience, self._clock, activity)
+        slots = self._upload_slots if request.is_upload else self._slots
+        activity = f"waiting for one of the {slots.limit} concurrent requests to end"
+        await with_timeout(slots.acquire(), self._patience, self._clock, activity)
         try:
             response = await request.send(self.agent)
         except BaseException:
-            self._slots.release()
+            slots.release()
             raise
         if response.length == 0:
-            self._slots.release()
+            slots.release()
             return response
-        observed: IResponse = ObservedResponse(response, on_end=self._slots.release)
+        observed: IResponse = ObservedResponse(response, on_end=slots.release)
         return observed
 
 

@@ -29,7 +29,9 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface.verify import verifyObject
 
+from dockmirror.body.in_memory import BytesBody
 from dockmirror.metrics import Metrics
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.upstream.agents import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -42,6 +44,7 @@ from dockmirror.upstream.agents import (
     parse_quota,
 )
 from dockmirror.upstream.checked_endpoint import AddressRefused
+from dockmirror.upstream.upload_client import RequestBodyProducer
 from tests.fakes import DEAD, Reply, Wire, World
 from tests.scraped import scraped
 from tests.stacks import Outcome
@@ -65,6 +68,10 @@ class OneServer:
     def request(self, path: str, method: bytes = b"GET") -> Outcome:
         return Outcome(self.agent.request(method, b"http://r.example/" + path.encode()))
 
+    def upload(self, path: str) -> Outcome:
+        body = RequestBodyProducer(BytesBody(b"", Descriptor()), self.clock, (1, 1), print, print)
+        return Outcome(self.agent.request(b"PUT", b"http://r.example/" + path.encode(), None, body))
+
     @property
     def received(self) -> list[str]:
         """The paths that the server was asked for, in order of the connections."""
@@ -84,6 +91,17 @@ def test_requests_beyond_the_limit_wait_in_order() -> None:
     assert len(server.wire.transports) == 2
     with pytest.raises(ValueError, match="tokens >= 1"):
         OneServer(0)
+
+
+def test_uploads_take_no_place_of_other_requests() -> None:
+    """They last as long as their clients take, and have a limit of their own."""
+    server = OneServer()
+    server.wire.send(EMPTY)
+    server.wire.send(EMPTY)
+    uploads = [server.upload("c"), server.upload("d")]
+    server.request("e")
+    assert sorted(server.received) == ["/a", "/b", "/c", "/e"]
+    assert uploads == [[], []]
 
 
 @pytest.mark.parametrize(
