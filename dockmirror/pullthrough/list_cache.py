@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from attrs import evolve, frozen
+from attrs import astuple, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -34,6 +34,7 @@ LIMIT = 4 * 1024 * 1024
 PARAMETERS = {Tags: ("last", "n"), Referrers: ("artifactType",)}
 """The parameters of cached lists, each given at most once."""
 
+_FILTERS = "OCI-Filters-Applied"
 _log = Logger()
 
 
@@ -43,6 +44,7 @@ class _CachedList:
 
     :ivar fetched_at: seconds since the epoch.
     :ivar generation: the repository's, from before the request.
+    :ivar filters: the value of ``OCI-Filters-Applied``, if the registry has filtered the list.
     """
 
     fetched_at: float
@@ -50,24 +52,25 @@ class _CachedList:
     next_page: tuple[tuple[str, str], ...] | None
     body: str
     generation: str = ""
+    filters: str | None = None
 
     @classmethod
     def read(cls, document: bytes | None) -> _CachedList | None:
         try:
-            fetched_at, media_type, next_page, body, *generation = json.loads(document or b"null")
+            fetched_at, media_type, next_page, body, *rest = json.loads(document or b"null")
             pages = None if next_page is None else tuple((key, value) for key, value in next_page)
-            return cls(float(fetched_at), media_type, pages, body, *generation)
+            return cls(float(fetched_at), media_type, pages, body, *rest)
         except (ValueError, TypeError):
             return None
 
     def write(self) -> bytes:
-        suffix = [self.generation] if self.generation else []
-        return json.dumps([self.fetched_at, self.media_type, self.next_page, self.body, *suffix]).encode()
+        return json.dumps(astuple(self)).encode()
 
     def answer(self, status: CacheStatus) -> Answer:
         data = self.body.encode()
         content = BytesBody(data, Descriptor(self.media_type, None, len(data)))
-        return Answer(content, next_page=self.next_page, cache=status)
+        headers = () if self.filters is None else ((_FILTERS, self.filters),)
+        return Answer(content, headers=headers, next_page=self.next_page, cache=status)
 
 
 class ListCache:
@@ -149,7 +152,8 @@ class ListCache:
             return
         media_type = answer.body.descriptor.media_type
         confirmed = self._clock.seconds() - (answer.age or 0.0)
-        cached = _CachedList(confirmed, media_type, answer.next_page, text, generation)
+        filters = dict(answer.headers).get(_FILTERS)
+        cached = _CachedList(confirmed, media_type, answer.next_page, text, generation, filters)
         Deferred.fromCoroutine(self._documents.write(name, cached.write()))
 
     def _name(self, request: RegistryRequest, repository: Repository) -> str:

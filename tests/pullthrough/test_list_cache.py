@@ -221,6 +221,18 @@ def test_a_clock_that_was_ahead_remembers_nothing_for_ever(origin: Origin, mirro
     assert origin.take() == [f"nobody: GET {TAGS}"]
 
 
+def test_a_filtered_list_stays_marked_as_filtered(origin: Origin, mirror: Mirror) -> None:
+    """Without the header a client takes the list for that of all referrers."""
+    applied = ("OCI-Filters-Applied", "artifactType")
+    origin.says = Answer(json_body(b"{}"), headers=(applied,), consents=True, upstream_status=200)
+    kind = (("artifactType", "a/b"),)
+    for status in ("fwd=miss", "hit"):
+        answer = mirror.ask(REFERRERS, query=kind)
+        assert header(answer, "Cache-Status") == f"dockmirror; {status}"
+        assert (body(answer), header(answer, *applied[:1])) == (b"{}", "artifactType")
+    assert header(mirror.ask(TAGS), "OCI-Filters-Applied") is None
+
+
 def test_the_catalog_is_never_remembered(origin: Origin, mirror: Mirror) -> None:
     """It is asked for each time, and nothing stands in for it."""
     for _ in range(2):
