@@ -86,6 +86,9 @@ class PrefixedUpstream:
         self._tokens = ScopeRewrite(upstream, rename)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises Unsupported: for the catalog, whose names and pages are those of the whole registry."""
+        if isinstance(request.target, Catalog):
+            raise Unsupported("the catalog of an upstream with a path in its URL is not served", status=404)
         return await self._registry.fetch(request)
 
     async def token(self, request: TokenRequest) -> Answer:

@@ -27,7 +27,7 @@ from dockmirror.middleware.names import (
 from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable
+from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable, Unsupported
 from dockmirror.oci.reference import Repository, Tag, complete_short_name, rewrite_prefix
 from dockmirror.oci.request import (
     Blob,
@@ -104,6 +104,8 @@ def test_a_prefixed_upstream_is_asked_below_its_prefix(target: Callable[[Reposit
     assert [str(scope) for scope in registry.token_requests[0].scopes] == [
         "repository:proxy/hub/busybox:pull"
     ]
+    with pytest.raises(Unsupported, match="catalog"):
+        now(upstream.fetch(RegistryRequest(Catalog())))
 
 
 @given(repositories)

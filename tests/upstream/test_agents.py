@@ -31,7 +31,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.metrics import Metrics
-from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Descriptor
 from dockmirror.upstream.agents import (
     FIRST_DELAY,
     LONGEST_DELAY,
