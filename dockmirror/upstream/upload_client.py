@@ -237,7 +237,7 @@ class DrainingTCP:
 
 
 COMMIT_TIMEOUT = 300.0
-"""The least seconds in which an upstream must respond to a complete body, which it may verify first."""
+"""The least seconds in which an upstream must respond to a complete blob, which it may verify first."""
 
 
 class UploadClient:
@@ -271,11 +271,13 @@ class UploadClient:
         """
         has_body = body.descriptor.size != 0
         is_last_attempt = has_body
+        commit_timeout = max(self._timeout, COMMIT_TIMEOUT)
         while True:
-            upload_timeout = _UploadTimeout(self._timeout)
+            upload_timeout = _UploadTimeout()
             producer = None
+            response_timeout: float | None = commit_timeout if method == "PUT" else self._timeout
             if has_body:
-                timeouts = self._timeout, max(self._timeout, COMMIT_TIMEOUT)
+                timeouts, response_timeout = (self._timeout, commit_timeout), None
                 producer = RequestBodyProducer(
                     body, self._clock, timeouts, upload_timeout.expire, self._on_sent
                 )
@@ -283,7 +285,7 @@ class UploadClient:
                 response = await upload_timeout.watch(
                     self._agent.request(method.encode(), url.encode(), make_headers(headers), producer),
                     self._clock,
-                    not has_body,
+                    response_timeout,
                 )
             except FAILURES as failure:
                 cause = find_root_cause(failure)
@@ -310,21 +312,20 @@ class _UploadTimeout:
     :ivar seconds: the time that was exceeded; None until then.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self) -> None:
         self.seconds: float | None = None
-        self._timeout = timeout
         self._responding: Deferred[IResponse] | None = None
 
     def watch(
-        self, responding: Deferred[IResponse], clock: IReactorTime, is_sent: bool
+        self, responding: Deferred[IResponse], clock: IReactorTime, timeout: float | None
     ) -> Deferred[IResponse]:
         """Watch a request until it has a response.
 
-        :param is_sent: True if the request is complete; one with a body sets its own deadlines.
+        :param timeout: seconds; None for a request with a body, which sets its own deadlines.
         """
         self._responding = responding
-        if is_sent:
-            deadline = clock.callLater(self._timeout, self.expire, self._timeout)
+        if timeout is not None:
+            deadline = clock.callLater(timeout, self.expire, timeout)
 
             def stop_timer(result: object) -> object:
                 if deadline.active():

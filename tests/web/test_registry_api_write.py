@@ -13,7 +13,7 @@ import pytest
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from tests.fake_registry import basic, digest
-from tests.fakes import DEAD, Reply
+from tests.fakes import DEAD, SILENT, Reply
 from tests.house import Answer, House
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 
@@ -307,6 +307,20 @@ def test_a_client_that_stops_sending_gets_an_error(internet: Internet, house: Ho
     client = house.connect().ask("PATCH", K8S, path, LENGTH, body=b"a")
     house.pass_time(30)
     assert (client.answer.status, client.answer["Connection"]) == (408, "close")
+
+
+@pytest.mark.parametrize(("method", "seconds"), [("PUT", 300), ("DELETE", 60)])
+def test_an_upstream_has_longer_to_verify_a_blob(
+    internet: Internet, house: House, method: str, seconds: int
+) -> None:
+    """Most clients send a blob in parts, and complete it by a PUT without a body."""
+    path = location_of(begin(internet, house))
+    internet.reply(K8S_HOST, f"{UPLOADS}u-1", SILENT)
+    client = house.connect().ask(method, K8S, f"{path}?digest={DIGEST}")
+    house.pass_time(seconds - 1)
+    assert client.answers == []
+    house.pass_time(1)
+    assert client.answer.error == (504, "UNAVAILABLE")
 
 
 def test_100_continue_is_sent_once_the_upstream_is_ready(internet: Internet, house: House) -> None:
