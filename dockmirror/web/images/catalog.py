@@ -6,9 +6,9 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from ...interfaces import ContentKind
+from ...interfaces import ContentKind, TagEntry
 from ...oci.artifacts import Artifact, Kind, parse_artifact_tag
 from ...oci.digest import Digest
 from ...oci.manifest import ManifestDocument, Platform
@@ -39,7 +39,7 @@ class HeldTag:
 class HeldRepository:
     """A repository, with one page of its tags.
 
-    :ivar tags: all of its tags, without those by which clients find artifacts.
+    :ivar tags: those of its tags that are shown on one of the pages.
     :ivar next: the tag after which the next page begins; empty on the last one.
     :ivar untagged: manifests that no tag and no index refers to.
     """
@@ -50,10 +50,6 @@ class HeldRepository:
     page: Sequence[HeldTag]
     next: str
     untagged: Sequence[HeldTag]
-
-    def with_images(self, page: Sequence[HeldTag], untagged: Sequence[HeldTag]) -> HeldRepository:
-        """Return the repository with only these images."""
-        return evolve(self, page=page, untagged=untagged)
 
 
 @frozen
@@ -98,12 +94,18 @@ class ImageCatalog:
         """Return what the store holds now."""
         return self._index.snapshot()
 
-    def repository(self, held: StoreSnapshot, name: str, after: str, limit: int) -> HeldRepository:
-        """Return a repository with the tags that follow one."""
+    def list_tags(self, name: str) -> Mapping[Tag, TagEntry]:
+        """Return a repository's tags, sorted by name, without those by which clients find artifacts."""
+        tags = HeldImages(self._index.root).list_tags(Repository(name))
+        return {tag: entry for tag, entry in tags.items() if parse_artifact_tag(tag.name) is None}
+
+    def repository(
+        self, held: StoreSnapshot, name: str, entries: Mapping[Tag, TagEntry], after: str, limit: int
+    ) -> HeldRepository:
+        """Return a repository with those of some of its tags that follow one."""
         images = _SnapshotImages(self._index.root, held, name, self._cache)
         repository = Repository(name)
-        entries = images.list_tags(repository)
-        tags = [tag for tag in entries if parse_artifact_tag(tag.name) is None]
+        tags = list(entries)
         following = [tag for tag in tags if tag.name > after][:limit]
         artifacts = self._artifacts(images, repository)
         page = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.template import Tag as Html
@@ -153,19 +153,23 @@ class ImagesResource(Resource):
     async def _repository(
         self, viewer: Viewer, held: StoreSnapshot, name: str, sources: Sequence[str], after: str
     ) -> RepositoryView:
-        read = partial(self._context.catalog.repository, held, name, after, TAGS_SIZE)
+        catalog = self._context.catalog
+        entries = await self._context.in_thread(partial(catalog.list_tags, name))
+        tags = {
+            tag: each for tag, each in entries.items() if await viewer.may_see_image(name, tag, each.digest)
+        }
+        read = partial(catalog.repository, held, name, tags, after, TAGS_SIZE)
         found = await self._context.in_thread(read)
-        page = [each for each in found.page if await viewer.may_see_image(name, each.listed.tag, each.digest)]
         untagged = [each for each in found.untagged if await viewer.may_see_image(name, None, each.digest)]
         since: dict[str, float] = {}
-        for each in page:
+        for each in found.page:
             if each.listed.tag is not None:
                 sightings = await self._sightings(sources, name, each.listed.tag)
                 since[each.listed.tag.name] = next(
                     (s.first for s in sightings if s.digest == each.digest), 0.0
                 )
         figures = await self._context.in_thread(partial(self._context.figures.of_tags, name))
-        shown = found.with_images(page, untagged)
+        shown = evolve(found, untagged=untagged)
         return RepositoryView(shown, figures, since, after, self._operator is not None)
 
     async def _details(

@@ -213,6 +213,19 @@ def test_a_tag_that_the_rules_deny_is_not_shown(front: Front) -> None:
     assert front.get(f"/images/{PUBLIC}:internal-1").status == 404
 
 
+def test_a_page_of_tags_tells_of_no_other_tag(front: Front) -> None:
+    """Neither by its link to the next page nor by its count; each page is full."""
+    names = [*(f"internal-{number:02}" for number in range(40)), *(f"v{number:02}" for number in range(21))]
+    for name in names:
+        content_files.set_tag(front.shop.root, Repository(PUBLIC), Tag(name), Digest.of(IMAGE), USED)
+    front.clock.advance(2)
+    page = front.get(f"/images/{PUBLIC}").body
+    assert b"internal" not in page
+    assert "22 tags" in page_text(page)
+    assert b"?after=v18" in page
+    assert "v19 sha256" in page_text(front.get(f"/images/{PUBLIC}?after=v18").body)
+
+
 def test_clients_of_the_own_host_have_no_actions(front: Front) -> None:
     body = front.get(f"/images/{PUBLIC}:1", "alice").body
     assert b"action" not in body.partition(b"</style>")[2]
