@@ -160,18 +160,20 @@ class ServerRequest(TwistedRequest):
             raise TypeError(f"{resrc!r} rendered no bytes but {type(body)}")
         self._send(body)
 
-    def refuse(self, error: RegistryError) -> None:
+    def refuse(self, error: RegistryError, page: bytes | None = None) -> None:
         """Respond with an error; nothing may have been written yet.
 
         Of a 5xx most clients show the status line only, so it has the reason too.
+
+        :param page: the document that says it to a person; programs get JSON.
         """
         self.reason = " ".join(error.summary.split())
         phrase = responses.get(error.status, "Unknown")
         if error.status >= 500:
             phrase = f"{phrase}: {_UNSAFE.sub('?', self.reason)[:_PHRASE_LENGTH]}"
         self.setResponseCode(error.status, phrase.encode())
-        self.setHeader(b"Content-Type", b"application/json")
-        self._send(error.body())
+        self.setHeader(b"Content-Type", b"application/json" if page is None else b"text/html; charset=utf-8")
+        self._send(error.body() if page is None else page)
 
     def _send(self, body: bytes) -> None:
         self.setHeader(b"Content-Length", b"%d" % len(body))

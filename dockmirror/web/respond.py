@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
+from twisted.web.template import flattenString
 
 from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
@@ -18,6 +19,8 @@ from ..oci.header_fields import format_etag, format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
 from ..system.request_context import current_hops
+from .pages.error_page import render_error, wants_page
+from .pages.page import ENGLISH, LANGUAGES, PAGE, language_for
 
 _log = Logger()
 _UNSAFE = re.compile(r"[^\t -~]")
@@ -44,8 +47,25 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
     for name, value in (("Range", error.range), ("Location", error.location)):
         if value is not None:
             _set(request, name, value)
-    request.refuse(error)
+    if wants_page(request):
+        _refuse_with_page(request, error)
+    else:
+        request.refuse(error)
     return NOT_DONE_YET
+
+
+def _refuse_with_page(request: ServerRequest, error: RegistryError) -> None:
+    try:
+        say = language_for(request)
+    except RegistryError:  # this may be the error: a query that cannot be parsed
+        say = LANGUAGES[ENGLISH]
+    _set(request, "Vary", "Accept, Accept-Language")
+    _set(request, "Content-Security-Policy", PAGE.policy)
+    _set(request, "Cache-Control", "no-store")
+    document = flattenString(None, render_error(error, say))
+    document.addCallback(lambda body: request.refuse(error, b"<!DOCTYPE html>\n" + body))
+    document.addErrback(request.processingFailed)
+    document.addErrback(lambda _: None)
 
 
 async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:

@@ -85,7 +85,7 @@ def test_a_private_image_is_shown_to_operators_only(chain: Chain, chromium: Chro
     chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/")
     assert "private/hidden" not in chromium.page_source
     chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/docker.io/private/hidden")
-    assert "NAME_UNKNOWN" in chromium.page_source
+    assert "holds no such image" in chromium.page_source
     chromium.get_log("browser")
     chromium.get(f"http://127.0.0.1:{port}/images/")
     chromium.find_element(By.LINK_TEXT, "docker.io/private/hidden").click()

@@ -148,7 +148,7 @@ def test_a_snippet_is_requested_by_its_name(house: House) -> None:
     ["/client", "/client/", "/client/nothing", "/client/docker/nothing", "/client/k3s/a/b", "/client/%3Cb"],
 )
 def test_an_unknown_client_gets_404_with_the_known_ones(house: House, path: str) -> None:
-    answer = house.get(OWN, path, HTML)
+    answer = house.get(OWN, path, JSON)
     assert answer.error == (404, "UNSUPPORTED")
     assert "containerd" in answer.message
 
