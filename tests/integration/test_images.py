@@ -80,6 +80,23 @@ def test_everybody_can_use_them(
             assert chromium.get_log("browser") == []
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_long_names_hide_no_figures(chain: Chain, chromium: Chrome, port: int, width: int) -> None:
+    """They are wrapped: a table is as wide as the window, and needs no scrolling."""
+    repository, tag, pulled = f"library/{'x' * 200}", "v" * 128, image("long")
+    chain.registry.push(repository, pulled, tag)
+    pull(chain, repository, tag, pulled)
+    set_window(chromium, width, "light")
+    for path in ("/images/", f"/images/docker.io/{repository}", f"/images/docker.io/{repository}:{tag}",
+                 "/history"):  # fmt: skip
+        chromium.get(f"http://127.0.0.1:{port}{path}")
+        assert repository in chromium.find_element(By.TAG_NAME, "main").text.replace("\n", "")
+        hidden = chromium.execute_script(
+            "return Array.from(document.querySelectorAll('.wide'), e => e.scrollWidth - e.clientWidth)"
+        )
+        assert set(hidden) == {0}, path
+
+
 def test_a_private_image_is_shown_to_operators_only(chain: Chain, chromium: Chrome, port: int) -> None:
     set_window(chromium, 1280, "light")
     chromium.get(f"http://127.0.0.1:{chain.mirror.port}/images/")
