@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from ..client_config.snippet import MirrorAddress, MirroredRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError
+from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Reference, Repository, complete_short_name, parse_reference, rewrite_prefix
 from ..system.networks import is_address, normalize_host, parse_address, port_suffix
@@ -226,6 +227,8 @@ def complete_image_pattern(text: str, settings: Settings) -> str:
 
 def _parse_image(text: str, settings: Settings, rename: Rename) -> ImageName:
     path, tag, digest = _split(text)
+    with suppress(DigestInvalid):
+        raise ValueError(f"a digest needs the name of a repository before it: NAME@{Digest.parse(text)}")
     try:
         repository = Repository.parse(_complete(path, settings, rename))
         return ImageName(repository, parse_reference(digest or (_LATEST if tag is None else tag)))

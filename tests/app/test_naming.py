@@ -85,6 +85,13 @@ def test_invalid_image_names_are_refused(text: str) -> None:
         parse_image_name(text, SETTINGS)
 
 
+def test_a_digest_alone_names_no_image() -> None:
+    """It would be read as the tag of an official image that is called like the algorithm."""
+    with pytest.raises(ValueError, match="needs the name of a repository before it"):
+        parse_image_name(str(Digest.of(b"")), SETTINGS)
+    assert str(parse_image_name("sha256:1", SETTINGS)) == "docker.io/library/sha256:1"
+
+
 @given(st.text() | st.text("aA./:@-_%0\\", max_size=20))
 def test_any_text_is_refused_or_gives_valid_names(text: str) -> None:
     try:

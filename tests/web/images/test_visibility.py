@@ -217,7 +217,7 @@ def test_a_page_of_tags_tells_of_no_other_tag(front: Front) -> None:
     """Neither by its link to the next page nor by its count; each page is full."""
     names = [*(f"internal-{number:02}" for number in range(40)), *(f"v{number:02}" for number in range(21))]
     for name in names:
-        content_files.set_tag(front.shop.root, Repository(PUBLIC), Tag(name), Digest.of(IMAGE), USED)
+        store_files.set_tag(front.shop.root, Repository(PUBLIC), Tag(name), Digest.of(IMAGE), USED)
     front.clock.advance(2)
     page = front.get(f"/images/{PUBLIC}").body
     assert b"internal" not in page
