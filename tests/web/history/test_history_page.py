@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from twisted.web.template import flattenString
 
 from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
-from dockmirror.history.pulls import OTHERS, PullFilter, PullSums
+from dockmirror.history.pulls import OTHERS, Pull, PullFilter, PullSums, SumKey
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
@@ -96,6 +96,22 @@ def test_it_says_what_a_network_pulled_last_week_and_what_that_saved(operators: 
     assert "10.1.7.8 1 0 300 MB 100 % 2 3 min 10.1.0.9 2 1 100 MB 0 % 0 0 s" in text
     assert "10.2.0.1" not in text
     assert "ghcr.io/team/app:1.27 2026-09-21 09:15 alice @ 10.1.0.9 served 100 MB 0 % 1.0 s" in text
+
+
+class _ManyRepositories:
+    """A history of one pull of each of many repositories."""
+
+    def pulls(self, filter: PullFilter, limit: int = 100, after: int = 0) -> Sequence[Pull]:
+        return []
+
+    def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
+        return [PullSums(f"x.io/{each}", 1, 0, 0, 9, 0, 0, 1.0, 0.0) for each in range(10_050)][:limit]
+
+
+def test_the_sentence_counts_all_repositories(tmp_path: Path) -> None:
+    text = page_text(Endpoint(tmp_path, _ManyRepositories()).get("/history").body)
+    assert "10,050 pulls in the last 7 days" in text
+    assert "And 10,030 more images" in text
 
 
 def test_failed_pulls_come_first_with_their_reasons(operators: Operators) -> None:
