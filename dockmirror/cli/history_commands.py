@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -32,6 +32,7 @@ _POLL = 1.0
 _LONGEST_PULL = 3600.0
 """Seconds for which ``--follow`` waits for the end of a pull."""
 _MOST = 10_000
+_COLUMNS = ("time", "client", "image", "size", "layers", "cached", "seconds", "outcome")
 _SECTIONS: Sequence[SumKey] = ("registry", "repository", "client")
 
 
@@ -92,13 +93,16 @@ def history(context: Context, /, image: str, limit: int, follow: bool, as_json: 
     with _errors():
         pulls = reader.pulls(filter, limit)[::-1]
         if follow:
-            for pull in chain(pulls, _follow(reader, filter, pulls)):
-                _print_line(pull, as_json)
+            followed = chain(pulls, _follow(reader, filter, pulls))
+            for line in (
+                (json.dumps(asdict(each)) for each in followed) if as_json else format_lines(followed)
+            ):
+                click.echo(line)
+                sys.stdout.flush()
         elif as_json:
             print_json([asdict(each) for each in pulls])
         elif pulls:
-            columns = ("time", "client", "image", "size", "layers", "cached", "seconds", "outcome")
-            print_table(columns, map(_cells, pulls), right=("size", "layers", "cached", "seconds"))
+            print_table(_COLUMNS, map(_cells, pulls), right=("size", "layers", "cached", "seconds"))
         else:
             print_note("no such pull")
 
@@ -159,12 +163,11 @@ def newly_ended(pulls: Sequence[Pull], outcomes: dict[int, Outcome], began: floa
     return found
 
 
-def _print_line(pull: Pull, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(asdict(pull)))
-    else:
-        click.echo("  ".join(cell for cell in _cells(pull) if cell))
-    sys.stdout.flush()
+def format_lines(pulls: Iterable[Pull]) -> Iterator[str]:
+    """Yield a line with the names of the columns, and one for each pull."""
+    yield "  ".join(_COLUMNS)
+    for each in pulls:
+        yield "  ".join(cell or "-" for cell in _cells(each))
 
 
 def _cells(pull: Pull) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 from click.testing import Result
 
-from dockmirror.cli.history_commands import newly_ended
+from dockmirror.cli.history_commands import format_lines, newly_ended
 from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Outcome, Pull
@@ -155,6 +155,17 @@ def test_followed_pulls_are_shown_when_they_have_ended() -> None:
     ]
     assert shown == [[], ["failed"], [], ["served"]]
     assert newly_ended([evolve(pull, number=2, outcome="served")], outcomes, 102.0) == []
+
+
+def test_followed_pulls_have_the_names_of_their_columns() -> None:
+    """An empty cell moves no other one."""
+    pull = Pull(
+        1, 0.0, 1.0, "", "", "", "docker.io", "library/nginx", "1", "", "", 2, 1, 9, 0, 0, 0, "served", ""
+    )  # fmt: skip
+    assert list(format_lines([pull])) == [
+        "time  client  image  size  layers  cached  seconds  outcome",
+        "1970-01-01T00:00:00.000+00:00  -  docker.io/library/nginx:1  9 B  2  1  1.0  served",
+    ]
 
 
 def test_a_report_has_a_table_for_each_key(written: Written) -> None:
