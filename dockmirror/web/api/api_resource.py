@@ -118,6 +118,8 @@ class ApiResource(Resource):
         if version != ["v1"]:
             raise Unsupported(f"not found; the API is at {BASE}/", status=404)
         if path == ["openapi.json"]:
+            if request.method not in (b"GET", b"HEAD"):
+                raise Unsupported()
             send(json.dumps(self._document).encode(), request, JSON)
             return
         matching = {

@@ -331,6 +331,8 @@ def test_only_the_mirrors_own_names_are_served(endpoint: Endpoint) -> None:
         "not found; try /status, /metrics, /healthz, /readyz, /api/v1/openapi.json, /images/ or /history"
     )
     assert endpoint.get("/api/v1/openapi.json").json["openapi"] == "3.1.0"
+    refused = endpoint.post("/api/v1/openapi.json", {}, CI)
+    assert (refused.status, refused["Allow"]) == (405, "GET, HEAD")
 
 
 def test_an_unwritable_cache_is_a_503(endpoint: Endpoint) -> None:
