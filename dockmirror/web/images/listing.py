@@ -67,6 +67,7 @@ def render_index(view: IndexView, say: Language) -> Tag:
         _repositories(view, say),
         tags.p(tags.a(say("more"), href=more)) if view.next else "",
         _fetch_form(say) if view.is_operator else "",
+        query={"q": view.query} if view.query else {},
     )  # fmt: skip
 
 
@@ -142,6 +143,7 @@ def render_repository(view: RepositoryView, say: Language) -> Tag:
         tags.p(tags.a(say("more"), href=more)) if held.next else "",
         [tags.section(tags.h2(say("untagged")), _tag_table(say("untagged"), held.untagged, view, say))]
         if held.untagged else "",
+        query={"after": view.after} if view.after else {},
     )  # fmt: skip
 
 

@@ -78,7 +78,8 @@ class OperatorPages:
         )  # fmt: skip
         crumbs = [Crumb(say("images"), "/images/"), Crumb(image, path)]
         title = f"{say(f'action.{action}')}: {image}"
-        return page(say, title, crumbs, tags.p(say(f"confirm.{action}"), class_="lead"), effects, form)
+        question = tags.p(say(f"confirm.{action}"), class_="lead")
+        return page(say, title, crumbs, question, effects, form, query={"action": action, "image": image})
 
     async def run(self, request: ServerRequest, say: Language) -> tuple[str, str, ActionOutcome]:
         """Run the action of a confirmed form; return the action, the image and the outcome.

@@ -12,8 +12,10 @@ from .page import HTML, JSON, Language, negotiate_media_type, render_page
 
 def wants_page(request: ServerRequest) -> bool:
     """Return whether a browser asks for a page; a client of a registry takes for content what it is given."""
-    is_read = request.method in (b"GET", b"HEAD") and b"/v2/" not in request.path + b"/"
-    return is_read and negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML) == HTML
+    is_registry = b"/v2/" in request.path + b"/"
+    return (
+        not is_registry and negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML) == HTML
+    )
 
 
 def render_error(error: RegistryError, say: Language) -> Tag:

@@ -98,6 +98,20 @@ def test_an_image_is_exported(endpoint: Endpoint) -> None:
     assert not endpoint.submit(form(endpoint, "export"), CI).whole
 
 
+def test_another_language_leads_to_the_same_page(endpoint: Endpoint) -> None:
+    for query in ("action=pin&image=docker.io%2Flibrary%2Fnginx%3A1.27", "q=nginx", "after=1"):
+        path = "/images/" if query == "q=nginx" else f"/images/{NGINX}"
+        body = endpoint.get(f"{path}?{query}", CI).body.decode()
+        assert f'href="?{query}&lang=zh"' in body.replace("&amp;", "&")
+
+
+def test_a_browser_reads_on_a_page_why_its_form_is_refused(endpoint: Endpoint) -> None:
+    fields = {**form(endpoint, "pin"), "platforms": "amd64"}
+    answer = endpoint.submit(fields, CI, "Accept: text/html,*/*;q=0.8")
+    assert (answer.status, answer["Content-Type"]) == (400, "text/html; charset=utf-8")
+    assert "platforms: expected a platform such as linux/amd64" in page_text(answer.body)
+
+
 def test_a_form_cannot_be_forged(endpoint: Endpoint) -> None:
     """It is for one token, one action and one image, from this site, and for an hour or two."""
     fields = form(endpoint, "remove")
