@@ -14,6 +14,7 @@
   var parts = { pulls: list, test: document.getElementById("test-result") };
   var shown = {};
   var source = null;
+  var later = 0;
 
   function show(event) {
     var received = JSON.parse(event.data);
@@ -30,6 +31,14 @@
     if (document.hidden) { return; }
     source = new EventSource(list.dataset.events);
     source.onmessage = show;
+    source.onerror = retry;
+  }
+
+  // A browser connects again after a break, but not after an error such as a proxy's while the mirror restarts.
+  function retry() {
+    if (source.readyState !== EventSource.CLOSED) { return; }
+    clearTimeout(later);
+    later = setTimeout(listen, 3000);
   }
 
   addEventListener("hashchange", choose);
