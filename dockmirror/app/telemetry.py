@@ -141,7 +141,7 @@ async def read_worker_state(
     return WorkerState(
         known,
         tuple(cache.downloads.active()),
-        CacheUsage(held, cache.eviction.limit),
+        CacheUsage(held, cache.eviction.limit, cache.eviction.min_free),
         usage=usage,
         certificates=certificates,
     )

@@ -110,10 +110,11 @@ class DownloadStatus:
 
 @frozen
 class CacheUsage:
-    """The bytes that the cache holds, and its budget."""
+    """The bytes that the cache holds, its budget, and what is to stay free on its file system."""
 
     bytes: int
     limit: int
+    min_free: int = 0
 
 
 @frozen
@@ -136,18 +137,21 @@ class Usage:
 
     :ivar took: seconds that the measurement took.
     :ivar held: bytes in all, with downloads, documents and unlinked content.
+    :ivar free: bytes that the file system had free.
     """
 
     measured: float
     took: float
     registries: tuple[RegistryUsage, ...]
     held: int
+    free: int = 0
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Usage:
         """Read what ``asdict`` returns."""
         used = tuple(RegistryUsage(**each) for each in fields["registries"])
-        return cls(float(fields["measured"]), float(fields["took"]), used, int(fields["held"]))
+        held, free = int(fields["held"]), int(fields["free"])
+        return cls(float(fields["measured"]), float(fields["took"]), used, held, free)
 
 
 @frozen

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from attrs import asdict, define, frozen
+from attrs import asdict, define, evolve, frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -335,7 +335,8 @@ def _measure_unless_fresh(
             lifetime = max(MIN_INTERVAL, COST_FACTOR * previous.took)
             if 0 <= now - previous.measured < lifetime:
                 return previous
-        usage = measure_usage(index, now, check)
+        disk = os.statvfs(root)
+        usage = evolve(measure_usage(index, now, check), free=disk.f_bavail * disk.f_frsize)
         with suppress(OSError):  # on a full disk each process measures for itself
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)

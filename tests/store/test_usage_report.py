@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 from attrs import asdict
 
@@ -57,6 +58,12 @@ def test_each_registry(store: Stocked) -> None:
     assert usage.held == 125
     nothing = measure_usage(StoreIndex(store.root / "nothing"), 0.0)
     assert (nothing.registries, nothing.held) == ((), 0)
+
+
+def test_the_space_that_is_left_on_the_disk(store: Stocked) -> None:
+    usage = now(UsageReport(store.root, store.clock, inline).latest())
+    assert usage is not None
+    assert 0 < usage.free <= shutil.disk_usage(store.root).total
 
 
 def test_fresh_measurement_is_reused(store: Stocked) -> None:

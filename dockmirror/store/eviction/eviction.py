@@ -279,6 +279,11 @@ class Eviction:
         """The number of bytes that may be stored."""
         return self._sweep.budget.size
 
+    @property
+    def min_free(self) -> int:
+        """The number of bytes that is to stay free on the file system."""
+        return self._sweep.budget.free_bytes
+
     def set_budget(self, budget: Budget) -> None:
         """Use another budget from the next check on."""
         self._sweep.budget = budget

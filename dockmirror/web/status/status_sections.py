@@ -8,6 +8,7 @@ from twisted.web.template import Tag, tags
 
 from ...config.notation import format_size
 from ...history.pulls import OTHERS, Pull, PullSums
+from ...status.status_values import WorkerState
 from ..history.history_form import HistoryForm
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
@@ -145,11 +146,20 @@ def _tiles(status: Status, say: Language) -> Iterator[Tag]:
         label = say("status.held")
         full = tags.progress(value=str(usage.bytes), max=str(max(usage.limit, 1)), **{"aria-label": label})
         yield _tile(label, format_size(usage.bytes), say("status.limit", size=format_size(usage.limit)), full)
+        yield from _free_tile(status.worker_state, say)
     if status.history is not None and not status.history.error:
         total = status.history.total
         share = format_percent(total.cached_bytes, total.cached_bytes + total.upstream_bytes)
         yield _tile(say("status.hit"), share, say("status.this_week"))
         yield _tile(say("status.waiting"), format_waiting(total.saved_seconds), say("status.this_week"))
+
+
+def _free_tile(state: WorkerState, say: Language) -> Iterator[Tag]:
+    """Yield the tile of the disk's free space, unless nothing is known of it yet."""
+    if state.usage is not None and state.cache is not None:
+        minimum = say("status.min_free", size=format_size(state.cache.min_free))
+        tile = _tile(say("status.free"), format_size(state.usage.free), minimum)
+        yield tile(class_="bad") if state.usage.free < state.cache.min_free else tile
 
 
 def _tile(name: str, value: str, unit: str, *more: Tag) -> Tag:

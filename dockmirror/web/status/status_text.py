@@ -276,6 +276,9 @@ def _cache(status: Status, say: Language) -> Iterator[str]:
         yield f"    {say('status.no_cache')}"
         return
     yield f"    {say('status.of', held=format_size(cache.bytes), size=format_size(cache.limit))}"
+    if (usage := status.worker_state.usage) is not None:
+        minimum = say("status.min_free", size=format_size(cache.min_free))
+        yield f"    {say('status.free')}: {format_size(usage.free)}, {minimum}"
 
 
 def _usage(status: Status, say: Language) -> list[str]:

@@ -152,13 +152,25 @@ def test_disk_usage_is_listed_with_its_age_or_being_measured() -> None:
     assert section(50, None).endswith("Disk usageBeing measured.")
 
 
+@pytest.mark.parametrize(("free", "kind"), [(3_000, None), (1_999, "bad")])
+def test_the_space_that_is_left_on_the_disk_is_shown(free: int, kind: str | None) -> None:
+    usage = Usage(4.0, 0.1, (), 0, free)
+    status = make_status(WorkerState(cache=CacheUsage(50, 100, 2_000), usage=usage))
+    words = f"{free / 1000:.1f} kB, min_free is 2.0 kB"
+    assert f"free on the disk: {words}" in render_status_text(status, "m", ENGLISH)
+    (tile,) = (each for each in page(status).iter("div") if (each.findtext("dt") or "").startswith("free"))
+    assert (text(tile), tile.get("class")) == (f"free on the disk{words.replace(',', '')}", kind)
+
+
 def test_the_week_is_told_in_a_sentence() -> None:
     """Without pulls it says so, and without a history nothing."""
-    sentence = "This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting."
+    sentence = (
+        "This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting saved."
+    )
     assert describe_week(HISTORY, ENGLISH) == sentence
     assert sentence in text(page(make_status(WorkerState())))
     long = HistorySummary(week=[evolve(DAY, key="x.io", saved_pulls=1204, saved_seconds=11_160.0)])
-    assert describe_week(long, ENGLISH).endswith(", 1,204 of x.io's pulls saved, 3.1 h of waiting.")
+    assert describe_week(long, ENGLISH).endswith(", 1,204 of x.io's pulls saved, 3.1 h of waiting saved.")
     assert describe_week(HistorySummary(), ENGLISH) == "No pulls this week."
     assert describe_week(None, ENGLISH) == describe_week(HistorySummary(error="no"), ENGLISH) == ""
 
@@ -347,7 +359,7 @@ def test_the_page_has_less_than_150_kilobytes() -> None:
 
 
 def test_the_text_has_aligned_columns_and_failures_below_their_registry() -> None:
-    usage = Usage(4.0, 1.0, (RegistryUsage("docker.io", 3000, 0, 4),), 3000)
+    usage = Usage(4.0, 1.0, (RegistryUsage("docker.io", 3000, 0, 4),), 3000, 9000)
     certificates = (CertificateStatus("a.pem", 864_000.0),)
     status = make_status(
         WorkerState((DOCKER, TWO), DOWNLOADS, CacheUsage(1500, 3000), 2, usage, certificates)
@@ -355,7 +367,7 @@ def test_the_text_has_aligned_columns_and_failures_below_their_registry() -> Non
     expected = f"""\
 m:9464: Mirror status
 Healthy; caching.
-This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting.
+This week: 2.0 kB served, 200 B fetched, 3 of Docker Hub's pulls saved, 3 min of waiting saved.
 
 Under way
     nginx:1.27  10.0.0.1 · 48.0 MB from the cache, 3.0 MB from the registry · 2 s
@@ -373,6 +385,7 @@ Registries
 
 Cache
     1.5 kB of 3.0 kB
+    free on the disk: 9.0 kB, min_free is 0 B
 
 Disk usage
     {ENGLISH("status.usage.what", age="6 s")}
