@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ...config.field_types import suggest
-from .models import DIGEST, IMAGE, PLATFORM
+from .models import DIGEST, IMAGE, PLATFORM, REASON
 
 _PATTERNS = {
     IMAGE: "expected the name of an image, such as docker.io/library/nginx:1.27",
     PLATFORM: "expected a platform, such as linux/amd64",
+    REASON: "expected a reason: refused clients see it",
     DIGEST: "expected a digest, sha256: and 64 hexadecimal digits",
 }
 _WORDS = {

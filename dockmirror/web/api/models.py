@@ -12,6 +12,7 @@ IMAGE = (
     "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
 )
 PLATFORM = r"^[A-Za-z0-9_.-]{1,50}/[A-Za-z0-9_.-]{1,50}(/[A-Za-z0-9_.-]{1,50})?$"
+REASON = r"\S"
 DIGEST = "^sha256:[a-f0-9]{64}$"
 _IMAGE_LENGTH = 255 - len("docker.io/library/")
 """A short name, too, has at most 255 characters when it is complete, as names of repositories may have."""
@@ -97,7 +98,7 @@ class NewRecall(_Given):
     """A digest to withdraw from service."""
 
     digest: DigestText
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+    reason: Annotated[str, StringConstraints(pattern=REASON, max_length=500)] = Field(
         description="Refused clients see it"
     )
     shared: bool = Field(False, description="Recall a layer though several images have it")

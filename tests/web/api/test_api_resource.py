@@ -214,6 +214,8 @@ def test_a_digest_is_recalled_and_the_recall_lifted(endpoint: Endpoint) -> None:
     assert endpoint.post("/api/v1/recalls", {**shared, "shared": True}, CI).status == 201
     empty = {"digest": str(Digest.of(b"")), "reason": "CVE-3"}
     assert endpoint.post("/api/v1/recalls", empty, CI).status == 400
+    blank = endpoint.post("/api/v1/recalls", {"digest": digest, "reason": " \n"}, CI)
+    assert (blank.status, blank.message) == (400, "reason: expected a reason: refused clients see it")
 
 
 @pytest.mark.parametrize(
