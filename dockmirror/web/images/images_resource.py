@@ -106,8 +106,8 @@ class ImagesResource(Resource):
         if not path:
             return render_index(await self._index(viewer, held, query), say)
         name, reference = _parse_path(path)
-        sources = await viewer.sources(name) if name in held.repositories else ()
-        if not sources:
+        sources = await viewer.sources(name)  # also of what is not held: the time tells nothing then
+        if not sources or name not in held.repositories:
             raise _unknown()
         if reference is None:
             view = await self._repository(viewer, held, name, sources, query.get("after", ""))

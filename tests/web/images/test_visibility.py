@@ -8,7 +8,9 @@ nothing on it may tell of a repository that the client may not see.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -75,7 +77,13 @@ class Front:
         self.clock.advance(NOW)
         for name in ALL:
             self.shop.image(Repository(name), "1", IMAGE, LAYER, CONFIG)
-        self.documents = LocalDocumentStore(root, self.clock, inline)
+        self.reads = 0
+
+        def count(call: Callable[[], Any]) -> Any:
+            self.reads += 1
+            return inline(call)
+
+        self.documents = LocalDocumentStore(root, self.clock, count)
         self.is_private_network = False
         self.public = self._public("hub")
         self.account = self._public("company+1234")
@@ -168,6 +176,16 @@ def test_a_page_tells_the_same_of_a_private_image_as_of_none(front: Front) -> No
         assert (private.status, private.headers, private.body) == (none.status, none.headers, none.body)
     private, none = (front.get(f"/images/?q={name}") for name in ("secret-project", "no-such-name12"))
     assert private.body.replace(b"secret-project", b"no-such-name12") == none.body
+
+
+def test_a_private_image_takes_as_many_reads_as_none(front: Front) -> None:
+    """Or the time would tell."""
+    reads = []
+    for name in ("secret-project", "no-such-name1"):
+        before = front.reads
+        front.get(f"/images/docker.io/team/{name}:1")
+        reads.append(front.reads - before)
+    assert reads[0] == reads[1] > 0
 
 
 def test_a_layer_is_shared_only_with_what_the_client_sees(front: Front) -> None:
