@@ -37,6 +37,8 @@ _KINDS = (_IMAGE_KEYS, _INDEX_KEYS, _SCHEMA_1_KEYS)
 _MANIFEST_KEYS = frozenset.union(
     *_KINDS, {"schemaVersion", "mediaType", "artifactType", "subject", "annotations", "blobs"}
 )
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_.-]")
+_PART_LENGTH = 50
 
 
 @frozen(order=True)
@@ -57,8 +59,13 @@ class Platform:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> Platform:
-        """Return the platform that an index states."""
-        return cls(*(str(fields.get(name) or "") for name in ("os", "architecture", "variant")))
+        """Return the platform that an index states, or a configuration.
+
+        What its publisher wrote is shown on terminals and kept in the history, so that unusual characters are
+        replaced, and long parts cut.
+        """
+        stated = (str(fields.get(name) or "") for name in ("os", "architecture", "variant"))
+        return cls(*(_UNUSUAL.sub("?", each[:_PART_LENGTH]) for each in stated))
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

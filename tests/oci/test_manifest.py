@@ -111,6 +111,19 @@ def test_an_image() -> None:
     assert not document.foreign
 
 
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ({"os": "linux", "architecture": "arm", "variant": "v7"}, "linux/arm/v7"),
+        ({"os": "\x1b]0;x\x07", "architecture": "<b>\n\0"}, "??0?x?/?b???"),
+        ({"os": "x" * 1000, "architecture": "amd64"}, f"{'x' * 50}/amd64"),
+    ],
+)
+def test_a_platform_is_stated_in_usual_characters(stated: dict[str, str], shown: str) -> None:
+    """Its publisher may write anything, which commands and pages show."""
+    assert str(Platform.from_fields(stated)) == shown
+
+
 def test_foreign_layers() -> None:
     """They are in no registry, and left out."""
     document = parsed(config=described(A), layers=[described(B, urls=["https://a.example"])])
