@@ -21,6 +21,10 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(?:.*?-----END \1-----)?", re.DOTALL)
 
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension
+)  # fmt: skip
+
 
 @frozen
 class PemFile:
@@ -52,8 +56,9 @@ def _certificate(block: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(block)
         public_key(certificate)
+        _ = certificate.extensions  # cryptography parses them, among them the names, when they are read
         return certificate
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise ValueError("holds a certificate that cannot be read") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from ssl import DER_cert_to_PEM_cert, PEM_cert_to_DER_cert
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -14,6 +15,9 @@ from tests.issued import NOW, issue, shown
 AUTHORITY = issue()
 ONE, OTHER = issue("one.example", by=AUTHORITY), issue("*.one.example", by=AUTHORITY)
 CHAIN = ONE.certificate + AUTHORITY.certificate
+UNREADABLE_NAME = DER_cert_to_PEM_cert(
+    PEM_cert_to_DER_cert(ONE.certificate.decode()).replace(b"\x82\x0bone.example", b"\x82\x0bone\xffexample")
+).encode()
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
@@ -33,10 +37,11 @@ def test_certificates_and_keys_are_found_in_their_order(newline: bytes) -> None:
     [
         (ONE.key + ONE.certificate[:-30], "ends in the middle of a PEM block"),
         (ONE.certificate.replace(b"M", b"N"), "a certificate that cannot be read"),
+        (UNREADABLE_NAME, "a certificate that cannot be read"),
         (ONE.key.replace(b"M", b"N"), "a key that cannot be read"),
         (issue("x.example", password=b"hunter2").key, "a key that is encrypted"),
     ],
-    ids=["half", "certificate", "key", "encrypted"],
+    ids=["half", "certificate", "name", "key", "encrypted"],
 )
 def test_malformed_files_are_described(data: bytes, reason: str) -> None:
     """Without quoting them."""
