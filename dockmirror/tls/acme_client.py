@@ -84,6 +84,8 @@ class AcmeClient:
             _log_in(client, self._email)
         except (errors.Error, josepy.errors.Error) as error:
             raise AuthorityUnavailable(f"{self._url}: {_describe(error)}") from error
+        except (KeyError, TypeError):  # from JSON that lacks a field, or is no object
+            raise AuthorityUnavailable(f"{self._url}: the answer is no ACME directory") from None
         return client
 
     def _account(self) -> JWKEC:

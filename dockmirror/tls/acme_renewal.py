@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from ..concurrency.backoff import Backoff
 from ..concurrency.periodic_task import PeriodicTask
-from .certificate_files import PemFile
+from .certificate_files import PemFile, public_key
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _RENEW_AFTER = 2 / 3
@@ -39,7 +39,12 @@ class AcmeStore:
         return self.folder / f"{name}.pem"
 
     def save_certificate(self, name: str, pem: bytes) -> None:
-        """Save a certificate with its key, replacing the previous one."""
+        """Save a certificate with its key, replacing the previous one.
+
+        :raises NameRefused: when they do not belong together; then the previous one stays.
+        """
+        if not _is_pair(pem):
+            raise NameRefused("the authority sent no certificate for the mirror's key")
         _write(self.certificate_path(name), pem)
 
     def renewal_time(self, name: str) -> float | None:
@@ -101,6 +106,14 @@ class AcmeStore:
             return None
 
 
+def _is_pair(pem: bytes) -> bool:
+    try:
+        read = PemFile.parse(pem)
+        return public_key(read.keys[0]) == public_key(read.certificates[0])
+    except (ValueError, IndexError):
+        return False
+
+
 def _write(path: Path, data: bytes) -> None:
     """Replace the file atomically."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,6 +135,7 @@ FACTOR = 8.0
 Let's Encrypt allows five failures per name and hour (https://letsencrypt.org/docs/rate-limits/).
 """
 _ALL = ""
+_DUE_AGAIN = "the new certificate for {name} is due for renewal; retrying in {pause:g} s: is the clock right?"
 _FAILED = "no certificate for {name}; retrying in {pause:g} s: {error}"
 
 _log = Logger()
@@ -171,9 +185,12 @@ class CertificateRenewal(PeriodicTask):
     async def renew_due(self) -> None:
         """Renew the certificates that are due, except for names in back-off."""
         for name in self._names():
-            due = self._due(name)
-            if (due is None or due <= self._clock.seconds()) and not self._is_backing_off(name):
+            if self._is_due(name) and not self._is_backing_off(name):
                 await self._renew(name)
+
+    def _is_due(self, name: str) -> bool:
+        due = self._due(name)
+        return due is None or due <= self._clock.seconds()
 
     def _is_backing_off(self, name: str) -> bool:
         return any(self._backoff.current_pause(key) is not None for key in (_ALL, name))
@@ -198,5 +215,9 @@ class CertificateRenewal(PeriodicTask):
             )
         else:
             self._backoff.record_success(_ALL)
+            if self._is_due(name):
+                pause = self._backoff.record_failure(name, None)
+                _log.error(_DUE_AGAIN, name=name, pause=pause)
+                return
             self._backoff.record_success(name)
             _log.info("new certificate for {name}", name=name)

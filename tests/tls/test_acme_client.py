@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -27,3 +29,26 @@ def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     authority = AcmeClient("https://authority.example", "a@m.example", None, store, store.publish_proofs)
     with pytest.raises(AuthorityUnavailable, match="Not a directory"):
         authority.issue("m.example")
+
+
+class _OtherService(BaseHTTPRequestHandler):
+    """Answers each request with JSON that is no ACME directory."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}" if self.path == "/object" else b"[]")
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.parametrize("path", ["object", "list"])
+def test_another_service_than_an_authority_is_reported(tmp_path: Path, path: str) -> None:
+    store = AcmeStore(tmp_path)
+    with HTTPServer(("127.0.0.1", 0), _OtherService) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{path}"
+        authority = AcmeClient(url, "a@m.example", None, store, store.publish_proofs)
+        with pytest.raises(AuthorityUnavailable, match=f"{url}: the answer is no ACME directory"):
+            authority.issue("m.example")

@@ -71,8 +71,20 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(store: AcmeStore)
 @pytest.mark.parametrize("pem", [b"", b"nonsense", issue("m.example").key, issue("m.example").key[:40]])
 def test_a_file_without_a_certificate_counts_as_none(store: AcmeStore, pem: bytes) -> None:
     assert store.renewal_time("m.example") is None
-    store.save_certificate("m.example", pem)
+    store.folder.mkdir(parents=True)
+    store.certificate_path("m.example").write_bytes(pem)
     assert store.renewal_time("m.example") is None
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"<html>log in</html>", issue("m.example").certificate, issue("m.example").certificate[:99]]
+)
+def test_only_a_certificate_for_its_key_replaces_the_previous_one(store: AcmeStore, sent: bytes) -> None:
+    previous = issue("m.example")
+    store.save_certificate("m.example", previous.key + previous.certificate)
+    with pytest.raises(NameRefused, match="the authority sent no certificate for the mirror's key"):
+        store.save_certificate("m.example", issue("m.example").key + sent)
+    assert store.certificate_path("m.example").read_bytes() == previous.key + previous.certificate
 
 
 def test_the_account_key_is_created_once(store: AcmeStore) -> None:
@@ -127,6 +139,7 @@ class Renewal:
     :ivar due: the times for renewal, by name.
     :ivar failures: the authority's failures, by name.
     :ivar delay: if set, the authority answers when it fires.
+    :ivar life: seconds until a new certificate is due.
     """
 
     def __init__(self) -> None:
@@ -136,6 +149,7 @@ class Renewal:
         self.due: dict[str, float] = {}
         self.failures: dict[str, Exception] = {}
         self.delay: Deferred[None] | None = None
+        self.life = LIFE
         self._requests: list[str] = []
         self.task = CertificateRenewal(lambda: self.names, self.due.get, self._issue, self.clock)
 
@@ -145,7 +159,7 @@ class Renewal:
             await self.delay
         if name in self.failures:
             raise self.failures[name]
-        self.due[name] = self.clock.seconds() + LIFE
+        self.due[name] = self.clock.seconds() + self.life
 
     def start(self) -> tuple[list[str], str]:
         """Start the task; return the requested names and the log."""
@@ -209,6 +223,22 @@ def test_a_refused_name_is_retried_after_growing_pauses(
     renewal.due.pop("m.example")
     assert renewal.requests_within(CHECK_PERIOD) == ["m.example"]
     assert renewal.requests_within(PAUSES[0]) == ["m.example"]
+
+
+def test_a_new_certificate_that_is_due_at_once_is_replaced_after_growing_pauses(renewal: Renewal) -> None:
+    """As for a machine whose clock is far ahead: authorities limit the certificates for a name."""
+    renewal.life = 0
+    requests, log = renewal.start()
+    assert requests == BOTH
+    assert (
+        "the new certificate for m.example is due for renewal; retrying in 30 s: is the clock right?" in log
+    )
+    for pause in PAUSES:
+        assert renewal.requests_within(pause - CHECK_PERIOD) == []
+        assert renewal.requests_within(CHECK_PERIOD) == BOTH
+    renewal.life = LIFE
+    assert renewal.requests_within(PAUSES[-1]) == BOTH
+    assert renewal.requests_within(DAY) == []
 
 
 def test_an_authority_that_is_down_is_asked_for_one_name(renewal: Renewal) -> None:
