@@ -12,7 +12,7 @@ from attrs import asdict, frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
-from ..system.posix import write_line
+from ..system.posix import is_output_discarded, write_line
 from ..system.request_context import current_pull
 from ..system.timestamps import format_timestamp
 
@@ -71,10 +71,13 @@ def _as_text(message: _Message) -> str:
 def print_line(line: str) -> None:
     """Print to the real standard output: twistd's replacement adds a prefix to each line.
 
+    In the background, twistd has only the replacement, which writes to its log.
+
     :raises OSError: when nobody reads it.
     """
-    if sys.__stdout__ is not None:
-        write_line(sys.__stdout__, line)
+    stream = sys.stdout if is_output_discarded() else sys.__stdout__
+    if stream is not None:
+        write_line(stream, line)
 
 
 def make_message_log() -> MessageLog:

@@ -29,7 +29,7 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerPool
-from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram
+from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram, pass_on_output
 from .acme import make_certificate_renewal
 from .admission import check_lock_files
 from .cache_settings import disk_size, has_cache
@@ -233,7 +233,8 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         return sum((await pool.call("transfers")).values())
 
     spawned = SpawnedWorkers("dockmirror.app.worker_main", environ, reactor)
-    program = WorkerProgram(ForkedWorkers(worker.main_of_fork, spawned).start, spawned.start, memory)
+    forked = ForkedWorkers(worker.main_of_fork, spawned)
+    program = WorkerProgram(pass_on_output(forked.start), pass_on_output(spawned.start), memory)
     # The grace period of a worker ends before it is killed.
     pool = WorkerPool(count, program, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
     listeners = make_listeners(

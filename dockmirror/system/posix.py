@@ -136,6 +136,14 @@ def write_line(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
+def is_output_discarded() -> bool:
+    """Return whether standard output is the null device, as for a twistd in the background."""
+    try:
+        return os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev
+    except OSError:  # it is closed
+        return False
+
+
 class AppendOnlyFile(LineWriter):
     """Appends lines to a file that only its owner may read; several processes may share it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from ..system.posix import write_line
 from .sockets import ListeningSocket
 from .worker_program import StartWorker, WorkerProgram
 
@@ -244,6 +246,7 @@ class WorkerProcess(ProcessProtocol):
         self._on_exit = on_exit
         self._stopped: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
+        self._output = b""
 
     def start(self, start: StartWorker, memory: int, sockets: Sequence[ListeningSocket]) -> None:
         """Start the process.
@@ -286,7 +289,15 @@ class WorkerProcess(ProcessProtocol):
         if self._kill is not None and self._kill.active():
             self._kill.reset(ABORT_GRACE)
 
-    def processEnded(self, reason: Failure) -> None:
+    def outReceived(self, data: bytes) -> None:
+        """Print what the worker prints, in whole lines: others print as well."""
+        *lines, self._output = (self._output + data).split(b"\n")
+        for line in lines:
+            write_line(sys.stdout, line.decode(errors="replace"))
+
+    errReceived = outReceived
+
+    def processExited(self, reason: Failure) -> None:
         status = reason.value
         number, code = getattr(status, "signal", None), getattr(status, "exitCode", None)
         self.exit_reason = f"killed by signal {number}" if number is not None else f"with status {code}"

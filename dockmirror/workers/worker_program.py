@@ -20,14 +20,16 @@ from twisted.internet.interfaces import IProcessProtocol
 from twisted.internet.process import Process, reapProcessHandlers
 from twisted.logger import globalLogPublisher
 
-from ..system.posix import blocked_signals
+from ..system.posix import blocked_signals, is_output_discarded
 
 WORKER_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 """Signals that a worker starts with blocked, until it handles or ignores them."""
 
 
-StartWorker = Callable[[IProcessProtocol, Sequence[str], Mapping[int, int]], None]
-"""Starts a worker with arguments and descriptors, by its own numbers, beside the standard ones.
+Descriptors = Mapping[int, int | str]
+"""Descriptors by their numbers in a child; "r" is a pipe from which its parent reads."""
+StartWorker = Callable[[IProcessProtocol, Sequence[str], Descriptors], None]
+"""Starts a worker with arguments and descriptors, beside the standard ones or in their place.
 
 It raises ``OSError`` when the process cannot be started; then nothing of it is left.
 """
@@ -46,6 +48,18 @@ class WorkerProgram:
     memory: int
 
 
+def pass_on_output(start: StartWorker) -> StartWorker:
+    """Return a start of workers whose output this process reads if its own standard output is discarded."""
+
+    def start_with_pipes(
+        protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Descriptors
+    ) -> None:
+        output = {1: "r", 2: "r"} if is_output_discarded() else {}
+        start(protocol, arguments, {**descriptors, **output})
+
+    return start_with_pipes
+
+
 @frozen
 class SpawnedWorkers:
     """Workers that are new interpreters.
@@ -57,9 +71,7 @@ class SpawnedWorkers:
     environ: Mapping[str, str]
     reactor: Any
 
-    def start(
-        self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Mapping[int, int]
-    ) -> None:
+    def start(self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Descriptors) -> None:
         """See ``StartWorker``."""
         with blocked_signals(WORKER_SIGNALS):
             self.reactor.spawnProcess(
@@ -85,9 +97,7 @@ class ForkedWorkers:
     main: Callable[[Sequence[str]], None]
     spawned: SpawnedWorkers
 
-    def start(
-        self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Mapping[int, int]
-    ) -> None:
+    def start(self, protocol: IProcessProtocol, arguments: Sequence[str], descriptors: Descriptors) -> None:
         """See ``StartWorker``."""
         if not _has_one_thread():
             self.spawned.start(protocol, arguments, descriptors)
@@ -119,7 +129,7 @@ class _ForkedProcess(Process):
         workers: ForkedWorkers,
         arguments: Sequence[str],
         protocol: IProcessProtocol,
-        descriptors: Mapping[int, int],
+        descriptors: Descriptors,
     ) -> None:
         self._main = workers.main
         spawned = workers.spawned  # Twisted names its module if the child fails

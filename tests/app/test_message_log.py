@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Literal
 
+import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
@@ -70,3 +73,17 @@ def test_a_message_in_json_is_an_object_on_one_line() -> None:
     (line,) = logged("dockmirror.web", LogLevel.info, "joined", form="json")
     current_pull.set("")
     assert json.loads(line)["pull"] == "17"
+
+
+@pytest.mark.parametrize(("output", "printed"), [(subprocess.PIPE, "a line\n"), (subprocess.DEVNULL, None)])
+def test_a_line_is_printed_past_twistds_replacement_unless_that_is_all_there_is(
+    output: int, printed: str | None
+) -> None:
+    """In the background twistd's standard output is the null device."""
+    code = (
+        "import sys; from dockmirror.app.message_log import print_line;"
+        " sys.stdout = sys.stderr; print_line('a line')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    assert ended.stdout == printed
+    assert ended.stderr == ("" if printed else "a line\n")

@@ -170,6 +170,23 @@ def test_page(shared: Several, open_registry: Registry) -> None:
         wait_until(lists_all, "the pulls are in the history")
 
 
+def test_a_twistd_without_output_has_all_lines_in_its_log(
+    tmp_path: Path, make_machine: MakeMachine, open_registry: Registry
+) -> None:
+    """As in the background: the lines of all workers, also of one that replaces another, and tracebacks."""
+    mirror = Several(tmp_path, make_machine(), {"open": {"url": open_registry.url}})
+    log = tmp_path / "twistd.log"
+    mirror.command[-3:-3] = [f"--logfile={log}"]
+    mirror.command[:0] = ["sh", "-c", 'exec "$@" >/dev/null 2>&1', "sh"]
+    with mirror:
+        for worker in mirror.workers():
+            os.kill(worker, signal.SIGKILL)
+            wait_until(mirror.is_whole, "both serve")
+        for number in range(9):
+            mirror.client().bare("GET", f"/v2/{number}", None, {})
+        wait_until(lambda: log.read_text().count(" GET /v2/") > 9, "all requests are logged")
+
+
 def test_workers_share_what_was_imported(shared: Several) -> None:
     """They are forks of the first process, in whose memory most of theirs lies."""
     for each in shared.workers():

@@ -46,7 +46,7 @@ class StartedProcess:
         self.signals.append(name)
 
     def exits(self, code: int = 1) -> None:
-        self.protocol.processEnded(Failure(ProcessTerminated(code) if code else ProcessDone(0)))
+        self.protocol.processExited(Failure(ProcessTerminated(code) if code else ProcessDone(0)))
 
     def answers(self, **answer: Any) -> None:
         """Answer the newest call."""
@@ -160,6 +160,16 @@ def test_the_delay_grows_while_workers_die_young(pool: WorkerPool, reactor: Reco
     reactor.started[-1].exits()
     reactor.advance(0)
     assert len(reactor.started) == count + 1
+
+
+def test_output_that_workers_have_passed_on_is_printed_in_whole_lines(
+    pool: WorkerPool, reactor: RecordingReactor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (each.protocol for each in reactor.started)
+    first.outReceived(b"one\nha")
+    second.errReceived(b"two\n")
+    first.outReceived(b"lf\n\xff\n")
+    assert capsys.readouterr().out == "one\ntwo\nhalf\n\N{REPLACEMENT CHARACTER}\n"
 
 
 def test_workers_that_replace_others_start_in_another_way(
