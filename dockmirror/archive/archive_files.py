@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,11 @@ def read_members(file: BinaryIO) -> dict[str, ArchiveFile]:
                 if path in found:
                     raise ArchiveRefused(f"{path} is in it twice")
                 found[path] = StoredFileEntry(file, member.offset_data, member.size)
+            if _has_data(file, tar.offset):
+                raise ArchiveRefused(
+                    f"it is damaged or ends at byte {tar.offset}, and more follows: copy it again, and give"
+                    " each archive as a file of its own"
+                )
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
         raise ArchiveRefused(
             f"this is not a tar file, plain or compressed with gzip or zstd: {error}"
@@ -188,8 +194,15 @@ def _check(member: tarfile.TarInfo, last: int, end: int) -> None:
         raise ArchiveRefused(f"{path!r} leads out of the archive")
     if member.type not in _ENTRY_TYPES or member.sparse is not None:
         raise ArchiveRefused(f"{path!r} is neither a file nor a directory")
-    if member.size < 0 or member.offset_data <= last or member.offset_data + member.size > end:
-        raise ArchiveRefused(f"{path!r} claims to be larger than the archive")
+    if member.size < 0 or member.offset_data <= last:
+        raise ArchiveRefused(f"the entry of {path!r} is malformed")
+    if member.offset_data + member.size > end:
+        raise ArchiveRefused(f"it is cut off in {path!r}: copy it again, and name all of its parts")
+
+
+def _has_data(file: BinaryIO, offset: int) -> bool:
+    """Return whether anything but zeros follows."""
+    return any(data.strip(b"\0") for data in StoredFileEntry(file, offset, sys.maxsize).pieces())
 
 
 def _leads_out(link: tarfile.TarInfo) -> bool:

@@ -77,7 +77,7 @@ class ImageArchive:
             return cls(convert_legacy_layout(members))
         raise ArchiveRefused(
             "this is not an archive of images as 'docker save', 'podman save', or skopeo's oci-archive: and"
-            " docker-archive: write it"
+            " docker-archive: write it, or it is cut off"
         )
 
     def images(self) -> list[NamedImage]:

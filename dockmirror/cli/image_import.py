@@ -15,6 +15,7 @@ from ..app.accounts import AccountChoice
 from ..app.naming import ImageName
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
+from ..config.notation import format_size
 from ..config.settings import Settings
 from ..interfaces import ContentKind
 from ..oci.digest import Descriptor, Digest
@@ -22,7 +23,7 @@ from ..oci.reference import Repository, Tag
 from ..pullthrough.generations import tombstone_document
 from ..pullthrough.grants import imported_document
 from ..store import files, layout, store_files
-from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.eviction.store_budget import Budget, wait_for_usage_counter
 from ..store.store_files import is_stored
 from .output import progress_bars, report_progress
 
@@ -64,6 +65,24 @@ def check_assumed(root: Path, planned: PlannedImport) -> None:
             )
 
 
+def check_room(planned: Sequence[PlannedImport], budget: Budget, held: int, free: int) -> None:
+    """Refuse images that would be evicted as soon as they are stored.
+
+    :param held: the bytes in the store, which may be evicted.
+    :param free: the bytes that are free on the file system.
+    :raises ArchiveRefused: when the budget has no room for all of them together.
+    """
+    sizes = {part.digest: part.size or 0 for each in planned for part, _ in each.parts}
+    size, most = sum(sizes.values()), held + free - budget.free_bytes
+    if size > budget.size:
+        limit = f"may hold {format_size(budget.size)}: raise cache_size"
+    elif size > most:
+        limit = f"has room for {format_size(max(most, 0))}: free space on its disk, or lower min_free"
+    else:
+        return
+    raise ArchiveRefused(f"the images take {format_size(size)}, and the cache {limit}")
+
+
 def add_contents(root: Path, planned: Sequence[PlannedImport]) -> AddedContents:
     """Store and verify the contents of all images; nothing is linked yet, so no client can pull them.
 
@@ -88,7 +107,12 @@ def add_contents(root: Path, planned: Sequence[PlannedImport]) -> AddedContents:
                     bar.advance(task, size)
                     continue
                 pieces = each.archive.pieces(part) if data is None else iter([data])
-                _add_content(root, part.digest, report_progress(pieces, partial(bar.advance, task)), added)
+                try:
+                    _add_content(
+                        root, part.digest, report_progress(pieces, partial(bar.advance, task)), added
+                    )
+                except ArchiveRefused as error:
+                    raise ArchiveRefused(f"{each.name}: {error}: copy its archive again") from None
     return added
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..store import layout
 from ..store.eviction.eviction import Sweep
+from ..store.eviction.store_budget import read_store_usage
 from .arguments import json_option
 from .command_context import Context, open_for_change
 from .image_import import (
@@ -41,6 +43,7 @@ from .image_import import (
     PlannedImport,
     add_contents,
     check_assumed,
+    check_room,
     publish_images,
 )
 from .output import print_json
@@ -120,11 +123,18 @@ def import_(
             ]
             if named and len(planned) != 1:
                 raise ArchiveRefused(f"--as names one image, but the archives hold {len(planned)}")
+            sweep = Sweep(root, make_budget(root, settings), make_retention(settings))
+            sweep.run(0, time.time())  # counts the store, if nobody has
+            if usage := read_store_usage(root):
+                check_room(planned, sweep.budget, usage.size, shutil.disk_usage(root).free)
             added = add_contents(root, planned)
             changes = publish_images(root, planned, settings)
-            Sweep(root, make_budget(root, settings), make_retention(settings)).run(0, time.time())
-        except (ArchiveRefused, OSError, Denied) as error:
+            sweep.run(0, time.time())
+        except (ArchiveRefused, Denied) as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            where = error.filename or context.settings.cache
+            raise click.ClickException(f"{where}: {error.strerror}") from None
     _report(changes, added, as_json)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +121,59 @@ def test_nothing_is_visible_before_everything_is_verified(
     broken.write_bytes(broken.read_bytes().replace(layer, bytes(len(layer))))
     for order in ([archive, broken], [broken, archive]):
         refused = empty.run("import", *map(str, order), code=1)
-        assert "does not match its digest" in refused.output
+        assert f"Error: {NGINX}:1.28: blobs/" in refused.output
+        assert "does not match its digest: copy its archive again" in refused.output
         assert empty.json("ls") == []
+
+
+def test_images_that_would_be_evicted_at_once_are_refused(archive: Path, empty: Shop) -> None:
+    """By the size of the cache, and by what must stay free on its disk; the message names the setting."""
+    for setting, value in (("cache_size", "6kB"), ("min_free", "100%")):
+        environ = {f"DOCKMIRROR_{setting.upper()}": value}
+        refused = empty.run("import", str(archive), code=1, environ=environ).output
+        assert "the images take 6.8 kB, and the cache" in refused
+        assert setting in refused
+        assert empty.json("ls") == []
+    empty.run("import", str(archive), environ={"DOCKMIRROR_CACHE_SIZE": "7kB"})
+
+
+def test_images_of_several_archives_must_fit_together(
+    shop: Shop, archive: Path, empty: Shop, tmp_path: Path
+) -> None:
+    """Contents that they share count once."""
+    other = tmp_path / "other.tar"
+    shop.image(NGINX, "1.28", manifest(CONFIG, LAYER))
+    shop.run("export", "nginx:1.28", "-o", str(other))
+    environ = {"DOCKMIRROR_CACHE_SIZE": "6.9kB"}
+    assert "the images take" in empty.run("import", str(archive), str(other), code=1, environ=environ).output
+    empty.run("import", str(archive), str(other), environ={"DOCKMIRROR_CACHE_SIZE": "8kB"})
+
+
+def test_a_full_disk_is_named(archive: Path, empty: Shop) -> None:
+    """The system allows no file of a layer's size here, as it allows none on a full disk."""
+    program = str(Path(sys.executable).with_name("dockmirror"))
+    command = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", program, "import", str(archive)]
+    environ = {**os.environ, "DOCKMIRROR_CACHE": str(empty.root), "DOCKMIRROR_MIN_FREE": "0B"}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+    assert f"Error: {empty.root}: File too large\n" in ended.stderr
+
+
+def test_joined_archives_are_refused(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """Only the images of the first one would be imported; the zeros behind an archive are no other one."""
+    data, joined = archive.read_bytes(), tmp_path / "joined.tar"
+    joined.write_bytes(data + data)
+    refused = empty.run("import", str(joined), code=1).output
+    assert "give each archive as a file of its own" in " ".join(refused.split())
+    joined.write_bytes(data + bytes(20_000))
+    assert empty.run("import", str(joined)).stdout == f"imported {NAME}\n"
+
+
+def test_a_cut_archive_is_said_to_be_cut(archive: Path, empty: Shop, tmp_path: Path) -> None:
+    """In a file, or in a header."""
+    cut, data = tmp_path / "cut.tar", archive.read_bytes()
+    for size, message in ((4000, "cut off in 'blobs/"), (1100, "is damaged or ends at byte 1024")):
+        cut.write_bytes(data[:size])
+        assert message in empty.run("import", str(cut), code=1).output
 
 
 def test_contents_of_an_earlier_archive_are_not_read_again(
