@@ -59,7 +59,10 @@ def node() -> None:
 
 @node.command("configure")
 @_json_option
-@click.option("--mirror", "address", metavar="URL", required=True, help="The mirror's address for the node.")
+@click.option(
+    "--mirror", "address", metavar="URL", required=True,
+    help="The mirror's address for the node; tcp://, as in Kubernetes' variables of a Service, means HTTP.",
+)  # fmt: skip
 @_root_option
 @_directory_option
 @_owner_option
@@ -82,7 +85,8 @@ def configure(
     the directory.  A configuration of containerd that is missing or cannot be read is only reported: since
     version 2.2 containerd may read the directory by default.
     """
-    mirror = parse_mirror_address(load_names(context.options, context.environ), address)
+    url = f"http://{address.removeprefix('tcp://')}" if address.startswith("tcp://") else address
+    mirror = parse_mirror_address(load_names(context.options, context.environ), url)
     hosts = HostsDirectory(places["root"], places["directory"], owner)
     _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
     report = _Report(_make_printer(as_json))
@@ -284,16 +288,17 @@ def _check_configuration(root: Path, path: str, directory: str, report: Report) 
 
     :returns: False when it does not.
     """
+    reason = ""
     try:
         state = hosts_directory_state(_read_configurations(root, path), directory)
     except (OSError, ValueError) as error:
-        report(path, f"cannot be read, so containerd may not read {directory} either: {error}")
-        return True
+        state = HostsDirectoryState.UNKNOWN
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}; "
     if state is not HostsDirectoryState.READ:
         verb = "does not" if state is HostsDirectoryState.IGNORED else "may not"
         report(
             path,
-            f"containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
+            f"{reason}containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
             " name this directory alone, remove registry.mirrors and registry.configs, and restart"
             f" containerd:\n{_config_lines(directory)}",
         )

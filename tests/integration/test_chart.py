@@ -131,6 +131,23 @@ def test_restricted(rendered: dict[str, list[Object]], name: str) -> None:
             assert all("hostPath" not in volume for volume in spec["volumes"])
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_resources(rendered: dict[str, list[Object]], name: str) -> None:
+    """Each container requests some, without which a namespace with a ResourceQuota admits no pod."""
+    assert [each["name"] for each, _ in containers(rendered[name]) if not each["resources"]["requests"]] == []
+
+
+@pytest.mark.parametrize(("tag", "written"), [(20261201, "20261201"), ("1.10", "1.10"), ("", "0.0.0")])
+def test_tag(tmp_path: Path, tag: object, written: str) -> None:
+    """helm reads a number of a file of values as one with a fraction."""
+    require(HELM)
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"image": {"tag": tag}}))
+    objects = yaml.safe_load_all(helm("template", "m", str(CHART), f"--values={file}", home=tmp_path))
+    [container] = pod_spec(of_kind([each for each in objects if each], "StatefulSet"))["containers"]
+    assert container["image"] == f"ghcr.io/dockmirror/dockmirror:{written}"
+
+
 def test_writable_places(rendered: dict[str, list[Object]]) -> None:
     """The mirror keeps all on its volume; on a node only the directory of hosts.toml can be written."""
     mirror = pod_spec(of_kind(rendered["defaults"], "StatefulSet"))["containers"][0]
@@ -150,10 +167,10 @@ def test_settings(rendered: dict[str, list[Object]], tmp_path: Path) -> None:
     environ = {each["name"]: each["value"] for each in mirror["env"]}
     settings = load({}, {**environ, "DOCKMIRROR_CONFIG": str(file)})
     assert settings.domain == "mirror.example.com"
-    assert settings.listen == ("tcp:8080",)
+    assert settings.listen == ("8080",)
     ports = {each["name"]: each["containerPort"] for each in mirror["ports"]}
     assert ports == {"http": 8080, "metrics": 9464}
-    assert settings.operations == "tcp:9464"
+    assert settings.operations == "9464"
     assert pod_spec(of_kind(objects, "StatefulSet"))["terminationGracePeriodSeconds"] > settings.grace
 
 
@@ -217,6 +234,13 @@ def test_version() -> None:
         ({"nodes.mode": "address"}, "nodes.url"),
         ({"node.enabled": True}, "'node'"),
         ({"persistence.class": "fast"}, "'class'"),
+        ({"ingress.enabled": True}, "ingress.hosts is empty"),
+        ({"gateway.enabled": True}, "gateway.parentRefs is empty"),
+        ({"image.tag": 1.1}, "/image/tag"),
+        ({"service.port": 0}, "/service/port"),
+        ({"service.type": "Cluster"}, "/service/type"),
+        ({"podLabels": {"a": 1}}, "/podLabels/a"),
+        ({"nodes.nodeSelector": {"pool": 3}}, "/nodes/nodeSelector/pool"),
     ],
 )
 def test_values_that_cannot_work(values: dict[str, Any], named: str, tmp_path: Path) -> None:

@@ -44,7 +44,11 @@ class Node:
             "/opt/dockmirror/bin": str(BIN), "/etc/dockmirror/dockmirror.toml": str(mirror.configuration),
             "/node": str(machine.directory), "/tmp/ready": str(self.ready),  # noqa: S108
         }  # fmt: skip
-        service = {"M_DOCKMIRROR_SERVICE_HOST": "127.0.0.1", "M_DOCKMIRROR_SERVICE_PORT": str(mirror.port)}
+        service = {
+            "M_DOCKMIRROR_SERVICE_HOST": "127.0.0.1",
+            "M_DOCKMIRROR_SERVICE_PORT": str(mirror.port),
+            "M_DOCKMIRROR_PORT": f"tcp://127.0.0.1:{mirror.port}",
+        }
         self._environment = {**CLEAN_ENVIRONMENT, **BYTECODE, **service}
         (machine.etc / "containerd").mkdir()
         self.configuration = machine.etc / "containerd/config.toml"

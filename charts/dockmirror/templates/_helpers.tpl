@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{ .repository }}:{{ kindIs "string" .tag | ternary (.tag | default $.Chart.AppVersion) (int64 .tag) }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -66,7 +66,8 @@ http://localhost:{{ .Values.nodes.localPort }}
 {{- else if eq .Values.nodes.mode "address" -}}
 {{ required "nodes.url is missing, which the mode \"address\" needs" .Values.nodes.url }}
 {{- else -}}
-http://$({{ include "dockmirror.serviceVariable" . }}_SERVICE_HOST):$({{ include "dockmirror.serviceVariable" . }}_SERVICE_PORT)
+{{- /* Such as tcp://10.43.0.7:8080 or tcp://[fd00::7]:8080. */ -}}
+$({{ include "dockmirror.serviceVariable" . }}_PORT)
 {{- end -}}
 {{- end -}}
 
