@@ -15,7 +15,7 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
-from ..app.endpoints import DEFAULT_PORT, Port, listening_ports
+from ..app.endpoints import listening_ports
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
 from ..client_config.snippet import FILE_MARK, ClientConfig, MirrorAddress, Snippet
@@ -114,8 +114,13 @@ def parse_mirror_address(settings: Settings, address: str | None) -> MirrorAddre
 
 
 def _own_address(settings: Settings) -> tuple[str, str]:
-    """Return scheme and host of the first port that the mirror listens on, preferably with TLS."""
-    ports = list(listening_ports(settings)) or [Port("http", DEFAULT_PORT)]
+    """Return scheme and host of the first port that the mirror listens on, preferably with TLS.
+
+    :raises click.UsageError: when the settings have no port: systemd or a proxy in front has it.
+    """
+    ports = list(listening_ports(settings))
+    if not ports:
+        raise click.UsageError("listen: names no TCP port; give the mirror's address with --mirror")
     port = next((each for each in ports if each.scheme == "https"), ports[0])
     return port.scheme, port.netloc(settings.domain)
 

@@ -180,7 +180,10 @@ def _read_earlier(since: Path | None) -> Inventory:
             def open_temporary() -> BinaryIO:
                 return stack.enter_context(tempfile.TemporaryFile())
 
-            return ImageArchive.open(open_seekable(files, open_temporary)).inventory
+            inventory = ImageArchive.open(open_seekable(files, open_temporary)).inventory
+        if not inventory.known:
+            raise ArchiveRefused(f"it has no {INVENTORY}: expected an archive of dockmirror export")
+        return inventory
     except (ArchiveRefused, ValueError, OSError) as error:
         raise click.ClickException(f"--since: {since}: {error}") from None
 

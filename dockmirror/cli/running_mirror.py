@@ -48,7 +48,7 @@ def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSet
     """
     port = next(listening_ports(settings), None)
     if port is None:
-        raise ConfigurationError("listen: names no TCP port that this command could connect to")
+        raise ConfigurationError("listen: names no TCP port; give the mirror's address with --mirror")
     addresses = _LOOPBACK if port.is_on_all_addresses else (port.interface,)
     return _mirror_settings(
         f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses}

@@ -47,10 +47,13 @@ class Amount:
         return self.bytes + int(self.share * total)
 
 
-def _parse_amount(value: object) -> Amount:
+_BYTES = "expected a number of bytes, such as 500MB or 100GiB"
+
+
+def _parse_amount(value: object, *, expected: str = f'{_BYTES}, or a share, such as "20%"') -> Amount:
     match = _AMOUNT.fullmatch(str(value).strip())
     if isinstance(value, bool) or not match:
-        raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
+        raise ValueError(expected)
     number, unit = float(match[1]), match[2].upper()
     if unit == "%":
         if number > 100:
@@ -63,9 +66,9 @@ def _parse_amount(value: object) -> Amount:
 
 
 def parse_bytes(value: object) -> int:
-    amount = _parse_amount(value)
+    amount = _parse_amount(value, expected=_BYTES)
     if amount.share or not amount.bytes:
-        raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
+        raise ValueError(_BYTES)
     return amount.bytes
 
 

@@ -80,6 +80,17 @@ def test_the_default_address_comes_from_the_settings(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["registry-mirrors"] == [address]
 
 
+@pytest.mark.parametrize("listen", ["unix:/run/mirror.sock", "https:systemd:domain=INET6:index=0"])
+def test_an_address_that_the_settings_do_not_have_is_asked_for(tmp_path: Path, listen: str) -> None:
+    """Only the operator knows the port of a mirror behind a socket unit or a proxy."""
+    file = tmp_path / "dockmirror.toml"
+    file.write_text(f'domain = "m.example"\nlisten = ["{listen}"]\n')
+    assert "with --mirror" in run("-c", str(file), "client", "docker", code=2).stderr
+    assert (
+        "https://m.example" in run("-c", str(file), "client", "--mirror=https://m.example", "docker").stdout
+    )
+
+
 @pytest.mark.parametrize("address", ["192.168.1.5", "ftp://a", "http://a/path", "http://a b", "http://u:p@a"])
 def test_an_invalid_address_is_refused(address: str) -> None:
     run("client", f"--mirror={address}", "docker", code=2)

@@ -18,7 +18,7 @@ from dockmirror.admission.recalls import Recall
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
 
-from ..archive.packing import files, manifest
+from ..archive.packing import files, manifest, write_tar
 from .shop import AMD, ARM, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
 
 SIGNATURE = json.dumps(
@@ -227,6 +227,16 @@ def test_since_needs_an_archive(shop: Shop, tmp_path: Path) -> None:
     assert "--since:" in refused.output
 
 
+def test_since_needs_an_archive_of_this_command(shop: Shop, tmp_path: Path) -> None:
+    """Others have no list of their contents: everything would be exported again."""
+    shop.run("export", "nginx:1.27", "-o", str(tmp_path / "a.tar"))
+    other = files((tmp_path / "a.tar").read_bytes())
+    del other["dockmirror.json"]
+    (tmp_path / "other.tar").write_bytes(write_tar(other))
+    more = "--since", str(tmp_path / "other.tar"), "-o", str(tmp_path / "b.tar")
+    assert "it has no dockmirror.json" in shop.run("export", "nginx:1.27", *more, code=1).output
+
+
 def test_checksums_are_written(shop: Shop, tmp_path: Path) -> None:
     """In the format of sha256sum."""
     file = tmp_path / "a.tar"
@@ -256,6 +266,14 @@ def test_several_files_of_a_maximum_size(shop: Shop, tmp_path: Path) -> None:
     assert "name the archives, too" in other.run("import", str(parts / "a.tar.sha256"), code=1).output
     everything = sorted(map(str, parts.iterdir()), reverse=True)
     assert other.run("import", *everything).stdout == f"imported {NAME}\n"
+
+
+def test_a_maximum_size_is_no_share(shop: Shop, tmp_path: Path) -> None:
+    """Nor does the message for another value offer one."""
+    for size in ("20%", "4XB", "0"):
+        words = shop.run("export", "nginx:1.27", "-o", str(tmp_path / "a"), "--max-size", size, code=2).output
+        assert "expected a number of bytes, such as 500MB or 100GiB" in words
+        assert "share" not in words
 
 
 def test_a_corrupt_blob_leaves_no_part(shop: Shop, tmp_path: Path) -> None:

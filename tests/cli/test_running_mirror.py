@@ -51,7 +51,7 @@ def test_the_mirror_of_the_settings_is_reached_on_this_machine(
 
 @pytest.mark.parametrize("listen", ["unix:/run/mirror.sock", "systemd:domain=INET:index=0"])
 def test_settings_without_a_port_are_refused(listen: str) -> None:
-    with pytest.raises(ConfigurationError, match="listen"):
+    with pytest.raises(ConfigurationError, match="with --mirror"):
         local_mirror(load({"listen": [listen]}, {}))
 
 
