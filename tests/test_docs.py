@@ -224,3 +224,10 @@ def test_commands(document: Path) -> None:
     for line in lines:
         assert set(re.findall(r"(?:`|^\$ )make ([a-z]+)", line)) <= targets, line
         assert not re.search(r"twistd -n", line) or "--pidfile=" in line, line
+
+
+def test_variables_of_the_compose_file() -> None:
+    """The page on containers names all of them."""
+    variables = set(re.findall(r"\$\{(\w+)", text("compose.yaml")))
+    assert variables == {"DOCKMIRROR_ADDRESS", "DOCKMIRROR_PORT", "DOCKMIRROR_DOMAIN", "DOCKMIRROR_IMAGE"}
+    assert [each for each in variables if f"`{each}" not in text("docs/how-to/install.md")] == []
