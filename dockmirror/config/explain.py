@@ -14,25 +14,28 @@ from .field_types import suggest
 from .image_rules import BudgetSettings, GateSettings, PolicySettings, RetentionSettings, SyncSettings
 from .settings import AccessSettings, ConfigurationError, RedirectSettings, Settings, UpstreamSettings
 
+SHARED_WORDS = {
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "expected a smaller number",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than_equal": "expected at most {le}",
+    "literal_error": "expected {expected}",
+    "missing": "is missing",
+}
+"""Our words for pydantic's types of errors, in settings and in input of the API."""
 _WORDS = {
+    **SHARED_WORDS,
     "string_type": "expected a text in quotes",
     "path_type": "expected a path in quotes",
     "tuple_type": 'expected a list, such as ["a", "b"]',
     "dict_type": "expected a table",
     "model_type": "expected a table",
-    "bool_type": "expected true or false",
-    "bool_parsing": "expected true or false",
     "int_type": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_parsing_size": "expected a smaller number",
     "int_from_float": "expected a whole number",
-    "greater_than_equal": "expected at least {ge}",
-    "less_than_equal": "expected at most {le}",
-    "literal_error": "expected {expected}",
     "too_short": "expected at least one",
-    "missing": "is missing",
 }
-"""Our words for pydantic's types of errors."""
 _SHOWN_LENGTH = 40
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ...config.explain import SHARED_WORDS
 from ...config.field_types import suggest
 from .models import DIGEST, IMAGE, PLATFORM, REASON
 
@@ -17,25 +18,17 @@ _PATTERNS = {
     DIGEST: "expected a digest, sha256: and 64 hexadecimal digits",
 }
 _WORDS = {
+    **SHARED_WORDS,
     "json_invalid": "the body is no JSON: {error}",
     "model_type": "expected a JSON object",
-    "missing": "is missing",
     "string_type": "expected a text",
     "string_too_short": "expected a text that is not empty",
     "string_too_long": "expected at most {max_length} characters",
     "tuple_type": "expected a list",
     "too_long": "expected at most {max_length} values",
-    "bool_type": "expected true or false",
-    "bool_parsing": "expected true or false",
-    "int_parsing": "expected a whole number",
-    "int_parsing_size": "expected a smaller number",
     "float_parsing": "expected a number",
     "finite_number": "expected a number",
-    "greater_than_equal": "expected at least {ge}",
-    "less_than_equal": "expected at most {le}",
-    "literal_error": "expected {expected}",
 }
-"""Our words for pydantic's types of errors."""
 _MOST = 5
 """Problems that are named."""
 
