@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -34,13 +33,6 @@ _MOST = 10_000
 _log = Logger()
 
 
-class Count(Protocol):
-    """Counts a decision."""
-
-    def __call__(self, rule: str, outcome: str) -> None:
-        """:param outcome: "refused", "replaced", "would_refuse" or "would_replace"."""
-
-
 @frozen
 class AdmissionContext:
     """Everything that the decisions about one upstream's images need.
@@ -51,6 +43,7 @@ class AdmissionContext:
     :ivar is_given: asks the upstream whether it gives the content to this client; raises its refusal.
     :ivar read_manifest: returns a held manifest, or None.
     :ivar peek: returns the held bytes of a digest, up to a limit, or None.
+    :ivar count: counts the "refused", "replaced", "would_refuse" or "would_replace" of a rule.
     """
 
     upstream: str
@@ -60,7 +53,7 @@ class AdmissionContext:
     is_given: Callable[[RegistryRequest], Awaitable[bool]]
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     peek: Callable[[Digest, int], Awaitable[bytes | None]]
-    count: Count
+    count: Callable[[str, str], None]
     clock: IReactorTime
 
 

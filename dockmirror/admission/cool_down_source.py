@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
 from ..config.image_rules import PolicySettings
@@ -35,22 +35,12 @@ REPORT_INTERVAL = 86_400.0
 HUB_API = "https://hub.docker.com"
 CACHE_SECONDS = 600.0
 """Seconds after which Docker Hub's API is asked about a tag again."""
+FindPush = Callable[[Repository, Tag, Digest], Awaitable[float | None]]
 _ANSWER_LIMIT = 1024 * 1024
 _MOST = 10_000
 _log = Logger()
 
 
-class IPushTimes(Interface):
-    """A registry's own times of push."""
-
-    async def pushed(repository: Repository, tag: Tag, digest: Digest) -> float | None:
-        """Return when the tag was pushed with that digest, or None if the registry does not say so.
-
-        :raises RegistryError: when it does not answer.
-        """
-
-
-@implementer(IPushTimes)
 class HubPushTimes:
     """Asks the API of Docker Hub, without credentials.
 
@@ -62,7 +52,11 @@ class HubPushTimes:
         self._client = client
         self._cached: TTLCache[tuple[Repository, Tag, Digest], tuple[float | None]] = TTLCache(clock, _MOST)
 
-    async def pushed(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
+    async def find(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
+        """Return when the tag was pushed with that digest, or None if Docker Hub does not say so.
+
+        :raises RegistryError: when it does not answer.
+        """
         cached = self._cached.get((repository, tag, digest))
         if cached is None:
             namespace, _, name = str(repository).partition("/")
@@ -98,7 +92,7 @@ def parse_push_time(answer: bytes, digest: Digest) -> float | None:
 class CoolDownContext:
     """Everything that the facts of the cool-down come from.
 
-    :ivar push_times: None if the registry tells none.
+    :ivar find_push: returns the registry's own time of a push, or None; None if the registry tells none.
     :ivar hold: keeps the manifest that a tag is served as from eviction.
     :ivar read_manifest: returns a held manifest, or None.
     :ivar audit: records the use of an exception.
@@ -107,7 +101,7 @@ class CoolDownContext:
 
     history: ITagHistory
     policies: Policies
-    push_times: IPushTimes | None
+    find_push: FindPush | None
     hold: Callable[[Repository, Tag, Digest], Awaitable[None]]
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     audit: Callable[[dict[str, str]], None]
@@ -164,10 +158,10 @@ class CoolDownSource:
         key = subject.upstream, subject.repository, subject.reference
         history = self._context.history
         ages = TagAges(await history.sightings(*key), policy.min_age, policy.first_pull)
-        push_times, digest = self._context.push_times, subject.digest
+        find_push, digest = self._context.find_push, subject.digest
         is_unknown = policy.first_pull == "registry" and not admitted_digests(ages)
-        if is_unknown and push_times is not None and digest is not None:
-            pushed = await push_times.pushed(subject.repository, subject.reference, digest)
+        if is_unknown and find_push is not None and digest is not None:
+            pushed = await find_push(subject.repository, subject.reference, digest)
             if pushed is not None:
                 await history.record_push(*key, digest, pushed)
                 ages = evolve(ages, sightings=await history.sightings(*key))

@@ -102,10 +102,6 @@ class Recall:
         return evolve(self, is_lifted=True, changed=max(now, self.changed + 1))
 
 
-def _by_digest(recalls: Iterable[Recall]) -> Mapping[Digest, Recall]:
-    return {each.digest: each for each in recalls if not each.is_lifted}
-
-
 @frozen
 class Recalls:
     """The recalls in force."""
@@ -115,7 +111,7 @@ class Recalls:
     @classmethod
     def of(cls, statements: Iterable[Recall]) -> Recalls:
         """Return those of the statements that are in force."""
-        return cls(_by_digest(statements))
+        return cls({each.digest: each for each in statements if not each.is_lifted})
 
     def __bool__(self) -> bool:
         return bool(self.by_digest)

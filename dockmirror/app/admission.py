@@ -7,21 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
-from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, HubPushTimes
+from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, FindPush, HubPushTimes
 from ..admission.fact_source import FactGatherer, IFactSource
-from ..admission.known_digests import KnownDigestSource
+from ..admission.hook import HookSource, PolicyServer
+from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
+from ..admission.keyless import KeylessVerifier, is_sigstore_installed
+from ..admission.known_digests import KnownDigestSource, KnownParents
 from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import Policies
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
+from ..admission.signature_source import SignatureSource
+from ..admission.signatures import Identity, PublicKey, Signers
 from ..body.in_memory import collect
-from ..config.settings import Settings, UpstreamSettings, setting_errors
-from ..interfaces import IRegistry
+from ..concurrency.caching import TTLCache
+from ..config.image_rules import SignedBy, SignerIdentity
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
+from ..interfaces import IDocumentStore, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository, Tag
@@ -33,25 +41,11 @@ from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
-from .upstream_stack import UpstreamContext
+from .upstream_stack import AgentFor, UpstreamContext, upstream_errors
 
 if TYPE_CHECKING:
     from ..store.bucket.bucket import Bucket
 
-
-from urllib.parse import urlsplit
-
-from ..admission.hook import HookSource, PolicyServer
-from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
-from ..admission.keyless import KeylessVerifier, is_sigstore_installed
-from ..admission.known_digests import KnownParents
-from ..admission.signature_source import SignatureSource
-from ..admission.signatures import Identity, PublicKey, Signers
-from ..concurrency.caching import TTLCache
-from ..config.image_rules import SignedBy, SignerIdentity
-from ..config.settings import ConfigurationError
-from ..interfaces import IDocumentStore
-from .upstream_stack import AgentFor, upstream_errors
 
 _MOST = 10_000
 
@@ -87,7 +81,7 @@ def make_admission(
         CoolDownContext(
             cache.tag_history,
             policies,
-            _make_push_times(upstream, registry) if _goes_by_registry(settings, upstream.settings) else None,
+            _make_find_push(upstream, registry) if _goes_by_registry(settings, upstream.settings) else None,
             held.hold,
             held.read,
             audit,
@@ -196,13 +190,13 @@ def _goes_by_registry(settings: Settings, upstream: UpstreamSettings) -> bool:
     return any(policy.first_pull == "registry" for policy in settings.policy)
 
 
-def _make_push_times(upstream: UpstreamContext, registry: str) -> HubPushTimes | None:
+def _make_find_push(upstream: UpstreamContext, registry: str) -> FindPush | None:
     if registry != "docker.io":
         return None
     api = upstream.settings.model_copy(update={"urls": (HUB_API,)})
     agent = upstream.agent_for(api, lambda host, address: None)
     client = UpstreamClient(make_http_client(agent), upstream.clock, upstream.name, HUB_API)
-    return HubPushTimes(client, upstream.clock)
+    return HubPushTimes(client, upstream.clock).find
 
 
 def make_tag_polling(

@@ -38,7 +38,13 @@ from ..store.tag_history import LocalTagHistory
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..web.readiness import StoreCheck
-from .cache_settings import bucket_address, check_bucket_settings, check_cache_group, make_budget, regions
+from .cache_settings import (
+    bucket_address,
+    check_bucket_settings,
+    check_cache_group,
+    client_regions,
+    make_budget,
+)
 
 if TYPE_CHECKING:
     from ..store.bucket.bucket import Bucket
@@ -116,7 +122,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     in_thread = run_in_pool(reactor, pool)
     eviction = Eviction(root, reactor, in_thread, make_budget(root, settings))
     local = LocalStore.open(root, reactor, in_thread, eviction.add, group)
-    tiered = _tiered(local, settings, reactor, in_thread)
+    tiered = _open_tiered_store(local, settings, reactor, in_thread)
     store = tiered or local
     memory_cache = MemoryCache(store.contents, root, reactor, MEMORY_CACHE_SIZE)
     deletions = Tombstones(store.documents, reactor)
@@ -189,7 +195,7 @@ def _recall_tasks(
     return [cuts, RecallEnforcement(root, recalls, reactor, in_thread, bucket)]
 
 
-def _tiered(
+def _open_tiered_store(
     local: LocalStore, settings: Settings, reactor: Any, in_thread: RunInThread
 ) -> TieredStore | None:
     check_bucket_settings(settings)
@@ -212,7 +218,7 @@ def _open_near_buckets(settings: Settings, reactor: Any) -> NearBuckets | None:
         BucketAddress(each.store or each.url or "", each.store_endpoint, each.store_region)
         for each in settings.near_buckets
     ]
-    return open_near_buckets(list(zip(regions(settings), addresses, strict=True)), reactor)
+    return open_near_buckets(list(zip(client_regions(settings), addresses, strict=True)), reactor)
 
 
 def _share_tag_history(local: LocalTagHistory, tiered: TieredStore, clock: IReactorTime) -> ITagHistory:

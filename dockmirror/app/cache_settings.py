@@ -140,7 +140,7 @@ def bucket_address(settings: Settings) -> BucketAddress | None:
     return BucketAddress(settings.store, settings.store_endpoint)
 
 
-def regions(settings: Settings) -> Sequence[Region]:
+def client_regions(settings: Settings) -> Sequence[Region]:
     """Return the regions of clients, in the order of the settings."""
     return [Region(each.region, tuple(parse_networks(each.networks))) for each in settings.near_buckets]
 

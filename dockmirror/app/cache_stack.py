@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
@@ -25,18 +25,22 @@ from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.budgets import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
+from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
+from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.list_cache import ListCache
 from ..pullthrough.login_cache import LoginCache
-from ..pullthrough.manifests import ManifestCache
+from ..pullthrough.manifests import ManifestCache, TagLifetime
+from ..pullthrough.offline import LastKnownPublic, OfflineRegistry, OfflineUpstream
 from ..pullthrough.prefetch import PER_UPSTREAM, PrefetchBudget, PrefetchRegistry
 from ..pullthrough.pull_through import PullThrough
-from ..pullthrough.tag_refresh import TagRefresher
+from ..pullthrough.tag_refresh import RefreshContext, TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
+from ..store.held_images import StoreListing
 from ..upstream.registry_writer import LocationSigner
 from .accounts import AccountChoice, Accounts
 from .admission import add_recall_filter, make_admission
@@ -48,16 +52,8 @@ from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstr
 if TYPE_CHECKING:
     from ..store.bucket.near_buckets import NearBuckets
 
-from typing import Any
 
-from attrs import evolve
 
-from ..oci.pull_rule import PullRule
-from ..oci.request import InRepository
-from ..pullthrough.manifests import TagLifetime
-from ..pullthrough.offline import LastKnownPublic, OfflineRegistry, OfflineUpstream
-from ..pullthrough.tag_refresh import RefreshContext
-from ..store.held_images import StoreListing
 
 
 @frozen
@@ -133,7 +129,7 @@ def build_base(upstream: UpstreamContext, settings: Settings, context: StackCont
     if context.cache is not None:
         return _pull_through(upstream, parts, settings, context)
     assert not settings.policy  # see check_without_cache
-    relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
+    relayed = parts.authorized if settings.is_shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, upstream.choice, parts.writes)
 

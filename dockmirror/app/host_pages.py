@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.web.resource import Resource
 
 from ..config.settings import Settings
 from ..http.server_request import ServerRequest
+from ..interfaces import IRegistry
 from ..middleware.rules import PullRules
 from ..oci.errors import Unsupported
+from ..oci.reference import Reference, Repository
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
 from .cache_stack import HostRegistries, StackContext
-from .naming import mirror_address, pull_name
+from .naming import mirror_address, parse_client_name, pull_name, setup_address
 
 if TYPE_CHECKING:
     from ..web.images.visibility import ClientViewer, VisibleUpstream
     from ..web.pages.resources import PageFactory
-
-
-from functools import partial
-
-from ..interfaces import IRegistry
-from ..oci.reference import Reference, Repository
-from .naming import parse_client_name, setup_address
 
 
 class LatePages:

@@ -167,6 +167,32 @@ class LocalAdmission:
         read = held.read_manifest(digest) if held.has_manifest(repository, digest) else None
         return self.recalls.find(digest, None if read is None else parse_references(read[0]))
 
+    def iter_cooled(self) -> Iterator[tuple[_Key, TagUnderPolicy]]:
+        """Yield the tags of which a cool-down, and no lock file, decides what they are served as."""
+        for name, upstream in self._settings.upstreams.items():
+            for rest, tag in self._files.iter_tags(name):
+                image = ImageName(Repository(f"{upstream.canonical}/{rest}"), tag)
+                try:
+                    found = None if self.find_locked(image) else self.find(image)
+                except (Denied, OSError):  # then the mirror serves none either
+                    continue
+                if found is not None and found.policy.mode == "enforce":
+                    yield (image.repository, tag), found
+
+    def find_earlier(self, repository: Repository, tag: Tag, refused: Collection[Digest]) -> Digest | None:
+        """Return the last digest that the tag was seen to name, of those that are not refused."""
+        for name, upstream in self._settings.upstreams.items():
+            if upstream.canonical != repository.first:
+                continue
+            try:
+                sightings = self._files.read((name, Repository(repository.rest), tag)).sightings
+            except OSError:  # then the mirror finds none either
+                continue
+            named = [each.digest for each in sightings if each.digest not in refused]
+            if found := fallbacks(named, self.recalls.find):
+                return found[0]
+        return None
+
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
         assert isinstance(subject.reference, Tag)
         record = self._files.read((subject.upstream, subject.repository, subject.reference))
@@ -237,26 +263,11 @@ def find_replacements(
     :returns: None for each tag that is refused.
     """
     admission = LocalAdmission(settings, root, now)
-    found = {key: _find_earlier(settings, root, key, refused, admission.recalls) for key in named}
-    for key, tag in _iter_cooled(settings, root, admission):
+    found = {key: admission.find_earlier(*key, refused) for key in named}
+    for key, tag in admission.iter_cooled():
         if key in found or _was_served_as(tag, refused):
             found[key] = _choose(tag, found.get(key) or tag.subject.digest, refused)
     return found
-
-
-def _iter_cooled(
-    settings: Settings, root: Path, admission: LocalAdmission
-) -> Iterator[tuple[_Key, TagUnderPolicy]]:
-    """Yield the tags of which a cool-down, and no lock file, decides what they are served as."""
-    for name, upstream in settings.upstreams.items():
-        for rest, tag in TagHistoryFiles(root).iter_tags(name):
-            image = ImageName(Repository(f"{upstream.canonical}/{rest}"), tag)
-            try:
-                found = None if admission.find_locked(image) else admission.find(image)
-            except (Denied, OSError):  # then the mirror serves none either
-                continue
-            if found is not None and found.policy.mode == "enforce":
-                yield (image.repository, tag), found
 
 
 def _was_served_as(tag: TagUnderPolicy, refused: Collection[Digest]) -> bool:
@@ -273,21 +284,3 @@ def _choose(tag: TagUnderPolicy, digest: Digest | None, refused: Collection[Dige
         case Refuse():
             return None
     return None if digest in refused else digest
-
-
-def _find_earlier(
-    settings: Settings, root: Path, key: _Key, refused: Collection[Digest], recalls: Recalls
-) -> Digest | None:
-    """Return the last digest that the tag was seen to name, of those that are not refused."""
-    repository, tag = key
-    for name, upstream in settings.upstreams.items():
-        if upstream.canonical != repository.first:
-            continue
-        try:
-            sightings = TagHistoryFiles(root).read((name, Repository(repository.rest), tag)).sightings
-        except OSError:  # then the mirror finds none either
-            continue
-        named = [each.digest for each in sightings if each.digest not in refused]
-        if found := fallbacks(named, recalls.find):
-            return found[0]
-    return None

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from attrs import asdict, frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
@@ -41,31 +40,15 @@ class MessageLog:
         if level < LogLevel.info or not (is_own or level > LogLevel.info):
             return
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
-        message = _Message(
-            format_timestamp(event["log_time"]),
-            _LEVELS.get(level, "info"),
-            text.rstrip(),
-            event.get("pull") or current_pull.get() or None,
-        )
-        self._write(_as_json(message) if self.form == "json" else _as_text(message))
-
-
-@frozen
-class _Message:
-    time: str
-    level: str
-    message: str
-    pull: str | None
-
-
-def _as_json(message: _Message) -> str:
-    return json.dumps({"kind": "message", **asdict(message)})
-
-
-def _as_text(message: _Message) -> str:
-    level = "" if message.level == "info" else f"{message.level}: "
-    pull = f"pull {message.pull}: " if message.pull else ""
-    return f"{message.time} {level}{pull}{message.message}"
+        time, name = format_timestamp(event["log_time"]), _LEVELS.get(level, "info")
+        pull = event.get("pull") or current_pull.get() or None
+        if self.form == "json":
+            fields = {"kind": "message", "time": time, "level": name, "message": text.rstrip(), "pull": pull}
+            self._write(json.dumps(fields))
+        else:
+            kind = "" if name == "info" else f"{name}: "
+            about = f"pull {pull}: " if pull else ""
+            self._write(f"{time} {kind}{about}{text.rstrip()}")
 
 
 def print_line(line: str) -> None:

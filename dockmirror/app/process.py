@@ -37,7 +37,7 @@ from .acme import missing_certificates
 from .admission import make_tag_polling
 from .background_pulls import PinRefresh, WarmUpRunner
 from .cache import CacheParts, open_cache
-from .cache_settings import check_without_cache, has_cache, regions
+from .cache_settings import check_without_cache, client_regions, has_cache
 from .cache_stack import StackContext
 from .history import HistoryService, open_history
 from .message_log import print_line
@@ -150,7 +150,7 @@ class ServingProcess:
             memory,
             reactor,
             settings.history_addresses if settings.history is not None else None,
-            regions(settings),
+            client_regions(settings),
         )
         passwords = ThreadPool(0, 2, "passwords")
         self._builder = SiteBuilder(

@@ -79,7 +79,7 @@ def build_stack(
     :param signing_keys: the keys of ``LocationSigner``.
     """
     upstream, telemetry = settings.upstreams[name], context.telemetry
-    names, is_shared = registry_names(upstream), settings.shared(upstream)
+    names, is_shared = registry_names(upstream), settings.is_shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
     upstream_context = context.upstream(name, upstream, accounts, signing_keys)
     base = build_base(upstream_context, settings, context)

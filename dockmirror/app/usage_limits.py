@@ -28,7 +28,7 @@ from ..status.budget_status import BudgetStatus, NetworkShare
 from ..system.networks import client_network, parse_networks, unpack_address
 from ..web.rate_limiter import RateLimiter
 from ..web.shared_tables import SharedTables
-from .cache_settings import regions
+from .cache_settings import client_regions
 
 _MOST_NETWORKS = 5
 """Networks that are listed for each budget."""
@@ -141,4 +141,4 @@ def _client_name(settings: Settings, network: bytes) -> str:
     detail = settings.history_addresses if settings.history is not None else "none"
     if detail == "full":
         return str(client_network(address)).removesuffix("/32")
-    return stored_client(address, detail, tuple(regions(settings)))
+    return stored_client(address, detail, tuple(client_regions(settings)))

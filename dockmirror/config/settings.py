@@ -295,7 +295,7 @@ class Settings(SettingsTable):
         """Return the virtual host of an upstream."""
         return self.hosts.format(name=name, domain=self.domain).lower()
 
-    def shared(self, upstream: UpstreamSettings) -> bool:
+    def is_shared(self, upstream: UpstreamSettings) -> bool:
         """Return True when all clients pull with the same rights, and their credentials are not relayed."""
         return upstream.has_accounts or self.access.htpasswd is not None
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
-from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource, IPushTimes
+from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource, FindPush
 from dockmirror.admission.fact_source import FactGatherer, IFactSource
 from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.lock_file import LockSource
@@ -118,7 +118,7 @@ class Gated(Mirror):
         *policies: dict[str, Any],
         origin: Origin | None = None,
         clock: Clock | None = None,
-        push_times: IPushTimes | None = None,
+        find_push: FindPush | None = None,
         sources: Sequence[IFactSource] = (),
         **more: Any,
     ) -> None:
@@ -146,7 +146,7 @@ class Gated(Mirror):
 
         self.source = CoolDownSource(
             CoolDownContext(
-                self.history, self.policies, push_times, self._hold, read, self.audit.append, clock,
+                self.history, self.policies, find_push, self._hold, read, self.audit.append, clock,
                 lambda: self.recalls,
             )
         )  # fmt: skip

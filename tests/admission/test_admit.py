@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from dockmirror.admission.admit import FACT_NAMES, AdmissionFacts, admit
 from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
 from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, IFactSource
 from dockmirror.admission.policies import Policies
-from dockmirror.admission.recall_files import Generation
 from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
@@ -222,12 +220,3 @@ def test_decisions_are_kept_until_the_generation_changes() -> None:
     source.waiting[1].callback(HookVerdict(False, "CVE-1"))
     assert "is refused by the policy server: CVE-1" in str(second[0])
     assert gated.counts == [("hook", "refused")]
-
-
-def test_generations_differ(tmp_path: Path) -> None:
-    """Other processes see a new one at once."""
-    one, other = Generation(tmp_path), Generation(tmp_path)
-    assert one.number == other.number == 0
-    seen = [one.advance(100.0), other.advance(50.0), one.advance(50.0)]
-    assert seen == sorted(set(seen))
-    assert one.number == other.number == seen[-1]

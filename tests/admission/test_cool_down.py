@@ -7,23 +7,26 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from zope.interface import implementer
+from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down_source import IPushTimes
+from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, ManifestUnknown, Unreachable
+from dockmirror.oci.errors import Denied, ManifestUnknown, Unavailable, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.reference import Repository, Tag
 
+from ..answering import now
+from ..fakes import Reply, World
 from ..pullthrough.mirrors import NAME, header
 from ..pullthrough.origin import index
+from ..stacks import client
 from .gated import DAY, LATEST, REPOSITORY, Gated
 
 WEEK: dict[str, Any] = {"min_age": "7d"}
+D1, D2 = Digest.of(b"1"), Digest.of(b"2")
 
 
 @pytest.fixture
@@ -113,12 +116,10 @@ def test_a_clock_of_ours_that_is_ahead_makes_nothing_older(gated: Gated) -> None
 def test_a_tag_that_was_never_seen(first_pull: str, pushed: float | None, refused: bool) -> None:
     """It is served, or not, or by the registry's own time of push; it is refused until it is old enough."""
 
-    @implementer(IPushTimes)
-    class PushTimes:
-        async def pushed(self, repository: Repository, tag: Tag, digest: Digest) -> float | None:
-            return None if pushed is None else mirror.clock.seconds() - pushed * DAY
+    async def find_push(*_: object) -> float | None:
+        return None if pushed is None else mirror.clock.seconds() - pushed * DAY
 
-    mirror = Gated({**WEEK, "first_pull": first_pull}, push_times=PushTimes())
+    mirror = Gated({**WEEK, "first_pull": first_pull}, find_push=find_push)
     first = mirror.publish("1")
     answer = mirror.served()
     assert (answer != first) is refused
@@ -360,3 +361,46 @@ def test_a_history_that_cannot_be_read_admits_nothing(gated: Gated) -> None:
 def test_what_clients_ask_for_is_polled(gated: Gated) -> None:
     record = gated.history.get("docker", REPOSITORY, LATEST)
     assert record.pulled >= gated.clock.seconds() - DAY
+
+
+HUB_TAG = "/v2/namespaces/library/repositories/busybox/tags/latest"
+PUSHED = '"tag_last_pushed": "2023-11-14T22:13:20.5Z"'
+
+
+@pytest.mark.parametrize(
+    ("answer", "pushed"),
+    [
+        (f'{{"digest": "{D1}", "images": [{{"digest": "{D2}"}}], {PUSHED}}}', 1_700_000_000.5),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14T22:13:20.500000123Z"}}', 1_700_000_000.5),
+        (f'{{"images": [{{"digest": "{D1}"}}], {PUSHED}}}', 1_700_000_000.5),
+        (f'{{"digest": null, "images": [{{"digest": "{D1}"}}, {{"digest": "{D2}"}}], {PUSHED}}}', None),
+        (f'{{"digest": "{D2}", "images": [{{"digest": "{D1}"}}], {PUSHED}}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": null}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "0001-01-01T00:00:00Z"}}', None),
+        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14"}}', None),
+        (f'{{"digest": "{D1}", "images": 1, {PUSHED}}}', None),
+        ('{"images": [1], "tag_last_pushed": 1}', None),
+        ("[]", None),
+        ("<html>", None),
+    ],
+)
+def test_push_times_of_docker_hub(answer: str, pushed: float | None) -> None:
+    """They count only for the digest that the tag has now."""
+    assert parse_push_time(answer.encode(), D1) == pushed
+
+
+@pytest.mark.parametrize(("status", "pushed"), [(200, 1_700_000_000.5), (404, None)])
+def test_docker_hub_is_asked_once(status: int, pushed: float | None) -> None:
+    world = World()
+    world.reply("hub.docker.com", HUB_TAG, Reply(status, f'{{"digest": "{D1}", {PUSHED}}}'.encode()))
+    times = HubPushTimes(client(world.agent), Clock())
+    assert now(times.find(REPOSITORY, LATEST, D1)) == pushed
+    world.reply("hub.docker.com", HUB_TAG, Reply(503))
+    assert now(times.find(REPOSITORY, LATEST, D1)) == pushed
+
+
+def test_an_api_that_fails_is_an_error() -> None:
+    world = World()
+    world.reply("hub.docker.com", HUB_TAG, Reply(503))
+    with pytest.raises(Unavailable, match="503"):
+        now(HubPushTimes(client(world.agent), Clock()).find(REPOSITORY, LATEST, D1))

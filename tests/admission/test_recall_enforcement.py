@@ -1,22 +1,23 @@
-"""Recalls reach every mirror of a bucket."""
+"""Recalls are carried out, and reach every mirror of a bucket."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.admission.recall_enforcement import FULL_PERIOD, RecallExchange
-from dockmirror.admission.recall_files import read_statements, write_statement
+from dockmirror.admission.recall_enforcement import FULL_PERIOD, PERIOD, RecallEnforcement, RecallExchange
+from dockmirror.admission.recall_files import RecallReader, is_stored, read_statements, write_statement
 from dockmirror.admission.recalls import Recall
 from dockmirror.oci.digest import Digest
-from dockmirror.store import layout
+from dockmirror.store import files, layout
 
 from ..answering import now
 from ..store.bucket.machines import BucketThreads, bucket
-from ..store.stocked import EPOCH
+from ..store.stocked import EPOCH, LATEST, Stocked, read_tag
 from ..store.threads import inline
 
 BAD = Recall(Digest.of(b"bad"), "CVE-1", EPOCH, EPOCH)
@@ -104,3 +105,28 @@ def test_bucket_down(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
     one.threads.down = False
     clock.advance(60)
     assert one.run() == two.run() == [BAD]
+
+
+def test_enforcement(tmp_path: Path) -> None:
+    """One process removes what is recalled, again when it has come back, and another one takes over."""
+    stocked = Stocked(tmp_path)
+    first, second = (
+        RecallEnforcement(stocked.root, RecallReader(stocked.root, stocked.clock), stocked.clock, inline)
+        for _ in range(2)
+    )
+    bad = stocked.image(stocked.blob(b"{}"), tag="latest")
+    first.startService()
+    second.startService()
+    write_statement(stocked.root, Recall(bad, "CVE-1", EPOCH, EPOCH))
+    stocked.clock.advance(PERIOD)
+    assert not is_stored(stocked.root, bad)
+
+    assert stocked.image(stocked.blob(b"{}"), tag="latest") == bad
+    first.stopService()
+    stocked.clock.advance(PERIOD)
+    assert not is_stored(stocked.root, bad)
+    assert read_tag(stocked.tags, LATEST) is None
+    second.stopService()
+    lock = files.lock(stocked.root / layout.RECALLS_LOCK)
+    assert lock is not None
+    os.close(lock)

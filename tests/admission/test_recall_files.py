@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
 from dockmirror.admission.recall_files import (
     REREAD_SECONDS,
+    Generation,
     RecallReader,
     find_scope,
     is_stored,
@@ -23,11 +23,10 @@ from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store import files, layout
+from dockmirror.store import layout
 
 from ..answering import now
-from ..store.stocked import ELSEWHERE, EPOCH, HERE, LATEST, Stocked, read, read_tag
-from ..store.threads import inline
+from ..store.stocked import ELSEWHERE, EPOCH, HERE, Stocked, read, read_tag
 
 
 @pytest.fixture
@@ -164,25 +163,10 @@ async def read_all(contents: RecalledContentFilter, digest: Digest) -> bytes | N
     return await read(await contents.open(HERE, digest, ContentKind.BLOB))
 
 
-def test_enforcement(stocked: Stocked) -> None:
-    """One process removes what is recalled, again when it has come back, and another one takes over."""
-    first, second = (
-        RecallEnforcement(stocked.root, RecallReader(stocked.root, stocked.clock), stocked.clock, inline)
-        for _ in range(2)
-    )
-    bad = stocked.image(stocked.blob(b"{}"), tag="latest")
-    first.startService()
-    second.startService()
-    write_statement(stocked.root, recall(bad))
-    stocked.clock.advance(PERIOD)
-    assert not is_stored(stocked.root, bad)
-
-    assert stocked.image(stocked.blob(b"{}"), tag="latest") == bad
-    first.stopService()
-    stocked.clock.advance(PERIOD)
-    assert not is_stored(stocked.root, bad)
-    assert read_tag(stocked.tags, LATEST) is None
-    second.stopService()
-    lock = files.lock(stocked.root / layout.RECALLS_LOCK)
-    assert lock is not None
-    os.close(lock)
+def test_generations_differ(tmp_path: Path) -> None:
+    """Other processes see a new one at once."""
+    one, other = Generation(tmp_path), Generation(tmp_path)
+    assert one.number == other.number == 0
+    seen = [one.advance(100.0), other.advance(50.0), one.advance(50.0)]
+    assert seen == sorted(set(seen))
+    assert one.number == other.number == seen[-1]

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.sightings import (
     CHECK_INTERVAL,
     LIMITED_SECONDS,
@@ -24,16 +22,15 @@ from dockmirror.admission.sightings import (
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, ITagHistory
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized, Unavailable
+from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.media import DOCKER_MANIFEST, EVERYTHING
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Manifest, RegistryRequest
 
-from ..answering import now, watch
-from ..fakes import Reply, World
+from ..answering import watch
 from ..pullthrough.mirrors import NAME, Mirror
 from ..pullthrough.origin import Origin
-from ..stacks import client, logged
+from ..stacks import logged
 from .gated import DAY, LATEST, REPOSITORY, Gated, MemoryTagHistory
 
 D1, D2 = Digest.of(b"1"), Digest.of(b"2")
@@ -225,46 +222,3 @@ def test_a_limit_of_one_account_does_not_stop_the_polls_of_another() -> None:
     assert polled.poll() == []
     polled.account = "team-a"
     assert len(polled.poll()) == 2
-
-
-HUB_TAG = "/v2/namespaces/library/repositories/busybox/tags/latest"
-PUSHED = '"tag_last_pushed": "2023-11-14T22:13:20.5Z"'
-
-
-@pytest.mark.parametrize(
-    ("answer", "pushed"),
-    [
-        (f'{{"digest": "{D1}", "images": [{{"digest": "{D2}"}}], {PUSHED}}}', 1_700_000_000.5),
-        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14T22:13:20.500000123Z"}}', 1_700_000_000.5),
-        (f'{{"images": [{{"digest": "{D1}"}}], {PUSHED}}}', 1_700_000_000.5),
-        (f'{{"digest": null, "images": [{{"digest": "{D1}"}}, {{"digest": "{D2}"}}], {PUSHED}}}', None),
-        (f'{{"digest": "{D2}", "images": [{{"digest": "{D1}"}}], {PUSHED}}}', None),
-        (f'{{"digest": "{D1}", "tag_last_pushed": null}}', None),
-        (f'{{"digest": "{D1}", "tag_last_pushed": "0001-01-01T00:00:00Z"}}', None),
-        (f'{{"digest": "{D1}", "tag_last_pushed": "2023-11-14"}}', None),
-        (f'{{"digest": "{D1}", "images": 1, {PUSHED}}}', None),
-        ('{"images": [1], "tag_last_pushed": 1}', None),
-        ("[]", None),
-        ("<html>", None),
-    ],
-)
-def test_push_times_of_docker_hub(answer: str, pushed: float | None) -> None:
-    """They count only for the digest that the tag has now."""
-    assert parse_push_time(answer.encode(), D1) == pushed
-
-
-@pytest.mark.parametrize(("status", "pushed"), [(200, 1_700_000_000.5), (404, None)])
-def test_docker_hub_is_asked_once(status: int, pushed: float | None) -> None:
-    world = World()
-    world.reply("hub.docker.com", HUB_TAG, Reply(status, f'{{"digest": "{D1}", {PUSHED}}}'.encode()))
-    times = HubPushTimes(client(world.agent), Clock())
-    assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
-    world.reply("hub.docker.com", HUB_TAG, Reply(503))
-    assert now(times.pushed(REPOSITORY, LATEST, D1)) == pushed
-
-
-def test_an_api_that_fails_is_an_error() -> None:
-    world = World()
-    world.reply("hub.docker.com", HUB_TAG, Reply(503))
-    with pytest.raises(Unavailable, match="503"):
-        now(HubPushTimes(client(world.agent), Clock()).pushed(REPOSITORY, LATEST, D1))

@@ -623,30 +623,41 @@ def test_any_value_is_accepted_or_refused_with_a_message(options: dict[str, str]
                 assert problem.startswith(("the command line: ", "the environment: "))
 
 
-def test_an_account_of_the_mirror_requires_networks(tmp_path: Path) -> None:
-    """Any source may set the networks, even to the default value."""
-    account = '[upstreams.docker]\nusername = "alice"\n'
+TEAM = '[[upstreams.docker.accounts]]\nname = "team"\nrepositories = ["team/**"]\n'
+LOGIN = 'username = "robot"\n'
+
+
+@pytest.mark.parametrize(
+    ("account", "key"),
+    [
+        ('[upstreams.docker]\nusername = "alice"\n', "username"),
+        ('[upstreams.docker]\ncredential_helper = "ecr-login"\n', "credential_helper"),
+        (TEAM + LOGIN, "accounts"),
+    ],
+)
+def test_an_account_of_the_mirror_requires_networks(tmp_path: Path, account: str, key: str) -> None:
+    """Any source may set the networks, even to the default value; then all clients share the account."""
     path, naming = written(tmp_path, account), tmp_path / "naming.toml"
     message = refused({"config": path})
     assert message.startswith("networks: is missing: every client that reaches the mirror")
-    assert "upstreams.docker.username" in message
+    assert f"account of 'upstreams.docker.{key}'" in message
     naming.write_text('networks = ["private"]\n' + account)
     for options, environ in (
         ({"config": naming}, {}),
         ({"config": path, "networks": ["private"]}, {}),
         ({"config": path}, {"DOCKMIRROR_NETWORKS": "private"}),
     ):
-        assert load(options, environ).networks == ("private",)
+        settings = load(options, environ)
+        assert settings.networks == ("private",)
+        assert [settings.is_shared(settings.upstreams[name]) for name in ("docker", "quay")] == [True, False]
+    assert Settings.model_validate_json(settings.as_json()).upstreams == settings.upstreams
 
 
-def test_a_credential_helper_requires_networks_too(tmp_path: Path) -> None:
-    """Its account differs from that of a username."""
-    path = written(tmp_path, '[upstreams.docker]\ncredential_helper = "ecr-login"\n')
-    assert "upstreams.docker.credential_helper" in refused({"config": path})
-    docker = load({"config": path, "networks": ["private"]}, {}).upstreams["docker"]
-    named = docker.model_copy(update={"credential_helper": None, "username": "ecr-login"})
-    assert None not in (docker.account, named.account)
-    assert docker.account != named.account
+def test_the_account_of_a_credential_helper_is_not_that_of_a_user_of_its_name() -> None:
+    helper = UpstreamSettings(url=("https://a",), credential_helper="ecr-login")
+    user = UpstreamSettings(url=("https://a",), username="ecr-login")
+    assert None not in (helper.account, user.account)
+    assert helper.account != user.account
 
 
 def test_an_upstream_may_have_several_addresses(tmp_path: Path) -> None:
@@ -827,10 +838,6 @@ def test_docker_staging_follows_the_address_of_docker(tmp_path: Path) -> None:
     assert find_origin(sources, ["upstreams", "docker-staging", "registry"]) == "known"
 
 
-TEAM = '[[upstreams.docker.accounts]]\nname = "team"\nrepositories = ["team/**"]\n'
-LOGIN = 'username = "robot"\n'
-
-
 @pytest.mark.parametrize(
     ("tables", "problem"),
     [
@@ -857,13 +864,3 @@ def test_accounts_are_distinct_and_have_a_login(tmp_path: Path, tables: str, pro
     message = refused({"config": path})
     assert f"upstreams.docker.{problem}" in message
     assert "s3cret" not in message
-
-
-def test_several_accounts_require_networks_too(tmp_path: Path) -> None:
-    """All clients share them, also if the upstream has no account for the rest."""
-    path = written(tmp_path, TEAM + LOGIN)
-    assert "account of 'upstreams.docker.accounts'" in refused({"config": path})
-    settings = load({"config": path, "networks": ["private"]}, {})
-    assert settings.shared(settings.upstreams["docker"])
-    assert not settings.shared(settings.upstreams["quay"])
-    assert Settings.model_validate_json(settings.as_json()).upstreams == settings.upstreams
