@@ -79,14 +79,16 @@ def make_admission(
     held = _HeldManifests(registry, cache, clock)
     cool_down = CoolDownSource(
         CoolDownContext(
-            cache.tag_history,
-            policies,
-            _make_find_push(upstream, registry) if _goes_by_registry(settings, upstream.settings) else None,
-            held.hold,
-            held.read,
-            audit,
-            clock,
-            cache.recalls.current,
+            history=cache.tag_history,
+            policies=policies,
+            find_push=_make_find_push(upstream, registry)
+            if _goes_by_registry(settings, upstream.settings)
+            else None,
+            hold=held.hold,
+            read_manifest=held.read,
+            audit=audit,
+            clock=clock,
+            recalls=cache.recalls.current,
         )
     )
 
@@ -107,15 +109,15 @@ def make_admission(
         *verdicts,
     )
     context = AdmissionContext(
-        name,
-        FactGatherer(sources, policies, clock),
-        lambda: cache.generation.number,
-        held.is_whole,
-        gateway.check,
-        held.read,
-        held.peek,
-        count,
-        clock,
+        upstream=name,
+        gatherer=FactGatherer(sources, policies, clock),
+        generation=lambda: cache.generation.number,
+        is_whole=held.is_whole,
+        is_given=gateway.check,
+        read_manifest=held.read,
+        peek=held.peek,
+        count=count,
+        clock=clock,
     )
     polled = PolledUpstream(policies, cool_down, gateway, is_public, upstream.choice.choose)
     return Admission(context if settings.policy else None, polled)

@@ -88,12 +88,12 @@ def make_retention(settings: Settings) -> Retention:
 
 def _make_rule(number: int, rule: RetentionSettings) -> RetentionRule:
     return RetentionRule(
-        f"retention rule {number}",
-        PullRule.parse(rule.images),
-        rule.unused,
-        rule.tags,
-        rule.quota,
-        rule.repository_quota,
+        name=f"retention rule {number}",
+        pattern=PullRule.parse(rule.images),
+        unused=rule.unused,
+        tags=rule.tags,
+        quota=rule.quota,
+        repository_quota=rule.repository_quota,
     )
 
 

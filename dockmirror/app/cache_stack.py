@@ -85,15 +85,15 @@ class StackContext:
         self, name: str, settings: UpstreamSettings, accounts: Accounts, signing_keys: Sequence[bytes]
     ) -> UpstreamContext:
         return UpstreamContext(
-            name,
-            settings,
-            self.agent_for,
-            self.clock,
-            self.telemetry.metrics,
-            self.telemetry.upstreams.of(name),
-            accounts,
-            signing_keys,
-            self.mirror_id,
+            name=name,
+            settings=settings,
+            agent_for=self.agent_for,
+            clock=self.clock,
+            metrics=self.telemetry.metrics,
+            health=self.telemetry.upstreams.of(name),
+            accounts=accounts,
+            signing_keys=signing_keys,
+            mirror_id=self.mirror_id,
         )
 
 
@@ -131,7 +131,7 @@ def build_base(upstream: UpstreamContext, settings: Settings, context: StackCont
     assert not settings.policy  # see check_without_cache
     relayed = parts.authorized if settings.is_shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
-    return HostRegistries(virtual, own, parts.relayed, upstream.choice, parts.writes)
+    return HostRegistries(virtual, own, parts.relayed, upstream.choice, writes=parts.writes)
 
 
 def _build_offline(upstream: UpstreamContext, settings: Settings, context: StackContext) -> HostRegistries:
@@ -155,7 +155,7 @@ def _build_offline(upstream: UpstreamContext, settings: Settings, context: Stack
     admission = make_admission(upstream, settings, cache, gateway, context.audit)
     registry = add_recall_filter(held, upstream, cache)
     tokens = TokenObserver(held, upstream.name, upstream.metrics)
-    return HostRegistries(registry, registry, tokens, choice, None, admission.context, public)
+    return HostRegistries(registry, registry, tokens, choice, admission=admission.context, public=public)
 
 
 def _pull_through(
@@ -204,7 +204,14 @@ def _pull_through(
 
     admission = make_admission(context, settings, cache, gateway, shared.audit)
     stack = HostRegistries(
-        cached, cached, tokens, choice, None, admission.context, gateway.public, admission.polled, refresher
+        cached,
+        cached,
+        tokens,
+        choice,
+        admission=admission.context,
+        public=gateway.public,
+        polled=admission.polled,
+        refresher=refresher,
     )
     if parts.writes is None:
         return stack
@@ -276,13 +283,13 @@ def make_tag_refresher(
     return TagRefresher(
         cached,
         RefreshContext(
-            lifetime.ttl,
-            context.settings.refresh_ahead,
-            cache.tag_locks.claim,
-            gateway.open_circuit,
-            context.choice.choose_for,
-            count,
-            context.clock,
+            ttl=lifetime.ttl,
+            is_ahead=context.settings.refresh_ahead,
+            claim=cache.tag_locks.claim,
+            open_circuit=gateway.open_circuit,
+            account_of=context.choice.choose_for,
+            count=count,
+            clock=context.clock,
         ),
     )
 

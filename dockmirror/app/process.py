@@ -213,12 +213,12 @@ class ServingProcess:
 
     def _sync_context(self, cache: CacheParts, telemetry: Telemetry, clock: IReactorTime) -> SyncContext:
         return SyncContext(
-            lambda: make_sync_rules(self._builder.settings),
-            lambda: self._builder.registry,
-            self._account_of,
-            lambda upstream, account: telemetry.upstreams.of(upstream).quotas.get(account),
-            SyncTurns(cache.bucket, clock),
-            random,
+            rules=lambda: make_sync_rules(self._builder.settings),
+            registry=lambda: self._builder.registry,
+            account_of=self._account_of,
+            quota=lambda upstream, account: telemetry.upstreams.of(upstream).quotas.get(account),
+            turns=SyncTurns(cache.bucket, clock),
+            draw=random,
         )
 
     def _account_of(self, rule: SyncRule, repository: Repository) -> str:

@@ -122,18 +122,18 @@ def _make_rule(rule: SyncSettings, settings: Settings) -> SyncRule:
     schedule, times = _make_schedule(rule)
     upstream = settings.upstreams[rule.upstream]
     return SyncRule(
-        _make_key(rule),
-        f"{_describe_images(rule)}, {times}",
-        rule.upstream,
-        upstream.canonical,
-        tuple(_name_at_upstream(upstream, each) for each in rule.repositories),
-        rule.tags,
-        None if rule.semver is None else VersionRange.parse(rule.semver),
-        rule.newest,
-        rule.platforms,
-        rule.referrers,
-        schedule,
-        settings.is_offline(upstream),
+        key=_make_key(rule),
+        name=f"{_describe_images(rule)}, {times}",
+        upstream=rule.upstream,
+        registry=upstream.canonical,
+        repositories=tuple(_name_at_upstream(upstream, each) for each in rule.repositories),
+        tags=rule.tags,
+        versions=None if rule.semver is None else VersionRange.parse(rule.semver),
+        newest=rule.newest,
+        platforms=rule.platforms,
+        referrers=rule.referrers,
+        schedule=schedule,
+        is_offline=settings.is_offline(upstream),
     )
 
 

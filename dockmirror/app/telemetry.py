@@ -149,17 +149,15 @@ async def read_worker_state(
 
 def _upstream_status(name: str, settings: Settings, upstreams: UpstreamHealthTable) -> UpstreamStatus:
     upstream, health = settings.upstreams[name], upstreams.of(name)
-    addresses = tuple(health.of(url).address for url in upstream.urls)
-    registry = upstream.canonical
     return UpstreamStatus(
-        name,
-        registry,
-        settings.host(name),
-        addresses,
-        health.rests,
-        health.quotas.get(REST),
-        settings.is_offline(upstream),
-        tuple(AccountStatus(each.name, health.quotas.get(each.name)) for each in upstream.accounts),
+        name=name,
+        registry=upstream.canonical,
+        host=settings.host(name),
+        addresses=tuple(health.of(url).address for url in upstream.urls),
+        rests=health.rests,
+        quota=health.quotas.get(REST),
+        offline=settings.is_offline(upstream),
+        accounts=tuple(AccountStatus(each.name, health.quotas.get(each.name)) for each in upstream.accounts),
     )
 
 

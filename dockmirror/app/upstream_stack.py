@@ -281,18 +281,18 @@ def make_agent(
     """
     own = (urlsplit(upstream.url).hostname or "").removesuffix(".")
     endpoints = UpstreamEndpoints(
-        reactor,
-        FixedAddresses(AddressFamilyResolver(resolver, FAMILIES[upstream.ip]), upstream.addresses),
-        _tls_policy(upstream),
-        AllowedAddresses(
+        reactor=reactor,
+        resolver=FixedAddresses(AddressFamilyResolver(resolver, FAMILIES[upstream.ip]), upstream.addresses),
+        tls=_tls_policy(upstream),
+        addresses=AllowedAddresses(
             [upstream.url, *upstream.realms],
             tuple(parse_networks(upstream.allow_networks)),
             [host for host in upstream.addresses if host != own],
         ),
-        upstream.connect_timeout,
-        reached,
-        parse_proxies(upstream, environ),
-        frozenset(upstream.addresses),
+        connect_timeout=upstream.connect_timeout,
+        on_dial=reached,
+        proxies=parse_proxies(upstream, environ),
+        fixed_names=frozenset(upstream.addresses),
     )
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = upstream.connections

@@ -105,12 +105,17 @@ def read_budgets(settings: Settings, counters: BudgetCounters, now: float) -> Se
         shares = usage[identifier]
         most = nlargest(_MOST_NETWORKS, shares.items(), key=lambda item: item[1][0])
         return BudgetStatus(
-            budget.images, budget.each, budget.requests, budget.pulls, budget.bytes, budget.window,
-            len(shares),
-            sum(share >= 1 for share, _ in shares.values()),
-            counters.refusals.count(identifier),
-            tuple(_describe(_client_name(settings, network), *each) for network, each in most),
-        )  # fmt: skip
+            images=budget.images,
+            each=budget.each,
+            requests=budget.requests,
+            pulls=budget.pulls,
+            bytes=budget.bytes,
+            window=budget.window,
+            networks=len(shares),
+            used_up=sum(share >= 1 for share, _ in shares.values()),
+            refused=counters.refusals.count(identifier),
+            most=tuple(_describe(_client_name(settings, network), *each) for network, each in most),
+        )
 
     return [read(*each) for each in zip(identifiers, settings.budget, strict=True)]
 
