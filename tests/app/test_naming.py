@@ -150,43 +150,35 @@ def rewriting(rewrite: dict[str, str], short_names: str = "complete") -> Setting
     return load({"upstreams": {"own": own}}, {})
 
 
+REWRITING = rewriting({"old": "team"})
+
+
 @pytest.mark.parametrize(
-    ("text", "name"),
+    ("text", "name", "settings"),
     [
-        ("reg.test/old/app:1", "reg.test/team/app:1"),
-        ("reg.test/team/app:1", "reg.test/team/app:1"),
-        ("reg.test/nginx", "reg.test/library/nginx:latest"),
-        ("reg.test/older/app", "reg.test/older/app:latest"),
-        (f"reg.test/old@{DIGEST}", f"reg.test/library/old@{DIGEST}"),
-        ("old/app", "docker.io/old/app:latest"),
+        ("reg.test/old/app:1", "reg.test/team/app:1", REWRITING),
+        ("reg.test/team/app:1", "reg.test/team/app:1", REWRITING),
+        ("reg.test/nginx", "reg.test/library/nginx:latest", REWRITING),
+        ("reg.test/older/app", "reg.test/older/app:latest", REWRITING),
+        (f"reg.test/old@{DIGEST}", f"reg.test/library/old@{DIGEST}", REWRITING),
+        ("old/app", "docker.io/old/app:latest", REWRITING),
+        ("nginx", "docker.io/nginx:latest", load({"upstreams": {"docker": {"short_names": "off"}}}, {})),
+        ("reg.test/nginx", "reg.test/library/nginx:latest", rewriting({}, "redirect")),
     ],
 )
-def test_an_image_is_named_as_a_pull_of_it_is_stored(text: str, name: str) -> None:
-    """Short names are completed before beginnings are rewritten."""
-    settings = rewriting({"old": "team"})
+def test_an_image_is_named_as_a_pull_of_it_is_stored(text: str, name: str, settings: Settings) -> None:
+    """Short names are completed, if the settings say so, before beginnings are rewritten."""
     assert str(parse_image_name(text, settings)) == name
 
 
 def test_an_image_of_the_history_has_the_upstreams_name() -> None:
-    settings = rewriting({"old": "team"})
-    assert complete_image_pattern("reg.test/old/app", settings) == "reg.test/team/app"
-    assert complete_image_pattern("reg.test/old/app:1", settings) == "reg.test/team/app:1"
-
-
-def test_short_names_of_docker_hub_stay_where_they_are_not_completed() -> None:
-    settings = load({"upstreams": {"docker": {"short_names": "off"}}}, {})
-    assert str(parse_image_name("nginx", settings)) == "docker.io/nginx:latest"
-
-
-def test_redirected_short_names_are_stored_complete() -> None:
-    settings = rewriting({}, "redirect")
-    assert str(parse_image_name("reg.test/nginx", settings)) == "reg.test/library/nginx:latest"
+    assert complete_image_pattern("reg.test/old/app", REWRITING) == "reg.test/team/app"
+    assert complete_image_pattern("reg.test/old/app:1", REWRITING) == "reg.test/team/app:1"
 
 
 def test_a_name_that_clients_see_is_completed_but_not_rewritten() -> None:
-    settings = rewriting({"old": "team"})
-    assert str(parse_client_name("reg.test/old/app:1", settings)) == "reg.test/old/app:1"
-    assert str(parse_client_name("nginx", settings)) == "docker.io/library/nginx:latest"
+    assert str(parse_client_name("reg.test/old/app:1", REWRITING)) == "reg.test/old/app:1"
+    assert str(parse_client_name("nginx", REWRITING)) == "docker.io/library/nginx:latest"
 
 
 def test_an_image_is_pulled_by_a_name_that_leads_to_it() -> None:
@@ -197,12 +189,10 @@ def test_an_image_is_pulled_by_a_name_that_leads_to_it() -> None:
 
 def test_a_pattern_without_wildcards_in_the_repository_is_a_name() -> None:
     """Other patterns match the names at the upstream."""
-    settings = rewriting({"old": "team"})
 
     def covers(pattern: str, name: str) -> bool:
-        return parse_image_pattern(pattern, settings).covers(
-            Manifest(Repository(name), parse_reference("1.0"))
-        )
+        target = Manifest(Repository(name), parse_reference("1.0"))
+        return parse_image_pattern(pattern, REWRITING).covers(target)
 
     assert covers("reg.test/old/app:1.*", "reg.test/team/app")
     assert covers("reg.test/old/app", "reg.test/team/app")
