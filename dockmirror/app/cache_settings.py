@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..admission.lock_file import LockReader
 from ..config.image_rules import RetentionSettings
 from ..config.settings import ConfigurationError, Settings
 from ..oci.digest import Digest
@@ -102,6 +101,8 @@ def _read_locked(locks: Sequence[Path]) -> Collection[Digest]:
 
     :raises OSError: when one cannot be read; then nothing must be deleted by rules.
     """
+    from ..admission.lock_file import LockReader  # most commands read no lock file
+
     found: set[Digest] = set()
     for path in locks:
         found.update(each.digest for each in LockReader(path).current().images.values())
