@@ -19,10 +19,10 @@ from dockmirror.oci.request import Blob
 from ..fakes import DEAD, SILENT, Reply, World
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
 from ..stacks import logged
-from .verdict_gate import Gated, served
+from .verdict_gate import GatedShelf, served
 
 HOST, PATH = "policy.example", "/verdict"
-LATEST = Digest.of(served(Gated().pull()))
+LATEST = Digest.of(served(GatedShelf().pull()))
 CONFIG = json.dumps({"config": {"Labels": {"vendor": "Example"}}}).encode()
 LABELLED = json.dumps(
     json.loads(image(CONFIG, b"base"))
@@ -34,19 +34,19 @@ def answer(allow: bool, **more: Any) -> Reply:
     return Reply(200, json.dumps({"allow": allow, **more}).encode())
 
 
-def hooked(*replies: Reply, secret: str = "", **policy: Any) -> Gated:
+def hooked(*replies: Reply, secret: str = "", **policy: Any) -> GatedShelf:
     """A gate whose policy server answers in turn."""
     world = World()
     world.reply(HOST, PATH, *replies)
     gate: dict[str, Any] = {"url": f"https://{HOST}{PATH}"}
     if secret:
         gate["secret_file"] = secret
-    gated = Gated({"hook": True} | policy, world=world, **gate)
+    gated = GatedShelf({"hook": True} | policy, world=world, **gate)
     gated.shelf.contents[str(Blob(PLACE, Digest.of(CONFIG)))] = CONFIG
     return gated
 
 
-def questions(gated: Gated) -> list[dict[str, Any]]:
+def questions(gated: GatedShelf) -> list[dict[str, Any]]:
     return [json.loads(seen.body) for seen in gated.world.seen]
 
 
@@ -148,7 +148,7 @@ def test_a_policy_without_the_hook_asks_nobody() -> None:
     """The first policy that matches and sets it holds."""
     world = World()
     policies: list[dict[str, Any]] = [{"images": "docker.io/**", "hook": False}, {"hook": True}]
-    gated = Gated(*policies, world=world, url=f"https://{HOST}{PATH}")
+    gated = GatedShelf(*policies, world=world, url=f"https://{HOST}{PATH}")
     assert served(gated.pull())
     assert world.seen == []
 
@@ -191,7 +191,7 @@ def test_answers_that_are_no_verdict(data: bytes) -> None:
 )
 def test_settings_that_are_invalid(gate: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Gated({"hook": True}, **gate)
+        GatedShelf({"hook": True}, **gate)
     assert problem in str(caught.value)
 
 
@@ -199,4 +199,4 @@ def test_an_empty_secret_is_an_error(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("\n")
     with pytest.raises(ConfigurationError, match=r"gate\.secret_file: expected a line of text in"):
-        Gated({"hook": True}, url="https://x/", secret_file=str(secret))
+        GatedShelf({"hook": True}, url="https://x/", secret_file=str(secret))

@@ -22,7 +22,7 @@ from dockmirror.oci.request import Blob, Manifest, Referrers
 
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, PRIVATE, bundle, simple
-from .verdict_gate import Gated, served
+from .verdict_gate import GatedShelf, served
 
 SKOPEO_IMAGE = (DATA / "skopeo-image.json").read_bytes()
 
@@ -34,7 +34,7 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-def put_blob(gated: Gated, data: bytes) -> None:
+def put_blob(gated: GatedShelf, data: bytes) -> None:
     gated.shelf.contents[str(Blob(PLACE, Digest.of(data)))] = data
 
 
@@ -46,7 +46,7 @@ def signature_manifest(data: bytes, media_type: str, signature: bytes | None = N
     return json.dumps(fields).encode()
 
 
-def sign_by_tag(gated: Gated, digest: Digest, **how: Any) -> None:
+def sign_by_tag(gated: GatedShelf, digest: Digest, **how: Any) -> None:
     """As cosign 2, skopeo and podman do."""
     layer, payload = simple(digest, **how)
     put_blob(gated, payload)
@@ -54,14 +54,14 @@ def sign_by_tag(gated: Gated, digest: Digest, **how: Any) -> None:
     gated.shelf.put(manifest, Tag(f"sha256-{digest.hex}.sig"))
 
 
-def list_referrer(gated: Gated, digest: Digest, manifest: bytes, kind: str, target: str) -> None:
+def list_referrer(gated: GatedShelf, digest: Digest, manifest: bytes, kind: str, target: str) -> None:
     gated.shelf.put(manifest, Digest.of(manifest))
     listed = described(manifest, OCI_MANIFEST, artifactType=kind)
     fields = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed]}
     gated.shelf.contents[target] = json.dumps(fields).encode()
 
 
-def sign_by_referrer(gated: Gated, digest: Digest, **how: Any) -> None:
+def sign_by_referrer(gated: GatedShelf, digest: Digest, **how: Any) -> None:
     """As cosign does with OCI 1.1."""
     layer, payload = simple(digest, **how)
     put_blob(gated, payload)
@@ -70,7 +70,7 @@ def sign_by_referrer(gated: Gated, digest: Digest, **how: Any) -> None:
     list_referrer(gated, digest, manifest, kind, str(Referrers(PLACE, digest)))
 
 
-def sign_by_bundle(gated: Gated, digest: Digest, **how: Any) -> None:
+def sign_by_bundle(gated: GatedShelf, digest: Digest, **how: Any) -> None:
     """As cosign 3 does."""
     data = bundle(digest, **how)[1]
     put_blob(gated, data)
@@ -79,7 +79,7 @@ def sign_by_bundle(gated: Gated, digest: Digest, **how: Any) -> None:
     )
 
 
-def sign_by_bundle_and_tag(gated: Gated, digest: Digest, **how: Any) -> None:
+def sign_by_bundle_and_tag(gated: GatedShelf, digest: Digest, **how: Any) -> None:
     """As cosign 3 does at a registry without the referrers API."""
     data = bundle(digest, **how)[1]
     put_blob(gated, data)
@@ -88,12 +88,12 @@ def sign_by_bundle_and_tag(gated: Gated, digest: Digest, **how: Any) -> None:
 
 
 WAYS = [sign_by_tag, sign_by_referrer, sign_by_bundle, sign_by_bundle_and_tag]
-LATEST = Digest.of(served(Gated().pull()))
+LATEST = Digest.of(served(GatedShelf().pull()))
 
 
 @pytest.mark.parametrize("sign", WAYS)
 def test_a_signed_image_is_served_and_another_is_refused(key: Path, sign: Callable[..., None]) -> None:
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     refused = gated.pull().error
     assert isinstance(refused, Denied)
     assert str(refused) == (
@@ -108,14 +108,14 @@ def test_a_signed_image_is_served_and_another_is_refused(key: Path, sign: Callab
 
 @pytest.mark.parametrize("sign", WAYS)
 def test_signatures_of_others_do_not_count(key: Path, sign: Callable[..., None]) -> None:
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     sign(gated, LATEST, private=PRIVATE["P-384"])
     assert "it is of another signer than the trusted ones" in str(gated.pull().error)
 
 
 def test_a_signature_of_skopeo_counts() -> None:
     """It was pushed by skopeo 1.18; see data/README.md."""
-    gated = Gated({"signed_by": [str(DATA / "skopeo.pub")]})
+    gated = GatedShelf({"signed_by": [str(DATA / "skopeo.pub")]})
     gated.shelf.put(SKOPEO_IMAGE)
     assert isinstance(gated.pull().error, Denied)
     put_blob(gated, (DATA / "skopeo-payload.json").read_bytes())
@@ -126,7 +126,7 @@ def test_a_signature_of_skopeo_counts() -> None:
 
 def test_a_signature_is_checked_once(key: Path) -> None:
     """Also across a restart, and not for another key."""
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     sign_by_tag(gated, LATEST)
     served(gated.pull())
     gated.shelf.contents.pop(str(Manifest(PLACE, Tag(f"sha256-{LATEST.hex}.sig"))))
@@ -142,7 +142,7 @@ def test_a_signature_is_checked_once(key: Path) -> None:
 @pytest.mark.parametrize("child", [FOR_AMD, FOR_ARM])
 def test_the_images_of_a_signed_index_follow_it(key: Path, child: bytes) -> None:
     """The index may have been served by another process; other images of the repository do not follow."""
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     digest, other = Digest.of(child), image(b"amd", b"other")
     assert isinstance(gated.pull(digest).error, Denied)
     sign_by_tag(gated, LATEST)
@@ -157,7 +157,7 @@ def test_the_images_of_a_signed_index_follow_it(key: Path, child: bytes) -> None
 def test_a_signature_that_cannot_be_read_refuses(key: Path, error: Exception) -> None:
     """Unless the operator says otherwise."""
     for on_error, is_served in (("refuse", False), ("serve", True)):
-        gated = Gated({"signed_by": [str(key)], "on_error": on_error})
+        gated = GatedShelf({"signed_by": [str(key)], "on_error": on_error})
         gated.failing = error
         outcome = gated.pull()
         if is_served:
@@ -168,7 +168,7 @@ def test_a_signature_that_cannot_be_read_refuses(key: Path, error: Exception) ->
 
 def test_signatures_themselves_are_served(key: Path) -> None:
     """A client that verifies needs them; no runtime runs them as images."""
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     sign_by_tag(gated, LATEST)
     assert served(gated.pull(f"sha256-{LATEST.hex}.sig"))
     assert gated.pull(f"sha256-{LATEST.hex}.sig", head=True).get().status == 200
@@ -180,7 +180,7 @@ ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 @pytest.mark.parametrize("kind", [SIMPLE_SIGNING, BUNDLE_TYPE, ENVELOPE_TYPE])
 def test_what_only_claims_to_be_a_signature_is_refused(key: Path, kind: str) -> None:
     """Runtimes unpack a layer of any type if it is an archive."""
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     put_blob(gated, b'{"payload": ""}')
     gated.shelf.put(signature_manifest(b'{"payload": ""}', kind))
     assert served(gated.pull())
@@ -199,13 +199,13 @@ def test_what_only_claims_to_be_a_signature_is_refused(key: Path, kind: str) -> 
 
 def test_a_signature_that_the_registry_does_not_have_is_none(key: Path) -> None:
     """Also for an operator who has images served that cannot be checked."""
-    gated = Gated({"signed_by": [str(key)], "on_error": "serve"})
+    gated = GatedShelf({"signed_by": [str(key)], "on_error": "serve"})
     gated.shelf.put(signature_manifest(b"absent", SIMPLE_SIGNING))
     assert "has the type of a signature and is none" in str(gated.pull().error)
 
 
 def test_a_manifest_with_very_many_signatures_is_refused(key: Path) -> None:
-    gated = Gated({"signed_by": [str(key)]})
+    gated = GatedShelf({"signed_by": [str(key)]})
     fields = json.loads(signature_manifest(b"{}", SIMPLE_SIGNING))
     fields["layers"] = [described(b'{"a": %d}' % number, SIMPLE_SIGNING) for number in range(33)]
     for layer in range(33):
@@ -218,7 +218,7 @@ def test_a_manifest_with_very_many_signatures_is_refused(key: Path) -> None:
 
 
 def test_a_rule_that_only_warns_serves(key: Path) -> None:
-    gated = Gated({"signed_by": [str(key)], "mode": "warn"})
+    gated = GatedShelf({"signed_by": [str(key)], "mode": "warn"})
     answer = gated.pull().get()
     assert [name for name, _ in answer.headers] == ["Warning"]
     assert gated.counted == [("signature", "would_refuse")]
@@ -227,7 +227,7 @@ def test_a_rule_that_only_warns_serves(key: Path) -> None:
 def test_a_keyless_signer_in_the_settings() -> None:
     """The published bundle is of another digest, so it does not count for this image."""
     signer = {"issuer": GITHUB, "subject": "https://github.com/bdehamer/*"}
-    gated = Gated({"signed_by": [signer]}, trust_root=str(DATA / "trusted_root.json"))
+    gated = GatedShelf({"signed_by": [signer]}, trust_root=str(DATA / "trusted_root.json"))
     data = (DATA / "reusable-workflow-attestation.sigstore.json").read_bytes()
     put_blob(gated, data)
     manifest = signature_manifest(data, BUNDLE_TYPE)
@@ -249,5 +249,5 @@ def test_keys_that_are_none(tmp_path: Path, content: str | None, problem: str) -
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigurationError) as caught:
-        Gated({"signed_by": [str(path)]})
+        GatedShelf({"signed_by": [str(path)]})
     assert problem in str(caught.value)

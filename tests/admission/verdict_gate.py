@@ -45,7 +45,7 @@ ALICE = Received(Requester("192.0.2.1", "alice"))
 
 
 @implementer(IRegistry)
-class Gated:
+class GatedShelf:
     """A shelf behind the gate.
 
     :ivar shelf: the registry below; its repository is Docker Hub's ``library/nginx``.
