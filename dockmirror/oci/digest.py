@@ -44,7 +44,6 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
     def matches(self, content: bytes) -> bool:
-        """Return whether these bytes have this digest."""
         return Digest.of(content, self.algorithm) == self
 
     def verifier(self) -> Verifier:

@@ -170,7 +170,6 @@ class RegistryRequest:
 
 
 def repository_of(target: Target) -> Repository | None:
-    """Return the repository of the target, or None."""
     return None if isinstance(target, Ping | Catalog) else target.repository
 
 

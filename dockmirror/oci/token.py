@@ -96,7 +96,6 @@ class Scope:
 
 
 def pull_scope(repository: object) -> Scope:
-    """Return the scope for pulling from a repository."""
     return Scope("repository", str(repository), ("pull",))
 
 

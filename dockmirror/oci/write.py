@@ -91,7 +91,6 @@ class Write:
         return f"{self.target}?{urlencode(self.query)}" if self.query else str(self.target)
 
     def parameter(self, name: str) -> str | None:
-        """Return the value of a parameter, or None."""
         return dict(self.query).get(name)
 
     @property

@@ -84,7 +84,7 @@ class HeldImages:
     def list_tags(self, repository: Repository) -> dict[Tag, TagEntry]:
         """Return the repository's tags, sorted by name."""
         found = {}
-        for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name):
+        for path in store_files.iter_tags(self._path(repository)):
             named = store_files.read_link(path / layout.TAG_LINK)
             try:
                 if named is not None:
@@ -95,9 +95,7 @@ class HeldImages:
 
     def list_tag_names(self, repository: Repository) -> list[str]:
         """Return the names of the repository's tags, some of which may name nothing."""
-        return [
-            path.name for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name)
-        ]
+        return [path.name for path in store_files.iter_tags(self._path(repository))]
 
     def find_digest(self, repository: Repository, reference: Reference) -> Digest | None:
         """Return the digest that a reference names; None for a tag that names nothing."""
@@ -122,22 +120,17 @@ class HeldImages:
         return found
 
     def list_manifests(self, repository: Repository) -> list[Digest]:
-        return list(
-            store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
-        )
+        return list(store_files.iter_links(self._path(repository) / layout.REVISIONS))
 
     def list_blobs(self, repository: Repository) -> list[Digest]:
-        return list(store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.LAYERS))
+        return list(store_files.iter_links(self._path(repository) / layout.LAYERS))
 
     def has_manifest(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether a repository has a manifest."""
         return self._linked(repository, digest, ContentKind.MANIFEST) is not None
 
-    def read_image(
-        self, repository: Repository, digest: Digest, platform: Platform | None = None
-    ) -> StoredImage:
+    def read_image(self, repository: Repository, digest: Digest) -> StoredImage:
         """Read an image of the repository; parts of it, or all, may be missing."""
-        return self._image(repository, digest, platform, _DEPTH)
+        return self._image(repository, digest, None, _DEPTH)
 
     def _image(
         self, repository: Repository, digest: Digest, platform: Platform | None, depth: int
@@ -167,6 +160,9 @@ class HeldImages:
         found = files.read_small_file(self.root / layout.data(digest))
         manifest = ManifestDocument.parse(found.data) if found and digest.matches(found.data) else None
         return (found.data, manifest) if found and manifest else None
+
+    def _path(self, repository: Repository) -> Path:
+        return self.root / layout.REPOSITORIES / repository.name
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link, data = self.root / layout.link(repository, digest, kind), self.root / layout.data(digest)

@@ -308,7 +308,7 @@ class LocalTagStore:
         )
 
 
-LOCKS = 64
+LOCK_FILES = 64
 """Files; tags whose names hash to the same one are refreshed one after the other."""
 
 
@@ -327,7 +327,7 @@ class TagLocks:
 
         If no lock can be had, as on a full disk, every process has the turn.
         """
-        path = self._root / layout.tag_refresh_lock(crc32(str(tag).encode()) % LOCKS)
+        path = self._root / layout.tag_refresh_lock(crc32(str(tag).encode()) % LOCK_FILES)
         try:
             lock = await shield(self._in_thread(partial(files.lock, path)), late=_close_lock)
         except OSError:

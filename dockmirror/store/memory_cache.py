@@ -79,7 +79,6 @@ class MemoryCache:
         return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return await self._contents.peek(digest)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:

@@ -205,7 +205,6 @@ def add_content(root: Path, digest: Digest, pieces: Iterable[bytes]) -> int:
 
 
 def link_content(root: Path, repository: Repository, digest: Digest, kind: ContentKind, now: float) -> None:
-    """Link a stored content to the repository."""
     write_link(root / layout.link(repository, digest, kind), digest, root, now)
 
 

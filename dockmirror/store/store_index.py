@@ -125,13 +125,10 @@ class StoreIndex:
     A file's appearance or removal changes the modification time of its directory, so only directories with
     another time are listed again: a store of a thousand repositories takes some milliseconds.  A time is not
     trusted until it is two seconds old, because a second change could bear the same one.
-
-    :param now: returns the time of the file system.
     """
 
-    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._now = now
         self._listings: dict[str, _Listing] = {}
         self._seen: set[str] = set()
         self._lock = Lock()
@@ -206,7 +203,7 @@ class StoreIndex:
             self._seen.add(path)
             if known is not None and known.version == version:
                 return known.value  # type: ignore[no-any-return]  # what this ``read`` made
-            began = self._now()
+            began = time.time()
             value, is_certain = read(path)
         except (FileNotFoundError, NotADirectoryError):
             self._seen.discard(path)

@@ -282,5 +282,4 @@ class LocalTagHistory:
         return found[0]
 
     async def update(self, key: Key, change: Callable[[TagRecord], TagRecord]) -> TagRecord:
-        """Change the record of a tag, and return it."""
         return await self._in_thread(partial(self.files.update, key, change))

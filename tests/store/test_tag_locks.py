@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.store.local_store import LOCKS, TagLocks
+from dockmirror.store.local_store import LOCK_FILES, TagLocks
 
 from ..answering import now
 from .threads import HeldThreads, inline
@@ -25,11 +25,11 @@ def test_one_process_has_the_turn(tmp_path: Path) -> None:
     assert again is not None
     for each in (turn, again):
         each()
-    for number in range(3 * LOCKS):
+    for number in range(3 * LOCK_FILES):
         claimed = now(one.claim(f"tag {number}"))
         assert claimed is not None
         claimed()
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) <= LOCKS
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) <= LOCK_FILES
 
 
 def test_a_claim_that_is_cancelled_leaves_no_lock(tmp_path: Path) -> None:

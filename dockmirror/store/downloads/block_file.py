@@ -162,7 +162,6 @@ class BlockFile:
 
     @property
     def blocks(self) -> int:
-        """The number of blocks."""
         return _blocks(self._version.size)
 
     def end(self, block: int) -> int:
@@ -362,7 +361,6 @@ def _parse_version(words: list[str], length: int) -> BlobVersion | None:
 
 
 def _blocks(size: int) -> int:
-    """Return the number of blocks of a blob."""
     return -(-size // BLOCK)
 
 
