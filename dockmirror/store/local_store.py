@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from zlib import crc32
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -52,6 +52,7 @@ _log = Logger()
 
 
 @implementer(IContentStore)
+@define(eq=False)
 class LocalContentStore:
     """Contents in a directory that several processes may share.
 
@@ -65,21 +66,13 @@ class LocalContentStore:
     :param group: may read the files of blobs that are opened, for a proxy in front that sends them.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        clock: IReactorTime,
-        in_thread: RunInThread,
-        on_added: Callable[[int], None] = lambda _: None,
-        group: int | None = None,
-    ) -> None:
-        self._root = root
-        self._group = group
-        self._clock = clock
-        self._in_thread = in_thread
-        self._on_added = on_added
-        self._unsealed: dict[Digest, files.Version] = {}
-        self._is_sharing_logged = False
+    _root: Path
+    _clock: IReactorTime
+    _in_thread: RunInThread
+    _on_added: Callable[[int], None] = lambda _: None
+    _group: int | None = None
+    _unsealed: dict[Digest, files.Version] = field(factory=dict, init=False)
+    _is_sharing_logged: bool = field(default=False, init=False)
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         """Open the content; a read error counts as absence."""
@@ -312,15 +305,15 @@ LOCK_FILES = 64
 """Files; tags whose names hash to the same one are refreshed one after the other."""
 
 
+@define(eq=False)
 class TagLocks:
     """Lets one process at a time refresh a tag.
 
     :param root: the cache directory.
     """
 
-    def __init__(self, root: Path, in_thread: RunInThread) -> None:
-        self._root = root
-        self._in_thread = in_thread
+    _root: Path
+    _in_thread: RunInThread
 
     async def claim(self, tag: object) -> Callable[[], None] | None:
         """Return a function that ends the turn of this process, or None if another one has it.
@@ -341,13 +334,13 @@ def _close_lock(lock: int | None) -> None:
 
 
 @implementer(IDocumentStore)
+@define(eq=False)
 class LocalDocumentStore:
     """Documents as files, which are evicted like contents."""
 
-    def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
-        self._root = root
-        self._clock = clock
-        self._in_thread = in_thread
+    _root: Path
+    _clock: IReactorTime
+    _in_thread: RunInThread
 
     async def read(self, name: str) -> bytes | None:
         return await self._in_thread(partial(self._read_file, name, self._clock.seconds()))
