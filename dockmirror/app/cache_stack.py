@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from ..store.bucket.near_buckets import NearBuckets
 
 
-
-
-
 @frozen
 class StackContext:
     """The parts of a process that all of its stacks share.
@@ -141,7 +138,7 @@ def _build_offline(upstream: UpstreamContext, settings: Settings, context: Stack
     is_public = upstream.settings.public
     public = LastKnownPublic(
         choice.cache_partition,
-        context.select_documents(cache.documents),
+        upstream.select_documents(cache.documents),
         clock,
         is_public is True,
         lambda repository: choice.has_account(repository) or is_public is not False,
