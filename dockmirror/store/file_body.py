@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
@@ -256,25 +256,18 @@ class SharedFile:
 
 
 @implementer(IBody)
+@define(eq=False)
 class FileBody:
     """Ranges of a file with bytes between them; the delivery fails if the file has become shorter.
 
     :param shared: its name, if a proxy in front may read it.
     """
 
-    def __init__(
-        self,
-        reader: FileReader,
-        descriptor: Descriptor,
-        segments: Sequence[bytes | ContentRange],
-        clock: IReactorTime,
-        shared: SharedFile | None = None,
-    ) -> None:
-        self.descriptor = descriptor
-        self._reader = reader
-        self._segments = segments
-        self._clock = clock
-        self._shared = shared
+    _reader: FileReader
+    descriptor: Descriptor
+    _segments: Sequence[bytes | ContentRange]
+    _clock: IReactorTime
+    _shared: SharedFile | None = None
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Deliver the body; small ones are written at once so that they share a packet with the head."""
@@ -349,19 +342,17 @@ class StoredBytes:
 
 
 @implementer(IStoredContent)
+@define(eq=False)
 class OpenFile:
     """A content in an open file.
 
     :param shared: its name, if a proxy in front may read it.
     """
 
-    def __init__(
-        self, reader: FileReader, size: int, clock: IReactorTime, shared: SharedFile | None = None
-    ) -> None:
-        self.size = size
-        self._reader = reader
-        self._clock = clock
-        self._shared = shared
+    _reader: FileReader
+    size: int
+    _clock: IReactorTime
+    _shared: SharedFile | None = None
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
         return FileBody(self._reader, descriptor, segments, self._clock, self._shared)

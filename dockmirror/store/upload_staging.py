@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -38,6 +38,7 @@ _log = Logger()
 
 
 @implementer(IUploadStaging)
+@define(eq=False)
 class LocalUploadStaging:
     """Copies in a store's directory.
 
@@ -45,19 +46,11 @@ class LocalUploadStaging:
     :param limit: returns the number of bytes that all copies together may have.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        in_thread: RunInThread,
-        clock: IReactorTime,
-        on_committed: Callable[[int], None],
-        limit: Callable[[], int],
-    ) -> None:
-        self._root = root
-        self._in_thread = in_thread
-        self._clock = clock
-        self._on_committed = on_committed
-        self._limit = limit
+    _root: Path
+    _in_thread: RunInThread
+    _clock: IReactorTime
+    _on_committed: Callable[[int], None]
+    _limit: Callable[[], int]
 
     async def open(self, name: str, offset: int) -> IStagedUpload | None:
         path = self._path(name)
