@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -41,6 +41,7 @@ class _CachedContent:
 
 
 @implementer(IContentStore)
+@define(eq=False)
 class MemoryCache:
     """Caches small contents that were opened recently.
 
@@ -50,13 +51,12 @@ class MemoryCache:
     :param contents: a store that keeps small contents under ``root``.
     """
 
-    def __init__(self, contents: IContentStore, root: Path, clock: IReactorTime, limit: int) -> None:
-        self._contents = contents
-        self._root = root
-        self._clock = clock
-        self._limit = limit
-        self._size = 0
-        self._entries: OrderedDict[_Key, _CachedContent] = OrderedDict()
+    _contents: IContentStore
+    _root: Path
+    _clock: IReactorTime
+    _limit: int
+    _size: int = field(default=0, init=False)
+    _entries: OrderedDict[_Key, _CachedContent] = field(factory=OrderedDict, init=False)
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         key = repository, digest, kind

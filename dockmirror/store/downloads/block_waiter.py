@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Elapsed
 from twisted.internet.interfaces import IReactorTime
@@ -30,6 +31,7 @@ class BlocksDropped(RelayRequired):
     """Raised if the blocks have lost their name: a new reader may make new ones."""
 
 
+@define(eq=False)
 class BlockWaiter:
     """Waits for blocks, and fetches them with its source: a reader of a part, or the completion of the blob.
 
@@ -40,24 +42,16 @@ class BlockWaiter:
     :param is_patient: it waits for the fetches of others as long as they take.
     """
 
-    def __init__(
-        self,
-        source: IPartSource,
-        clock: IReactorTime,
-        changes: Changes,
-        consent: Callable[[], None],
-        is_patient: bool = False,
-    ) -> None:
-        self.source = source
-        self.is_granted = False
-        self.own: object | None = None
-        self._clock = clock
-        self._changes = changes
-        self._consent = consent
-        self._is_patient = is_patient
-        self._failure: Exception | None = None
-        self._waiting: Deferred[None] | None = None
-        self._since: float | None = None
+    source: IPartSource
+    _clock: IReactorTime
+    _changes: Changes
+    _consent: Callable[[], None]
+    _is_patient: bool = False
+    is_granted: bool = field(default=False, init=False)
+    own: object | None = field(default=None, init=False)
+    _failure: Exception | None = field(default=None, init=False)
+    _waiting: Deferred[None] | None = field(default=None, init=False)
+    _since: float | None = field(default=None, init=False)
 
     def grant(self) -> None:
         """Record that the upstream gives the blob to this client, for its repository."""
