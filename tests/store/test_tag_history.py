@@ -212,7 +212,7 @@ def test_processes_share_the_files(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_mirrors_share_a_bucket(tmp_path: Path, clock: Clock) -> None:
-    """A tag without a local history waits for the bucket, and is refused while the bucket is down."""
+    """A tag without a local history waits for the bucket; while that is down, it is refused, not recorded."""
     store, threads = MemoryStore(), BucketThreads()
     one, other = (
         TieredTagHistory(
@@ -232,12 +232,15 @@ def test_mirrors_share_a_bucket(tmp_path: Path, clock: Clock) -> None:
     threads.down = True
     now(one.record(*KEY, C, START + 2 * DAY))
     now(one.upload())
-    with pytest.raises(OSError, match="the bucket"):
-        now(one.sightings("docker", NGINX, Tag("unknown")))
+    unknown = "docker", NGINX, Tag("unknown")
+    now(one.record(*unknown, A, START))
+    with pytest.raises(OSError, match=r"^the bucket: .*no route"):
+        now(one.sightings(*unknown))
     threads.down = False
     clock.advance(3600)
     now(one.upload())
     assert [each.digest for each in now(other.sightings(*KEY))] == [A, B, C]
+    assert not now(one.sightings(*unknown))
 
 
 @row("the history of a tag, when an upstream is asked about it", "one GET, at most once in ten minutes")

@@ -47,6 +47,10 @@ class BucketUnavailable(OSError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(EIO, reason)
+        self._reason = reason
+
+    def __str__(self) -> str:
+        return self._reason
 
 
 class BucketHealth:

@@ -17,7 +17,7 @@ from ...oci.errors import RegistryError
 from ...oci.reference import Repository, Tag
 from .. import layout
 from ..tag_history import Key, LocalTagHistory, TagRecord
-from .bucket import Bucket
+from .bucket import Bucket, BucketUnavailable
 
 CHECK_INTERVAL = 600.0
 """Seconds after which what other mirrors have seen of a tag is read again."""
@@ -32,7 +32,8 @@ _MAX_CACHED = 100_000
 class TieredTagHistory:
     """Local histories; those of other mirrors are merged into them, and both are uploaded.
 
-    A tag without a local history waits for the bucket, so that no mirror takes a new digest for the first.
+    A tag without a local history waits for the bucket, so that no mirror takes a new digest for the first;
+    while the bucket fails, its sightings are not recorded.
     """
 
     def __init__(self, local: LocalTagHistory, bucket: Bucket, clock: IReactorTime) -> None:
@@ -47,7 +48,10 @@ class TieredTagHistory:
     async def record(
         self, upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float
     ) -> None:
-        await self._check((upstream, repository, tag))
+        try:
+            await self._check((upstream, repository, tag))
+        except BucketUnavailable:  # logged by the bucket
+            return
         await self._local.record(upstream, repository, tag, digest, seen)
         await self._mark_changed((upstream, repository, tag))
 
