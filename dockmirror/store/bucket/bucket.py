@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import EIO
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError
@@ -116,10 +116,11 @@ RecordFailure = Callable[[str], BucketUnavailable]
 class Bucket:
     """Objects below a prefix of a bucket, by their keys.
 
-    A waiter may be cancelled; the request goes on in its thread. After a failure the bucket is left alone for
-    a while; see ``BucketHealth``. A server that was just restarted may list objects before it can read them:
-    a failure to read an object ends when one is read, any other failure with the next response.  Failures of
-    writes, and of signatures, count apart: a bucket that is full, or that may only be read, is still read.
+    A waiter may be cancelled; the request goes on in its thread.  After a failure the bucket is left alone
+    for a while; see ``BucketHealth``.  That no thread is free is no failure of the bucket.  A server that was
+    just restarted may list objects before it can read them: a failure to read an object ends when one is
+    read, any other failure with the next response.  Failures of writes, and of signatures, count apart: a
+    bucket that is full, or that may only be read, is still read.
 
     :param effect_of_failure: says in the log what a failure means to clients.
     :ivar write_health: the circuit breaker of writes.
@@ -286,12 +287,16 @@ class Bucket:
         on_late_result: Callable[[T], None],
         record_failure: RecordFailure,
     ) -> T:
-        waiting = shield(self._in_thread(call), late=on_late_result)
+        queued = _QueuedCall(call)
+        waiting = shield(self._in_thread(queued), late=on_late_result)
         try:
             return await waiting.addTimeout(seconds, self._clock)
         except CancelledError:  # the waiter left
             raise
         except TwistedTimeoutError:
+            if not queued.has_begun:
+                queued.is_given_up = True
+                raise BucketUnavailable(f"no thread was free within {seconds:g} s") from None
             raise record_failure(f"{problem} within {seconds:g} s") from None
         except Exception as error:
             raise _to_unavailable(error, record_failure) from error
@@ -305,6 +310,20 @@ class Bucket:
         if found is not None or key == self._unreadable:
             self._unreadable = None
             self.health.record_success()
+
+
+class _QueuedCall(Generic[T]):
+    """A call that waits for a free thread, and is not made if it was given up by then."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.has_begun = self.is_given_up = False
+        self._call = call
+
+    def __call__(self) -> T:
+        if self.is_given_up:
+            raise CancelledError
+        self.has_begun = True
+        return self._call()
 
 
 def _to_unavailable(error: Exception, record_failure: RecordFailure) -> Exception:
@@ -324,8 +343,8 @@ def _close(found: StoredObject | None) -> None:
         found.body.close()
 
 
-BUCKET_THREADS = 16
-"""Threads that wait for a bucket."""
+BUCKET_THREADS = 64
+"""Threads that wait for a bucket; none is started before it is needed."""
 
 
 class BucketThreadPool(Service):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import obstore
@@ -87,17 +88,25 @@ def test_clock_set_back(one_object: Bucket, clock: Clock, threads: BucketThreads
     assert now(one_object.get(KEY)) is not None
 
 
-def test_timeout(clock: Clock) -> None:
-    """A request that takes too long has failed, and a late response is discarded."""
-    threads = HeldThreads()
+class LateThreads(HeldThreads):
+    """Threads that begin each call at once, and end it when the test says so."""
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        result = call()
+        return super().__call__(lambda: result)
+
+
+@pytest.mark.parametrize(("threads", "fails"), [(LateThreads(), True), (HeldThreads(), False)])
+def test_timeout(clock: Clock, threads: HeldThreads, fails: bool) -> None:
+    """A request that takes too long has failed; one that has found no thread is given up."""
     store = MemoryStore()
-    obstore.put(store, DATA, LARGE)
     one_object = bucket(clock, store, threads)
-    outcome = watch(one_object.get(KEY))
+    outcome = watch(one_object.put_new(KEY, LARGE))
     clock.advance(RESPONSE_TIMEOUT)
     assert isinstance(outcome[0], BucketUnavailable)
     threads.run()
-    assert one_object.health.failure is not None
+    assert [each["path"] for chunk in store.list() for each in chunk] == ([DATA] if fails else [])
+    assert (one_object.write_health.failure is not None) == fails
 
 
 def test_objects(one_object: Bucket) -> None:
