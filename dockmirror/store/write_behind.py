@@ -84,6 +84,11 @@ def list_pending(root: Path) -> list[Path]:
     return [root / layout.WRITE_BEHIND / name for name in sorted(known, key=_sort_key)]
 
 
+def name_of(path: Path) -> str:
+    """Return the name of a pending write, which stays the same when it is claimed or put back."""
+    return path.name.partition(_CLAIMED)[0]
+
+
 def claim(path: Path) -> tuple[PendingWrite | None, Path]:
     """Claim a write; return it, None if it is malformed, and its file's new path.
 

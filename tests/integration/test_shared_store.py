@@ -19,11 +19,12 @@ from .parts.clients import Containerd
 from .parts.command import dockmirror
 from .parts.faults import Fault, Stall
 from .parts.images import artifact, image
-from .parts.kept import blob_file, growing_file, holds, length
+from .parts.kept import blob_file, growing_file, holds, length, tag_link
 from .parts.machine import Machine
 from .parts.process import wait_until
 from .parts.registry import Registry
 from .parts.seaweed import CREDENTIALS
+from .parts.server import Exchange
 from .parts.sharing import Sharing, metric, pulled, state, status
 from .pulls import ctr_pulls, skopeo_pulls, succeeded
 
@@ -249,6 +250,28 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     sharing.uploaded(two, {"library/after": after})
     sharing.stop_upstream()
     pulled(sharing.add().client("docker"), "library/after", after)
+
+
+def test_a_content_that_the_bucket_refuses(sharing: Sharing) -> None:
+    """It holds up no other upload; such as one that a virus scanner takes for a virus."""
+    refused, other = image("refused", layers=(3_000,)), image("other", layers=(3_000,))
+    for name, pushed in (("library/refused", refused), (NAME, other)):
+        sharing.registry.push(name, pushed, "latest")
+    mirror, key = sharing.add(), refused.layers[0].digest.partition(":")[2]
+
+    def refuse(request: Exchange) -> bool:
+        is_refused = request.command == "PUT" and f"/{key}/data" in request.path
+        if is_refused:
+            request.body()
+            request.answer(403)
+        return is_refused
+
+    with sharing.front.meddled_with(refuse):
+        pulled(mirror.client("docker"), "library/refused", refused)
+        pulled(mirror.client("docker"), NAME, other)
+        wait_until(lambda: sharing.has(tag_link(f"docker.io/{NAME}", "latest")), "the other one is uploaded")
+        assert metric(mirror, "dockmirror_uploads_waiting") > 0
+    sharing.uploaded(mirror, {NAME: other, "library/refused": refused})
 
 
 def test_two_registries_of_one_name(sharing: Sharing, open_registry: Registry) -> None:

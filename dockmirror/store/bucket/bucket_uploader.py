@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -36,8 +36,9 @@ _log = Logger()
 class BucketUploader(PeriodicTask):
     """Uploads queued writes; one process of those that share the directory at a time.
 
-    Failed writes stay queued, over a restart too, and are retried when the bucket works again. Writes that
-    were claimed by a process that ended are uploaded by the next one.
+    Failed writes stay queued, over a restart too, and are retried when the bucket works again, after all
+    others: the bucket may refuse these alone. Writes that were claimed by a process that ended are uploaded
+    by the next one.
 
     :ivar waiting: the number of queued writes at the last check.
     """
@@ -51,6 +52,8 @@ class BucketUploader(PeriodicTask):
     ) -> None:
         super().__init__(self.run, POLL_INTERVAL, clock, "cannot upload queued writes")
         self.waiting = 0
+        self._failed: dict[str, int] = {}
+        self._failures = count(1)
         self._local = local
         self._bucket = contents.bucket
         self._clock = clock
@@ -76,8 +79,15 @@ class BucketUploader(PeriodicTask):
             os.close(lock)
 
     async def _upload_all(self, paths: Sequence[Path]) -> None:
-        """Upload a few writes at once, all of the same kind, so that links follow their targets."""
-        for _, group in groupby(paths, key=lambda path: path.name.partition("-")[0]):
+        """Upload a few writes at once, all of the same kind, so that links follow their targets.
+
+        Those that have failed come last, each alone, and the latest to fail after all others.
+        """
+        order = {path: self._failed.get(write_behind.name_of(path), 0) for path in paths}
+        self._failed = {write_behind.name_of(path): number for path, number in order.items() if number}
+        for _, group in groupby(
+            sorted(paths, key=order.__getitem__), lambda path: (order[path], _kind(path))
+        ):
             remaining = list(group)
             while remaining:
                 uploads = [Deferred.fromCoroutine(self._upload(path)) for path in remaining[:_CONCURRENCY]]
@@ -98,6 +108,9 @@ class BucketUploader(PeriodicTask):
         done = False
         try:
             done = write is None or await self._upload_write(write, claimed)
+        except BucketUnavailable:
+            self._failed[write_behind.name_of(path)] = next(self._failures)
+            raise
         finally:
             if done:
                 await self._in_thread(partial(write_behind.ack, claimed))
@@ -139,6 +152,10 @@ class BucketUploader(PeriodicTask):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(write.repository, write.digest, write.kind)
         return True
+
+
+def _kind(path: Path) -> str:
+    return path.name.partition("-")[0]
 
 
 def _read_intact(path: Path, digest: Digest) -> bytes | None:
