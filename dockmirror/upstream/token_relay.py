@@ -17,7 +17,10 @@ from ..concurrency.caching import SingleFlight
 from ..headers import lines
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge, parse_challenges
-from ..oci.errors import Denied, Unavailable, Unsupported
+from ..oci.errors import Denied, NameInvalid, Unavailable, Unsupported
+from ..oci.reference import Repository
+from ..oci.request import Tags
+from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest, complete_token
 from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient
@@ -48,14 +51,36 @@ class ChallengeCache:
             return self._cached[1]
         return await self._single_flight.get(None, self._fetch)
 
-    async def find_token_service(self) -> Challenge | None:
-        """Return the ``Bearer`` challenge that names the token service; None if the upstream has none."""
-        challenge = find_challenge(await self.get_challenges(), "Bearer")
-        return challenge if challenge is not None and challenge.get("realm") else self._learnt
+    async def find_token_service(self, scopes: Iterable[Scope] = ()) -> Challenge | None:
+        """Return the ``Bearer`` challenge that names the token service; None if the upstream has none.
+
+        :param scopes: if ``/v2/`` demands nothing, a repository of these is asked for its challenge: another
+            process may have sent the client here.
+        """
+        challenges = await self.get_challenges()
+        challenge = find_challenge(challenges, "Bearer")
+        if challenge is not None and challenge.get("realm"):
+            return challenge
+        repository = next((scope.name for scope in scopes if scope.is_repository), None)
+        if self._learnt is None and repository and not challenges:
+            await self._ask_repository(repository)
+        return self._learnt
 
     def learn(self, challenges: Iterable[Challenge]) -> None:
         """Remember the challenge of a resource, for an upstream whose ``/v2/`` itself demands nothing."""
         self._learnt = find_challenge(challenges, "Bearer") or self._learnt
+
+    async def _ask_repository(self, name: str) -> None:
+        """Learn the challenge of a repository; ignore an invalid name."""
+        try:
+            target = Tags(Repository.parse(name))
+        except NameInvalid:
+            return
+        url = f"{self._url.removesuffix('/v2/')}{target}?n=1"
+        final = await follow_redirects(self._client, "GET", url, ())
+        self._client.release(final.response)
+        if final.response.code == 401 and not final.is_other_origin:
+            self.learn(parse_challenges(lines(final.response.headers, "WWW-Authenticate")))
 
     async def _fetch(self) -> tuple[Challenge, ...]:
         response = (await follow_redirects(self._client, "GET", self._url, ())).response
@@ -86,7 +111,7 @@ class TokenRelay:
 
     async def token(self, request: TokenRequest) -> Answer:
         """Return the token service's response, or a marker that means nothing if there is none."""
-        challenge = await self._challenges.find_token_service()
+        challenge = await self._challenges.find_token_service(request.scopes)
         if challenge is None:
             if find_challenge(await self._challenges.get_challenges(), "Basic"):
                 raise Unsupported(

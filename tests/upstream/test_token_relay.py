@@ -27,7 +27,7 @@ from dockmirror.upstream.token_relay import ChallengeCache, TrustedRealms, parse
 from dockmirror.upstream.upstream_client import parse_url
 from tests.fake_registry import basic, error
 from tests.fakes import ENDLESS, SILENT, Pairs, Reply
-from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
+from tests.internet import AUTH, HUB, PASSWORD, PRIVATE, USER, Internet
 from tests.stacks import Outcome, bytes_of, client, now, upstream
 
 PULL = (("scope", "repository:library/busybox:pull"),)
@@ -202,6 +202,18 @@ def test_an_upstream_without_tokens(internet: Internet) -> None:
     with pytest.raises(Unsupported, match="Basic") as raised:
         take(internet, *PULL)
     assert raised.value.status == 404
+
+
+def test_a_repository_is_asked_if_the_registry_demands_nothing(internet: Internet) -> None:
+    """Another process may have met its challenge, and sent the client to the token service."""
+    internet.reply(HUB, "/v2/", Reply(200, b"{}"))
+    assert b'"anonymous"' in bytes_of(take(internet, ("scope", "repository:../x:pull")).body)
+    assert [seen.path for seen in internet.seen] == ["/v2/"]
+    answer = take(internet, ("scope", f"repository:{PRIVATE}:pull"), credentials=ALICE)
+    assert b'"anonymous"' not in bytes_of(answer.body)
+    assert [(seen.path, seen.authorization) for seen in internet.seen[2:]] == [
+        (f"/v2/{PRIVATE}/tags/list", None), ("/token", ALICE.header),
+    ]  # fmt: skip
 
 
 HUB_REALMS = TrustedRealms("https://registry-1.docker.io", ("https://auth.docker.io",))
