@@ -44,8 +44,8 @@ _log = Logger()
 class WriteThrough:
     """Stores the manifests that the upstream has accepted, and forgets what it has deleted.
 
-    If the outcome of a write is unknown, a doubt is recorded, and nothing is deleted.  What the upstream has
-    accepted is recorded even if the client leaves.  A push grants no right to pull.
+    A write goes on if the client leaves, since it could not be taken back.  If its outcome is unknown, a
+    doubt is recorded, and nothing is deleted.  A push grants no right to pull.
     """
 
     def __init__(
@@ -66,17 +66,23 @@ class WriteThrough:
     async def write(self, write: Write, body: IBody) -> WriteResult:
         match write.target:
             case Manifest() as target if write.method == "PUT":
-                return await self._put(write, target, body)
+                data = await collect(body, LIMIT)
+                digest = target.digest or Digest.of(data)
+                sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
+                return await run_to_end(self._put(write, digest, sent))
             case Manifest() | Blob() as target:
-                return await self._delete(write, target, body)
+                return await run_to_end(self._delete(write, target, body))
             case _:
                 return await self._writes.write(write, body)
 
-    async def _put(self, write: Write, target: Manifest, body: IBody) -> WriteResult:
-        data = await collect(body, LIMIT)
-        digest = target.digest or Digest.of(data)
-        sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
-        place = self._generations.store_name(target.repository)
+    async def _put(self, write: Write, digest: Digest, sent: BytesBody) -> WriteResult:
+        """Store the manifest that the upstream has accepted, and the tags that it reports.
+
+        Other tags that the client asked for are in doubt.  So are all tags if another write ended meanwhile,
+        as the order of the two at the upstream is unknown, and after a success other than 201, which does not
+        say that the tags are set.
+        """
+        place = self._generations.store_name(write.target.repository)
         before = await self._generations.generation(place)
         tombstone = await self._generations.tombstone(place, digest, ContentKind.MANIFEST)
         try:
@@ -85,27 +91,11 @@ class WriteThrough:
             if _may_have_succeeded(error):
                 await self._generations.record_doubt(place)
             raise
-        await run_to_end(self._record_push(write, sent, result, before, tombstone))
-        return result
-
-    async def _record_push(
-        self, write: Write, sent: BytesBody, result: WriteResult, before: bytes, tombstone: Tombstone | None
-    ) -> None:
-        """Store the manifest that the upstream has accepted, and the tags that it reports.
-
-        Other tags that the client asked for are in doubt.  So are all tags if another write ended meanwhile,
-        as the order of the two at the upstream is unknown, and after a success other than 201, which does not
-        say that the tags are set.
-
-        :param before: the repository's generation before the push.
-        """
-        place, digest = self._generations.store_name(write.target.repository), sent.descriptor.digest
-        assert digest is not None
         is_overlapped = await self._generations.generation(place) != before
         generation = await self._generations.advance(place)
         if result.status != 201:
             await self._generations.record_doubt(place)
-            return
+            return result
         stored_digest = None
         if dict(result.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
             await self._generations.tombstones.lift(place, digest, ContentKind.MANIFEST, tombstone)
@@ -115,6 +105,7 @@ class WriteThrough:
         is_overlapped = is_overlapped or await self._generations.generation(place) != generation
         if (reported and is_overlapped) or reported != set(write.tags):
             await self._generations.record_doubt(place)
+        return result
 
     async def _record_tags(self, place: Repository, tags: Iterable[Tag], digest: Digest | None) -> None:
         """Store the tags; forget them if the manifest was not stored, so that the upstream is asked."""
@@ -133,7 +124,7 @@ class WriteThrough:
             elif _may_have_succeeded(error):
                 await self._record_doubt(target)
             raise
-        await run_to_end(self._record_deletion(target))
+        await self._record_deletion(target)
         return result
 
     def _confirms_deletion(self, write: Write, error: BaseException) -> bool:
