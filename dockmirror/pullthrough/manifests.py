@@ -187,12 +187,15 @@ class ManifestCache:
         A HEAD, which Docker Hub does not count as a pull, reports it; concurrent requests share one.  A new
         manifest is fetched even for a client's HEAD: the client requests it by its digest next, and a rate
         limit could refuse it then, while now the stored one can still be served.
+
+        After a write of unknown outcome the HEAD has no condition: docker-registry answers 304 for a tag
+        whose manifest it has deleted.
         """
         head = evolve(
             request,
             head=True,
             accept=EVERYTHING,
-            if_none_match=format_etag(tagged.stored.digest),
+            if_none_match=None if tagged.in_doubt else format_etag(tagged.stored.digest),
             revalidate=False,
         )
         have_stale = await self._have_stale(tagged, facts)
