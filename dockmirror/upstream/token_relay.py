@@ -20,8 +20,7 @@ from ..oci.challenge import Challenge, find_challenge, parse_challenges
 from ..oci.errors import Denied, NameInvalid, Unavailable, Unsupported
 from ..oci.reference import Repository
 from ..oci.request import Tags
-from ..oci.scope import Scope
-from ..oci.token import MARKER_ANSWER, Token, TokenRequest, complete_token
+from ..oci.token import MARKER_ANSWER, Scope, Token, TokenRequest, complete_token
 from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient
 from .upstream_responses import follow_redirects, is_web_page, read_refusal
