@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
-from twisted.web.template import flattenString
 
+from ..headers import lines
 from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
@@ -19,8 +19,6 @@ from ..oci.header_fields import format_etag, format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
 from ..system.request_context import current_hops
-from .pages.error_page import render_error, wants_page
-from .pages.page import ENGLISH, LANGUAGES, PAGE, language_for
 
 _log = Logger()
 _UNSAFE = re.compile(r"[^\t -~]")
@@ -47,25 +45,19 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
     for name, value in (("Range", error.range), ("Location", error.location)):
         if value is not None:
             _set(request, name, value)
-    if wants_page(request):
-        _refuse_with_page(request, error)
+    if _may_want_page(request):
+        from .pages.error_page import refuse_with_page
+
+        refuse_with_page(request, error)
     else:
         request.refuse(error)
     return NOT_DONE_YET
 
 
-def _refuse_with_page(request: ServerRequest, error: RegistryError) -> None:
-    try:
-        say = language_for(request)
-    except RegistryError:  # this may be the error: a query that cannot be parsed
-        say = LANGUAGES[ENGLISH]
-    _set(request, "Vary", "Accept, Accept-Language")
-    _set(request, "Content-Security-Policy", PAGE.policy)
-    _set(request, "Cache-Control", "no-store")
-    document = flattenString(None, render_error(error, say))
-    document.addCallback(lambda body: request.refuse(error, b"<!DOCTYPE html>\n" + body))
-    document.addErrback(request.processingFailed)
-    document.addErrback(lambda _: None)
+def _may_want_page(request: ServerRequest) -> bool:
+    """Return whether a browser may have sent this; clients of registries take for content what they get."""
+    is_registry = b"/v2/" in request.path + b"/"
+    return not is_registry and "text/html" in ",".join(lines(request.requestHeaders, "Accept"))
 
 
 async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:
