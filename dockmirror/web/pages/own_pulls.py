@@ -117,6 +117,11 @@ def _describe_savings(pull: Pull, say: Language) -> str:
 
 
 _FAILURES = (
+    (
+        r"recalled by the operator|refused by the policy server|not signed by a trusted|allowed by the rule"
+        r"|too new for the cool-down|not in the lock file|no tag of the repository was served",
+        "refused",  # whatever else the reason says in the words of an operator or of a policy server
+    ),
     (r"\b404\b|unknown to registry|not known", "missing"),
     (r"\b401\b|authentication|password|log ?in", "login"),
     (r"\b429\b|too many|rate limit", "limit"),

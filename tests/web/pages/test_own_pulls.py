@@ -94,6 +94,10 @@ def test_a_pull_is_described_in_words(changes: dict[str, Any], name: str, words:
         ("library/x may not be pulled here: it is not in 'allow'", "denied"),
         ("registry-1.docker.io did not answer in time", "unreachable"),
         ("No space left on device", "disk"),
+        ("sha256:… was recalled by the operator of this mirror: it sends passwords by TLS", "refused"),
+        ("nginx:1 is refused by the policy server: CVE-1 in the disk driver; use another version", "refused"),
+        ("nginx:1 is not signed by a trusted signer: its certificate ended; use a signed one", "refused"),
+        ("sha256:… is not known: no tag of the repository was served as this digest", "refused"),
     ],
 )
 @pytest.mark.parametrize("code", LANGUAGES)
