@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from attrs import field, frozen
@@ -19,6 +20,8 @@ from ...store.store_index import RepositoryContents, StoreIndex, StoreSnapshot
 
 _MAX_CACHED = 4096
 _MAX_CACHED_SIZE = 64 * 1024
+_MAX_LAYERS = 200
+"""Layers of a platform that a page shows; docker makes images of at most 127."""
 _NOTHING = RepositoryContents(frozenset(), frozenset())
 
 
@@ -67,12 +70,20 @@ class HeldLayer:
 
 @frozen
 class HeldPlatform:
-    """An image for one platform; None if its index states none."""
+    """An image for one platform; None if its index states none.
+
+    :ivar layers: the first of its layers and configurations.
+    """
 
     platform: Platform | None
     image: StoredImage
     layers: Sequence[HeldLayer]
     kinds: frozenset[Kind] = field(default=frozenset())
+
+    @property
+    def hidden(self) -> int:
+        """The number of the other layers."""
+        return len(self.image.manifest.blobs) - len(self.layers) if self.image.manifest else 0
 
 
 @frozen
@@ -140,7 +151,10 @@ class ImageCatalog:
         parts = [each for each in image.walk() if not each.children]
         platforms = [
             HeldPlatform(
-                each.platform, each, list(_layers(held, name, each)), artifacts.get(each.digest, frozenset())
+                each.platform,
+                each,
+                list(islice(_layers(held, name, each), _MAX_LAYERS)),
+                artifacts.get(each.digest, frozenset()),
             )
             for each in parts
             if each.platform is None or each.platform.is_real

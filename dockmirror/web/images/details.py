@@ -120,7 +120,8 @@ def _platform(each: HeldPlatform, view: DetailsView, say: Language) -> Content:
     names = [say("layer"), say("size"), say("held"), say("shared")]
     cells = (_layer_cells(layer, view, say) for layer in each.layers)
     manifest = tags.p(say("manifest"), " ", digest_code(each.image.digest), class_="note")
-    return [heading, manifest, rows(names, cells, title)]
+    more = tags.p(say("and.more", count=each.hidden)) if each.hidden > 0 else ""
+    return [heading, manifest, rows(names, cells, title), more]
 
 
 def _layer_cells(layer: HeldLayer, view: DetailsView, say: Language) -> list[Content]:

@@ -21,7 +21,7 @@ from dockmirror.web.images.pull_figures import PullFigures
 from tests.archive.packing import described, manifest
 from tests.cli.shop import AMD, BASE, INDEX, NGINX, OTHER, USED
 from tests.stacks import now
-from tests.web.operations import NOW, Endpoint
+from tests.web.operations import NOW, Endpoint, page_text
 
 PAGE = f"/images/{NGINX}"
 
@@ -210,3 +210,13 @@ def test_a_page_of_a_large_cache_is_small(endpoint: Endpoint) -> None:
     assert b"after=2.18" in tags.body
     assert "2.19" in endpoint.text(f"{PAGE}?after=2.18")
     assert len(endpoint.get(f"{PAGE}:latest").body) < 150_000
+
+
+def test_a_page_of_an_image_with_thousands_of_layers_is_small(endpoint: Endpoint) -> None:
+    """Any client may pull one, and making the page would keep the mirror busy for seconds."""
+    large = manifest(b"{}", *(b"%d" % number for number in range(3000)))
+    endpoint.shop.image(NGINX, "large", large, b"{}")
+    endpoint.clock.advance(2)
+    body = endpoint.get(f"{PAGE}:large").body
+    assert len(body) < 150_000
+    assert "and 2801 more" in page_text(body)
