@@ -171,10 +171,9 @@ def format_lines(pulls: Iterable[Pull]) -> Iterator[str]:
 
 
 def _cells(pull: Pull) -> tuple[str, ...]:
-    client = f"{pull.user}@{pull.client}" if pull.user and pull.client else pull.user or pull.client
     return (
         format_timestamp(pull.began),
-        client,
+        pull.requester,
         pull.image,
         format_size(pull.cached_bytes + pull.upstream_bytes),
         str(pull.layers),

@@ -150,7 +150,8 @@ def _pulls(pulls: Sequence[Status], downloads: Sequence[Status], now: str) -> Ta
         reference = pull["reference"]
         image = f"{repository}@{reference[:15]}" if ":" in reference else f"{repository}:{reference}"
         sizes = format_size(pull["cached_bytes"]), format_size(pull["upstream_bytes"])
-        table.add_row(Text(image), Text(pull["client"]), *sizes, _age(now, pull["began"]), _bar(joined))
+        requester = "@".join(filter(None, (pull["user"], pull["client"])))
+        table.add_row(Text(image), Text(requester), *sizes, _age(now, pull["began"]), _bar(joined))
     return table
 
 

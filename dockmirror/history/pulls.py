@@ -69,6 +69,11 @@ class Pull:
         separator = "@" if ":" in self.reference else ":"
         return f"{self.registry}/{self.repository}{separator}{self.reference}"
 
+    @property
+    def requester(self) -> str:
+        """The user and the client, as far as both are known."""
+        return "@".join(filter(None, (self.user, self.client)))
+
 
 @frozen
 class PullFilter:

@@ -91,6 +91,11 @@ def test_each_account_has_a_limit() -> None:
     assert lines[lines.index("docker.io  reachable  64 of 100  60 s ago: slow") + 1] == "team-a: 7 of 100"
 
 
+def test_a_pull_has_its_user() -> None:
+    lines = printed(served(history=evolve(HISTORY, running=[evolve(PULL, user="alice")])))
+    assert [each for each in lines if "  alice@10.0.0.1  " in each]
+
+
 def test_pulls_downloads_and_upstreams_are_listed() -> None:
     """A pull has the bar of its downloads; failing upstreams come first, unused ones are left out."""
     bar = "━" * 8

@@ -106,7 +106,7 @@ def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
 def describe_running(pull: Pull, now: float, say: Language) -> str:
     """Say for whom a pull is, what it got so far, and since when."""
     sizes = {"cached": format_size(pull.cached_bytes), "fetched": format_size(pull.upstream_bytes)}
-    parts = [pull.client, say("status.got", **sizes), format_age(max(0.0, now - pull.began))]
+    parts = [pull.requester, say("status.got", **sizes), format_age(max(0.0, now - pull.began))]
     return " · ".join(filter(None, parts))
 
 

@@ -152,6 +152,11 @@ def test_disk_usage_is_listed_with_its_age_or_being_measured() -> None:
     assert section(50, None).endswith("Disk usageBeing measured.")
 
 
+def test_a_pull_under_way_has_its_user() -> None:
+    history = evolve(HISTORY, running=[evolve(PULL, user="alice")])
+    assert "nginx:1.27alice@10.0.0.1 · 48.0 MB" in text(page(make_status(WorkerState(), history=history)))
+
+
 @pytest.mark.parametrize(("free", "kind"), [(3_000, None), (1_999, "bad")])
 def test_the_space_that_is_left_on_the_disk_is_shown(free: int, kind: str | None) -> None:
     usage = Usage(4.0, 0.1, (), 0, free)
