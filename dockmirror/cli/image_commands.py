@@ -55,8 +55,8 @@ def _completeness(listed: ListedImage) -> str:
 def ls(context: Context, as_json: bool, pattern: str) -> None:
     """List the images in the cache by tag, or by digest when they have no tag.
 
-    PATTERN selects repositories, such as "docker.io/library/*"; a pattern without a slash matches any part of
-    the name.
+    PATTERN selects repositories, such as "docker.io/library/*", and with a colon tags, such as "nginx:1.*"; a
+    pattern without a slash matches any part of the repository's name.
 
     The column "complete" says whether the cache holds the whole image, or which platforms of it; "size" adds
     up what it holds, with each layer counted once.
@@ -65,12 +65,16 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
     """
     settings = context.settings
     images = HeldImages(open_store(settings))
-    glob = parse_glob(pattern, settings) if "/" in pattern or "*" in pattern else f"*{pattern}*"
+    path, slash, last = pattern.rpartition("/")
+    last, _, tag = last.partition(":")
+    name = f"{path}{slash}{last}"
+    glob = parse_glob(name, settings) if "/" in name or "*" in name else f"*{name}*"
     rows = [
         listed
         for repository in images.list_repositories()
         if fnmatchcase(repository.name, glob)
         for listed in list_images(images, repository)
+        if not tag or (listed.tag and fnmatchcase(listed.tag.name, tag))
     ]
     if as_json:
         print_json([listed.fields() for listed in rows])

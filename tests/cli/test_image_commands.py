@@ -35,6 +35,10 @@ def test_a_pattern_selects_repositories(shop: Shop) -> None:
     assert {each["repository"] for each in shop.json("ls", "ghcr.io/*")} == {str(OTHER)}
     assert {each["repository"] for each in shop.json("ls", "nginx")} == {str(NGINX)}
     assert shop.json("ls", "nothing") == []
+    for pattern in ("nginx:1.*", "docker.io/library/nginx:1.27", "*:1.27"):
+        assert {(each["repository"], each["tag"]) for each in shop.json("ls", pattern)} == {
+            (str(NGINX), "1.27")
+        }
 
 
 def test_the_table_fits_into_80_columns(shop: Shop) -> None:
