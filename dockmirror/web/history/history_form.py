@@ -10,6 +10,8 @@ from attrs import asdict, evolve, field, fields, frozen
 from ...history.pulls import PullFilter
 from ...history.tracker import AddressDetail, parse_client
 from ...http.server_request import Parameters
+from ...oci.digest import Digest
+from ...oci.errors import DigestInvalid
 from ..pages.page import LANGUAGES
 
 OUTCOMES = ("served", "failed", "running")
@@ -90,7 +92,7 @@ class FormReader:
         readers: Mapping[str, Callable[[str], str]] = {
             "client": self._read_client,
             "user": _read_text,
-            "image": lambda text: self.complete_image(_read_text(text)),
+            "image": lambda text: self.complete_image(_split_digest(_read_text(text))[0]),
             "outcome": lambda text: _read_choice(text, ("", *OUTCOMES)),
             "time": lambda text: _read_choice(text, TIMES),
             "after": _read_number,
@@ -105,6 +107,7 @@ class FormReader:
             raise InvalidForm(details)
         filter = PullFilter(
             found["image"],
+            _split_digest(form.image)[1],
             client=found["client"],
             user=found["user"],
             since=begin_of(min(TIMES[form.time], self.days * _DAY), now),
@@ -132,6 +135,20 @@ def _read_text(text: str) -> str:
     if len(text) > MAX_LENGTH:
         raise ValueError(f"it has more than {MAX_LENGTH} characters")
     return text
+
+
+def _split_digest(text: str) -> tuple[str, str]:
+    """Return the name and the digest of ``NAME@DIGEST``, either of which may be missing, and empty then.
+
+    :raises ValueError: when the digest is malformed.
+    """
+    name, at, digest = text.rpartition("@")
+    try:
+        return name, str(Digest.parse(digest))
+    except DigestInvalid as error:
+        if at:
+            raise ValueError(str(error)) from None
+        return text, ""
 
 
 def _read_choice(text: str, choices: tuple[str, ...] | Mapping[str, int]) -> str:

@@ -129,7 +129,8 @@ def _answer(form: HistoryForm, answer: HistoryAnswer, say: Language) -> list[Con
 def describe_answer(form: HistoryForm, answer: HistoryAnswer, say: Language) -> str:
     """Say in a sentence how many pulls there were, what they got, and what that saved."""
     total, filter = add_sums("", answer.images), answer.filter
-    parts = {"image": filter.image, "client": filter.client, "user": filter.user}
+    image = "@".join(each for each in (filter.image, filter.digest) if each)
+    parts = {"image": image, "client": filter.client, "user": filter.user}
     subject = "".join(say(f"history.of.{name}", value=text) for name, text in parts.items() if text)
     where = {"subject": subject, "time": say(f"history.time.{form.time}")}
     if not total.pulls:

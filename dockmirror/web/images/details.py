@@ -81,8 +81,10 @@ def _facts(view: DetailsView, say: Language) -> list[tuple[str, Content]]:
         pairs.append((say("confirmed"), moment(held.confirmed, say)))
     if view.figure is not None:
         count: Content = str(view.figure.pulls)
-        if view.is_operator and held.listed.tag is not None:
-            count = pulls_link(f"{view.name}:{held.listed.tag}", str(view.figure.pulls))
+        if view.is_operator:
+            tag, digest = held.listed.tag, held.listed.image.digest
+            image = f"{view.name}:{tag}" if tag else f"{view.name}@{digest}"
+            count = pulls_link(image, str(view.figure.pulls))
         pulls: Content = [count, " · ", moment(view.figure.last, say)]
         pairs.append((say("pulls.last"), pulls if view.figure.pulls else say("pulls.none")))
     if view.is_operator:

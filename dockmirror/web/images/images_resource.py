@@ -186,7 +186,7 @@ class ImagesResource(Resource):
             name,
             details,
             self._context.find_pull(request, image),
-            await self._context.in_thread(partial(self._context.figures.of_image, image)),
+            await self._context.in_thread(partial(self._context.figures.of_image, name, reference)),
             [each for each in sightings if await viewer.may_see_image(name, tag, each.digest)],
             await _visible_sharing(viewer, details),
             self._operator is not None,

@@ -8,6 +8,8 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ...history.pulls import HistoryError, HistoryReader, PullFilter
+from ...oci.digest import Digest
+from ...oci.reference import Reference
 
 FIGURE_DAYS = 30
 """Days whose pulls are counted, today included; days end at midnight UTC."""
@@ -76,11 +78,12 @@ class PullFigures:
             return None
         return figures
 
-    def of_image(self, image: str) -> PullFigure | None:
-        """Return the figure of one image: a repository with a tag."""
+    def of_image(self, name: str, reference: Reference) -> PullFigure | None:
+        """Return the figure of one image of a repository."""
         if self._history is None:
             return None
-        wanted = PullFilter(image=image)
+        is_digest = isinstance(reference, Digest)
+        wanted = PullFilter(name, str(reference)) if is_digest else PullFilter(f"{name}:{reference}")
         try:
             pulls = sum(each.pulls for each in self._history.sums("repository", wanted))
             last = self._history.pulls(wanted, 1)

@@ -114,6 +114,16 @@ def test_the_sentence_counts_all_repositories(tmp_path: Path) -> None:
     assert "And 10,030 more images" in text
 
 
+def test_the_pulls_of_a_digest_are_found(operators: Operators) -> None:
+    """As after a recall, to see who has it."""
+    digest = Digest.of(INDEX)
+    text = operators.text(f"?image={digest}")
+    assert f"1 pull of {digest} in the last 7 days: 300 MB served" in text
+    assert "10.1.7.8" in text
+    assert f"No pulls of ghcr.io/x@{digest}" in operators.text(f"?image=ghcr.io/x@{digest}")
+    assert operators.get("?image=nginx@sha256:1").status == 400
+
+
 def test_failed_pulls_come_first_with_their_reasons(operators: Operators) -> None:
     text = operators.text("?outcome=failed&time=day")
     assert "1 failed pull in the last 24 hours: nothing was served. The newest pulls" in text
@@ -217,7 +227,7 @@ def test_older_pulls_are_on_further_pages(operators: Operators) -> None:
     [
         ("?client=10.1", "Client or network This is neither an address nor a network such as 10.1.0.0/16."),
         ("?image=NGINX", "Image or pattern This is no name of an image: NGINX: invalid repository name"),
-        ("?image=a@sha256:1", "This is no name of an image: expected a name without a digest."),
+        ("?image=a@sha256:1", "This is no name of an image: invalid digest: expected sha256"),
         (f"?user={'a' * 301}", "User This is no user name: it has more than 300 characters."),
         ("?outcome=lost", "Choose one of the outcomes."),
         ("?time=year", "Choose one of the times."),

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 
+from dockmirror.history.history_writer import HistoryWriter
+from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
+from dockmirror.history.reader import SqliteHistory
+from dockmirror.history.tracker import PartState, make_number
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
@@ -20,6 +25,7 @@ from dockmirror.web.images import blocks
 from dockmirror.web.images.pull_figures import PullFigures
 from tests.archive.packing import described, manifest
 from tests.cli.shop import AMD, BASE, INDEX, NGINX, OTHER, USED
+from tests.history.kept import report
 from tests.stacks import now
 from tests.web.operations import NOW, Endpoint, page_text
 
@@ -188,6 +194,22 @@ def test_phrases_are_the_same_in_all_languages() -> None:
         for key, phrase in other.words.items():
             names = [text.split("}")[0] for text in phrase.split("{")[1:]]
             assert sorted(names) == sorted(text.split("}")[0] for text in english.words[key].split("{")[1:])
+
+
+def test_the_page_of_a_digest_counts_the_pulls_of_the_digest(tmp_path: Path) -> None:
+    """And leads to them."""
+    path = tmp_path / "pulls.db"
+    endpoint = Endpoint(tmp_path, SqliteHistory(path, lambda: NOW))
+    number, state = make_number(USED, 1, 1), PartState(USED + 1)
+    fields = {"digest": str(Digest.of(AMD)), "reference": str(Digest.of(AMD)), "is_first": True}
+    writer = HistoryWriter(path, HistoryBounds())
+    writer.write([report(number, state=state, last=USED + 1, **fields)], NOW)
+    writer.close()
+    address = f"{PAGE}@{Digest.of(AMD)}"
+    assert "Pulls, and the last one 1 · 2026-09-21 14:13" in endpoint.text(address)
+    link = f"/history?image={NGINX}%40{Digest.of(AMD)}&time=month"
+    assert link in unescape(endpoint.get(address).body.decode())
+    assert "1 pull of" in endpoint.text(link)
 
 
 def test_a_page_of_a_large_cache_is_small(endpoint: Endpoint) -> None:
