@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
@@ -265,11 +265,13 @@ class SettingsReload(Service):
         self._read = read
         self._apply = apply
         self._reactor = reactor
+        self._turns = DeferredLock()
 
     def startService(self) -> None:
-        """Install the signal handler; must be called in the main thread."""
+        """Handle the signal, even one that is waiting; must be called in the main thread."""
         super().startService()
         signal.signal(signal.SIGHUP, self._signalled)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
     def stopService(self) -> None:
         """Ignore the signal from now on: its default would cut off the transfers that are still running."""
@@ -277,9 +279,7 @@ class SettingsReload(Service):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _signalled(self, *_: object) -> None:
-        self._reactor.callFromThread(
-            lambda: Deferred.fromCoroutine(self.reload()).addErrback(_log_failed_reload)
-        )
+        self._reactor.callFromThread(lambda: self._turns.run(self.reload).addErrback(_log_failed_reload))
 
     async def reload(self) -> None:
         """Put the settings into force that are read now, or log why not."""

@@ -51,6 +51,8 @@ def _serve(context: Context, /, **values: Any) -> None:
 
     Exit status: 0; 1 when the mirror cannot listen, 2 when the settings are invalid.
     """
+    # By default SIGHUP ends a process: one that comes before the mirror handles it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     from ..app.service import run_mirror
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

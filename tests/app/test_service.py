@@ -17,6 +17,7 @@ import pytest
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
@@ -425,6 +426,27 @@ def test_sighup_reloads_in_the_reactors_thread_while_the_service_runs() -> None:
     service.stopService()
     os.kill(os.getpid(), signal.SIGHUP)
     assert len(reactor.calls) == 1
+
+
+@pytest.mark.usefixtures("_sighup")
+def test_reloads_run_one_after_the_other() -> None:
+    """Workers may need long for one, and would put the settings of two into force in any order."""
+    reactor, applied = RecordingReactor(), list[Deferred[None]]()
+
+    async def apply(_: Settings) -> None:
+        applied.append(Deferred())
+        await applied[-1]
+
+    service = SettingsReload(load({}, {}), lambda: load({}, {}), apply, reactor)
+    service.startService()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+    for call in reactor.calls:
+        call()
+    assert len(applied) == 1
+    with logged():
+        applied[0].errback(ConfigurationError("no"))
+    assert len(applied) == 2
 
 
 def test_the_audit_log_continues_in_a_new_file_after_rotation(tmp_path: Path) -> None:

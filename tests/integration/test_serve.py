@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -202,6 +204,24 @@ def test_status_and_reload_reach_the_running_mirror(installed: Machine) -> None:
         nobody = installed.run(COMMAND, name)
         assert nobody.returncode == 1
         assert nobody.stderr.startswith("Error: no ")
+
+
+def test_sighup_during_the_start_reloads_after_it(machine: Machine, tmp_path: Path) -> None:
+    """It does not end the mirror; systemd calls a service started before its program has loaded."""
+    port, settings = free_port(), tmp_path / "settings.toml"
+    options = [f"--listen={port}", NO_OPERATIONS, "--workers=2", "--config", str(settings)]
+    mirror = ServedMirror(machine, f"http://127.0.0.1:{port}", *options)
+    os.mkfifo(settings)
+
+    def change() -> None:
+        with settings.open("w"):  # waits until the mirror reads
+            settings.unlink()
+            settings.write_text('log_format = "json"')
+            os.kill(mirror.pid, signal.SIGHUP)
+
+    Thread(target=change, daemon=True).start()
+    with mirror:
+        wait_until(lambda: "settings reloaded; changed: log_format" in mirror.log.read_text(), "a reload")
 
 
 @pytest.fixture(params=[1, 2])
