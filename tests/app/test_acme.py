@@ -29,6 +29,7 @@ from dockmirror.store import layout
 from dockmirror.tls.acme_renewal import AcmeStore, CertificateRenewal
 
 from ..answering import now
+from ..issued import issue
 from ..store.bucket.machines import BucketThreads, bucket
 from ..store.threads import HeldThreads
 from .test_fleet_bucket import Address
@@ -140,7 +141,8 @@ def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
     settings = load({**ACME, **certificates}, {})
     paths = [tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)]
     assert missing_certificates(settings) == paths
-    AcmeStore(tmp_path).save_certificate("m.example", b"certificate")
+    issued = issue("m.example")
+    AcmeStore(tmp_path).save_certificate("m.example", issued.key + issued.certificate)
     assert missing_certificates(settings) == paths[1:]
 
 
