@@ -27,7 +27,7 @@ from ..system.posix import make_directory_for
 from ..system.reactor_services import GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
-from ..workers.sockets import BindOnlyReactor
+from ..workers.sockets import BindOnlyReactor, ReclaimingReactor
 from ..workers.worker_pool import RpcError, WorkerPool
 from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram, pass_on_output
 from .acme import make_certificate_renewal
@@ -167,8 +167,8 @@ def make_mirror(
     services = [*server.services]
     if settings.operations:
         operations = make_operations_site(lambda: reload.settings, server.telemetry, server.memory, running)
-        endpoint = operations_endpoint(settings)
-        services.insert(0, make_listener("operations", endpoint, operations, running, server.certificates))
+        endpoint, binding = operations_endpoint(settings), ReclaimingReactor(running)
+        services.insert(0, make_listener("operations", endpoint, operations, binding, server.certificates))
     if settings.acme:
         services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
     notices = ShutdownNotices(server.count_transfers, server.abort, running, _kill)
@@ -193,7 +193,8 @@ def _kill() -> None:
 def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
     memory = SharedTables.create()
     process = ServingProcess(settings, environ, reactor, memory)
-    listeners = make_listeners(listen_endpoints(settings), process.site, process.certificates, reactor)
+    binding = ReclaimingReactor(reactor)
+    listeners = make_listeners(listen_endpoints(settings), process.site, process.certificates, binding)
     connections = process.site.connections
 
     async def count_transfers() -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from grp import getgrnam
@@ -74,6 +75,22 @@ def chown_to_parent(path: Path) -> None:
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def remove_dead_socket(path: Path) -> None:
+    """Remove a UNIX socket that a killed process has left behind, with Twisted's lock of it.
+
+    Twisted takes the lock for held while a process has its number; in a container that is often this one.
+
+    :raises OSError: when it cannot be removed.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+            path.unlink()
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
 
 def find_group(name: str) -> int:

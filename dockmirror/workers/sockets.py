@@ -6,12 +6,15 @@ import os
 import re
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort
 from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from ..system.posix import remove_dead_socket
 
 _SYSTEMD = re.compile(r"(^|:)systemd:.*")
 
@@ -28,11 +31,26 @@ class ListeningSocket:
     family: int
 
 
-class BindOnlyReactor:
-    """A reactor for the binding process: its ports listen, but accept no connection."""
+class ReclaimingReactor:
+    """A reactor that also listens on UNIX sockets which a killed process has left behind."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+
+    def listenUNIX(self, address: str, *args: Any, **kwargs: Any) -> IListeningPort:
+        remove_dead_socket(Path(address))
+        listening: IListeningPort = self._reactor.listenUNIX(address, *args, **kwargs)
+        return listening
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+class BindOnlyReactor(ReclaimingReactor):
+    """A reactor for the binding process: its ports listen, but accept no connection."""
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
         self._ports: list[Any] = []
 
     @property
@@ -47,7 +65,7 @@ class BindOnlyReactor:
         return self._stop_accepting(self._reactor.listenSSL(*args, **kwargs))
 
     def listenUNIX(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        return self._stop_accepting(self._reactor.listenUNIX(*args, **kwargs))
+        return self._stop_accepting(super().listenUNIX(*args, **kwargs))
 
     def adoptStreamPort(self, *args: Any, **kwargs: Any) -> IListeningPort:
         return self._stop_accepting(self._reactor.adoptStreamPort(*args, **kwargs))
@@ -60,9 +78,6 @@ class BindOnlyReactor:
         self._ports.append(port)
         listening: IListeningPort = port
         return listening
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
 
 
 class InheritedSocketsReactor:

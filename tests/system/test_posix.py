@@ -9,6 +9,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from dockmirror.system.posix import (
     explain_write_error,
     make_directory_for,
     raise_connection_limit,
+    remove_dead_socket,
     write_line,
 )
 from tests.stacks import logged
@@ -183,3 +185,23 @@ def test_a_read_only_disk_needs_another_mount_or_another_path() -> None:
         "its disk is read-only (Read-only file system). Mount it for writing; if it was, see the kernel's log"
         " for errors of the disk"
     )
+
+
+def test_only_a_socket_on_which_nobody_listens_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its lock; whatever else has that name stays."""
+    monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
+    alive, dead, file, missing = map(Path, ("alive", "dead", "file", "missing"))
+    file.touch()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(dead))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(alive))
+        listening.listen()
+        for each in (alive, dead, file, missing):
+            Path(f"{each}.lock").symlink_to(str(os.getpid()))
+            remove_dead_socket(each)
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "alive", "alive.lock", "file", "file.lock", "missing.lock"
+    }  # fmt: skip

@@ -22,6 +22,7 @@ from dockmirror.workers.sockets import (
     BindOnlyReactor,
     InheritedSocketsReactor,
     ListeningSocket,
+    ReclaimingReactor,
     inherited_endpoint,
 )
 
@@ -119,3 +120,18 @@ def test_other_methods_are_those_of_the_reactor() -> None:
 def test_a_worker_opens_no_socket_of_systemd(endpoint: str, accepting: str) -> None:
     """Systemd passes its sockets to the binding process only."""
     assert inherited_endpoint(endpoint) == accepting
+
+
+@ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
+@pytest.mark.parametrize("kind", [ReclaimingReactor, BindOnlyReactor])
+async def test_a_socket_that_a_killed_process_has_left_behind_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ReclaimingReactor]
+) -> None:
+    """Even if another process has its number by now, as in a container, where each is the first one."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind("s")
+    (tmp_path / "s.lock").symlink_to(str(os.getpid()))
+    listening: Any = await serverFromString(kind(reactor), "unix:s").listen(Factory.forProtocol(Protocol))
+    await listening.stopListening()
+    assert os.listdir(tmp_path) == []
