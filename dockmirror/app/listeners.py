@@ -7,10 +7,11 @@ from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import IService, Service
-from twisted.internet.interfaces import IAddress, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, ITransport
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError
+from ..http.tls_hello import is_plain_http, plain_http_response
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from .endpoints import HttpsEndpoint
 
@@ -60,10 +61,26 @@ def make_listeners(
     ]
 
 
+class _TlsConnection(BufferingTLSTransport):
+    """A TLS connection; a client that speaks plain HTTP gets a response in plain HTTP."""
+
+    transport: ITransport
+    _is_first = True
+
+    def dataReceived(self, data: bytes) -> None:
+        is_first, self._is_first = self._is_first, False
+        if is_first and is_plain_http(data):
+            self.transport.write(plain_http_response())
+            self.transport.loseConnection()
+        else:
+            super().dataReceived(data)
+
+
 class _TlsFactory(TLSMemoryBIOFactory):
     """TLS over a factory that may reject connections, for which Twisted's own class raises an exception."""
 
     noisy = False
+    protocol = _TlsConnection
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return None, as the wrapped factory does, for a connection to close at once."""

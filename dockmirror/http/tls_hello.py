@@ -1,4 +1,4 @@
-"""Clients that speak TLS to a port of plain HTTP."""
+"""Clients that speak TLS to a port of plain HTTP, or plain HTTP to a port of TLS."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def is_tls_hello(data: bytes | bytearray) -> bool:
 def tls_hello_error() -> RegistryError:
     """Return the response: from its plain HTTP the client learns what is wrong, and says so."""
     return Unsupported("this port speaks plain HTTP, and the client spoke TLS: use http://", status=400)
+
+
+def is_plain_http(data: bytes) -> bool:
+    """Return whether a connection began with a method instead of a TLS handshake."""
+    return data[:1].isupper()
+
+
+def plain_http_response() -> bytes:
+    """Return the whole response to a client of plain HTTP, which could read no alert."""
+    body = Unsupported("this port speaks TLS, and the client spoke plain HTTP: use https://").body()
+    return (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+        b"Connection: close\r\n\r\n%b" % (len(body), body)
+    )
 
 
 class TlsHelloLog:

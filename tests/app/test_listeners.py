@@ -169,6 +169,19 @@ async def test_tls_1_2_and_1_3_are_spoken_with_http_1_1(listening: Listening) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_client_that_speaks_plain_http_is_told_so(listening: Listening) -> None:
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", listening.port), timeout=10) as connection:
+            connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: m.example\r\n\r\n")
+            with connection.makefile("rb") as file:
+                return file.read()
+
+    head, _, body = (await deferToThread(ask)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"this port speaks TLS, and the client spoke plain HTTP: use https://" in body
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_renewed_certificate_is_shown_to_new_connections(listening: Listening) -> None:
     def ask() -> None:
         with listening.connect(FIRST) as before:
