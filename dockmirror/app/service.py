@@ -24,7 +24,7 @@ from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
-from ..system.reactor_services import GracefulShutdown
+from ..system.reactor_services import ClockStepGuard, GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor, ReclaimingReactor
@@ -241,8 +241,9 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     listeners = make_listeners(
         listen_endpoints(settings), HttpSite(Resource(), reactor), trial.certificates, bind_only
     )
+    services = [ClockStepGuard(reactor), pool, *listeners]
     return _Server(
-        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, [pool, *listeners], apply,
+        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, services, apply,
         count_transfers, pool.abort,
     )  # fmt: skip
 

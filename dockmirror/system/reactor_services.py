@@ -61,7 +61,12 @@ class ClockStepGuard(Service):
         super().startService()
         self._stopped.clear()
         self._ahead = self._reactor.seconds() - self._steady()
-        Thread(target=self._watch, name="clock", daemon=True).start()
+        # Workers are forked when the reactor starts, which another thread would prevent.
+        self._reactor.callLater(0, self._start_thread)
+
+    def _start_thread(self) -> None:
+        if self.running:
+            Thread(target=self._watch, name="clock", daemon=True).start()
 
     def stopService(self) -> None:
         super().stopService()

@@ -187,6 +187,26 @@ def test_a_twistd_without_output_has_all_lines_in_its_log(
         wait_until(lambda: log.read_text().count(" GET /v2/") > 9, "all requests are logged")
 
 
+def test_a_clock_that_is_set_back_delays_no_replacement(
+    tmp_path: Path, make_machine: MakeMachine, open_registry: Registry
+) -> None:
+    """By an hour, in the pause before two killed workers are replaced."""
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nreal = time.time\n"
+        f"time.time = lambda: real() - float(open({str(clock)!r}).read() or 0)\n"
+    )
+    machine = make_machine()
+    machine.variables = {"PYTHONPATH": str(tmp_path)}
+    with two_workers(tmp_path, machine, open_registry) as mirror:
+        for worker in mirror.workers():
+            os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: mirror.read_log().count("starting another one in") == 2, "both are missed")
+        clock.write_text("3600")
+        wait_until(lambda: len(mirror.workers()) == 2, "both are replaced", seconds=60)
+
+
 def test_workers_share_what_was_imported(shared: Several) -> None:
     """They are forks of the first process, in whose memory most of theirs lies."""
     for each in shared.workers():

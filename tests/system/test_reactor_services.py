@@ -61,6 +61,7 @@ def guard(machine: Machine) -> ClockStepGuard:
     """A guard that has checked the clock once; its thread, which would check it again, has ended."""
     guard = ClockStepGuard(machine, lambda: machine.passed)
     guard.startService()
+    machine.advance(0)
     guard.stopService()
     return guard
 
