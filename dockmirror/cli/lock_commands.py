@@ -81,8 +81,8 @@ def lock(
     of a recalled digest is left out.  With --as-of, a tag gets the digest that it named at that time.
     Registries are asked only with --refresh.
 
-    Exit status: 0; 1 when there is no cache, when the file is invalid, when you answer no, or when the
-    running mirror answers for no tag (--refresh).
+    Exit status: 0; 1 when there is no cache, when a new file would list no image that matches PATTERNS, when
+    the file is invalid, when you answer no, or when the running mirror answers for no tag (--refresh).
     """
     update = flags["update"]
     if update and as_of is not None:
@@ -99,6 +99,10 @@ def lock(
         refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)], settings)
     found = known.as_of(as_of) if as_of is not None else known.current()
     selected = {key: each for key, each in found.items() if _matches(each, globs)}
+    if globs and not selected and not path.exists():
+        raise click.ClickException(
+            f"{path} is not written: no image that may be served matches {', '.join(globs)}"
+        )
     new = _merge(old, selected, moves=update or as_of is not None, adds=not update)
     changes = _find_changes(old, new)
     moved = [change for change in changes if change[0] is not None]

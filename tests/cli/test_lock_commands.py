@@ -77,6 +77,13 @@ def test_patterns(shop: Shop, file: Path) -> None:
     assert OTHER.first not in file.read_text()
 
 
+def test_no_file_is_made_for_nothing(shop: Shop, file: Path) -> None:
+    """An empty lock file refuses all tags; the pattern may be misspelled."""
+    refused = shop.run("lock", "-f", str(file), "app", code=1).output
+    assert "no image that may be served matches docker.io/library/app" in refused
+    assert not file.exists()
+
+
 def test_update(shop: Shop, file: Path) -> None:
     """Listed images move only with --update, after a question."""
     shop.run("lock", "-f", str(file))
@@ -108,7 +115,7 @@ def test_cool_down_and_recalls(shop: Shop, file: Path, tmp_path: Path) -> None:
 
 def test_an_index_of_a_recalled_image_is_not_locked(shop: Shop, file: Path) -> None:
     shop.run("recall", str(Digest.of(AMD)), "--reason", "CVE-1")
-    shop.run("lock", "-f", str(file), "*:latest")
+    shop.run("lock", "-f", str(file))
     assert read(file) == {}
 
 
