@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from .test_docs import table, text
+from .test_docs import ROOT, table, text
 
 PAGE = "docs/how-to/kubernetes.md"
 VALUES: dict[str, Any] = yaml.safe_load(text("charts/dockmirror/values.yaml"))
@@ -53,3 +53,11 @@ def test_modes() -> None:
     assert explained
     assert modes == re.findall(r"^  #   (\w+)", explained[1], re.MULTILINE)
     assert value("nodes.mode") == modes[0]
+
+
+def test_pages_that_the_chart_names() -> None:
+    """They exist; the README names them by their addresses, since it is shown without this repository."""
+    files = [*(ROOT / "charts").rglob("*.md"), *(ROOT / "charts").rglob("*.yaml")]
+    named = {page for each in files for page in re.findall(r"\bdocs/[\w/-]+\.md", each.read_text("utf-8"))}
+    assert PAGE in named
+    assert [page for page in named if not (ROOT / page).exists()] == []
