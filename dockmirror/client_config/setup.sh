@@ -284,7 +284,8 @@ test_pull() {
 
 main() {
   root=
-  if [ "${1-}" = --root ] && [ -d "${2-}" ]; then
+  if [ "${1-}" = --root ] && [ $# -gt 1 ]; then
+    [ -d "$2" ] || fail "--root: there is no directory $2"
     root=${2%/}
     shift 2
   fi

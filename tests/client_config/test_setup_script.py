@@ -177,6 +177,8 @@ def test_without_a_program_for_json_the_lines_are_shown(bare: Host) -> None:
 
 def test_a_wrong_option_is_refused(bare: Host) -> None:
     assert "usage:" in bare.run("docker", "--nonsense", code=1)
+    bare.root.rmdir()
+    assert f"--root: there is no directory {bare.root}" in bare.run("docker", "--apply", code=1)
 
 
 def test_names_from_the_settings_cannot_leave_their_place() -> None:
