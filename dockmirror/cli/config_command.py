@@ -9,11 +9,14 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
+from twisted.internet.interfaces import IReactorTime
 
 from ..app.cache_settings import disk_size
+from ..app.endpoints import HttpsEndpoint, listen_endpoints
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
 from ..config.questions import question_settings
+from ..config.settings import Settings
 from .command_context import Context, run_with_reactor
 from .output import print_json, print_table
 
@@ -36,8 +39,8 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
     PREFIX shows only the keys that begin with it, such as "upstreams.docker".  Passwords are masked.
 
     --check tries certificates, keys, ports, directories, accounts, helpers and the files that policies and
-    the API read, without starting anything.  It questions values that can hardly be meant, and says if the
-    mirror would start without its history.
+    the API read, without starting anything.  It questions values that can hardly be meant and hosts that no
+    certificate is for, and says if the mirror would start without its history.
 
     Exit status: 0; 1 when --check finds what would prevent a start; 2 when the settings are invalid.
     """
@@ -61,11 +64,15 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
 def _check(context: Context, as_json: bool) -> None:
     from ..app.start_check import find_start_losses, find_start_problems
 
-    async def find(reactor: Any) -> list[str]:
-        return find_start_problems(context.settings, context.environ, reactor)
-
     settings = context.settings
     questions = [*question_settings(settings, disk_size(settings)), *find_start_losses(settings)]
+
+    async def find(reactor: Any) -> list[str]:
+        if missing := find_names_without_certificate(settings, reactor):
+            more = f" and {len(missing) - 1} others" if missing[1:] else ""
+            questions.append(f"certificates: none is for {missing[0]}{more}; clients refuse another one's")
+        return find_start_problems(settings, context.environ, reactor)
+
     problems = run_with_reactor(find)
     offline = [name for name, each in settings.upstreams.items() if settings.is_offline(each)]
     if as_json:
@@ -79,6 +86,21 @@ def _check(context: Context, as_json: bool) -> None:
         click.echo("\n".join(lines))
     if problems:
         raise SystemExit(1)
+
+
+def find_names_without_certificate(settings: Settings, clock: IReactorTime) -> Sequence[str]:
+    """Return the hosts of the mirror that no certificate is for, if it has TLS and obtains none by itself."""
+    from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
+
+    endpoints = filter(None, map(HttpsEndpoint.parse, listen_endpoints(settings)))
+    directories = CertificateDirectories(settings.certificates, settings.domain, clock)
+    try:
+        opened = [directories.open(each.certificates) for each in endpoints]
+    except NoUsableCertificate:
+        return []  # which prevents a start
+    names = {name for each in opened for chain in each.chains for name in chain.names}
+    hosts = [settings.domain, *map(settings.host, settings.upstreams)] if opened and not settings.acme else []
+    return [host for host in hosts if not names & {host, f"*.{host.partition('.')[2]}"}]
 
 
 def _rows(

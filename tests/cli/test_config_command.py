@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from dockmirror.cli.main import run
 from dockmirror.config.load import load
 from dockmirror.config.settings import Settings, UpstreamSettings
 
+from ..issued import issue
 from .shop import run as run_command
 
 POLICIES = """
@@ -163,3 +166,29 @@ def test_invalid_settings_are_reported_in_one_line(
         run()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "dockmirror: /nowhere.toml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (("m.example", "*.m.example"), ""),
+        (("m.example",), "docker.m.example and 12 others"),
+        (("other.example",), "m.example and 13 others"),
+    ],
+)
+def test_hosts_without_a_certificate_are_questioned(
+    tmp_path: Path, names: tuple[str, ...], missing: str
+) -> None:
+    issued = issue(*names)
+    (tmp_path / "both.pem").write_bytes(issued.certificate + issued.key)
+    file = tmp_path / "dockmirror.toml"
+    file.write_text(
+        f'domain = "m.example"\nlisten = ["https:0"]\noperations = ""\nhistory = false\n'
+        f'certificates = "{tmp_path}"\ncache = "{tmp_path / "cache"}"\n'
+    )
+    program = str(Path(sys.executable).with_name("dockmirror"))
+    command = [program, "-c", str(file), "config", "--check", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    asked = [each for each in json.loads(ended.stdout)["questions"] if each.startswith("certificates")]
+    words = f"certificates: none is for {missing}; clients refuse another one's"
+    assert asked == ([words] if missing else [])
