@@ -1,4 +1,4 @@
-"""Documents that belong to one registry, wherever they are stored under an upstream's name."""
+"""Documents of one registry, which are stored under the name of an upstream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class RegistryDocuments:
     async def read(self, name: str) -> bytes | None:
         stored = await self._documents.read(name)
         data, mark, registry = (stored or b"").rpartition(_MARK)
-        return data if mark and registry == self._registry else None if mark else stored
+        if not mark:
+            return stored
+        return data if registry == self._registry else None
 
     async def write(self, name: str, data: bytes) -> None:
         await self._documents.write(name, data + _MARK + self._registry)

@@ -54,8 +54,7 @@ class BucketUnavailable(OSError):
 
 
 class BucketHealth:
-    """The circuit breaker of a bucket, or of some requests to it; logs once when it fails and once when it
-    recovers.
+    """The circuit breaker of requests to a bucket; logs once when they fail and once when they succeed again.
 
     :param effect: says what a failure means to clients.
     :param recovered: says that the failure is over.
