@@ -13,6 +13,10 @@ Instead the upstream is asked about the content that was to be deleted, and abou
 repository that were confirmed before; while the upstream is down, stored content is served stale.  There are
 at most 64 such documents for each registry, and one for each stored content, so failing writes cannot fill
 the disk.
+
+**Overlaps.**  Of two writes at the same time nobody knows which one the upstream performed last.  Each leaves
+a mark before it asks the upstream; the one that finds another mark afterwards records a doubt, and the other
+one finds the doubt, or has ended before it.  There are at most 64 marks for each registry, too.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ LOOK_UP_TTL = 600.0
 UNLINK_TTL = 600.0
 """Seconds after which the link to a content that another mirror deleted is removed again."""
 MAX_DOUBTS = 64
-"""Documents about doubts for each registry, at most."""
+"""Documents about doubts, and marks of writes, for each registry, at most."""
 _MOST = 10_000
 _GONE, _DOUBTED = b"gone", b"doubted"
 
@@ -144,23 +148,38 @@ class Generations:
         if not await self.tombstones.may_exist(self._registry):
             return b""
         changed = await self._documents.read(f"changed/{place}") or b""
-        document = await self._documents.read(self._doubt_document(place))
+        document = await self._documents.read(self._document("doubts", place))
         return changed if document is None else b"%s|%s" % (changed, document)
 
     async def may_be_written(self) -> bool:
         """Return whether clients may write to the registry through a mirror of this store."""
         return await self.tombstones.may_exist(self._registry)
 
-    async def advance(self, place: Repository) -> bytes:
-        """Begin a new generation of the repository, and return it."""
+    async def begin_write(self, place: Repository) -> bytes:
+        """Mark the beginning of a write, and return the mark."""
+        mark = secrets.token_hex(8).encode()
+        await self._documents.write(self._document("writing", place), mark)
+        return mark
+
+    async def is_last_write(self, place: Repository, mark: bytes) -> bool:
+        """Return whether no write has begun after that one; a few other repositories share the marks."""
+        return await self._documents.read(self._document("writing", place)) == mark
+
+    async def advance(self, place: Repository, before: bytes = b"") -> bytes:
+        """Begin a new generation of the repository, and return it.
+
+        :param before: an earlier generation, since which no doubt is expected.
+        """
         await self.tombstones.mark_written(self._registry)
-        await self._documents.write(f"changed/{place}", secrets.token_hex(8).encode())
-        return await self.generation(place)
+        changed = secrets.token_hex(8).encode()
+        await self._documents.write(f"changed/{place}", changed)
+        _, bar, doubt = before.partition(b"|")
+        return changed + bar + doubt
 
     async def record_doubt(self, place: Repository) -> None:
         """Record that the outcome of a write to the repository is unknown."""
         doubt = f"{self._clock.seconds()!r} {secrets.token_hex(8)}"
-        await self._documents.write(self._doubt_document(place), doubt.encode())
+        await self._documents.write(self._document("doubts", place), doubt.encode())
 
     async def last_doubt(self, place: Repository) -> float:
         """Return the time of the last write whose outcome is unknown, or 0.
@@ -169,7 +188,7 @@ class Generations:
         """
         if not await self.tombstones.may_exist(self._registry):
             return 0.0
-        doubt = (await self._documents.read(self._doubt_document(place)) or b"").partition(b" ")[0]
+        doubt = (await self._documents.read(self._document("doubts", place)) or b"").partition(b" ")[0]
         try:
             return float(doubt or b"0")
         except ValueError:
@@ -191,8 +210,8 @@ class Generations:
         await self.tombstones.lift(place, digest, kind, tombstone)
         return True
 
-    def _doubt_document(self, place: Repository) -> str:
-        return f"doubts/{self._registry}/{sha256(place.name.encode()).digest()[0] % MAX_DOUBTS}"
+    def _document(self, folder: str, place: Repository) -> str:
+        return f"{folder}/{self._registry}/{sha256(place.name.encode()).digest()[0] % MAX_DOUBTS}"
 
 
 def without_doubts(generation: str) -> str:

@@ -84,6 +84,7 @@ class WriteThrough:
         """
         place = self._generations.store_name(write.target.repository)
         before = await self._generations.generation(place)
+        mark = await self._generations.begin_write(place)
         tombstone = await self._generations.tombstone(place, digest, ContentKind.MANIFEST)
         try:
             result = await self._writes.write(write, sent)
@@ -91,8 +92,9 @@ class WriteThrough:
             if _may_have_succeeded(error):
                 await self._generations.record_doubt(place)
             raise
-        is_overlapped = await self._generations.generation(place) != before
-        generation = await self._generations.advance(place)
+        is_overlapped = not await self._generations.is_last_write(place, mark)
+        is_overlapped = is_overlapped or await self._generations.generation(place) != before
+        generation = await self._generations.advance(place, before)
         if result.status != 201:
             await self._generations.record_doubt(place)
             return result
@@ -116,6 +118,8 @@ class WriteThrough:
                 await self._tags.put(place, tag, digest)
 
     async def _delete(self, write: Write, target: Manifest | Blob, body: IBody) -> WriteResult:
+        place = self._generations.store_name(target.repository)
+        mark = await self._generations.begin_write(place)
         try:
             result = await self._writes.write(write, body)
         except BaseException as error:
@@ -125,6 +129,8 @@ class WriteThrough:
                 await self._record_doubt(target)
             raise
         await self._record_deletion(target)
+        if not await self._generations.is_last_write(place, mark):
+            await self._generations.record_doubt(place)
         return result
 
     def _confirms_deletion(self, write: Write, error: BaseException) -> bool:
