@@ -160,23 +160,25 @@ def prefer(chromium: Chrome, scheme: str) -> None:
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def test_a_page_that_was_refused_its_events_asks_again(mirror: Mirror, chromium: Chrome) -> None:
+def test_a_page_that_was_refused_its_events_asks_again(mirror: Mirror) -> None:
     """By then, fewer pages may be open, or a proxy in front may reach the mirror again."""
+    require("chromium", "chromedriver")
     request = f"GET /pulls/events HTTP/1.1\r\nHost: {mirror.host()}\r\n\r\n".encode()
-    with ExitStack() as others:
-        status = b"HTTP/1.1 200"
-        while status == b"HTTP/1.1 200":
-            other = others.enter_context(socket.create_connection(("127.0.0.1", mirror.port)))
-            other.sendall(request)
-            status = other.recv(12)
-        chromium.get(f"{mirror.url}/?test=")
-        WebDriverWait(chromium, 30).until(
-            lambda driver: any("503" in each["message"] for each in driver.get_log("browser"))
+    with browser("en") as driver:
+        with ExitStack() as others:
+            status = b"HTTP/1.1 200"
+            while status == b"HTTP/1.1 200":
+                other = others.enter_context(socket.create_connection(("127.0.0.1", mirror.port)))
+                other.sendall(request)
+                status = other.recv(12)
+            driver.get(f"{mirror.url}/")
+            WebDriverWait(driver, 30).until(
+                lambda driver: any("503" in each["message"] for each in driver.get_log("browser"))
+            )
+        mirror.client("docker").manifest("library/asked-for-later", "1")
+        WebDriverWait(driver, 30).until(
+            lambda driver: "asked-for-later" in driver.find_element(By.ID, "pull-list").text
         )
-    mirror.client("docker").manifest("library/asked-for-later", "1")
-    WebDriverWait(chromium, 30).until(
-        lambda driver: "asked-for-later" in driver.find_element(By.ID, "pull-list").text
-    )
 
 
 def test_my_client(mirror: Mirror, token_registry: Registry, chromium: Chrome) -> None:
