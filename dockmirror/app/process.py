@@ -84,7 +84,7 @@ def _hint(error: Exception) -> str:
     """Return what to do about an address that cannot be used; the message names it."""
     cause = error.socketError if isinstance(error, CannotListenError) else error
     number = cause.errno if isinstance(cause, OSError) else None
-    if number == EADDRINUSE:
+    if number == EADDRINUSE or str(cause) == "Cannot acquire lock":  # of a UNIX socket
         return "; stop the program that uses it, or choose another one"
     is_port = isinstance(error, CannotListenError) and isinstance(error.port, int)
     if number == EACCES and is_port:

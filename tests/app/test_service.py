@@ -157,6 +157,7 @@ class TestMakeMirror:
                 CannotListenError("", 80, OSError(13, "Permission denied")),
                 r".*:80.*denied; a port below 1024 ",
             ),
+            (CannotListenError(None, "/run/m", "Cannot acquire lock"), ".*; stop the program that uses it"),
             (OverflowError("bind(): port must be 0-65535."), "bind.*: port must be 0-65535"),
             (FileNotFoundError(2, "No such file", "27533", None, b"/no/x.lock"), "/no/x.lock: No such file$"),
             (PermissionError(13, "Permission denied", "/run/x"), "/run/x: Permission denied$"),
