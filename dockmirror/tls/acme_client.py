@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import josepy.errors
 from acme import crypto_util, errors, messages
@@ -132,6 +133,9 @@ def _describe(error: Exception) -> str:
         return f"the authority did not decide within {_ORDER_TIMEOUT.seconds} s"
     if isinstance(error, errors.IssuanceError):
         return _describe(error.error)
+    response: Any = next(iter(error.args), None)
+    if hasattr(response, "status_code"):  # without a description, such as a proxy's
+        return f"{response.status_code} {response.reason}"
     if isinstance(error, messages.Error):
         return _join_lines(error.detail or error.description or str(error))
     return _join_lines(str(error) or type(error).__name__)

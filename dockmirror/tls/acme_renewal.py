@@ -19,6 +19,8 @@ from .certificate_files import PemFile, public_key
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _RENEW_AFTER = 2 / 3
+_CERTIFICATE_SIZE = 16 * 1024
+"""Bytes that a certificate needs at most, with its chain and its key."""
 
 
 class AcmeStore:
@@ -67,7 +69,8 @@ class AcmeStore:
     def publish_proofs(self) -> Iterator[Callable[[str, str], None]]:
         """Yield a function that publishes the proof for a token; remove all proofs at the end.
 
-        Proofs that a killed mirror left behind are removed first. Another process that shares the directory
+        It fails with OSError, before the authority is asked, where a certificate could not be saved.  Proofs
+        that a killed mirror left behind are removed first. Another process that shares the directory
         waits until the end.
         """
 
@@ -78,6 +81,7 @@ class AcmeStore:
 
         with self._locked():
             self._remove_proofs()
+            self._check_room()
             try:
                 yield prove
             finally:
@@ -92,6 +96,13 @@ class AcmeStore:
             yield
         finally:
             os.close(descriptor)
+
+    def _check_room(self) -> None:
+        room = self.folder / ".room"
+        try:
+            room.write_bytes(bytes(_CERTIFICATE_SIZE))
+        finally:
+            room.unlink(missing_ok=True)
 
     def _remove_proofs(self) -> None:
         with suppress(OSError):

@@ -32,23 +32,30 @@ def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 
 class _OtherService(BaseHTTPRequestHandler):
-    """Answers each request with JSON that is no ACME directory."""
+    """Answers each request with JSON that is no ACME directory, or with an error that has no description."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(503 if self.path == "/error" else 200)
         self.end_headers()
-        self.wfile.write(b"{}" if self.path == "/object" else b"[]")
+        self.wfile.write({"/object": b"{}", "/list": b"[]"}.get(self.path, b"unavailable"))
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
 
 
-@pytest.mark.parametrize("path", ["object", "list"])
-def test_another_service_than_an_authority_is_reported(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("object", "the answer is no ACME directory"),
+        ("list", "the answer is no ACME directory"),
+        ("error", "503 Service Unavailable"),
+    ],
+)
+def test_another_service_than_an_authority_is_reported(tmp_path: Path, path: str, reason: str) -> None:
     store = AcmeStore(tmp_path)
     with HTTPServer(("127.0.0.1", 0), _OtherService) as server:
         Thread(target=server.handle_request, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/{path}"
         authority = AcmeClient(url, "a@m.example", None, store, store.publish_proofs)
-        with pytest.raises(AuthorityUnavailable, match=f"{url}: the answer is no ACME directory"):
+        with pytest.raises(AuthorityUnavailable, match=f"{url}: {reason}"):
             authority.issue("m.example")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_proofs_are_found_by_their_tokens(store: AcmeStore) -> None:
         assert store.find_proof("unknown") is None
         raise KeyError
     assert store.find_proof("To-ken_1") is None
+
+
+def test_no_proof_is_published_on_a_disk_without_room_for_the_certificate(store: AcmeStore) -> None:
+    """The authority counts those that it issues, and the mirror could not keep it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), store.publish_proofs():
+            pytest.fail("the authority is asked")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with store.publish_proofs():
+        assert [path.name for path in store.folder.iterdir()] == []
 
 
 def test_two_versions_of_a_mirror_publish_proofs_one_after_the_other(store: AcmeStore) -> None:
