@@ -59,7 +59,7 @@ class NetworkAccess:
         :param headers: the values of the request's headers, by their names in lower case.
         :raises Denied: when the client cannot be identified, naming the setting to change.
         """
-        address = None if peer is None else parse_address(peer)
+        address = None if peer is None else _parse_peer(peer)
         scheme, host = "https" if secure else "http", _first_value(headers.get("host", ()))
         is_proxied = not _FORWARDED.isdisjoint(headers)
         if is_proxied:
@@ -94,6 +94,13 @@ class NetworkAccess:
             if not self._is_trusted(address):
                 break
         return address
+
+
+def _parse_peer(peer: str) -> Address:
+    try:
+        return parse_address(peer)
+    except ValueError:  # twisted.protocols.haproxy passes on what it reads
+        raise Denied(f"the client's address, {peer!r}, is not an IP address") from None
 
 
 def _strip_port(hop: str) -> str:

@@ -150,6 +150,12 @@ def test_an_invalid_chain_is_refused(hop: str) -> None:
     assert "X-Forwarded-For" in denied(access([PROXY]), X_Forwarded_For=f"{STRANGER}, {hop}")
 
 
+def test_a_peer_whose_address_is_none_is_refused() -> None:
+    """Such as one that a proxy has named in a malformed line of the PROXY protocol."""
+    with pytest.raises(Denied, match="is not an IP address"):
+        access().identify_client("a.host", False, headers())
+
+
 def test_a_unix_socket_has_no_address() -> None:
     """The permissions of the socket decide who may connect."""
     client = ClientAddress(None, "http", "mirror.example:8080")
