@@ -89,8 +89,12 @@ def test_long_names_hide_no_figures(chain: Chain, chromium: Chrome, port: int, w
     set_window(chromium, width, "light")
     for path in ("/images/", f"/images/docker.io/{repository}", f"/images/docker.io/{repository}:{tag}",
                  "/history"):  # fmt: skip
-        chromium.get(f"http://127.0.0.1:{port}{path}")
-        assert repository in chromium.find_element(By.TAG_NAME, "main").text.replace("\n", "")
+
+        def is_shown(driver: Chrome, path: str = path) -> bool:
+            driver.get(f"http://127.0.0.1:{port}{path}")
+            return repository in driver.find_element(By.TAG_NAME, "main").text.replace("\n", "")
+
+        WebDriverWait(chromium, 30).until(is_shown)
         hidden = chromium.execute_script(
             "return Array.from(document.querySelectorAll('.wide'), e => e.scrollWidth - e.clientWidth)"
         )
