@@ -12,7 +12,7 @@ from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..headers import lines
 from ..oci.challenge import find_challenge, parse_challenges
-from ..oci.errors import RegistryError
+from ..oci.errors import RegistryError, Unavailable
 from ..oci.media import EVERYTHING, accepts_everything
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
 from ..oci.token import Credentials
@@ -65,6 +65,7 @@ class RegistryClient:
         except for a blob.
 
         :raises RegistryError: the upstream's refusal; a 401's challenges are remembered for token requests.
+        :raises Unavailable: when what no digest verifies came by a redirect without TLS.
         """
         method = "HEAD" if request.head else "GET"
         url = self._url + request.path_and_query()
@@ -72,6 +73,9 @@ class RegistryClient:
         final = await follow_redirects(self._client, method, url, headers)
         if final.is_other_origin and final.response.code in OTHER_HOST_REFUSALS:
             final = await self._retry_at_other_host(final, method, url, headers)
+        if final.is_unencrypted and not _is_verified(request.target):
+            self._client.release(final.response)
+            raise Unavailable("the upstream redirects from https to http, where a tag or list can be forged")
         if _is_success(final.response, request):
             return final
         raise await self._read_refusal(request, final.response, final.is_other_origin)
@@ -148,7 +152,13 @@ class RegistryClient:
             await follow_redirects(self._client, method, refused.url, anonymous),
             is_other_origin=True,
             is_redirected=True,
+            is_unencrypted=refused.is_unencrypted,
         )
+
+
+def _is_verified(target: Target) -> bool:
+    """Return whether the digest in a request verifies the answer's bytes."""
+    return isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
 
 
 def _is_success(response: IResponse, request: RegistryRequest) -> bool:

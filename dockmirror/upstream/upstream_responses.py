@@ -45,12 +45,14 @@ class FinalResponse:
 
     :ivar is_other_origin: True if the origin differs from the first request's.
     :ivar is_redirected: True if the URL differs at all.
+    :ivar is_unencrypted: True if a redirect has led from ``https`` to ``http``.
     """
 
     response: IResponse
     url: str
     is_other_origin: bool
     is_redirected: bool
+    is_unencrypted: bool = False
 
 
 async def follow_redirects(
@@ -63,13 +65,15 @@ async def follow_redirects(
     :raises Unavailable: when the redirects do not end, or are invalid.
     :raises Unreachable: when a server on the way does not respond.
     """
-    start = url
+    start, is_unencrypted = url, False
     for count in range(MAX_REDIRECTS + 1):
         response = await client.request(method, url, headers)
         if response.code not in REDIRECT_STATUSES:
-            return FinalResponse(response, url, parse_origin(url) != parse_origin(start), count > 0)
+            is_other = parse_origin(url) != parse_origin(start)
+            return FinalResponse(response, url, is_other, count > 0, is_unencrypted)
         client.release(response)
         target = resolve_redirect(url, response)
+        is_unencrypted |= url.startswith("https:") and target.startswith("http:")
         if parse_origin(target) != parse_origin(url):
             headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
         url = target

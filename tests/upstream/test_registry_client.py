@@ -176,6 +176,26 @@ def test_a_refusal_by_another_host_is_502(upstream: Upstream, status: int) -> No
         upstream.send(BLOB)
 
 
+@pytest.mark.parametrize("path", [MANIFEST, "/v2/a/tags/list"])
+@pytest.mark.parametrize("hops", [[f"http://{CDN}/end"], [f"http://{CDN}/next", f"https://{CDN}/end"]])
+def test_no_tag_or_list_comes_by_a_redirect_without_tls(
+    upstream: Upstream, path: str, hops: list[str]
+) -> None:
+    """Nothing verifies it; anybody on the way could have written it."""
+    for place, target in zip([(HOST, path), (CDN, "/next")], hops, strict=False):
+        upstream.reply(*place, Reply(307, b"", (("Location", target),)))
+    upstream.reply(CDN, "/end", Reply(200, b"{}", JSON))
+    with pytest.raises(Unavailable, match="redirects from https to http"):
+        upstream.send(path)
+
+
+@pytest.mark.parametrize("path", [BLOB, f"/v2/a/manifests/sha256:{'0' * 64}"])
+def test_a_digest_verifies_what_comes_without_tls(upstream: Upstream, path: str) -> None:
+    upstream.reply(HOST, path, Reply(307, b"", (("Location", f"http://{CDN}/end"),)))
+    upstream.reply(CDN, "/end", Reply(200, b"{}", JSON))
+    assert upstream.send(path).code == 200
+
+
 def redirect_to_registry(upstream: Upstream, path: str = MANIFEST) -> None:
     """Redirect from the registry to another one, which demands a token of its own."""
     upstream.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{path}"),)))
