@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ...body.verified import CorruptContent
 from ...concurrency.caching import TTLCache
-from ...concurrency.interrupt import Interrupt
+from ...concurrency.waiting import Interrupt
 from ...interfaces import Answer, IDownloads, IPartSource, ISource
 from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob

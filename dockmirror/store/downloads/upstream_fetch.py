@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from ...body.verified import CorruptContent, releasable_length
 from ...body.wrappers import Slice
-from ...concurrency.interrupt import Interrupt
+from ...concurrency.waiting import Interrupt
 from ...interfaces import IBody
 from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable

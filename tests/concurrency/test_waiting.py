@@ -1,12 +1,11 @@
-"""Waits that are interrupted, and those for several coroutines."""
+"""Waits for several coroutines, and those that are interrupted."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.concurrency.interrupt import Interrupt
-from dockmirror.concurrency.waiting import gather
+from dockmirror.concurrency.waiting import Interrupt, gather
 
 from ..answering import watch
 
