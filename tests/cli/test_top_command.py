@@ -16,12 +16,13 @@ from rich.console import Console
 
 from dockmirror.cli.top_command import Status, render_top, watch
 from dockmirror.history.pulls import Pull, PullSums
-from dockmirror.status.budget_status import BudgetStatus, NetworkShare
 from dockmirror.status.status_values import (
     AccountStatus,
     AddressStatus,
+    BudgetStatus,
     CacheUsage,
     DownloadStatus,
+    NetworkShare,
     Quota,
     UpstreamStatus,
     WorkerState,

@@ -23,7 +23,7 @@ from dockmirror.interfaces import IRegistry
 from dockmirror.middleware.budgets import BudgetFilter
 from dockmirror.oci.errors import ManifestUnknown
 from dockmirror.oci.request import RegistryRequest
-from dockmirror.status.budget_status import BudgetStatus, NetworkShare
+from dockmirror.status.status_values import BudgetStatus, NetworkShare
 from dockmirror.system.networks import parse_address
 from tests.answering import Pieces
 from tests.fake_registry import MANIFEST, digest

@@ -13,8 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ...concurrency.caching import SingleFlight
 from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
-from ...status.budget_status import BudgetStatus
-from ...status.status_values import WorkerState
+from ...status.status_values import BudgetStatus, WorkerState
 from ...store.sync_states import SyncState
 from ...store.threads import RunInThread
 from ..readiness import ReadinessState

@@ -16,13 +16,14 @@ from twisted.web.template import flattenString
 
 from dockmirror.history.fleet import FleetMirror
 from dockmirror.history.pulls import Pull, PullSums
-from dockmirror.status.budget_status import BudgetStatus, NetworkShare
 from dockmirror.status.status_values import (
     AccountStatus,
     AddressStatus,
+    BudgetStatus,
     CacheUsage,
     CertificateStatus,
     DownloadStatus,
+    NetworkShare,
     Quota,
     RegistryUsage,
     UpstreamStatus,
