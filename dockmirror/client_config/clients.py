@@ -1,12 +1,17 @@
-"""The clients that the mirror has instructions for, in the order in which people see them."""
+"""The clients that the mirror has instructions for: their configuration, setup scripts and trial pulls."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from .snippet import HUB, ClientConfig, MirrorAddress, MirroredRegistry, Snippet
+from attrs import frozen
+
+from .snippet import FILE_MARK, HUB, ClientConfig, MirrorAddress, MirroredRegistry, Snippet
 
 # Configuration of dockerd: on a host, in Docker Desktop's virtual machine, and as a service of a GitLab job.
 #
@@ -251,3 +256,99 @@ CLIENTS: Mapping[str, ClientConfig] = {
         ClientConfig("skopeo", "skopeo, crane, curl", _skopeo_snippets),
     )
 }
+"""All clients by name, in the order in which people see them."""
+
+
+# Trial pulls: the commands that pull a small public image, to see whether a client uses the mirror.
+
+_IMAGES = {
+    HUB: "library/hello-world",
+    "quay.io": "podman/hello",
+    "mcr.microsoft.com": "mcr/hello-world",
+    "public.ecr.aws": "docker/library/hello-world",
+    "registry.k8s.io": "pause:3.10",
+    "ghcr.io": "containerd/busybox:1.36",
+}
+"""Small images that the registries give to everybody, in the order in which they are suggested."""
+
+
+@frozen
+class TrialPull:
+    """The command of one client."""
+
+    title: str
+    command: str
+
+
+def trial_pulls(mirror: MirrorAddress, host: MirroredRegistry | None = None) -> Sequence[TrialPull]:
+    """Return the commands by which clients that are set up pull an image of the mirror's registries.
+
+    Where no small image is known, the name is one to fill in.
+
+    :param host: the registry whose virtual host the client uses; its name is then in the command.
+    """
+    registry = host or trial_registry(mirror)
+    image = trial_image(registry)
+    name = f"{registry.host}/{image}" if host else f"{registry.name}/{image}"
+    if host is not None:
+        docker = name
+    else:
+        short = image.removeprefix("library/")
+        # Docker asks a mirror only for images of Docker Hub.
+        docker = short if registry.name == HUB else f"{mirror.by_path(registry)}/{image}"
+    return [
+        TrialPull("Docker", f"docker pull {docker}"),
+        TrialPull("Podman", f"podman pull {name}"),
+        TrialPull("Kubernetes", f"crictl pull {name}"),
+    ]
+
+
+def trial_registry(mirror: MirrorAddress) -> MirroredRegistry:
+    """Return the registry whose image is suggested: one of which a small image is known, or the first."""
+    by_name = {each.name: each for each in mirror.registries}
+    return next((by_name[name] for name in _IMAGES if name in by_name), mirror.registries[0])
+
+
+def trial_image(registry: MirroredRegistry) -> str:
+    """Return the repository of an image, with a tag if it needs one."""
+    return _IMAGES.get(registry.name, registry.placeholder)
+
+
+# Setup scripts, which configure a client on its own machine, say what they change, and take it back.
+
+SETUP_CLIENTS = ("docker", "podman", "containerd", "k3s")
+"""The names of the clients that have a script."""
+_END = "END_OF_FILE"
+
+
+def render_setup_script(name: str, mirror: MirrorAddress) -> str:
+    """Return the script of one of ``SETUP_CLIENTS``, for a POSIX shell.
+
+    :raises ValueError: when a file of the client cannot stand in a script.
+    """
+    client = CLIENTS[name]
+    written = client.files(mirror)
+    values = {
+        "TITLE": client.title,
+        "CLIENT": shlex.quote(client.name),
+        "MARK": shlex.quote(FILE_MARK.rstrip("\n")),
+        "PATHS": "\n".join(each.path for each in written),
+        "CONTENTS": "".join(_case(client, each) for each in written).rstrip("\n"),
+    }
+    script = _template()
+    for key, value in values.items():
+        script = script.replace(f"@{key}@", value)
+    return script.replace("mirror=@URL@", f"mirror={shlex.quote(mirror.url)}").replace("@URL@", mirror.url)
+
+
+@cache
+def _template() -> str:
+    return files(__package__).joinpath("setup.sh").read_text("utf-8")
+
+
+def _case(client: ClientConfig, file: Snippet) -> str:
+    """Return the case of the function that prints a file."""
+    text = client.file_text(file)
+    if _END in text.splitlines() or file.path.split() != [file.path]:
+        raise ValueError(f"{file.path}: not to be written by a script")
+    return f"    {shlex.quote(file.path)}) cat <<'{_END}'\n{text}{_END}\n      ;;\n"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
+from dockmirror.client_config.clients import CLIENTS, merge_daemon_json, trial_pulls
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
+QUAY = MirroredRegistry("quay.io", "quay.io", "https://quay.io", "quay.m.example")
 LAN = MirroredRegistry("lan.example:5000", "lan.example_5000", "http://lan.example:5000", "lan.m.example")
 TLS = MirrorAddress("https", "m.example", (HUB, LAN))
 PLAIN = MirrorAddress("http", "192.168.1.5:8080", (HUB, LAN))
@@ -160,3 +161,24 @@ def test_comments_name_the_file_and_the_next_command() -> None:
 )
 def test_loopback_addresses_lead_each_machine_to_itself(host: str, loopback: bool) -> None:
     assert MirrorAddress("http", host, ()).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("registries", "host", "docker", "others"),
+    [
+        ((LAN, HUB), None, "hello-world", "docker.io/library/hello-world"),
+        ((LAN, QUAY), None, "m.example/quay.io/podman/hello", "quay.io/podman/hello"),
+        ((LAN,), None, "m.example/lan.example_5000/OWNER/IMAGE", "lan.example:5000/OWNER/IMAGE"),
+        ((HUB, QUAY), QUAY, "quay.m.example/podman/hello", "quay.m.example/podman/hello"),
+    ],
+)
+def test_the_image_is_one_of_the_mirrors_registries(
+    registries: tuple[MirroredRegistry, ...], host: MirroredRegistry | None, docker: str, others: str
+) -> None:
+    """Docker goes to a mirror only for Docker Hub, and needs the mirror in all other names."""
+    pulls = trial_pulls(MirrorAddress("https", "m.example", registries), host)
+    assert [each.command for each in pulls] == [
+        f"docker pull {docker}",
+        f"podman pull {others}",
+        f"crictl pull {others}",
+    ]

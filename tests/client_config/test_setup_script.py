@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
-from dockmirror.client_config.setup_script import SETUP_CLIENTS, render_setup_script
+from dockmirror.client_config.clients import CLIENTS, SETUP_CLIENTS, merge_daemon_json, render_setup_script
 from dockmirror.client_config.snippet import FILE_MARK, MirrorAddress, MirroredRegistry
 
 from ..integration.parts.programs import require_installed

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from twisted.web.template import Tag, tags
 
-from ...client_config.clients import CLIENTS
-from ...client_config.setup_script import SETUP_CLIENTS
+from ...client_config.clients import CLIENTS, SETUP_CLIENTS
 from ...client_config.snippet import ClientConfig, MirrorAddress, Snippet
 from .page import Language, inline_code, snippet_figure
 

@@ -8,9 +8,15 @@ from collections.abc import Iterator, Sequence
 from attrs import asdict, frozen
 from twisted.web.template import Tag, tags
 
-from ...client_config.clients import CLIENTS, download_archive
+from ...client_config.clients import (
+    CLIENTS,
+    TrialPull,
+    download_archive,
+    trial_image,
+    trial_pulls,
+    trial_registry,
+)
 from ...client_config.snippet import HUB, MirrorAddress, MirroredRegistry, Snippet
-from ...client_config.trial_pull import TrialPull, trial_image, trial_pulls, trial_registry
 from ...http.access import ClientAddress
 from ...system.timestamps import format_timestamp
 from .client_tabs import render_tabs

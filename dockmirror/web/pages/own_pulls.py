@@ -10,8 +10,8 @@ from attrs import evolve, field, frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.web.template import Tag, tags
 
+from ...client_config.clients import TrialPull
 from ...client_config.snippet import HUB
-from ...client_config.trial_pull import TrialPull
 from ...config.notation import format_size
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter
 from ...history.tracker import AddressDetail

@@ -11,8 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.template import Tag, tags
 
-from ...client_config.clients import CLIENTS
-from ...client_config.setup_script import SETUP_CLIENTS, render_setup_script
+from ...client_config.clients import CLIENTS, SETUP_CLIENTS, render_setup_script
 from ...client_config.snippet import MirrorAddress
 from ...headers import lines
 from ...http.access import ClientAddress
