@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import click
 from attrs import evolve, frozen
+from twisted.internet.defer import DeferredSemaphore, gatherResults
 
 from ..admission.lock_file import LockedImage, LockFile, LockFileInvalid, format_seen
 from ..admission.verdict import SERVE, Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, TagUnderPolicy
-from ..app.naming import ImageName
+from ..app.naming import ImageName, find_upstream
 from ..config.settings import Settings
-from ..interfaces import Sighting
+from ..interfaces import IRegistry, Sighting
 from ..oci.digest import Digest
+from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
+from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
+from ..oci.request import Manifest, RegistryRequest
 from ..store import layout
 from ..store.files import read_small_file
 from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
 from .arguments import MirrorOptions, json_option, mirror_options
 from .client_command import replace_text
-from .command_context import Context, find_store, parse_glob
-from .lock_refresh import refresh
+from .command_context import Context, find_store, parse_glob, run_with_reactor
 from .output import print_json, print_note, print_table, shorten_digest
 
 _DEFAULT = Path("dockmirror.lock")
 _DAY = 86_400.0
+_AT_ONCE = 8
+"""The number of tags that the running mirror is asked about at the same time."""
 
 
 class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -96,7 +102,7 @@ def lock(
     known = _KnownTags(settings, find_store(settings))
     if flags["refresh"]:
         connect = mirror.make_connect(settings)
-        refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)], settings)
+        _refresh(connect, [key for key, each in old.images.items() if _matches(each, globs)], settings)
     found = known.as_of(as_of) if as_of is not None else known.current()
     selected = {key: each for key, each in found.items() if _matches(each, globs)}
     if globs and not selected and not path.exists():
@@ -274,3 +280,60 @@ def _choose(tag: TagUnderPolicy | None, digest: Digest) -> Digest | None:
         case Refuse():
             return None
     return digest
+
+
+def _refresh(
+    connect: Callable[[Any], IRegistry], tags: Sequence[tuple[Repository, Tag]], settings: Settings
+) -> None:
+    """Have a running mirror ask the registries about tags by HEAD; note those that they do not answer.
+
+    Tags of upstreams that are offline are not asked about.
+
+    :param connect: connects to the mirror with a reactor.
+    :param tags: with their registries in front.
+    :raises click.ClickException: when none is answered.
+    """
+    offline = {each: why for each in tags if (why := _explain_offline(each[0].first, settings))}
+    asked = [each for each in tags if each not in offline]
+    problems = [_describe(*tag, why) for tag, why in offline.items()]
+    if asked:
+        problems += run_with_reactor(lambda reactor: ask_all(connect(reactor), asked))
+    for problem in problems:
+        print_note(problem)
+    if offline and not asked:
+        reasons = ", and ".join(dict.fromkeys(offline.values()))
+        raise click.ClickException(f"{reasons}, so no registry was asked")
+    if tags and len(problems) == len(tags):
+        raise click.ClickException("the running mirror answers for none of the listed tags")
+
+
+def _explain_offline(registry: str, settings: Settings) -> str:
+    """Return the reason for which a registry is not asked; nothing if it is."""
+    if settings.offline:
+        return "the mirror is offline"
+    upstream = find_upstream(registry, settings)
+    names = [name for name, each in settings.upstreams.items() if each is upstream and each.offline]
+    return f"the upstream {names[0]} is offline" if names else ""
+
+
+async def ask_all(registry: IRegistry, tags: Sequence[tuple[Repository, Tag]]) -> list[str]:
+    """Ask a mirror about tags, however fresh its copies are; return the problems."""
+    places = DeferredSemaphore(_AT_ONCE)
+    asked = await gatherResults([places.run(_ask, registry, *each) for each in tags])
+    return [problem for problem in asked if problem]
+
+
+async def _ask(registry: IRegistry, repository: Repository, tag: Tag) -> str:
+    """Ask about a tag; return the problem, or nothing."""
+    request = RegistryRequest(Manifest(repository, tag), head=True, accept=EVERYTHING, revalidate=True)
+    try:
+        answer = await registry.fetch(request)
+        answer.body.discard()
+        problem = answer.cache.unconfirmed if answer.cache else ""
+    except RegistryError as error:
+        problem = error.summary
+    return _describe(repository, tag, problem) if problem else ""
+
+
+def _describe(repository: Repository, tag: Tag, problem: str) -> str:
+    return f"{repository}:{tag} is left as it was seen before: {problem}"

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from dockmirror.admission.lock_file import LockedImage, LockFile
 from dockmirror.body.in_memory import NoBody
-from dockmirror.cli.lock_refresh import ask_all
+from dockmirror.cli.lock_commands import ask_all
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
