@@ -56,7 +56,7 @@ class CommandGroup(click.Group):
 
 
 _COMMANDS = {
-    "check": "check:check",
+    "check": "check_command:check",
     "client": "client_command:client",
     "config": "config_command:config",
     "export": "export_command:export",
@@ -81,7 +81,7 @@ _COMMANDS = {
     "usage": "store_commands:usage",
     "verify": "store_commands:verify",
     "version": "process_commands:version",
-    "warm": "warm:warm",
+    "warm": "warm_command:warm",
 }
 """The module and the name of each command: importing all of them would take longer than most commands run."""
 
