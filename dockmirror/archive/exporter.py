@@ -19,8 +19,7 @@ from ..oci.ranges import Range
 from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Blob, RegistryRequest
 from ..oci.request import Manifest as ManifestOf
-from .archive_plan import ArchivePlan, ContentSlice, PackedImage, Piece
-from .inventory import plan_archive
+from .archive_plan import ArchivePlan, ContentSlice, PackedImage, Piece, plan_archive
 
 MEDIA_TYPE = "application/x-tar"
 MAX_ARCHIVE_MEMORY = 32 * 1024 * 1024

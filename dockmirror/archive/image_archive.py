@@ -22,9 +22,17 @@ from .archive_files import (
     read_document,
     read_members,
 )
-from .archive_plan import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path
+from .archive_plan import (
+    DOCKER_MANIFEST,
+    IMAGE_NAME,
+    INDEX,
+    INVENTORY,
+    LAYOUT,
+    REF_NAME,
+    Inventory,
+    blob_path,
+)
 from .docker_save import REPOSITORIES, convert_legacy_layout, convert_to_layout
-from .inventory import INVENTORY, Inventory
 
 _MAX_DEPTH = 4
 

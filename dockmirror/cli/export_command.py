@@ -15,28 +15,24 @@ import click
 from attrs import frozen
 
 from ..archive.archive_files import ArchiveRefused
-from ..archive.archive_input import find_parts, group_parts, open_seekable
+from ..archive.archive_parts import ChecksumFiles, Sign, find_parts, group_parts, load_signer, open_seekable
 from ..archive.archive_plan import (
+    INVENTORY,
     ArchiveContentError,
     ArchivePlan,
     ContentSlice,
+    Inventory,
     OpenContent,
     PackedImage,
     Piece,
+    make_inventory,
     piece_size,
+    plan_export,
     plan_tar,
     read_archive,
-)
-from ..archive.checksums import (
-    SIGNATURE_SUFFIX,
-    SUFFIX,
-    Sign,
-    format_checksums,
-    format_signature,
-    load_signer,
+    select_new,
 )
 from ..archive.image_archive import ImageArchive
-from ..archive.inventory import INVENTORY, Inventory, make_inventory, plan_export, select_new
 from ..config.notation import format_size, parse_bytes
 from ..oci.manifest import Platform
 from ..store.packed_images import open_contents
@@ -46,8 +42,6 @@ from .export_selection import ExportSelection
 from .output import print_json, print_note, progress_bars, report_progress
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_SUMS = "SHA256SUMS"
-"""The file of checksums in a directory."""
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -227,20 +221,8 @@ def _write_output(
     sums = _write_files(
         read_archive(plan, open_content), {path.with_name(each): sizes[each] for each in names}
     )
-    _write_checksums(
-        path.with_name(path.name + SUFFIX), path.with_name(path.name + SIGNATURE_SUFFIX), sums, sign
-    )
+    ChecksumFiles.of_archive(path).write(sums, sign)
     return sizes
-
-
-def _write_checksums(path: Path, signature: Path, sums: Mapping[str, str], sign: Sign | None) -> None:
-    data = format_checksums(sums)
-    path.write_bytes(data)
-    if sign is None:
-        with suppress(FileNotFoundError):
-            signature.unlink()  # which is that of other checksums
-    else:
-        signature.write_bytes(format_signature(sign, data))
 
 
 def _write_directory(
@@ -257,7 +239,7 @@ def _write_directory(
         written = _write_files(read_archive(ArchivePlan((piece,)), open_content), {path: piece_size(piece)})
         if not isinstance(piece, ContentSlice):
             sums[name] = written[path.name]
-    _write_checksums(directory / _SUMS, directory / f"{_SUMS}.sig", sums, sign)
+    ChecksumFiles.of_directory(directory).write(sums, sign)
     return {name: piece_size(piece) for name, piece in layout.items()}
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
+import yaml  # type: ignore[import-untyped, unused-ignore]
 from attrs import evolve, field, frozen
 
 from ..app.local_admission import ExportGates
 from ..app.naming import ImageName, parse_image_pattern
 from ..archive.archive_plan import PackedImage
-from ..archive.image_lists import ImageListInvalid, ListedName, read_image_list
 from ..config.settings import Settings
 from ..oci.digest import Digest
-from ..oci.errors import Denied
+from ..oci.errors import Denied, DigestInvalid
 from ..oci.manifest import Platform
 from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.reference import Reference, Repository, Tag
@@ -26,6 +26,9 @@ from ..store.held_images import HeldImages
 from ..store.packed_images import ArtifactFinder, ExportGate, ImageNotHeld, pack_held_platforms, pack_image
 from .command_context import parse_image
 from .output import print_note
+
+_IMAGE_KEY = "image"
+_TEXT = "tag:yaml.org,2002:str"
 
 
 @frozen
@@ -117,8 +120,8 @@ class ExportSelection:
             else:
                 yield _Selected(parse_image(text, settings))
         for file in self.files:
-            for listed in _read_list(file):
-                yield _Selected(parse_image(listed.name, settings), listed.digest)
+            for name, digest in _read_list(file):
+                yield _Selected(parse_image(name, settings), digest)
         if self.everything:
             yield from _list_all(held_images, lambda _: True)
 
@@ -134,11 +137,14 @@ def _make_gate(gates: ExportGates, repository: Repository, reference: Reference)
     return gates.make(ImageName(repository, reference))
 
 
-def _read_list(file: Path) -> Iterable[ListedName]:
+def _read_list(file: Path) -> list[tuple[str, Digest | None]]:
+    """Return the names in a file, each with its digest if it is a lock file.
+
+    :raises click.ClickException: when the file cannot be read or names none.
+    """
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        return read_image_list(text)
-    except (ImageListInvalid, UnicodeDecodeError, OSError) as error:
+        return _parse_list(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
+    except (ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise click.ClickException(f"{file}: {why}") from None
 
@@ -157,3 +163,63 @@ def _list_all(held_images: HeldImages, matches: Callable[[ImageName], bool]) -> 
             name = ImageName(repository, tag)
             if matches(name):
                 yield _Selected(name, is_match=True)
+
+
+def _parse_list(text: str) -> list[tuple[str, Digest | None]]:
+    """Return the names in a plain list, a lock file, or YAML, without duplicates, in their order.
+
+    YAML is that of Kubernetes manifests, of rendered Helm charts and of compose files: every key ``image``
+    with a text names an image.
+
+    :raises ValueError: when it is none of them, or names no images; the message says where.
+    """
+    found: list[tuple[str, Digest | None]]
+    rows = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    if all(len(words) == 1 and not words[0].endswith(":") and words != ["---"] for words in rows):
+        found = [(words[0], None) for words in rows]
+    elif all(_is_locked(words) for words in rows):
+        found = [(words[0], Digest.parse(words[1])) for words in rows]
+    else:
+        found = [(_check_name(each), None) for each in _read_yaml(text)]
+    if not found:
+        raise ValueError("it names no images")
+    return list(dict.fromkeys(found))
+
+
+def _is_locked(words: list[str]) -> bool:
+    try:
+        return len(words) == 4 and bool(Digest.parse(words[1]))
+    except DigestInvalid:
+        return False
+
+
+def _read_yaml(text: str) -> Iterator[str]:
+    try:
+        for document in yaml.compose_all(text, yaml.SafeLoader):
+            yield from _find_images(document)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{where}it is neither a list of images nor YAML") from None
+
+
+def _find_images(node: yaml.Node) -> Iterator[str]:
+    """Yield the images in a document; its other values, such as dates, need not be valid."""
+    match node:
+        case yaml.MappingNode():
+            for key, inner in node.value:
+                if key.value == _IMAGE_KEY and isinstance(inner, yaml.ScalarNode) and inner.tag == _TEXT:
+                    yield inner.value
+                else:
+                    yield from _find_images(inner)
+        case yaml.SequenceNode():
+            for inner in node.value:
+                yield from _find_images(inner)
+
+
+def _check_name(name: str) -> str:
+    if "$" in name or "{{" in name:
+        raise ValueError(
+            f"{name} has a variable: give what 'docker compose config' or 'helm template' prints"
+        )
+    return name

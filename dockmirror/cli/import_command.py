@@ -19,13 +19,13 @@ from ..app.cache_settings import make_budget, make_retention
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, mirrored_registries, parse_image_name
 from ..archive.archive_files import ArchiveRefused
-from ..archive.archive_input import OpenTemporary, group_parts, open_seekable, part_advice
-from ..archive.checksums import (
-    SIGNATURE_SUFFIX,
-    SUFFIX,
+from ..archive.archive_parts import (
+    ChecksumFiles,
+    OpenTemporary,
     check_file_sum,
-    check_signature,
-    parse_checksums,
+    group_parts,
+    open_seekable,
+    part_advice,
 )
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.notation import format_size
@@ -51,7 +51,6 @@ from .output import print_json
 if TYPE_CHECKING:
     from ..admission.signatures import PublicKey
 
-_SUMS = "SHA256SUMS"
 _STDIN = "-"
 
 
@@ -201,22 +200,17 @@ def _check_signed(given: _GivenArchive, paths: Sequence[Path], key: PublicKey) -
     if given.name == _STDIN:
         raise ArchiveRefused("--key needs files: standard input has no signature")
     if given.directory is not None:
-        sums, signature = given.directory / _SUMS, given.directory / f"{_SUMS}.sig"
+        checksums = ChecksumFiles.of_directory(given.directory)
     else:
         whole = paths[0].with_suffix("") if len(paths) > 1 or paths[0].suffix == ".001" else paths[0]
-        sums, signature = (whole.with_name(whole.name + each) for each in (SUFFIX, SIGNATURE_SUFFIX))
-    for each in (sums, signature):
-        if not each.is_file():
-            raise ArchiveRefused(f"it is not signed: {each.name} is missing")
-    data = sums.read_bytes()
-    check_signature(data, signature.read_bytes(), key.has_signed)
-    known = parse_checksums(data)
+        checksums = ChecksumFiles.of_archive(whole)
+    known = checksums.read(key.has_signed)
     if given.directory is None:
         for path, file in zip(paths, given.files, strict=True):
             check_file_sum(path.name, file, known)
         return
     for path in given.directory.iterdir():
-        if path.is_file() and not path.name.startswith(_SUMS):
+        if path.is_file() and not path.name.startswith(checksums.sums.name):
             with path.open("rb") as file:
                 check_file_sum(path.name, file, known)
 

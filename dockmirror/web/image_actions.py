@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..archive.archive_plan import ArchivePlan
-from ..archive.inventory import plan_archive
+from ..archive.archive_plan import ArchivePlan, plan_archive
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, ManifestUnknown, NameUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform

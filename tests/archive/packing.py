@@ -8,8 +8,7 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from dockmirror.archive.archive_plan import PackedImage, read_archive
-from dockmirror.archive.inventory import plan_archive
+from dockmirror.archive.archive_plan import PackedImage, plan_archive, read_archive
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import IMAGE_CONFIGS, OCI_INDEX, OCI_MANIFEST
 

@@ -15,10 +15,10 @@ from dockmirror.archive.archive_plan import (
     ArchivePlan,
     ContentSlice,
     blob_path,
+    plan_archive,
     plan_tar,
     read_archive,
 )
-from dockmirror.archive.inventory import plan_archive
 from dockmirror.oci.digest import Digest
 
 from .packing import archive, files, index, manifest, packed

@@ -16,7 +16,7 @@ import zstandard
 
 from dockmirror.app.naming import ImageName
 from dockmirror.archive.archive_files import ArchiveRefused
-from dockmirror.archive.archive_input import find_parts, group_parts
+from dockmirror.archive.archive_parts import find_parts, group_parts
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.archive.image_archive import ImageArchive
 from dockmirror.cli.image_import import PlannedImport, add_contents, publish_images

@@ -1,4 +1,4 @@
-"""Archives as they are given: compressed, in parts, from a pipe, or as a directory; all calls block."""
+"""The files that an archive consists of: its parts, compressed or not, and its checksums; all calls block."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, cast
 
 import zstandard
+from attrs import frozen
 
 from .archive_files import ArchiveRefused
-from .checksums import SIGNATURE_SUFFIX, SUFFIX
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1024 * 1024
+_SUFFIXES = (".sha256", ".sha256.sig")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _NUMBER = re.compile(r"\.[0-9]{3,}")
 OpenTemporary = Callable[[], BinaryIO]
 """Opens an empty file that is deleted when it is closed."""
+Sign = Callable[[bytes], bytes]
+"""Returns the signature of some bytes."""
 
 
 def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
@@ -32,7 +38,7 @@ def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
     :raises ArchiveRefused: when a part is missing, or no archive is left.
     """
     groups: dict[Path, list[Path]] = {}
-    archives = dict.fromkeys(each for each in paths if not each.name.endswith((SUFFIX, SIGNATURE_SUFFIX)))
+    archives = dict.fromkeys(each for each in paths if not each.name.endswith(_SUFFIXES))
     if not archives:
         raise ArchiveRefused("these are checksums; name the archives, too")
     for path in archives:
@@ -134,3 +140,96 @@ class _JoinedFiles(io.RawIOBase):
                 self._position += len(data)
                 return len(data)
         return 0
+
+
+def load_signer(pem: bytes) -> Sign:
+    """Return what signs with a private key of RSA, ECDSA or Ed25519 in PEM.
+
+    :raises ValueError: when it is none, or is encrypted.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem, None)
+    except TypeError:
+        raise ValueError("expected a private key that is not encrypted") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("expected a private key of RSA, ECDSA or Ed25519 in PEM") from None
+    match key:
+        case ed25519.Ed25519PrivateKey():
+            return key.sign
+        case ec.EllipticCurvePrivateKey():
+            return lambda data: key.sign(data, ec.ECDSA(SHA256()))
+        case rsa.RSAPrivateKey():
+            return lambda data: key.sign(data, padding.PKCS1v15(), SHA256())
+    raise ValueError("expected a private key of RSA, ECDSA or Ed25519 in PEM")
+
+
+@frozen
+class ChecksumFiles:
+    """The file of an archive's checksums, as ``sha256sum --check`` reads them, and that of their signature.
+
+    The signature is the one that ``cosign verify-blob --key`` checks: of the checksums, in base64.
+    """
+
+    sums: Path
+    signature: Path
+
+    @classmethod
+    def of_archive(cls, archive: Path) -> ChecksumFiles:
+        """Return the files beside an archive.
+
+        :param archive: its name without the number of a part.
+        """
+        return cls(*(archive.with_name(archive.name + each) for each in _SUFFIXES))
+
+    @classmethod
+    def of_directory(cls, directory: Path) -> ChecksumFiles:
+        return cls(directory / "SHA256SUMS", directory / "SHA256SUMS.sig")
+
+    def write(self, sums: Mapping[str, str], sign: Sign | None) -> None:
+        """Write the checksums, by the names of the files, and sign them if there is a key."""
+        data = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
+        self.sums.write_bytes(data)
+        if sign is None:
+            self.signature.unlink(missing_ok=True)  # it is that of other checksums
+        else:
+            self.signature.write_bytes(b64encode(sign(data)) + b"\n")
+
+    def read(self, has_signed: Callable[[bytes, bytes], bool]) -> dict[str, str]:
+        """Return the checksums by the names of the files.
+
+        :raises ArchiveRefused: when the trusted key has not signed them, or they are missing or malformed.
+        """
+        for each in (self.sums, self.signature):
+            if not each.is_file():
+                raise ArchiveRefused(f"it is not signed: {each.name} is missing")
+        data = self.sums.read_bytes()
+        try:
+            signature = b64decode(self.signature.read_bytes(), validate=False)
+        except ValueError:
+            signature = b""
+        if not has_signed(data, signature):
+            raise ArchiveRefused("its checksums are not signed with the given key")
+        found = {}
+        for line in data.decode("utf-8", "replace").splitlines():
+            parts = _LINE.fullmatch(line)
+            if parts is None:
+                raise ArchiveRefused(f"a line of its checksums is malformed: {line[:80]!r}")
+            found[parts[2]] = parts[1]
+        return found
+
+
+def check_file_sum(name: str, file: BinaryIO, sums: Mapping[str, str]) -> None:
+    """:raises ArchiveRefused: when the file has another sum, or none is given for it."""
+    if name not in sums:
+        raise ArchiveRefused(f"the checksums do not list {name}")
+    file.seek(0)
+    hashed = sha256()
+    while data := file.read(_PIECE):
+        hashed.update(data)
+    if hashed.hexdigest() != sums[name]:
+        raise ArchiveRefused(f"{name} does not match its checksum")
