@@ -9,7 +9,7 @@ import signal
 import ssl
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -45,8 +45,6 @@ _owner_option = click.option(
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: an object a line.")
-Report = Callable[[str, str], None]
-"""Takes the subject, mostly a file, and what is to be said about it."""
 
 
 @click.group("node", short_help="Configure the containerd of a Kubernetes node.")
@@ -89,11 +87,11 @@ def configure(
     mirror = parse_mirror_address(load_names(context.options, context.environ), url)
     hosts = HostsDirectory(places["root"], places["directory"], owner)
     _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
-    report = _Report(_make_printer(as_json))
-    with _ends_at_sigterm(status=0), hosts.lock(report.add):
+    report = _Report(as_json)
+    with _ends_at_sigterm(status=0), hosts.lock(report):
         while True:
-            is_done = hosts.write(mirror, report.add)
-            is_read = _check_configuration(places["root"], places["configuration"], hosts.name, report.add)
+            is_done = hosts.write(mirror, report)
+            is_read = _check_configuration(places["root"], places["configuration"], hosts.name, report)
             report.end_round()
             _mark_ready(places["ready_file"], is_read)
             if every is None:
@@ -113,7 +111,7 @@ def remove(as_json: bool, root: Path, directory: str, owner: str) -> None:
     """
     hosts = HostsDirectory(root, directory, owner)
     if hosts.path.is_dir():
-        report = _make_printer(as_json)
+        report = _Report(as_json)
         with _ends_at_sigterm(), hosts.lock(report):
             raise SystemExit(0 if hosts.remove(report) else 1)
 
@@ -128,22 +126,22 @@ def wait(context: Context, as_json: bool, daemonset: str, service_account: Path)
 
     Exit status: 0 when they are.
     """
-    report = _Report(_make_printer(as_json))
+    report = _Report(as_json)
     with _ends_at_sigterm():
-        while not _is_finished(daemonset, service_account, context.environ, report.add):
+        while not _is_finished(daemonset, service_account, context.environ, report):
             report.end_round()
             time.sleep(_POLL_SECONDS)
 
 
-def _is_finished(daemonset: str, account: Path, environ: Mapping[str, str], report: Report) -> bool:
+def _is_finished(daemonset: str, account: Path, environ: Mapping[str, str], report: _Report) -> bool:
     try:
         state = _read_daemonset(daemonset, account, environ)
     except (OSError, HTTPException, ValueError) as error:
-        report("the API server", str(error))
+        report.add("the API server", str(error))
         return False
     status = state.get("status", {})
     ready, wanted = status.get("numberReady", 0), status.get("desiredNumberScheduled", 0)
-    report(daemonset, f"{ready} of {wanted} nodes are done")
+    report.add(daemonset, f"{ready} of {wanted} nodes are done")
     return is_ready_everywhere(state)
 
 
@@ -161,6 +159,26 @@ def _ends_at_sigterm(status: int = 128 + signal.SIGTERM) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Report:
+    """Prints each line when it is new, and not again as long as it stays true."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._before: set[tuple[str, str]] = set()
+        self._now: set[tuple[str, str]] = set()
+
+    def add(self, subject: str, message: str) -> None:
+        """Print a line about a subject, mostly a file, at once: others wait for it, or watch it."""
+        if (subject, message) not in self._before:
+            line = {"subject": subject, "message": message}
+            click.echo(json.dumps(line) if self._as_json else f"{subject}: {message}")
+        self._now.add((subject, message))
+
+    def end_round(self) -> None:
+        """Forget the lines that were not added again."""
+        self._before, self._now = self._now, set()
+
+
 class HostsDirectory:
     """containerd's directory on the node, of which only the files with the owner's mark are touched."""
 
@@ -173,7 +191,7 @@ class HostsDirectory:
         self.path = root / self.name.lstrip("/")
 
     @contextmanager
-    def lock(self, report: Report) -> Iterator[None]:
+    def lock(self, report: _Report) -> Iterator[None]:
         """Wait until no other process holds the directory; the kernel frees it when a process ends.
 
         So the files are not written again behind a removal by a process that is still to be stopped.
@@ -187,13 +205,13 @@ class HostsDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                report(str(self.path), "waiting for the process that keeps it")
+                report.add(str(self.path), "waiting for the process that keeps it")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def write(self, mirror: MirrorAddress, report: Report) -> bool:
+    def write(self, mirror: MirrorAddress, report: _Report) -> bool:
         """Write the file of each registry, and remove ours of others.
 
         :returns: True when every registry has its file.
@@ -205,16 +223,16 @@ class HostsDirectory:
             try:
                 if file.exists() and not self._is_own(file):
                     if file.read_text("utf-8", errors="replace") != text:
-                        report(str(file), "left as it is, because something else wrote it")
+                        report.add(str(file), "left as it is, because something else wrote it")
                         is_done = False
                 elif replace_text(file, self._mark + text):
-                    report(str(file), "written")
+                    report.add(str(file), "written")
             except OSError as error:
-                report(str(file), f"cannot be written: {error.strerror}")
+                report.add(str(file), f"cannot be written: {error.strerror}")
                 is_done = False
         return self._remove_from(self._registries() - set(texts), report) and is_done
 
-    def remove(self, report: Report) -> bool:
+    def remove(self, report: _Report) -> bool:
         """Remove the files with the mark, and the directories that are empty then.
 
         :returns: True when none is left.
@@ -224,51 +242,23 @@ class HostsDirectory:
     def _registries(self) -> set[Path]:
         return {file.parent for file in self.path.glob(f"*/{_FILE}")}
 
-    def _remove_from(self, registries: set[Path], report: Report) -> bool:
+    def _remove_from(self, registries: set[Path], report: _Report) -> bool:
         is_done = True
         for registry in sorted(registries):
             file = registry / _FILE
             try:
                 if self._is_own(file):
                     file.unlink()
-                    report(str(file), "removed")
+                    report.add(str(file), "removed")
                     if not any(registry.iterdir()):
                         registry.rmdir()
             except OSError as error:
-                report(str(file), f"cannot be removed: {error.strerror}")
+                report.add(str(file), f"cannot be removed: {error.strerror}")
                 is_done = False
         return is_done
 
     def _is_own(self, file: Path) -> bool:
         return file.read_text("utf-8", errors="replace").startswith(self._mark)
-
-
-def _make_printer(as_json: bool) -> Report:
-    """Return a function that prints a line at once: others wait for it, or watch it."""
-
-    def print_line(subject: str, message: str) -> None:
-        line = {"subject": subject, "message": message}
-        click.echo(json.dumps(line) if as_json else f"{subject}: {message}")
-
-    return print_line
-
-
-class _Report:
-    """Prints each line when it is new, and not again as long as it stays true."""
-
-    def __init__(self, print_line: Report) -> None:
-        self._print_line = print_line
-        self._before: set[tuple[str, str]] = set()
-        self._now: set[tuple[str, str]] = set()
-
-    def add(self, subject: str, message: str) -> None:
-        if (subject, message) not in self._before:
-            self._print_line(subject, message)
-        self._now.add((subject, message))
-
-    def end_round(self) -> None:
-        """Forget the lines that were not added again."""
-        self._before, self._now = self._now, set()
 
 
 def _hosts_files(mirror: MirrorAddress) -> Iterator[Snippet]:
@@ -283,7 +273,7 @@ def _mark_ready(file: Path | None, is_ready: bool) -> None:
             file.unlink(missing_ok=True)
 
 
-def _check_configuration(root: Path, path: str, directory: str, report: Report) -> bool:
+def _check_configuration(root: Path, path: str, directory: str, report: _Report) -> bool:
     """Report when containerd does not read the directory, or may not.
 
     :returns: False when it does not.
@@ -296,7 +286,7 @@ def _check_configuration(root: Path, path: str, directory: str, report: Report) 
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}; "
     if state is not HostsDirectoryState.READ:
         verb = "does not" if state is HostsDirectoryState.IGNORED else "may not"
-        report(
+        report.add(
             path,
             f"{reason}containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
             " name this directory alone, remove registry.mirrors and registry.configs, and restart"
