@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from pydantic import ValidationError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
@@ -97,8 +97,8 @@ def connect_to_mirror(
         TokenRelay(client, challenge_cache, TrustedRealms(mirror.url)),
         BlobSizes(clock),
     )
-    reader = _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client)
-    return _WithCredentials(_AddressReporter(reader, mirror.url), credentials)
+    reading = ResumingRegistry(upstream, clock)
+    return _RunningMirror(reading, registry_client, client, mirror.url, credentials)
 
 
 def _request_headers(request: RegistryRequest) -> Iterator[Header]:
@@ -109,50 +109,36 @@ def _request_headers(request: RegistryRequest) -> Iterator[Header]:
 
 
 @implementer(IRegistry)
-class _CacheStatusReader:
-    """Answers a HEAD with the mirror's ``Cache-Status``, which clients of other registries ignore."""
+@frozen
+class _RunningMirror:
+    """A mirror's registry, with its answers to a HEAD and a name for its address in errors.
 
-    def __init__(self, registry: IRegistry, registry_client: RegistryClient, client: UpstreamClient) -> None:
-        self._registry = registry
-        self._registry_client = registry_client
-        self._client = client
+    :ivar registry: answers all other requests.
+    """
 
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        if not (request.head and isinstance(request.target, Blob | Manifest)):
-            return await self._registry.fetch(request)
-        response = await self._registry_client.send(request)
-        self._client.release(response)
-        status = CacheStatus.parse(lines(response.headers, "Cache-Status"))
-        return Answer(NoBody(Descriptor()), cache=status)
-
-
-@implementer(IRegistry)
-class _AddressReporter:
-    """Names the mirror's address in the error when nothing answers there."""
-
-    def __init__(self, registry: IRegistry, url: str) -> None:
-        self._registry = registry
-        self._url = url
+    registry: IRegistry
+    registry_client: RegistryClient
+    client: UpstreamClient
+    url: str
+    credentials: Credentials | None
 
     async def fetch(self, request: RegistryRequest) -> Answer:
+        request = evolve(request, credentials=self.credentials)
         try:
-            return await self._registry.fetch(request)
+            if request.head and isinstance(request.target, Blob | Manifest):
+                return await self._read_cache_status(request)
+            return await self.registry.fetch(request)
         except Unreachable as error:
             if type(error) not in (Unreachable, TimedOut):  # it broke off, and is there
                 raise
             cause = describe_failure(find_root_cause(error.__cause__ or error)).rstrip(".")
             raise Unreachable(
-                f"no mirror answered at {self._url}: {cause}. Start it, or give its address with --mirror"
+                f"no mirror answered at {self.url}: {cause}. Start it, or give its address with --mirror"
             ) from error
 
-
-@implementer(IRegistry)
-class _WithCredentials:
-    """Adds credentials to each request."""
-
-    def __init__(self, registry: IRegistry, credentials: Credentials | None) -> None:
-        self._registry = registry
-        self._credentials = credentials
-
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        return await self._registry.fetch(evolve(request, credentials=self._credentials))
+    async def _read_cache_status(self, request: RegistryRequest) -> Answer:
+        """Answer a HEAD with the mirror's ``Cache-Status``, which clients of other registries ignore."""
+        response = await self.registry_client.send(request)
+        self.client.release(response)
+        status = CacheStatus.parse(lines(response.headers, "Cache-Status"))
+        return Answer(NoBody(Descriptor()), cache=status)
