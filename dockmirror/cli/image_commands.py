@@ -13,7 +13,6 @@ from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import Platform
-from ..store import pins as store
 from ..store.eviction.removal import (
     DeletableImage,
     DeletionPlan,
@@ -22,7 +21,7 @@ from ..store.eviction.removal import (
     plan_deletions,
 )
 from ..store.held_images import HeldImages, ListedImage, list_images
-from ..store.pins import Pin
+from ..store.pins import Pin, add_pin, iter_pins, remove_pin
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, complete_repository, json_option, platforms_option
 from .command_context import Context, open_for_change, open_store, parse_glob, parse_image
@@ -158,7 +157,7 @@ def pin(context: Context, as_json: bool, platforms: tuple[Platform, ...], images
             )
     _, root = open_for_change(context)
     for each in new_pins:
-        store.add_pin(root, each)
+        add_pin(root, each)
         if not as_json:
             click.echo(f"{each} is pinned")
     if as_json:
@@ -179,7 +178,7 @@ def unpin(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     _, root = open_for_change(context)
     removed, missing = list[str](), list[str]()
     for spellings in unwanted:
-        pinned = next((each for each in spellings if store.remove_pin(root, each)), None)
+        pinned = next((each for each in spellings if remove_pin(root, each)), None)
         (missing if pinned is None else removed).append(str(pinned or spellings[0]))
     if as_json:
         print_json({"unpinned": removed})
@@ -199,7 +198,7 @@ def pins(context: Context, as_json: bool) -> None:
     Exit status: 0, or 1 when there is no cache.
     """
     settings = context.settings
-    pinned = list(store.iter_pins(open_store(settings)))
+    pinned = list(iter_pins(open_store(settings)))
     if as_json:
         print_json(
             [

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from zope.interface import implementer
 
 from ..app.sync_rules import SyncRule, find_images, list_states, make_sync_rules, state_of
@@ -112,16 +111,6 @@ class SyncPlan:
     unpin: Sequence[str] = ()
     error: str | None = None
 
-    def fields(self) -> dict[str, Any]:
-        """Return the plan as JSON has it."""
-        return {
-            "rule": self.rule,
-            "pull": list(self.pull),
-            "keep": list(self.keep),
-            "unpin": list(self.unpin),
-            "error": self.error,
-        }
-
 
 async def plan_rules(
     registry: IRegistry, rules: Sequence[SyncRule], states: Mapping[str, SyncState]
@@ -170,7 +159,7 @@ async def plan_rules(
 
 def _print_plans(plans: Sequence[SyncPlan], as_json: bool) -> None:
     if as_json:
-        print_json([each.fields() for each in plans])
+        print_json([asdict(each) for each in plans])
     for plan in () if as_json else plans:
         click.echo(plan.rule)
         for verb in ("pull", "keep", "unpin"):
