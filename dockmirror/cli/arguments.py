@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +24,28 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A platform, such as ``linux/amd64`` or ``linux/arm/v7``."""
+class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """The type of values that a function reads.
 
-    name = "os/arch[/variant]"
+    :param name: stands for the value in the help.
+    :param parse: raises ValueError with the message for the user.
+    """
 
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Platform:
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> object:
         try:
-            return Platform.parse(value)
+            return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, context)
 
 
+PLATFORM = ParsedType("os/arch[/variant]", Platform.parse)
+"""A platform, such as ``linux/amd64`` or ``linux/arm/v7``."""
 platforms_option = click.option(
-    "--platform", "platforms", type=PlatformType(), multiple=True,
+    "--platform", "platforms", type=PLATFORM, multiple=True,
     help="Only this platform of a multi-platform image; repeatable.",
 )  # fmt: skip
 
@@ -86,10 +94,14 @@ class MirrorOptions:
             raise click.UsageError(f"{error}: give its address with --mirror") from None
         except ValueError as error:
             raise click.UsageError(f"--mirror: {error}") from None
-        open_connection = partial(open_mirror, mirror, self._credentials())
-        return lambda reactor: ask_by_store_names(open_connection(reactor), settings)
+        credentials = self._read_credentials()
 
-    def _credentials(self) -> Credentials | None:
+        def connect(reactor: Any) -> IRegistry:
+            return ask_by_store_names(open_mirror(mirror, credentials, reactor), settings)
+
+        return connect
+
+    def _read_credentials(self) -> Credentials | None:
         if (self.user is None) != (self.password_file is None):
             raise click.UsageError("--user and --password-file have to be given together")
         if self.user is None or self.password_file is None:

@@ -36,7 +36,7 @@ from ..archive.image_archive import ImageArchive
 from ..config.notation import format_size, parse_bytes
 from ..oci.manifest import Platform
 from ..store.packed_images import open_contents
-from .arguments import PlatformType, complete_image, json_option
+from .arguments import PLATFORM, ParsedType, complete_image, json_option
 from .command_context import Context, find_store
 from .export_selection import ExportSelection
 from .output import print_json, print_note, progress_bars, report_progress
@@ -44,19 +44,14 @@ from .output import print_json, print_note, progress_bars, report_progress
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class SizeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A number of bytes, such as ``4GB``."""
+def _parse_size(text: str) -> int:
+    size = parse_bytes(text)
+    if size < 1:
+        raise ValueError("expected a number of bytes, such as 4GB")
+    return size
 
-    name = "size"
 
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> int:
-        try:
-            size = parse_bytes(value)
-        except ValueError as error:
-            self.fail(str(error), param, context)
-        if size < 1:
-            self.fail("expected a number of bytes, such as 4GB", param, context)
-        return size
+_SIZE = ParsedType("size", _parse_size)
 
 
 @frozen
@@ -99,7 +94,7 @@ class _Output:
     "-o", "--output", required=True, type=click.Path(allow_dash=True),
     help="File or directory to write; '-' is standard output.",
 )  # fmt: skip
-@click.option("--platform", type=PlatformType(), help="Only this platform of a multi-platform image.")
+@click.option("--platform", type=PLATFORM, help="Only this platform of a multi-platform image.")
 @click.option(
     "-f", "--file", "files", multiple=True, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="Export the images that a file names: a list, a lock file, or YAML of Kubernetes, compose or helm"
@@ -112,7 +107,7 @@ class _Output:
     " dockmirror.json in it.",
 )  # fmt: skip
 @click.option("--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and other referrers.")
-@click.option("--max-size", type=SizeType(), help="Write several files of at most this size, such as 4GB.")
+@click.option("--max-size", type=_SIZE, help="Write several files of at most this size, such as 4GB.")
 @click.option("--layout", is_flag=True, help="Write a directory with an OCI image layout, and no tar file.")
 @click.option("--key", type=_FILE, help="Sign the checksums with this private key, in PEM.")
 @click.argument("images", nargs=-1, shell_complete=complete_image)

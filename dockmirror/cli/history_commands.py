@@ -23,7 +23,7 @@ from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
 from ..system.timestamps import format_timestamp
-from .arguments import json_option
+from .arguments import ParsedType, json_option
 from .command_context import Context, become_owner
 from .output import print_json, print_note, print_table
 
@@ -36,35 +36,30 @@ _COLUMNS = ("time", "client", "image", "size", "layers", "cached", "seconds", "o
 _SECTIONS: Sequence[SumKey] = ("registry", "repository", "client")
 
 
-class _Moment(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A date, a date with a time, or a duration before now; the value is in seconds since the epoch."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        try:
-            return time.time() - parse_duration(value)
-        except ValueError:
-            pass
-        try:
-            return datetime.fromisoformat(value).timestamp()
-        except ValueError:
-            self.fail("expected an age such as 2h or 7d, or a time such as 2026-11-30T14:00", param, context)
+def _parse_moment(text: str) -> float:
+    """Return a date, a date with a time, or a duration before now in seconds since the epoch."""
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ValueError("expected an age such as 2h or 7d, or a time such as 2026-11-30T14:00") from None
 
 
-class _Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A number of whole days, such as ``30d``."""
+def _parse_days(text: str) -> int:
+    """Parse a number of whole days, such as ``30d``."""
+    try:
+        days = parse_duration(f"{text}d" if text.isdecimal() else text) / _DAY
+    except ValueError:
+        days = 0
+    if days < 1 or days % 1:
+        raise ValueError("expected a number of days, such as 30d")
+    return int(days)
 
-    name = "days"
 
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
-        try:
-            days = parse_duration(f"{value}d" if str(value).isdecimal() else value) / _DAY
-        except ValueError:
-            days = 0
-        if days < 1 or days % 1:
-            self.fail("expected a number of days, such as 30d", param, context)
-        return int(days)
+_MOMENT = ParsedType("time", _parse_moment)
 
 
 @click.command("history", short_help="Show what was pulled, by whom, and from where it came.")
@@ -72,8 +67,8 @@ class _Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option("--digest", default="", help="Only pulls of the manifest with this digest.")
 @click.option("--client", default="", help="Only pulls of this address, or of clients in this network.")
 @click.option("--user", default="", help="Only pulls of this user.")
-@click.option("--since", type=_Moment(), default=None, help="Only later pulls: 2h, 7d, 2026-11-30T14:00.")
-@click.option("--until", type=_Moment(), default=None, help="Only earlier pulls.")
+@click.option("--since", type=_MOMENT, default=None, help="Only later pulls: 2h, 7d, 2026-11-30T14:00.")
+@click.option("--until", type=_MOMENT, default=None, help="Only earlier pulls.")
 @click.option("--outcome", type=click.Choice(["running", "served", "failed"]), help="Only such pulls.")
 @click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True,
               help="The number of pulls to show at most.")  # fmt: skip
@@ -187,7 +182,7 @@ def _cells(pull: Pull) -> tuple[str, ...]:
 @click.argument("image", default="")
 @click.option("--client", default="", help="Only pulls of this address, or of clients in this network.")
 @click.option("--user", default="", help="Only pulls of this user.")
-@click.option("--last", "days", type=_Days(), default="30d", show_default=True,
+@click.option("--last", "days", type=ParsedType("days", _parse_days), default="30d", show_default=True,
               help="The number of days, today included; days end at midnight UTC.")  # fmt: skip
 @click.option("--by", "sections", type=click.Choice(["registry", "repository", "client", "day", "mirror"]),
               multiple=True, help="Sums by this only; repeatable.  [default: all but day]")  # fmt: skip

@@ -31,7 +31,7 @@ from ..store import layout
 from ..store.files import read_small_file
 from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
-from .arguments import MirrorOptions, json_option, mirror_options
+from .arguments import MirrorOptions, ParsedType, json_option, mirror_options
 from .client_command import replace_text
 from .command_context import Context, find_store, parse_glob, run_with_reactor
 from .output import print_json, print_note, print_table, shorten_digest
@@ -42,18 +42,17 @@ _AT_ONCE = 8
 """The number of tags that the running mirror is asked about at the same time."""
 
 
-class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A day, which counts to its end, or a time; in UTC unless it says otherwise."""
+def _parse_time(text: str) -> float:
+    """Parse a day, which counts to its end, or a time; in UTC unless it says otherwise."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a date such as 2026-03-01, not {text}") from None
+    seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return seconds + _DAY if len(text) == len("2026-03-01") else seconds
 
-    name = "date"
 
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> float:
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"expected a date such as 2026-03-01, not {value}", param, context)
-        seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-        return seconds + _DAY if len(value) == len("2026-03-01") else seconds
+_TIME = ParsedType("date", _parse_time)
 
 
 @click.command("lock", short_help="Write the digests of tags into a lock file.")
@@ -68,7 +67,7 @@ class _TimeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     help="With --update, first have the running mirror ask the registries what the listed tags name.",
 )  # fmt: skip
 @click.option(
-    "--as-of", type=_TimeType(), metavar="DATE", help="Write what tags named then, as far as it was seen."
+    "--as-of", type=_TIME, metavar="DATE", help="Write what tags named then, as far as it was seen."
 )
 @mirror_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before anything moves.")

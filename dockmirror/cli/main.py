@@ -37,21 +37,21 @@ def _use_settings_file(context: click.Context, _: click.Parameter, file: Path | 
         context.obj = evolve(context.obj, options={**context.obj.options, "config": file})
 
 
-def make_config_option() -> click.Option:
-    """Return the option that names the settings file, for a subcommand; it wins over that of the group."""
-    return click.Option(
-        ["-c", "--config", _FILE], type=click.Path(path_type=Path), expose_value=False,
-        callback=_use_settings_file, help="Settings file of the mirror.",
-    )  # fmt: skip
-
-
 class CommandGroup(click.Group):
-    """Subcommands that are also found by their aliases; each takes the settings file as an option."""
+    """Subcommands that are also found by their aliases.
+
+    Each takes the settings file as an option, which wins over that of the group.
+    """
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        command = super().get_command(ctx, cmd_name) or super().get_command(ctx, ALIASES.get(cmd_name, ""))
         if command is not None and all(option.name != _FILE for option in command.params):
-            command.params.append(make_config_option())
+            command.params.append(
+                click.Option(
+                    ["-c", "--config", _FILE], type=click.Path(path_type=Path), expose_value=False,
+                    callback=_use_settings_file, help="Settings file of the mirror.",
+                )
+            )  # fmt: skip
         return command
 
 

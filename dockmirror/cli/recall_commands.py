@@ -31,45 +31,34 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Repository, Tag
 from ..system.timestamps import format_timestamp
-from .arguments import json_option
+from .arguments import ParsedType, json_option
 from .command_context import Context, open_for_change, open_store
-from .main import make_config_option
+from .main import CommandGroup
 from .output import print_json, print_note, print_table
 
 _SHOWN = 20
 
 
-class _DigestType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A digest, also after ``NAME@``."""
-
-    name = "digest"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Digest:
-        try:
-            return Digest.parse(value.rpartition("@")[2])
-        except DigestInvalid:
-            self.fail(f"expected a digest such as sha256:6b6b383ea407…, not {value}", param, context)
+def _parse_digest(text: str) -> Digest:
+    """Parse a digest, also after ``NAME@``."""
+    try:
+        return Digest.parse(text.rpartition("@")[2])
+    except DigestInvalid:
+        raise ValueError(f"expected a digest such as sha256:6b6b383ea407…, not {text}") from None
 
 
-class _ReasonType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A text that is not blank."""
-
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> str:
-        if not value.strip():
-            self.fail("expected a reason: refused clients see it", param, context)
-        return value
+def _check_reason(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected a reason: refused clients see it")
+    return text
 
 
-class _RecallGroup(click.Group):
-    """Recalls a digest if no subcommand is given; each takes the settings file as an option."""
+_DIGEST = ParsedType("digest", _parse_digest)
+_REASON = ParsedType("text", _check_reason)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and all("--config" not in option.opts for option in command.params):
-            command.params.append(make_config_option())
-        return command
+
+class _RecallGroup(CommandGroup):
+    """Recalls a digest if no subcommand is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_help = not args or set(args) & {"-h", "--help"}
@@ -91,7 +80,7 @@ class _RecallGroup(click.Group):
         return None
 
 
-_digest_argument = click.argument("digest", type=_DigestType(), metavar="DIGEST")
+_digest_argument = click.argument("digest", type=_DIGEST, metavar="DIGEST")
 
 
 @click.group("recall", cls=_RecallGroup, short_help="Withdraw a malicious digest from service at once.")
@@ -105,7 +94,7 @@ def recall() -> None:
 
 @recall.command("digest", short_help="Recall a digest; 'digest' may be left out.")
 @json_option
-@click.option("--reason", type=_ReasonType(), required=True, help="The reason, which refused clients see.")
+@click.option("--reason", type=_REASON, required=True, help="The reason, which refused clients see.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation before a layer is recalled.")
 @_digest_argument
 @click.pass_obj
