@@ -1,9 +1,8 @@
-"""``dockmirror serve``, ``reload``, ``status`` and ``version``: run the mirror, and ask the running one."""
+"""``dockmirror serve``, ``reload`` and ``version``: the process of the mirror, and its program."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,6 @@ from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 
@@ -191,58 +188,6 @@ def _parent(process: Path) -> Path:
     except OSError:
         return process
     return process.with_name(state[1])
-
-
-_TIMEOUT = 10.0
-
-
-@click.command("status", short_help="Show the status of the running mirror.")
-@json_option
-@click.pass_obj
-def status(context: Context, as_json: bool) -> None:
-    """Show the status of this machine's running mirror: this week, transfers, registries, cache and clients.
-
-    The mirror is asked at the endpoint in the setting "operations".
-
-    Exit status: 0; 1 when no mirror answers, or its status is off.
-    """
-    url = status_url(context.settings)
-    text = fetch_status(url, "application/json" if as_json else "text/plain")
-    if as_json:
-        print_json(json.loads(text))
-    else:
-        click.echo(text, nl=False)
-
-
-def status_url(settings: Settings) -> str:
-    """Return the address of the status page.
-
-    :raises click.ClickException: when the endpoint cannot be connected to.
-    """
-    endpoint = operations_endpoint(settings)
-    port = parse_port(endpoint)
-    if port is None:
-        where = f"is {endpoint!r}, which has no TCP port" if endpoint else "is 'none'"
-        raise click.ClickException(f"the setting 'operations' {where}: the status cannot be read")
-    return f"{port.scheme}://{port.local_host}:{port.number}/status"
-
-
-def fetch_status(url: str, media_type: str) -> str:
-    """Return the status in a form.
-
-    :raises click.ClickException: when no mirror answers.
-    """
-    request = Request(url, headers={"Accept": media_type})  # noqa: S310
-    try:
-        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as response:
-            return str(response.read().decode())
-    except HTTPError as error:
-        raise click.ClickException(f"{url} answers {error.code} {error.reason}") from None
-    except URLError as error:
-        reason = getattr(error.reason, "strerror", None) or error.reason
-        raise click.ClickException(f"no mirror answers at {url}: {reason}") from None
-    except OSError as error:
-        raise click.ClickException(f"no mirror answers at {url}: {error}") from None
 
 
 def _versions() -> Sequence[tuple[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from attrs import evolve
 from rich.console import Console
 
-from dockmirror.cli.top_command import Status, render_top, watch
+from dockmirror.cli.status_commands import Status, render_top, watch
 from dockmirror.history.pulls import Pull, PullSums
 from dockmirror.status.status_values import (
     AccountStatus,

@@ -1,4 +1,4 @@
-"""``dockmirror top``: what the running mirror does now, live in the terminal."""
+"""``dockmirror status`` and ``top``: what the running mirror does, once or live in the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -16,19 +18,70 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..app.endpoints import operations_endpoint, parse_port
 from ..config.notation import format_size
+from ..config.settings import Settings
 from .arguments import json_option
 from .command_context import Context
 from .output import print_json
-from .process_commands import fetch_status, status_url
 
 Status = Mapping[str, Any]
 """The JSON of ``/status.json``, which docs/how-to/monitor.md describes."""
 _BAR = 16
+_TIMEOUT = 10.0
 _CUT = ("image", "repository", "last failure", "images")
 _NUMBERS = ("cached", "fetched", "time", "networks", "used up", "refused")
 _COLOURS = {"reachable": "green", "failing": "red", "resting": "yellow", "offline": "cyan", "unasked": "dim"}
 _ORDER = ("failing", "resting", "offline", "reachable")
+
+
+@click.command("status", short_help="Show the status of the running mirror.")
+@json_option
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Show the status of this machine's running mirror: this week, transfers, registries, cache and clients.
+
+    The mirror is asked at the endpoint in the setting "operations".
+
+    Exit status: 0; 1 when no mirror answers, or its status is off.
+    """
+    url = _status_url(context.settings)
+    text = _fetch_status(url, "application/json" if as_json else "text/plain")
+    if as_json:
+        print_json(json.loads(text))
+    else:
+        click.echo(text, nl=False)
+
+
+def _status_url(settings: Settings) -> str:
+    """Return the address of the status page.
+
+    :raises click.ClickException: when the endpoint cannot be connected to.
+    """
+    endpoint = operations_endpoint(settings)
+    port = parse_port(endpoint)
+    if port is None:
+        where = f"is {endpoint!r}, which has no TCP port" if endpoint else "is 'none'"
+        raise click.ClickException(f"the setting 'operations' {where}: the status cannot be read")
+    return f"{port.scheme}://{port.local_host}:{port.number}/status"
+
+
+def _fetch_status(url: str, media_type: str) -> str:
+    """Return the status in a form.
+
+    :raises click.ClickException: when no mirror answers.
+    """
+    request = Request(url, headers={"Accept": media_type})  # noqa: S310
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as response:
+            return str(response.read().decode())
+    except HTTPError as error:
+        raise click.ClickException(f"{url} answers {error.code} {error.reason}") from None
+    except URLError as error:
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise click.ClickException(f"no mirror answers at {url}: {reason}") from None
+    except OSError as error:
+        raise click.ClickException(f"no mirror answers at {url}: {error}") from None
 
 
 @click.command("top", short_help="Show what the running mirror does, live.")
@@ -46,10 +99,10 @@ def top(context: Context, interval: float, once: bool, as_json: bool) -> None:
 
     Exit status: 0; 1 when no mirror answers, or its status is off.
     """
-    url, console = status_url(context.settings), Console(highlight=False, markup=False)
+    url, console = _status_url(context.settings), Console(highlight=False, markup=False)
 
     def fetch() -> Status:
-        status: Status = json.loads(fetch_status(url, "application/json"))
+        status: Status = json.loads(_fetch_status(url, "application/json"))
         return status
 
     if as_json:
