@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -170,24 +170,6 @@ class PackedImage:
     blobs: Mapping[Digest, int]
 
 
-def plan_layout(images: Sequence[PackedImage], left_out: Collection[Digest] = ()) -> dict[str, Piece]:
-    """Plan the files of an OCI image layout with all images, by their paths.
-
-    :param left_out: blobs that it does not get.
-    """
-    files: dict[str, Piece] = {}
-    for image in images:
-        blobs = {digest: size for digest, size in image.blobs.items() if digest not in left_out}
-        files |= {blob_path(digest): ContentSlice(digest, size) for digest, size in blobs.items()}
-    for image in images:
-        files |= {blob_path(digest): data for digest, data in image.manifests.items()}
-    files[LAYOUT] = _json({"imageLayoutVersion": "1.0.0"})
-    descriptors = [_descriptor(image) for image in images]
-    files[INDEX] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors})
-    files[DOCKER_MANIFEST] = _json(list(_docker_save_entries(images, files)))
-    return files
-
-
 def blob_path(digest: Digest) -> str:
     """Return the path of a content in an archive."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
@@ -311,14 +293,26 @@ def make_inventory(images: Sequence[PackedImage], earlier: Inventory) -> Invento
     return Inventory(named, frozenset(manifests | (blobs - earlier.known)), earlier.known)
 
 
-def plan_export(images: Sequence[PackedImage], earlier: Inventory) -> dict[str, Piece]:
-    """Plan the files of an archive, without the blobs of earlier ones, and with its list."""
-    return {
-        **plan_layout(images, earlier.known),
-        INVENTORY: bytes(make_inventory(images, earlier)),
-    }
+def plan_layout(images: Sequence[PackedImage], earlier: Inventory) -> dict[str, Piece]:
+    """Plan the files of an OCI image layout with all images and their list, by their paths.
+
+    :param earlier: the list of earlier archives, whose blobs are left out.
+    """
+    files: dict[str, Piece] = {}
+    known = earlier.known
+    for image in images:
+        blobs = {digest: size for digest, size in image.blobs.items() if digest not in known}
+        files |= {blob_path(digest): ContentSlice(digest, size) for digest, size in blobs.items()}
+    for image in images:
+        files |= {blob_path(digest): data for digest, data in image.manifests.items()}
+    files[LAYOUT] = _json({"imageLayoutVersion": "1.0.0"})
+    descriptors = [_descriptor(image) for image in images]
+    files[INDEX] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors})
+    files[DOCKER_MANIFEST] = _json(list(_docker_save_entries(images, files)))
+    files[INVENTORY] = bytes(make_inventory(images, earlier))
+    return files
 
 
 def plan_archive(images: Sequence[PackedImage]) -> ArchivePlan:
     """Plan one archive of all images; the same images always give the same bytes."""
-    return plan_tar(plan_export(images, Inventory()))
+    return plan_tar(plan_layout(images, Inventory()))

@@ -136,10 +136,6 @@ class ImageArchive:
         """Return whether the archive itself has a content, instead of leaving it to an earlier one."""
         return blob_path(_digest(descriptor)) in self._members
 
-    def size(self, descriptor: Descriptor) -> int:
-        """:raises ArchiveRefused: when the content is missing, or its size differs from the descriptor's."""
-        return self._find_member(descriptor).size
-
     def _walk(
         self, descriptor: Descriptor, seen: set[tuple[Digest, ContentKind]], depth: int
     ) -> Iterator[tuple[Descriptor, bytes | None]]:
@@ -163,7 +159,7 @@ class ImageArchive:
     def _is_seen(
         self, descriptor: Descriptor, kind: ContentKind, seen: set[tuple[Digest, ContentKind]]
     ) -> bool:
-        """:raises ArchiveRefused: as ``size`` does."""
+        """:raises ArchiveRefused: as ``_find_member`` does."""
         if self.has(descriptor) or _digest(descriptor) not in self.inventory.assumed:
             self._find_member(descriptor)
         key = _digest(descriptor), kind
@@ -176,7 +172,7 @@ class ImageArchive:
         digest = _digest(descriptor)
         if digest in self._manifests:
             return self._manifests[digest]
-        size = self.size(descriptor)
+        size = self._find_member(descriptor).size
         if size > MAX_DOCUMENT_SIZE:
             raise ArchiveRefused(f"{digest} is too large for a manifest")
         self._budget.take(size)
@@ -188,6 +184,7 @@ class ImageArchive:
         return data, manifest
 
     def _find_member(self, descriptor: Descriptor) -> ArchiveFile:
+        """:raises ArchiveRefused: when the content is missing, or its size differs from the descriptor's."""
         path = blob_path(_digest(descriptor))
         member = self._members.get(path)
         if member is None:

@@ -27,7 +27,7 @@ from ..archive.archive_plan import (
     Piece,
     make_inventory,
     piece_size,
-    plan_export,
+    plan_layout,
     plan_tar,
     read_archive,
     select_new,
@@ -142,7 +142,7 @@ def export(
     root = find_store(settings)
     packed = select_new(selection.pack(settings, root), earlier)
     inventory = make_inventory(packed, earlier)
-    layout = plan_export(packed, earlier)
+    layout = plan_layout(packed, earlier)
     try:
         written = _write_output(layout, open_contents(root), output, sign)
     except ArchiveContentError as error:
