@@ -165,7 +165,7 @@ def _merge_into(path: Path, mirror: MirrorAddress) -> bool:
         raise click.ClickException(f"{path}: not changed: {error}") from None
     if result == existing:
         return False
-    back_up(path)
+    _back_up(path)
     return replace_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -211,7 +211,7 @@ def replace_text(path: Path, text: str) -> bool:
     return True
 
 
-def back_up(path: Path) -> None:
+def _back_up(path: Path) -> None:
     """Copy a file, if it exists, to ``.bak`` beside it; earlier copies stay.
 
     :raises OSError: when the copy cannot be written.

@@ -68,7 +68,7 @@ def _check(context: Context, as_json: bool) -> None:
     questions = [*question_settings(settings, disk_size(settings)), *find_start_losses(settings)]
 
     async def find(reactor: Any) -> list[str]:
-        if missing := find_names_without_certificate(settings, reactor):
+        if missing := _find_names_without_certificate(settings, reactor):
             more = f" and {len(missing) - 1} others" if missing[1:] else ""
             questions.append(f"certificates: none is for {missing[0]}{more}; clients refuse another one's")
         return find_start_problems(settings, context.environ, reactor)
@@ -88,7 +88,7 @@ def _check(context: Context, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def find_names_without_certificate(settings: Settings, clock: IReactorTime) -> Sequence[str]:
+def _find_names_without_certificate(settings: Settings, clock: IReactorTime) -> Sequence[str]:
     """Return the hosts of the mirror that no certificate is for, if it has TLS and obtains none by itself."""
     from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 

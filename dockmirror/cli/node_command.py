@@ -85,7 +85,7 @@ def configure(
     """
     url = f"http://{address.removeprefix('tcp://')}" if address.startswith("tcp://") else address
     mirror = parse_mirror_address(load_names(context.options, context.environ), url)
-    hosts = HostsDirectory(places["root"], places["directory"], owner)
+    hosts = _HostsDirectory(places["root"], places["directory"], owner)
     _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
     report = _Report(as_json)
     with _ends_at_sigterm(status=0), hosts.lock(report):
@@ -109,7 +109,7 @@ def remove(as_json: bool, root: Path, directory: str, owner: str) -> None:
 
     Exit status: 0; 1 when a file cannot be removed.
     """
-    hosts = HostsDirectory(root, directory, owner)
+    hosts = _HostsDirectory(root, directory, owner)
     if hosts.path.is_dir():
         report = _Report(as_json)
         with _ends_at_sigterm(), hosts.lock(report):
@@ -179,7 +179,7 @@ class _Report:
         self._before, self._now = self._now, set()
 
 
-class HostsDirectory:
+class _HostsDirectory:
     """containerd's directory on the node, of which only the files with the owner's mark are touched."""
 
     def __init__(self, root: Path, directory: str, owner: str) -> None:

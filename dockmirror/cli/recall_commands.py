@@ -36,7 +36,8 @@ from .command_context import Context, open_for_change, open_store
 from .main import CommandGroup
 from .output import print_json, print_note, print_table
 
-_SHOWN = 20
+_SHOWN, _MOST = 20, 10_000
+"""The most lines of a list that are printed, and the most pulls that are read."""
 
 
 def _parse_digest(text: str) -> Digest:
@@ -109,7 +110,7 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     written: then the running mirror brings the recall there.
     """
     settings, root = open_for_change(context)
-    order = _order(settings, root)
+    order = _make_order(settings, root)
     with _errors():
         scope = order.begin(digest, reason)
     _confirm(digest, scope, yes, as_json)
@@ -117,7 +118,7 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     is_in_bucket, problem = _publish(order, made)
     freed = remove_recalled(root, [digest])
     refused = {digest}.union(*scope.users.values())
-    pulls = find_pulls(settings, refused)
+    pulls = _find_pulls(settings, refused)
     tags = find_replacements(settings, root, scope.tags, refused, time.time())
     report = _Report(made, scope, tags, freed, is_in_bucket, problem, pulls)
     if as_json:
@@ -127,7 +128,7 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     click.get_current_context().exit(1 if report.problem else 0)
 
 
-def _order(settings: Settings, root: Path) -> RecallOrder:
+def _make_order(settings: Settings, root: Path) -> RecallOrder:
     return RecallOrder(root, bucket_address(settings), time.time)
 
 
@@ -205,7 +206,7 @@ class _Report:
             "referring": sorted({str(each) for users in self.scope.users.values() for each in users}),
             "freed": self.freed,
             "in_bucket": self.is_in_bucket,
-            "pulls": None if self.pulls is None else [pull_fields(each) for each in self.pulls],
+            "pulls": None if self.pulls is None else [_pull_fields(each) for each in self.pulls],
         }
 
     def print(self) -> None:
@@ -236,7 +237,7 @@ class _Report:
             return
         click.echo("pulled by, newest first:" if self.pulls else "the history has no pull of it")
         if self.pulls:
-            rows = [tuple(pull_fields(each).values()) for each in self.pulls[:_SHOWN]]
+            rows = [tuple(_pull_fields(each).values()) for each in self.pulls[:_SHOWN]]
             print_table(("when", "client", "user", "image", "platform", "outcome"), rows)
         if len(self.pulls) > _SHOWN:
             command = f"dockmirror history --digest {self.made.digest}"
@@ -264,11 +265,11 @@ def list_recalls(context: Context, as_json: bool) -> None:
     settings = context.settings
     in_force = read_recalls(open_store(settings)).by_digest.values()
     recalls = sorted(in_force, key=lambda each: -each.since)
-    refused = find_refused_pulls(settings, recalls)
+    refused = _find_refused_pulls(settings, recalls)
     if as_json:
         print_json(
             [
-                {**_fields(each), "refused": [pull_fields(pull) for pull in refused.get(each.digest, ())]}
+                {**_fields(each), "refused": [_pull_fields(pull) for pull in refused.get(each.digest, ())]}
                 for each in recalls
             ]
         )
@@ -292,7 +293,7 @@ def lift(context: Context, as_json: bool, digest: Digest) -> None:
     Exit status: 0; 1 when it is not recalled, or when the bucket cannot be written.
     """
     settings, root = open_for_change(context)
-    order = _order(settings, root)
+    order = _make_order(settings, root)
     with _errors():
         lifted = order.lift(digest)
     is_in_bucket, problem = _publish(order, lifted)
@@ -304,35 +305,32 @@ def lift(context: Context, as_json: bool, digest: Digest) -> None:
         raise click.ClickException(f"{problem}; the running mirror tries again until it can")
 
 
-_MOST = 10_000
-
-
-def find_pulls(settings: Settings, digests: Iterable[Digest]) -> Sequence[Pull] | None:
+def _find_pulls(settings: Settings, digests: Iterable[Digest]) -> Sequence[Pull] | None:
     """Return the pulls that began with one of these manifests, newest first.
 
     :returns: None if there is no history, or it cannot be read, which is said.
     """
     found: list[Pull] = []
     for digest in digests:
-        pulls = _read(settings, PullFilter(digest=str(digest)))
+        pulls = _read_pulls(settings, PullFilter(digest=str(digest)))
         if pulls is None:
             return None
         found += pulls
     return sorted(found, key=lambda each: -each.number)
 
 
-def find_refused_pulls(settings: Settings, recalls: Sequence[Recall]) -> Mapping[Digest, Sequence[Pull]]:
+def _find_refused_pulls(settings: Settings, recalls: Sequence[Recall]) -> Mapping[Digest, Sequence[Pull]]:
     """Return the pulls that each recall has refused, newest first; empty without a history."""
     found = dict[Digest, Sequence[Pull]]()
     for each in recalls:
-        pulls = _read(settings, PullFilter(reason=str(each.digest)))
+        pulls = _read_pulls(settings, PullFilter(reason=str(each.digest)))
         if pulls is None:
             break
         found[each.digest] = [pull for pull in pulls if pull.began + pull.seconds >= each.since]
     return found
 
 
-def pull_fields(pull: Pull) -> dict[str, str]:
+def _pull_fields(pull: Pull) -> dict[str, str]:
     """Return a pull as JSON has it, and as a row of a table."""
     return {
         "when": format_timestamp(pull.began),
@@ -344,7 +342,7 @@ def pull_fields(pull: Pull) -> dict[str, str]:
     }
 
 
-def _read(settings: Settings, filter: PullFilter) -> Sequence[Pull] | None:
+def _read_pulls(settings: Settings, filter: PullFilter) -> Sequence[Pull] | None:
     if settings.history is None:
         return None
     try:

@@ -49,7 +49,7 @@ class _WarmOptions:
 
 
 @frozen
-class WarmResult:
+class _WarmResult:
     """The outcome for one image.
 
     :ivar parts: a request for each part of the image.
@@ -121,7 +121,7 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
 
 async def _warm(
     wanted: dict[str, Wanted], connect: Callable[[Any], IRegistry], jobs: int, reactor: Any
-) -> list[WarmResult]:
+) -> list[_WarmResult]:
     registry = connect(reactor)
     with progress_bars("") as bars:
         pull = ImagePuller(registry, jobs, partial(_progress_bar, bars), print_note)
@@ -129,18 +129,18 @@ async def _warm(
     return await _check_held(results, HeldCheck(registry, reactor, jobs))
 
 
-async def _pull(pull: ImagePuller, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
+async def _pull(pull: ImagePuller, bars: Progress, name: str, wanted: Wanted) -> _WarmResult:
     """Pull one image, with its name above its progress bars."""
     pulled = PulledImage()
     if not bars.disable:
         bars.console.print(name, markup=False, highlight=False)
     try:
-        return WarmResult(name, pulled, parts=await pull.image(wanted, pulled))
+        return _WarmResult(name, pulled, parts=await pull.image(wanted, pulled))
     except RegistryError as error:
-        return WarmResult(name, pulled, str(error))
+        return _WarmResult(name, pulled, str(error))
 
 
-async def _check_held(results: Sequence[WarmResult], check: HeldCheck) -> list[WarmResult]:
+async def _check_held(results: Sequence[_WarmResult], check: HeldCheck) -> list[_WarmResult]:
     """Return the results, with an error for each image that the mirror does not hold completely."""
     parts = dict.fromkeys(part for each in results for part in each.parts)
     missing = set(await check.missing(parts))
