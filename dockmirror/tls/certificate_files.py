@@ -21,9 +21,8 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(?:.*?-----END \1-----)?", re.DOTALL)
 
-_UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension
-)  # fmt: skip
+_UNREADABLE = ValueError, TypeError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension
+"""Raised by cryptography when it parses extensions, among them the names, as late as they are read."""
 
 
 @frozen
@@ -56,9 +55,8 @@ def _certificate(block: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(block)
         public_key(certificate)
-        _ = certificate.extensions  # cryptography parses them, among them the names, when they are read
         return certificate
-    except _UNREADABLE:
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("holds a certificate that cannot be read") from None
 
 
@@ -189,16 +187,21 @@ def _find_unpaired(files: Mapping[Path, PemFile]) -> list[str]:
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return False
 
 
 def _filter_usable(
     candidates: Iterable[CertificateChain], problems: list[str]
 ) -> tuple[CertificateChain, ...]:
-    """Return the chains that OpenSSL accepts."""
+    """Return the chains that OpenSSL accepts, and whose names can be read."""
     usable = []
     for each in candidates:
+        try:
+            _ = each.names
+        except _UNREADABLE:
+            problems.append(f"{each.path}: holds a certificate whose names cannot be read")
+            continue
         try:
             each.context()
         except (Error, ValueError, TypeError):

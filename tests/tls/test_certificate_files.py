@@ -15,8 +15,9 @@ from tests.issued import NOW, issue, shown
 AUTHORITY = issue()
 ONE, OTHER = issue("one.example", by=AUTHORITY), issue("*.one.example", by=AUTHORITY)
 CHAIN = ONE.certificate + AUTHORITY.certificate
+TWO = issue("two.example")
 UNREADABLE_NAME = DER_cert_to_PEM_cert(
-    PEM_cert_to_DER_cert(ONE.certificate.decode()).replace(b"\x82\x0bone.example", b"\x82\x0bone\xffexample")
+    PEM_cert_to_DER_cert(TWO.certificate.decode()).replace(b"\x82\x0btwo.example", b"\x82\x0btwo\xffexample")
 ).encode()
 
 
@@ -37,11 +38,10 @@ def test_certificates_and_keys_are_found_in_their_order(newline: bytes) -> None:
     [
         (ONE.key + ONE.certificate[:-30], "ends in the middle of a PEM block"),
         (ONE.certificate.replace(b"M", b"N"), "a certificate that cannot be read"),
-        (UNREADABLE_NAME, "a certificate that cannot be read"),
         (ONE.key.replace(b"M", b"N"), "a key that cannot be read"),
         (issue("x.example", password=b"hunter2").key, "a key that is encrypted"),
     ],
-    ids=["half", "certificate", "name", "key", "encrypted"],
+    ids=["half", "certificate", "key", "encrypted"],
 )
 def test_malformed_files_are_described(data: bytes, reason: str) -> None:
     """Without quoting them."""
@@ -128,6 +128,23 @@ def test_a_certificate_that_openssl_rejects_is_not_used(read: Read) -> None:
     folder = read({"weak.pem": weak.certificate + weak.key})
     assert folder.chains == ()
     assert folder.problems[0].endswith("weak.pem: OpenSSL does not accept this certificate or key")
+
+
+def test_a_certificate_whose_names_cannot_be_read_is_not_used(read: Read) -> None:
+    """Its file and that of a certificate without a key are reported, and the others are used."""
+    folder = read({"one.pem": ONE.key + CHAIN, "two.pem": TWO.key + UNREADABLE_NAME})
+    assert [each.path.name for each in folder.chains] == ["one.pem"]
+    assert problems_of(folder) == ["two.pem: holds a certificate whose names cannot be read"]
+    assert problems_of(read({"two.pem": UNREADABLE_NAME})) == [
+        "two.pem: holds a certificate without a matching key"
+    ]
+
+
+def test_extensions_of_a_chain_need_not_be_readable(read: Read) -> None:
+    """Clients judge the certificates of authorities; the mirror only passes them on."""
+    folder = read({"one.pem": ONE.key + ONE.certificate + UNREADABLE_NAME})
+    assert folder.problems == ()
+    assert shown(folder.chains[0].context(), None) == [ONE.serial, TWO.serial]
 
 
 @pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
