@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ..config.known_registries import KNOWN
 from ..config.load import PASSWORD_PREFIX, PREFIX
 from ..config.settings import AccountSettings, ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount
@@ -44,8 +45,9 @@ class AccountChoice:
             for account in upstream.accounts
         ]
         identities = {account.name: account.identity for account in upstream.accounts}
+        base = _partition_of(name, upstream.canonical)
         self._partitions = {
-            account: f"{name}+{hashlib.sha256(identity.encode()).hexdigest()[:16]}" if identity else name
+            account: f"{base}+{hashlib.sha256(identity.encode()).hexdigest()[:16]}" if identity else base
             for account, identity in {REST: upstream.account, **identities}.items()
         }
         self._has_rest = upstream.account is not None
@@ -72,6 +74,12 @@ class AccountChoice:
     def cache_partition(self, repository: Repository | None = None) -> str:
         """Return the cache namespace of a repository: one for each account, which may see other content."""
         return self._partitions[self.choose(repository)]
+
+
+def _partition_of(name: str, registry: str) -> str:
+    """Return the cache namespace of an upstream; elsewhere a well-known registry may have its name."""
+    is_taken = any(known.name == name and known.registry != registry for known in KNOWN)
+    return f"{name}@{registry}" if is_taken else name
 
 
 @frozen

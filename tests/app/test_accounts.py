@@ -24,7 +24,7 @@ from dockmirror.app.naming import name_at_upstream
 from dockmirror.app.start_check import find_start_problems
 from dockmirror.app.telemetry import read_worker_state
 from dockmirror.config.load import load
-from dockmirror.config.settings import ConfigurationError, Settings
+from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.token import Credentials, Login
 from dockmirror.status.status_values import AccountStatus, Quota
@@ -85,6 +85,15 @@ def test_each_account_has_a_cache_partition() -> None:
     assert partitions[0] == "work" == choice_of(settings[2]).cache_partition(Repository("c/one"))
     assert [choice_of(each).has_account(repository) for each in settings] == [False, *[True] * 4]
     assert not choice_of(settings[2]).has_account(Repository("c/one"))
+
+
+def test_another_registry_under_a_known_name_has_its_own_cache_partition() -> None:
+    """A mirror that shares the bucket may have the well-known registry under that name."""
+    urls = {"quay.io": "https://quay.io", "inner.example": "https://inner.example"}
+    choices = [
+        AccountChoice("quay", UpstreamSettings(registry=name, url=(url,))) for name, url in urls.items()
+    ]
+    assert [each.cache_partition() for each in choices] == ["quay", "quay@inner.example"]
 
 
 def test_each_account_has_a_password(tmp_path: Path) -> None:
