@@ -248,8 +248,11 @@ def test_the_name_of_an_upload_is_left_out(internet: Internet, tmp_path: Path, u
     """It contains the upstream's address of the upload, whose query may hold a signature."""
     house = House(internet, access={"audit": str(tmp_path / "audit.log")})
     house.get(DOCKER, f"{uploads}/c2lnbmVk.address")
+    house.get(DOCKER, f"{uploads}/c2lnbmVk.address/")
+    house.get(DOCKER, f"{uploads}//c2lnbmVk.address")
     house.get(DOCKER, f"{uploads}/")
-    assert [line.split()[4] for line in house.lines] == [f"{uploads}/...", f"{uploads}/"]
+    shown = [f"{uploads}/...", f"{uploads}/...", f"{uploads}//...", f"{uploads}/"]
+    assert [line.split()[4] for line in house.lines] == shown
     assert "c2lnbmVk" not in (tmp_path / "audit.log").read_text()
 
 
