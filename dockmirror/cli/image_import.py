@@ -65,19 +65,24 @@ def check_assumed(root: Path, planned: PlannedImport) -> None:
             )
 
 
-def check_room(planned: Sequence[PlannedImport], budget: Budget, held: int, free: int) -> None:
-    """Refuse images that would be evicted as soon as they are stored.
+def check_room(root: Path, planned: Sequence[PlannedImport], budget: Budget, held: int, free: int) -> None:
+    """Refuse images that would be evicted soon after they are stored, although nothing else is left by then.
 
     :param held: the bytes in the store, which may be evicted.
     :param free: the bytes that are free on the file system.
     :raises ArchiveRefused: when the budget has no room for all of them together.
     """
-    sizes = {part.digest: part.size or 0 for each in planned for part, _ in each.parts}
-    size, most = sum(sizes.values()), held + free - budget.free_bytes
-    if size > budget.size:
-        limit = f"may hold {format_size(budget.size)}: raise cache_size"
-    elif size > most:
-        limit = f"has room for {format_size(max(most, 0))}: free space on its disk, or lower min_free"
+    sizes = {part.digest: part.size or 0 for each in planned for part, _ in each.parts if part.digest}
+    size = sum(sizes.values())
+    added = sum(each for digest, each in sizes.items() if not is_stored(root / layout.data(digest), digest))
+    # An eviction leaves a tenth of each limit spare; see Budget.shortfall.
+    most = budget.size if held + added <= budget.size else budget.size * 9 // 10
+    kept_free = budget.free_bytes if free - added >= budget.free_bytes else budget.free_bytes * 11 // 10
+    room = held + free - kept_free
+    if size > most:
+        limit = f"keeps {format_size(most)} at most: raise cache_size"
+    elif size > room:
+        limit = f"has room for {format_size(max(room, 0))}: free space on its disk, or lower min_free"
     else:
         return
     raise ArchiveRefused(f"the images take {format_size(size)}, and the cache {limit}")

@@ -125,7 +125,7 @@ def import_(
             sweep = Sweep(root, make_budget(root, settings), make_retention(settings))
             sweep.run(0, time.time())  # counts the store, if nobody has
             if usage := read_store_usage(root):
-                check_room(planned, sweep.budget, usage.size, shutil.disk_usage(root).free)
+                check_room(root, planned, sweep.budget, usage.size, shutil.disk_usage(root).free)
             added = add_contents(root, planned)
             changes = publish_images(root, planned, settings)
             sweep.run(0, time.time())

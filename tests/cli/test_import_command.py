@@ -137,6 +137,18 @@ def test_images_that_would_be_evicted_at_once_are_refused(archive: Path, empty: 
     empty.run("import", str(archive), environ={"DOCKMIRROR_CACHE_SIZE": "7kB"})
 
 
+def test_images_must_fit_when_others_are_evicted_for_them(archive: Path, empty: Shop) -> None:
+    """An eviction leaves nine tenths of the cache's size; one that is not needed leaves all."""
+    environ = {"DOCKMIRROR_CACHE_SIZE": "7kB"}
+    for _ in range(2):
+        empty.run("import", str(archive), environ=environ)
+    empty.run("rm", "--yes", NAME)
+    empty.image(NGINX, "1.28", manifest(CONFIG, b"other" * 300), b"other" * 300)
+    empty.run("gc")  # counts it
+    refused = empty.run("import", str(archive), code=1, environ=environ).output
+    assert "the images take 6.8 kB, and the cache keeps 6.3 kB at most: raise cache_size" in refused
+
+
 def test_images_of_several_archives_must_fit_together(
     shop: Shop, archive: Path, empty: Shop, tmp_path: Path
 ) -> None:
