@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from grp import getgrnam
@@ -154,7 +155,9 @@ def write_line(stream: TextIO, line: str) -> None:
 
 
 def is_output_discarded() -> bool:
-    """Return whether standard output is the null device, as for a twistd in the background."""
+    """Return whether standard output is the null device and has a replacement: twistd's in the background."""
+    if sys.stdout is sys.__stdout__:
+        return False
     try:
         return os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev
     except OSError:  # it is closed

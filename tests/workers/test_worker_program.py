@@ -142,3 +142,18 @@ def test_a_process_with_threads_does_not_fork() -> None:
     starter, code, facts, printed = run("threads")
     assert (code, printed) == (0, "")
     assert facts == {"parent": starter, "arguments": ["one", "two"], "kept": "1"}
+
+
+@pytest.mark.parametrize(("replacement", "piped"), [("sys.stdout", "[5]\n"), ("sys.stderr", "[1, 2, 5]\n")])
+def test_output_of_workers_is_read_only_where_it_goes_on(replacement: str, piped: str) -> None:
+    """If standard output is discarded without twistd's replacement, standard error may still be read."""
+    code = (
+        "import sys; from dockmirror.workers.worker_program import pass_on_output;"
+        f" sys.stdout = {replacement};"
+        " start = pass_on_output(lambda _, __, descriptors: print(sorted(descriptors), file=sys.stderr));"
+        " start(None, [], {5: 5})"
+    )
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert ended.stderr == piped
