@@ -135,13 +135,14 @@ class BucketContentStore:
         return found.body
 
     async def report_corrupt(self, digest: Digest) -> None:
-        """Delete the corrupt object."""
-        _log.error("{digest} in the bucket did not match its digest and is deleted", digest=digest)
-        self._present.drop(digest)
+        """Delete the corrupt object; for some seconds it is not read again, even if that fails."""
+        self._cache_result(digest, None)
         try:
             await self.bucket.delete([str(layout.data(digest))])
         except OSError as error:
-            _log.error("{digest} cannot be deleted: {error}", digest=digest, error=str(error))
+            _log.error("{digest} is corrupt, and cannot be deleted: {error}", digest=digest, error=str(error))
+        else:
+            _log.error("{digest} in the bucket did not match its digest and was deleted", digest=digest)
 
     async def locate(self, digest: Digest, size: int) -> str | None:
         """Return a presigned URL of the content; None if clients are not to be sent there."""

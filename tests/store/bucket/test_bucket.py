@@ -24,7 +24,7 @@ from dockmirror.store.bucket.bucket import (
     Bucket,
     BucketUnavailable,
 )
-from dockmirror.store.bucket.bucket_stores import BucketContentStore
+from dockmirror.store.bucket.bucket_stores import ABSENT_TTL, BucketContentStore
 
 from ...answering import Recorder, now, watch
 from ..stocked import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
@@ -243,6 +243,20 @@ def test_an_empty_object_is_replaced(clock: Clock, kind: ContentKind) -> None:
     assert not now(contents.holds(LARGE_DIGEST))
     now(contents.add(HERE, LARGE_DIGEST, kind, LARGE))
     assert now(read(now(contents.open(HERE, LARGE_DIGEST, kind)))) == LARGE
+
+
+def test_a_corrupt_object_that_cannot_be_deleted_is_left_alone_for_a_while(clock: Clock) -> None:
+    """So that it is logged once in some seconds, and not for each client."""
+    one_object = bucket(clock)
+    now(one_object.put(KEY, b"", {ContentKind.BLOB.value: HERE.name}))
+    contents = BucketContentStore(one_object, clock)
+    one_object.write_health.record_failure("access denied")
+    for _ in range(3):
+        assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
+    assert one_object.requests == {"put": 1, "head": 1}
+    clock.advance(ABSENT_TTL)
+    assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
+    assert one_object.requests["head"] == 2
 
 
 @pytest.mark.parametrize("size", [1, 80_000 * MIB, 80_000 * MIB + 1, 5_000_000 * MIB])
