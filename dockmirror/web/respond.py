@@ -55,9 +55,9 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
 
 
 def _may_want_page(request: ServerRequest) -> bool:
-    """Return whether a browser may have sent this; clients of registries take for content what they get."""
-    is_registry = b"/v2/" in request.path + b"/"
-    return not is_registry and "text/html" in ",".join(lines(request.requestHeaders, "Accept"))
+    """Return whether a browser may have sent this; clients of registries and the API are programs."""
+    is_api = b"/v2/" in request.path + b"/" or request.path.startswith(b"/api/")
+    return not is_api and "text/html" in ",".join(lines(request.requestHeaders, "Accept"))
 
 
 async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:

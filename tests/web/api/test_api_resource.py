@@ -341,3 +341,9 @@ def test_an_unwritable_cache_is_a_503(endpoint: Endpoint) -> None:
     (endpoint.root / "dockmirror" / "pins").write_text("in the way")
     assert endpoint.post("/api/v1/pins", {"image": "nginx"}, CI).status == 503
     assert json.loads(endpoint.audited[0])["result"] == "Not a directory"
+
+
+def test_errors_are_json_for_clients_that_prefer_pages(endpoint: Endpoint) -> None:
+    """As Java's own does unless it is told otherwise."""
+    answer = endpoint.get("/api/v1/nothing", "Accept: text/html, image/gif, *; q=.2, */*; q=.2")
+    assert (answer.status, answer["Content-Type"]) == (404, "application/json")
