@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from grp import getgrnam
 from pathlib import Path
 from typing import TextIO
@@ -156,8 +157,12 @@ def write_line(stream: TextIO, line: str) -> None:
 
 def is_output_discarded() -> bool:
     """Return whether standard output is the null device and has a replacement: twistd's in the background."""
-    if sys.stdout is sys.__stdout__:
-        return False
+    return sys.stdout is not sys.__stdout__ and _is_null(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _is_null(process: int) -> bool:
+    """Look once in each process: going into the background starts another one."""
     try:
         return os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev
     except OSError:  # it is closed

@@ -126,7 +126,6 @@ FAULTS: tuple[tuple[str, Fault, str], ...] = (
     ("reset when it is completed", at("PUT", resets_after(0)), GATEWAY),
     ("it takes nothing", at("PATCH", stops_taking(0)), LATE),
     ("it takes no more from byte 65,536 on", at("PATCH", stops_taking(65_536)), LATE),
-    ("it does not answer when it is completed", at("PUT", stops_taking(0)), LATE),
     ("413", at("PATCH", answers(413)), "413 SIZE_INVALID"),
     ("413 before the body", at("PATCH", answers(413, early=True)), "413 SIZE_INVALID"),
     ("429", at("PATCH", answers(429)), "429 TOOMANYREQUESTS"),
