@@ -215,7 +215,8 @@ def _pull_through(
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
-    writes = PushSightings(WriteThrough(pushes, changes, cache.contents, cache.tags, grants), recorder)
+    sighted = PushSightings(pushes, recorder)  # below the wrapper that goes on if a client leaves
+    writes = WriteThrough(sighted, changes, cache.contents, cache.tags, grants)
     return evolve(stack, virtual=PushProbeBypass(cached, gateway), writes=writes)
 
 
