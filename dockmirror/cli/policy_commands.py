@@ -25,13 +25,14 @@ from ..system.timestamps import format_timestamp
 from .arguments import complete_image, json_option
 from .command_context import Context, find_store, parse_image
 from .history_commands import open_reader
+from .main import CommandGroup
 from .output import print_json, print_note, print_table
 
 REPORTED_DAYS = 30.0
 _DAY = 86_400.0
 
 
-@click.group("policy", short_help="Show what policies do to images.")
+@click.group("policy", cls=CommandGroup, short_help="Show what policies do to images.")
 def policy() -> None:
     """Show what the [[policy]] tables of the settings do to images.
 

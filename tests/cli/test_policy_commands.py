@@ -59,7 +59,7 @@ def test_decisions_have_reasons(shop: Shop, record: Any, settings: Path) -> None
     assert [each["why"] for each in (digest, quay)] == [
         "by digest nothing is cooled", "no cool-down holds for it",
     ]  # fmt: skip
-    lines = shop.run("-c", str(settings), "policy", "test", "nginx:1.27").stdout.splitlines()
+    lines = shop.run("policy", "test", "-c", str(settings), "nginx:1.27").stdout.splitlines()
     assert lines[0] == "docker.io/library/nginx:1.27: replaced"
     assert lines[1] == "  policy 1, docker.io/library/*: cool-down of 7 d, enforce"
     assert lines[3] == f"  served is {OLD}"
