@@ -103,6 +103,7 @@ def test_an_operator_sees_what_failed_and_why(chromium: Chrome, port: int) -> No
     Select(chromium.find_element(By.ID, "outcome")).select_by_visible_text("failed")
     Select(chromium.find_element(By.ID, "time")).select_by_visible_text("the last 24 hours")
     chromium.find_element(By.CSS_SELECTOR, "button.act").click()
+    WebDriverWait(chromium, 30).until(lambda driver: "outcome=failed" in driver.current_url)
     assert chromium.find_element(By.CLASS_NAME, "answer").text.startswith(
         "1 failed pull in the last 24 hours"
     )
@@ -122,6 +123,7 @@ def test_what_is_wrong_has_the_focus(chromium: Chrome, port: int) -> None:
 def test_the_status_page_leads_to_the_pulls_of_a_client(chromium: Chrome, port: int) -> None:
     chromium.get(f"http://127.0.0.1:{port}/status")
     chromium.find_element(By.CSS_SELECTOR, "#clients tbody a").click()
+    WebDriverWait(chromium, 30).until(lambda driver: "/history" in driver.current_url)
     assert chromium.find_element(By.CLASS_NAME, "answer").text.startswith(
         "2 pulls from 127.0.0.1 in the last"
     )
