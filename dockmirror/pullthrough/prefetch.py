@@ -145,7 +145,7 @@ class _ImagePrefetch:
 
     It ends when the client has asked for all of it or for nothing in a while, or when a transfer fails.
 
-    :ivar transfers: those under way.
+    :ivar ahead: the layers under way that the client has not asked for; the others count as its own requests.
     :param request: the client's request for the first layer, whose credentials are used.
     :param layers: the layers behind that one.
     :param may_begin: tells if the client may have one more transfer.
@@ -160,7 +160,8 @@ class _ImagePrefetch:
         may_begin: Callable[[], bool],
         ended: Callable[[], None],
     ) -> None:
-        self.transfers: list[_Transfer] = []
+        self.ahead: set[Digest] = set()
+        self._transfers: list[_Transfer] = []
         self._parts = parts
         self._request = request
         self._waiting = deque(layers)
@@ -178,14 +179,20 @@ class _ImagePrefetch:
         self._missing.discard(digest)
         with suppress(ValueError):
             self._waiting.remove(digest)
+        self._give_back(digest)
         self.advance()
+
+    def _give_back(self, digest: Digest) -> None:
+        if digest in self.ahead:
+            self.ahead.remove(digest)
+            self._parts.budget.give_back()
 
     def advance(self) -> None:
         """Begin transfers as far as the limits allow, or end."""
         if self._is_over or self._is_advancing:
             return
         is_idle = self._parts.clock.seconds() - self._last_request >= MAX_IDLE
-        if is_idle or not self._parts.budget.is_open() or not (self._missing or self.transfers):
+        if is_idle or not self._parts.budget.is_open() or not (self._missing or self._transfers):
             self._end()
             return
         self._is_advancing = True  # a layer that is held needs no transfer, and finishes at once
@@ -200,13 +207,14 @@ class _ImagePrefetch:
         self.advance()
 
     def _bytes_ahead(self) -> int:
-        running = sum(each.sink.size for each in self.transfers)
+        running = sum(each.sink.size for each in self._transfers if each.digest in self.ahead)
         return running + sum(self._sizes.get(digest, 0) for digest in self._missing)
 
     def _begin(self, digest: Digest) -> None:
+        self.ahead.add(digest)
         sink = _Sink()
         transfer = _Transfer(digest, sink, Deferred.fromCoroutine(self._fetch(digest, sink)))
-        self.transfers.append(transfer)
+        self._transfers.append(transfer)
         transfer.delivery.addCallbacks(
             lambda _: self._finish(transfer), lambda failure: self._fail(transfer, failure)
         )
@@ -221,8 +229,8 @@ class _ImagePrefetch:
             await answer.body.deliver(sink)
 
     def _finish(self, transfer: _Transfer) -> None:
-        self.transfers.remove(transfer)
-        self._parts.budget.give_back()
+        self._transfers.remove(transfer)
+        self._give_back(transfer.digest)
         self._sizes[transfer.digest] = transfer.sink.size
         self.advance()
 
@@ -232,14 +240,14 @@ class _ImagePrefetch:
         elif not failure.check(RegistryError, OSError, CancelledError):
             _log.failure("the prefetch of {digest} failed", failure=failure, digest=transfer.digest)
         self._waiting.clear()
-        self._missing &= {*self._sizes, *(each.digest for each in self.transfers)}
+        self._missing &= {*self._sizes, *(each.digest for each in self._transfers)}
         self._finish(transfer)
 
     def _end(self) -> None:
         self._is_over = True
         self._tick.cancel()
         self._waiting.clear()
-        for transfer in list(self.transfers):
+        for transfer in list(self._transfers):
             transfer.delivery.cancel()
         wasted = sum(self._sizes.get(digest, 0) for digest in self._missing)
         self._parts.budget.record(sum(self._sizes.values()), wasted)
@@ -325,7 +333,7 @@ class PrefetchRegistry:
         images = self._running.setdefault(client, {})
 
         def may_begin() -> bool:
-            return sum(len(each.transfers) for each in images.values()) < PER_CLIENT
+            return sum(len(each.ahead) for each in images.values()) < PER_CLIENT
 
         def forget() -> None:
             del images[manifest]

@@ -166,7 +166,19 @@ def test_one_transfer_serves_the_prefetch_and_its_client(origin: Origin) -> None
         prefetching.mirror.ask(f"{path}{Digest.of(layer)}")
     assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
     prefetching.mirror.clock.advance(1.0)
-    assert prefetching.counted == [(len(LAYERS[1]) + len(LAYERS[2]), 0)]
+    assert prefetching.counted == [(sum(map(len, LAYERS[1:])), 0)]
+
+
+def test_a_layer_that_the_client_asks_for_counts_as_its_own(origin: Origin) -> None:
+    """Two more are fetched ahead beside the layers that the client is sent, however many these are."""
+    prefetching, path = Prefetching(origin), begin(origin)
+    pull_layer(prefetching, path, 0)
+    assert len(origin.asked) == 3
+    prefetching.mirror.ask(f"{path}{Digest.of(LAYERS[1])}")
+    assert len(origin.asked) == 4
+    prefetching.mirror.ask(f"{path}{Digest.of(LAYERS[4])}")
+    assert len(origin.asked) == 5
+    assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
 
 
 def test_layers_asked_for_at_once_begin_one_prefetch(origin: Origin) -> None:
