@@ -14,7 +14,7 @@ from .measures import PACKAGE, TESTS
 
 LINES_OF_CODE, LINES_OF_TESTS, SLACK = 34_760, 84_850, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 323
+MODULES = 322
 LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 

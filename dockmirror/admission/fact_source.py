@@ -114,7 +114,7 @@ def _parse_referrers(index: bytes) -> list[tuple[str, Digest]]:
 
 @frozen
 class FactContext:
-    """A subject, and what its facts are told by.
+    """A subject, with the policy, the manifest and the reader by which a source finds its fact.
 
     :ivar policy: the policy that holds for the rule.
     :ivar manifest: None if it is not needed, or is not at hand.

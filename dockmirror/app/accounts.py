@@ -77,9 +77,13 @@ class AccountChoice:
 
 
 def _partition_of(name: str, registry: str) -> str:
-    """Return the cache namespace of an upstream; elsewhere a well-known registry may have its name."""
-    is_taken = any(known.name == name and known.registry != registry for known in KNOWN)
-    return f"{name}@{registry}" if is_taken else name
+    """Return the cache namespace of an upstream.
+
+    A well-known registry has the same name on all mirrors.  Any other name may stand for another registry on
+    a mirror that shares the bucket, or in earlier settings; what is public there may be private here.
+    """
+    is_known = any(known.name == name and known.registry == registry for known in KNOWN)
+    return name if is_known else f"{name}@{registry}"
 
 
 @frozen

@@ -52,18 +52,12 @@ class PinRefresh(PeriodicTask):
     def __init__(
         self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
     ) -> None:
-        super().__init__(self._check, REFRESH_POLL, clock, "cannot refresh the pinned images")
+        super().__init__(self._refresh_due, REFRESH_POLL, clock, "cannot refresh the pinned images")
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
         self._registry = registry
         self._failed: TTLCache[Pin, bool] = TTLCache(clock, _MAX_FAILURES)
-
-    async def _check(self) -> None:
-        try:
-            await self._refresh_due()
-        except OSError as error:
-            _log.warn("cannot refresh the pinned images: {error}", error=error)
 
     async def _refresh_due(self) -> None:
         if not await self._due():
@@ -121,7 +115,7 @@ class WarmUpRunner(PeriodicTask):
         registry: Callable[[], IRegistry],
         queue: WarmUpQueue = PULLS,
     ) -> None:
-        super().__init__(self._check, POLL, clock, "cannot run the warm-ups")
+        super().__init__(self._run_waiting, POLL, clock, "cannot run the warm-ups")
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
@@ -131,12 +125,6 @@ class WarmUpRunner(PeriodicTask):
         self._version: files.Version | None = None
         self._is_idle = False
         self._ended = Changes()
-
-    async def _check(self) -> None:
-        try:
-            await self._run_waiting()
-        except OSError as error:
-            _log.warn("cannot run the warm-ups: {error}", error=error)
 
     async def _run_waiting(self) -> None:
         is_unchanged = self._is_unchanged()

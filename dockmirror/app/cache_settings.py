@@ -1,4 +1,4 @@
-"""The cache as the settings want it: its budget, its retention, its group, and its bucket."""
+"""The budget, retention, group and bucket of the cache, from the settings."""
 
 from __future__ import annotations
 

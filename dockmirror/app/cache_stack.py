@@ -1,4 +1,4 @@
-"""The lower half of a stack: the cache over an upstream, or over none if that is offline, or no cache."""
+"""The lower half of a stack: an upstream with or without a cache, or a cache alone if that is offline."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _build_offline(upstream: UpstreamContext, settings: Settings, context: Stack
     is_public = upstream.settings.public
     public = LastKnownPublic(
         choice.cache_partition,
-        upstream.select_documents(cache.documents),
+        cache.documents,
         clock,
         is_public is True,
         lambda repository: choice.has_account(repository) or is_public is not False,
@@ -163,20 +163,19 @@ def _pull_through(
     name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
     recorder = TagRecorder(name, cache.tag_history, clock)
     registry, choice = upstream.canonical, context.choice
-    documents = context.select_documents(cache.documents)
     lifetime = make_tag_lifetime(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(
         SightingUpstream(parts.relayed, recorder),
         SightingRegistry(parts.authorized, recorder),
         grants,
-        PublicRepositories(choice.cache_partition, documents, clock, _may_mark_public(context, parts)),
+        PublicRepositories(choice.cache_partition, cache.documents, clock, _may_mark_public(context, parts)),
         RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause, choice.choose_for),
         clock,
         settings.keep_deleted_upstream,
     )
     changes = Generations(registry, cache.documents, cache.deletions, clock)
-    login = LoginCache(choice.cache_partition(), gateway, documents, clock)
+    login = LoginCache(choice.cache_partition(), gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
     cached: IRegistry = PullThrough(
         gateway,
@@ -191,7 +190,7 @@ def _pull_through(
             cache.downloads,
             changes,
         ),
-        ListCache(choice.cache_partition, gateway, documents, clock, lifetime.ttl, changes),
+        ListCache(choice.cache_partition, gateway, cache.documents, clock, lifetime.ttl, changes),
     )
     cached = refresher = make_tag_refresher(cached, context, lifetime, gateway, cache)
     cached = add_recall_filter(cached, context, cache)

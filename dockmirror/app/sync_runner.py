@@ -84,7 +84,7 @@ class SyncRunner(PeriodicTask):
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread, context: SyncContext) -> None:
-        super().__init__(self._check, POLL, clock, "cannot keep images in sync")
+        super().__init__(self._run_due, POLL, clock, "cannot keep images in sync")
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
@@ -92,12 +92,6 @@ class SyncRunner(PeriodicTask):
         self._states: dict[str, SyncState] = {}
         self._written = 0.0
         self._idle: _Idle | None = None
-
-    async def _check(self) -> None:
-        try:
-            await self._run_due()
-        except OSError as error:
-            _log.warn("cannot keep images in sync: {error}", error=error)
 
     async def _run_due(self) -> None:
         rules = tuple(self._context.rules())

@@ -13,9 +13,8 @@ from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from ..config.known_registries import KNOWN
 from ..config.settings import ConfigurationError, UpstreamSettings
-from ..interfaces import IDocumentStore, IRegistry, IUpstream, IWritableRegistry
+from ..interfaces import IRegistry, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..middleware.failover import (
     CorruptBlobQuarantine,
@@ -31,7 +30,6 @@ from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..oci.request import RegistryRequest
-from ..pullthrough.registry_documents import RegistryDocuments
 from ..status.status_values import UpstreamHealth
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
@@ -86,13 +84,6 @@ class UpstreamContext:
     @choice.default
     def _choose_by_settings(self) -> AccountChoice:
         return AccountChoice(self.name, self.settings)
-
-    def select_documents(self, documents: IDocumentStore) -> IDocumentStore:
-        """Return the documents of this registry; a well-known one has the same name on all mirrors."""
-        name, registry = self.name, self.settings.canonical
-        if any(known.name == name and known.registry == registry for known in KNOWN):
-            return documents
-        return RegistryDocuments(documents, registry)
 
 
 class PrivateAddressDetector:

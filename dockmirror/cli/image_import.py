@@ -75,9 +75,8 @@ def check_room(root: Path, planned: Sequence[PlannedImport], budget: Budget, hel
     sizes = {part.digest: part.size or 0 for each in planned for part, _ in each.parts if part.digest}
     size = sum(sizes.values())
     added = sum(each for digest, each in sizes.items() if not is_stored(root / layout.data(digest), digest))
-    # An eviction leaves a tenth of each limit spare; see Budget.shortfall.
-    most = budget.size if held + added <= budget.size else budget.size * 9 // 10
-    kept_free = budget.free_bytes if free - added >= budget.free_bytes else budget.free_bytes * 11 // 10
+    most = budget.size if held + added <= budget.size else budget.size_after_eviction
+    kept_free = budget.free_bytes if free - added >= budget.free_bytes else budget.free_after_eviction
     room = held + free - kept_free
     if size > most:
         limit = f"keeps {format_size(most)} at most: raise cache_size"

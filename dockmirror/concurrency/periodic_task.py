@@ -18,7 +18,7 @@ class PeriodicTask(Service):
 
     :param work: the task; it is cancelled when the service stops.
     :param period: seconds from the start of one run to the next; a longer run skips some.
-    :param trouble: the log message for an unexpected failure.
+    :param trouble: the log message for a failure; one other than an OSError is logged with its traceback.
     :param at_once: True to run it also when the service starts.
     """
 
@@ -59,6 +59,8 @@ class PeriodicTask(Service):
             await self._work()
         except CancelledError:
             pass
+        except OSError as error:
+            _log.warn("{trouble}: {error}", trouble=self._trouble, error=str(error))
         except Exception:
             _log.failure("{trouble}", trouble=self._trouble)
 

@@ -1,11 +1,12 @@
-"""Waits: for several coroutines, for changes, and those that are ended from outside."""
+"""Waits: for several coroutines, for changes, and those that are cancelled or ended from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -24,12 +25,25 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         error.subFailure.raiseException()
 
 
-def run_to_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Run a coroutine that goes on if the wait for it is cancelled."""
+def shield(work: Awaitable[T], late: Callable[[T], None] = lambda _: None) -> Deferred[T]:
+    """Wait for work that goes on if the wait for it is cancelled.
+
+    Cancelling the result ends the wait at once; ``late`` is called with the work's result when that arrives.
+    """
     waiting: Deferred[T] = Deferred()
-    running = Deferred.fromCoroutine(work)
-    running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
+
+    def forward(outcome: T | Failure) -> None:
+        if not waiting.called:
+            waiting.callback(outcome)
+        elif not isinstance(outcome, Failure):
+            late(outcome)
+
+    Deferred.fromCoroutine(_await(work)).addBoth(forward)
     return waiting
+
+
+async def _await(work: Awaitable[T]) -> T:
+    return await work
 
 
 class Changes:

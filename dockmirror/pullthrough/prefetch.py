@@ -145,7 +145,6 @@ class _ImagePrefetch:
 
     It ends when the client has asked for all of it or for nothing in a while, or when a transfer fails.
 
-    :ivar ahead: the layers under way that the client has not asked for; the others count as its own requests.
     :param request: the client's request for the first layer, whose credentials are used.
     :param layers: the layers behind that one.
     :param may_begin: tells if the client may have one more transfer.
@@ -160,7 +159,6 @@ class _ImagePrefetch:
         may_begin: Callable[[], bool],
         ended: Callable[[], None],
     ) -> None:
-        self.ahead: set[Digest] = set()
         self._transfers: list[_Transfer] = []
         self._parts = parts
         self._request = request
@@ -176,16 +174,18 @@ class _ImagePrefetch:
     def record_request(self, digest: Digest) -> None:
         """Record that the client asked for a layer of the image."""
         self._last_request = self._parts.clock.seconds()
+        before = len(self.ahead)
         self._missing.discard(digest)
+        if len(self.ahead) < before:
+            self._parts.budget.give_back()
         with suppress(ValueError):
             self._waiting.remove(digest)
-        self._give_back(digest)
         self.advance()
 
-    def _give_back(self, digest: Digest) -> None:
-        if digest in self.ahead:
-            self.ahead.remove(digest)
-            self._parts.budget.give_back()
+    @property
+    def ahead(self) -> Sequence[_Transfer]:
+        """The transfers of layers that the client has not asked for; the others count as its own requests."""
+        return [each for each in self._transfers if each.digest in self._missing]
 
     def advance(self) -> None:
         """Begin transfers as far as the limits allow, or end."""
@@ -207,11 +207,10 @@ class _ImagePrefetch:
         self.advance()
 
     def _bytes_ahead(self) -> int:
-        running = sum(each.sink.size for each in self._transfers if each.digest in self.ahead)
+        running = sum(each.sink.size for each in self.ahead)
         return running + sum(self._sizes.get(digest, 0) for digest in self._missing)
 
     def _begin(self, digest: Digest) -> None:
-        self.ahead.add(digest)
         sink = _Sink()
         transfer = _Transfer(digest, sink, Deferred.fromCoroutine(self._fetch(digest, sink)))
         self._transfers.append(transfer)
@@ -230,7 +229,8 @@ class _ImagePrefetch:
 
     def _finish(self, transfer: _Transfer) -> None:
         self._transfers.remove(transfer)
-        self._give_back(transfer.digest)
+        if transfer.digest in self._missing:
+            self._parts.budget.give_back()
         self._sizes[transfer.digest] = transfer.sink.size
         self.advance()
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from ..body.consumers import ForwardingConsumer
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.waiting import run_to_end
+from ..concurrency.waiting import shield
 from ..interfaces import (
     ContentKind,
     IBody,
@@ -69,9 +69,9 @@ class WriteThrough:
                 data = await collect(body, LIMIT)
                 digest = target.digest or Digest.of(data)
                 sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
-                return await run_to_end(self._put(write, digest, sent))
+                return await shield(self._put(write, digest, sent))
             case Manifest() | Blob() as target:
-                return await run_to_end(self._delete(write, target, body))
+                return await shield(self._delete(write, target, body))
             case _:
                 return await self._writes.write(write, body)
 

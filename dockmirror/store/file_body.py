@@ -16,13 +16,14 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, collect
+from ..concurrency.waiting import shield
 from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
 from ..oci.digest import Descriptor
 from ..oci.errors import Unavailable
 from ..oci.ranges import ContentRange
 from .coroutine_producer import CoroutineProducer
 from .files import is_sealed
-from .threads import RunInThread, shield
+from .threads import RunInThread
 
 PIECE = 256 * 1024
 """Bytes that are read, and kept in memory, at a time."""
@@ -105,7 +106,7 @@ class FileReader:
             raise OSError(EBADF, os.strerror(EBADF))
         self._uses += 1
         calling = self._in_thread(partial(call, self._file))
-        return await shield(self._count_use(calling), late=lambda _: None)
+        return await shield(self._count_use(calling))
 
     def is_sealed_at(self, path: Path) -> bool:
         """Report whether the file is sealed, and still has this path."""
@@ -137,7 +138,7 @@ class FileReader:
         if os.fstat(self._file).st_nlink:
             os.close(self._file)
         else:  # evicted: closing it frees the bytes, which may take a while
-            shield(self._in_thread(partial(os.close, self._file)), late=lambda _: None)
+            shield(self._in_thread(partial(os.close, self._file)))
 
 
 _MAX_SENT = 4 * 1024 * 1024  # at a time; the reactor waits until the socket's buffer has taken it

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
+from ..concurrency.waiting import shield
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
@@ -38,7 +39,7 @@ from .store_files import (
     verify_or_delete,
     write_link,
 )
-from .threads import RunInThread, shield
+from .threads import RunInThread
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}
 """Contents up to this size are read and verified whenever they are opened."""

@@ -1,4 +1,4 @@
-"""Run blocking calls in threads; a waiter may stop waiting."""
+"""Run blocking calls in threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 T = TypeVar("T")
@@ -29,24 +28,3 @@ def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
         return deferred
 
     return in_thread
-
-
-def shield(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
-    """Wait for work that itself cannot be cancelled.
-
-    Cancelling the result ends the wait at once; ``late`` is called with the work's result when that arrives.
-    """
-    waiting: Deferred[T] = Deferred()
-
-    def forward(outcome: T | Failure) -> None:
-        if not waiting.called:
-            waiting.callback(outcome)
-        elif not isinstance(outcome, Failure):
-            late(outcome)
-
-    Deferred.fromCoroutine(_await(work)).addBoth(forward)
-    return waiting
-
-
-async def _await(work: Awaitable[T]) -> T:
-    return await work

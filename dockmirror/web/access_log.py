@@ -83,6 +83,8 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
 
 
 def _without_upload(path: bytes) -> bytes:
+    if b"uploads" not in path and b"%" not in path:
+        return path
     parent = path.rstrip(b"/").rpartition(b"/")[0]
     is_upload = list(filter(None, decode_segments(parent)))[-2:] == ["blobs", "uploads"]
     return parent + b"/..." if is_upload else path

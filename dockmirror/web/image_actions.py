@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..archive.archive_plan import ArchivePlan, plan_archive
+from ..concurrency.waiting import shield
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, ManifestUnknown, NameUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform
@@ -30,7 +31,7 @@ from ..store.eviction.removal import (
 from ..store.held_images import HeldImages
 from ..store.packed_images import ExportGate, ImageNotHeld, pack_image
 from ..store.pins import Pin
-from ..store.threads import RunInThread, shield
+from ..store.threads import RunInThread
 from ..store.warm_ups import WarmUp
 from ..system.timestamps import format_timestamp
 
@@ -281,7 +282,7 @@ class ImageActions:
             finally:
                 self._audit(_audit_line(actor, action, image, result, self._clock.seconds()))
 
-        return await shield(self.in_thread(run), late=lambda _: None)
+        return await shield(self.in_thread(run))
 
 
 def _audit_line(actor: Actor, action: str, image: str | None, result: str, now: float) -> str:

@@ -246,7 +246,7 @@ class WorkerProcess(ProcessProtocol):
         self._on_exit = on_exit
         self._stopped: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
-        self._output = b""
+        self._output: dict[int, bytes] = {}
 
     def start(self, start: StartWorker, memory: int, sockets: Sequence[ListeningSocket]) -> None:
         """Start the process.
@@ -289,13 +289,11 @@ class WorkerProcess(ProcessProtocol):
         if self._kill is not None and self._kill.active():
             self._kill.reset(ABORT_GRACE)
 
-    def outReceived(self, data: bytes) -> None:
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Print what the worker prints, in whole lines: others print as well."""
-        *lines, self._output = (self._output + data).split(b"\n")
+        *lines, self._output[childFD] = (self._output.get(childFD, b"") + data).split(b"\n")
         for line in lines:
             write_line(sys.stdout, line.decode(errors="replace"))
-
-    errReceived = outReceived
 
     def processExited(self, reason: Failure) -> None:
         status = reason.value

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from socket import gethostname
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -281,7 +282,8 @@ def test_two_registries_of_one_name(sharing: Sharing, open_registry: Registry) -
     sharing.registry.push(name, private, "latest")
     one = sharing.add({"work": {"url": open_registry.url}})
     pulled(one.client("work"), name, public)
-    known = str(layout.document(f"public/work/{name}"))
+    registry = urlsplit(open_registry.url).netloc.replace(":", "_")
+    known = str(layout.document(f"public/work@{registry}/{name}"))
     wait_until(lambda: sharing.has(known), "the bucket knows that")
     two = sharing.add({"work": {"url": sharing.upstream.url, "realms": [sharing.tokens.url]}})
     alice, path = two.client("work", ALICE), f"/v2/{name}/manifests/{private.digest}"

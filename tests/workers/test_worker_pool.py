@@ -166,10 +166,11 @@ def test_output_that_workers_have_passed_on_is_printed_in_whole_lines(
     pool: WorkerPool, reactor: RecordingReactor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = (each.protocol for each in reactor.started)
-    first.outReceived(b"one\nha")
-    second.errReceived(b"two\n")
-    first.outReceived(b"lf\n\xff\n")
-    assert capsys.readouterr().out == "one\ntwo\nhalf\n\N{REPLACEMENT CHARACTER}\n"
+    first.childDataReceived(1, b"one\nha")
+    second.childDataReceived(2, b"two\n")
+    first.childDataReceived(2, b"error\n")
+    first.childDataReceived(1, b"lf\n\xff\n")
+    assert capsys.readouterr().out == "one\ntwo\nerror\nhalf\n\N{REPLACEMENT CHARACTER}\n"
 
 
 def test_workers_that_replace_others_start_in_another_way(

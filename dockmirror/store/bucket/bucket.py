@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ...concurrency.backoff import Backoff
+from ...concurrency.waiting import shield
 from .. import layout
-from ..threads import RunInThread, shield
+from ..threads import RunInThread
 from .blocking_bucket import BlockingBucket, ListedObject, Metadata, StoredObject
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from ...body.wrappers import PAUSES, Slice
-from ...concurrency.waiting import Interrupt
+from ...concurrency.waiting import Interrupt, shield
 from ...interfaces import Answer, IPartSource
 from ...oci.digest import Digest
 from ...oci.errors import Unreachable
 from ...oci.ranges import Span
-from ..threads import shield
 from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BackloggedConsumer
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block

@@ -14,12 +14,11 @@ from zope.interface import implementer
 
 from ...body.verified import CorruptContent, releasable_length
 from ...body.wrappers import Slice
-from ...concurrency.waiting import Interrupt
+from ...concurrency.waiting import Interrupt, shield
 from ...interfaces import IBody
 from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable
 from .. import layout
-from ..threads import shield
 from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BackloggedConsumer
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .context import (

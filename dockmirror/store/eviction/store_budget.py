@@ -49,17 +49,31 @@ class Budget:
         free = min(fifth, _MAX_DEFAULT_FREE)
         return cls(min(fifth, _MAX_DEFAULT_SIZE), free, status.f_files * free // total if total else 0)
 
+    @property
+    def size_after_eviction(self) -> int:
+        """The number of bytes that may be stored when an eviction has ended: a tenth less."""
+        return self.size * 9 // 10
+
+    @property
+    def free_after_eviction(self) -> int:
+        """The number of bytes that are free then: a tenth more."""
+        return _with_spare(self.free_bytes)
+
     def shortfall(self, size: int, status: os.statvfs_result) -> Shortfall:
         """Return what to free so that a tenth of each limit is spare; nothing while all limits are kept."""
-        excess = size - self.size * 9 // 10 if size > self.size else 0
+        excess = size - self.size_after_eviction if size > self.size else 0
         free = _missing(status.f_bavail * status.f_frsize, self.free_bytes)
         # btrfs and others make inodes on demand and report a total of 0.
         inodes = _missing(status.f_favail, self.free_inodes) if status.f_files else 0
         return Shortfall(max(excess, free), inodes)
 
 
+def _with_spare(required: int) -> int:
+    return required * 11 // 10
+
+
 def _missing(free: int, required: int) -> int:
-    return required * 11 // 10 - free if free < required else 0
+    return _with_spare(required) - free if free < required else 0
 
 
 @frozen

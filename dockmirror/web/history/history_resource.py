@@ -25,7 +25,7 @@ from .history_form import FormReader, HistoryForm, InvalidForm
 from .history_page import POLICY, SHOWN_PULLS, SHOWN_SUMS, HistoryAnswer, HistoryView, render_history
 
 _MOST = 1_000_000
-"""Repositories and clients that are summed up: more than a history has pulls."""
+"""The most repositories or clients that a page sums up."""
 _MOST_BYTES = 110_000
 """The part of a page that the pulls may take up."""
 
