@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -107,7 +108,7 @@ def fetching(tls: bool = False, rate: int = 0) -> Iterator[Fetching]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory, tls, rate))
-        trusted = {"ca_file": str(upstream.trusted)} if upstream.trusted else {}
+        trusted: dict[str, Any] = {"ca_file": str(upstream.trusted)} if upstream.trusted else {}
         peers = [
             stack.enter_context(mirrored(upstream.url, f"--cache={directory}/mirror", **trusted)),
             stack.enter_context(distribution.pull_through(directory, upstream.url, upstream.trusted)),

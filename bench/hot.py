@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import statistics
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from demo.program import free_port
 
 from .blobs import make_blob, verify
 from .command import run
@@ -36,11 +39,12 @@ def rows(rounds: int) -> Iterator[Row]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory))
         bucket = stack.enter_context(seaweedfs(directory))
-        own = f'{bucket.settings}trust_proxy = ["127.0.0.1"]\n'
+        ports = [free_port() for _ in range(MIRRORS)]
+        peers = [f"http://127.0.0.1:{port}" for port in ports]
+        own = f'{bucket.settings}trust_proxy = ["127.0.0.1"]\npeers = {json.dumps(peers)}\n'
         mirrors = [
-            stack.enter_context(mirrored(upstream.url, name="objects", own=own)) for _ in range(MIRRORS)
+            stack.enter_context(mirrored(upstream.url, name="objects", own=own, port=port)) for port in ports
         ]
-        ports = [urlsplit(each.url).port or 0 for each in mirrors]
         port, _ = stack.enter_context(balancing(directory, ports))
         cold: list[float] = []
         warm: list[float] = []

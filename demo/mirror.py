@@ -46,14 +46,17 @@ class Mirror:
 
 
 @contextmanager
-def mirror(url: str, *options: str, own: str = "", **upstream: str | int) -> Iterator[Mirror]:
+def mirror(
+    url: str, *options: str, own: str = "", port: int | None = None, **upstream: str | int
+) -> Iterator[Mirror]:
     """Run a mirror with an empty cache whose Docker Hub is this registry.
 
     :param own: lines of further settings of its own.
+    :param port: where it listens, instead of on any free port.
     :param upstream: further settings of that upstream.
     :raises RuntimeError: when it does not answer, with its output.
     """
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"

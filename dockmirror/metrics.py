@@ -101,6 +101,12 @@ class Metrics:
             ["upstream"],
             registry=registry,
         )
+        self.peer_requests = Counter(
+            "dockmirror_peer_requests",
+            "Requests for blobs to other mirrors of the fleet.",
+            ["peer", "outcome"],
+            registry=registry,
+        )
         self.tag_refreshes = Counter(
             "dockmirror_tag_refreshes",
             "Tags that the mirror asked about before a client had to wait.",

@@ -12,10 +12,10 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 34_760, 84_850, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 34_860, 85_300, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 322
-LONG_SIGNATURES, MOST_PARAMETERS = 4, 7
+MODULES = 323
+LONG_SIGNATURES, MOST_PARAMETERS = 3, 7
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
 

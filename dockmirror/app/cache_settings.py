@@ -60,6 +60,7 @@ def check_without_cache(settings: Settings) -> None:
         "policy: needs a cache, which remembers tags": settings.policy,
         "sync: needs a cache to pull into": settings.sync,
         "redirect: needs a cache, which knows what is public": settings.near_buckets,
+        "peers: needs a cache for what the peers send": settings.peers,
     }
     problems = [f"{need}; set cache_size above 0" for need, is_set in needs.items() if is_set]
     if problems:

@@ -25,10 +25,11 @@ from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.budgets import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
+from ..middleware.peers import PeerFetch
 from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
 from ..oci.request import InRepository
-from ..pullthrough.blobs import BlobCache
+from ..pullthrough.blobs import BlobCache, BlobRegistries
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.list_cache import ListCache
@@ -47,7 +48,7 @@ from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
 from .history import History
 from .telemetry import Telemetry
-from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
+from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_peers, make_upstream
 
 if TYPE_CHECKING:
     from ..store.bucket.near_buckets import NearBuckets
@@ -177,6 +178,12 @@ def _pull_through(
     changes = Generations(registry, cache.documents, cache.deletions, clock)
     login = LoginCache(choice.cache_partition(), gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
+    whole = gateway if upstream.segments == 1 else SegmentedFetch(gateway, _line(upstream, clock), clock)
+    peers = make_peers(context, settings)
+
+    def ask_peers(below: IRegistry) -> IRegistry:
+        return PeerFetch(below, peers) if peers else below
+
     cached: IRegistry = PullThrough(
         gateway,
         login,
@@ -184,8 +191,7 @@ def _pull_through(
         BlobCache(
             registry,
             gateway,
-            ResumingRegistry(gateway, clock),
-            gateway if upstream.segments == 1 else SegmentedFetch(gateway, _line(upstream, clock), clock),
+            BlobRegistries(ResumingRegistry(gateway, clock), ask_peers(whole), ask_peers(gateway)),
             cache.contents,
             cache.downloads,
             changes,

@@ -118,8 +118,10 @@ class SiteBuilder:
         if self._context.cache is None:
             check_without_cache(settings)
         accounts = self._load_accounts(settings)
-        is_writable = any(upstream.writes for upstream in settings.upstreams.values())
-        signing_keys = load_signing_keys(settings) if is_writable else ()
+        needs_keys = any(upstream.writes for upstream in settings.upstreams.values()) or (
+            settings.peers and settings.access.htpasswd is not None
+        )
+        signing_keys = load_signing_keys(settings) if needs_keys else ()
         counters, metrics = BudgetCounters(self._memory), self._context.telemetry.metrics
         budgets = make_budgets(settings, self._context.clock, counters, metrics)
         context = evolve(self._context, budgets=budgets)

@@ -17,6 +17,7 @@ From the client down to the upstream:
     RecallFilter                         refuses what was recalled, and cuts it off
     TagRefresher                         asks about tags in use before a client has to wait for that
     PullThrough                          serves what is stored, and stores what is fetched
+    PeerFetch                            fetches a blob from the fleet's mirror for it (peers)
     SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     AccountRouter                        chooses the mirror's account by the repository

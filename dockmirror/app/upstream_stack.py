@@ -13,29 +13,33 @@ from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from ..config.settings import ConfigurationError, UpstreamSettings
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IRegistry, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..middleware.failover import (
     CorruptBlobQuarantine,
     Failover,
     FallbackMirror,
+    UpstreamAddress,
     UpstreamFailover,
     UpstreamFallback,
     can_use_fallback,
 )
-from ..middleware.names import PrefixedUpstream, WriteNameRewrite, add_prefix
+from ..middleware.names import NameRewrite, PrefixedUpstream, WriteNameRewrite, add_prefix
 from ..middleware.observers import AccountObserver, UpstreamObserver, WriteMetrics
+from ..middleware.peers import PATIENCE, Peer
 from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..oci.request import RegistryRequest
+from ..oci.token import Credentials
 from ..status.status_values import UpstreamHealth
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
 from ..upstream.agents import (
     AccountGuard,
     ConcurrencyLimit,
+    HostAgent,
     HostCircuitBreaker,
     IdentityEncodingAgent,
     InstrumentedAgent,
@@ -55,7 +59,11 @@ from ..upstream.upstream_client import UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
 from .accounts import REST, AccountChoice, Accounts, describe_account
+from .naming import name_for_clients
 
+_PEER_CONNECT_TIMEOUT = 2.0
+_PEER_USER = "dockmirror"
+"""The user that the audit log of a peer names, if it requires logins."""
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes the agent of one upstream; the agent reports the host and address of each connection it makes."""
 
@@ -66,7 +74,8 @@ class UpstreamContext:
 
     :ivar name: its name in the settings.
     :ivar accounts: the mirror's own accounts there.
-    :ivar signing_keys: the keys of ``LocationSigner``, for an upstream that accepts pushes.
+    :ivar signing_keys: the keys of ``LocationSigner``, for an upstream that accepts pushes, and of the tokens
+        by which peers log in to each other.
     :ivar mirror_id: the mirror's identifier in ``CDN-Loop``.
     """
 
@@ -197,6 +206,60 @@ def _connect(
 ) -> IAgent:
     with upstream_errors(f"upstreams.{context.name}", settings):
         return context.agent_for(settings, reached)
+
+
+def make_peers(context: UpstreamContext, settings: Settings) -> Sequence[Peer]:
+    """Return the fleet's mirrors; none in a process that serves no clients, which is no mirror of a fleet."""
+    return [_make_peer(each, context, settings) for each in settings.peers] if context.mirror_id else ()
+
+
+def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Peer:
+    """Make the registries of one peer; both of its hosts share the connections."""
+    upstream, clock = context.settings, context.clock
+    connection = UpstreamSettings.model_validate(
+        {
+            "url": address,
+            "proxy": "",
+            "connections": upstream.connections,
+            "connect_timeout": _PEER_CONNECT_TIMEOUT,
+        }
+    )
+    agent = LoopMarkingAgent(
+        context.agent_for(connection, lambda *_: None), context.mirror_id, asks_peer=True
+    )
+
+    def ask(host: str, rename: Callable[[Repository], Repository]) -> UpstreamAddress:
+        client = UpstreamClient(
+            make_http_client(HostAgent(agent, host)), clock, f"{context.name}, from a peer", address
+        )
+        challenges = ChallengeCache(client, address, clock)
+        relay = TokenRelay(client, challenges, TrustedRealms(address, ()))
+        requests = RegistryClient(address, client, challenges, clock)
+        registry = UpstreamRegistry(client, requests, challenges, relay, BlobSizes(clock))
+        named = NameRewrite(CorruptBlobQuarantine(registry, clock), rename)
+        return UpstreamAddress(named, clock, PATIENCE)
+
+    def count(outcome: str) -> None:
+        context.metrics.peer_requests.labels(address, outcome).inc()
+
+    return Peer(
+        address,
+        ask(settings.domain, lambda each: add_prefix(upstream.canonical, name_for_clients(upstream, each))),
+        ask(settings.host(context.name), partial(name_for_clients, upstream)),
+        _peer_credentials(context, settings),
+        count,
+        clock,
+    )
+
+
+def _peer_credentials(context: UpstreamContext, settings: Settings) -> Callable[[], Credentials | None]:
+    """Return a login to the mirrors themselves, whose tokens the keys that they share sign."""
+    if settings.access.htpasswd is None:
+        return lambda: None
+    from ..users import UserTokens
+
+    tokens = UserTokens(context.signing_keys, context.clock)
+    return lambda: Credentials.bearer(tokens.issue(_PEER_USER))
 
 
 def _make_registry(

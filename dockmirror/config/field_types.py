@@ -283,6 +283,7 @@ Label = Annotated[
 ]
 BucketAddress = Annotated[str, AfterValidator(_check_bucket)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
+Origins = Annotated[tuple[Origin, ...], BeforeValidator(split_words)]
 UpstreamUrl = Annotated[str, AfterValidator(_check_upstream_url)]
 UpstreamUrls = Annotated[tuple[UpstreamUrl, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
 NetworkName = Annotated[str, AfterValidator(_check_network)]

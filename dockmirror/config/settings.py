@@ -35,6 +35,7 @@ from .field_types import (
     NewFile,
     OperationsEndpoint,
     Origin,
+    Origins,
     Prefix,
     Program,
     Proxies,
@@ -265,6 +266,7 @@ class Settings(SettingsTable):
     store_endpoint: Origin | None = None
     store_days: Days | None = None
     redirect: Redirect = False
+    peers: Origins = ()
     tag_ttl: Seconds = 60.0
     stale_while_revalidate: Seconds = 0.0
     keep_deleted_upstream: bool = False

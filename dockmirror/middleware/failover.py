@@ -84,14 +84,14 @@ class Failover:
     def __init__(self, registries: Sequence[IRegistry], clock: IReactorTime) -> None:
         self._clock = clock
         self._share = share_of_timeout(len(registries))
-        self._all = [_UpstreamAddress(registry, clock, self._share) for registry in registries]
+        self._all = [UpstreamAddress(registry, clock, self._share) for registry in registries]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Ask the addresses in turn; if all fail, raise the first one's error."""
         return await self._first(request, lambda address: address.fetch(request))
 
     async def _first(
-        self, request: RegistryRequest, ask: Callable[[_UpstreamAddress], Coroutine[Any, Any, Answer]]
+        self, request: RegistryRequest, ask: Callable[[UpstreamAddress], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         asks = [partial(ask, address) for address in _available(self._all, request)]
         return await _Turns(asks, self._share, self._clock).answer
@@ -127,8 +127,8 @@ class FallbackMirror:
         self._clock = clock
         self._registry = registry
         self._share = share_of_timeout(1 + len(others))
-        self._own = _UpstreamAddress(registry, clock, self._share)
-        self._others = [_UpstreamAddress(other, clock, self._share) for other in others]
+        self._own = UpstreamAddress(registry, clock, self._share)
+        self._others = [UpstreamAddress(other, clock, self._share) for other in others]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Ask the registry, then the others; if all fail, raise the error of the registry itself."""
@@ -144,7 +144,7 @@ class FallbackMirror:
                 raise
             raise pausing from error
 
-    async def _ask(self, address: _UpstreamAddress, request: RegistryRequest) -> Answer:
+    async def _ask(self, address: UpstreamAddress, request: RegistryRequest) -> Answer:
         if address is self._own:
             return await address.fetch(request)
         try:
@@ -236,8 +236,8 @@ class _Turns:
             self._turn.cancel()
 
 
-class _UpstreamAddress:
-    """One of several addresses, with a circuit breaker.
+class UpstreamAddress:
+    """One of several addresses of a registry, with a circuit breaker.
 
     :param share: seconds without an answer after which a cancelled request counts as the upstream's timeout.
     """
@@ -278,7 +278,7 @@ class _UpstreamAddress:
         return answer
 
 
-def _available(addresses: Sequence[_UpstreamAddress], request: RegistryRequest) -> Sequence[_UpstreamAddress]:
+def _available(addresses: Sequence[UpstreamAddress], request: RegistryRequest) -> Sequence[UpstreamAddress]:
     """Return the addresses whose circuit is closed; all of them if none is."""
     return [address for address in addresses if address.open_circuit(request) is None] or addresses
 

@@ -71,6 +71,8 @@ class RequestObserver:
 class PullObserver:
     """Records the requests of clients for manifests and blobs as parts of pulls.
 
+    Requests of peers are none of clients: the peer whose client has asked records them.
+
     :param name: the registry's name.
     :param is_limited: tells if the upstream limits pulls.
     """
@@ -86,6 +88,8 @@ class PullObserver:
     async def fetch(self, request: RegistryRequest) -> Answer:
         received = request.received
         if not isinstance(received, ServerRequest) or not isinstance(request.target, Blob | Manifest):
+            return await self._registry.fetch(request)
+        if received.hops and received.hops[-1].is_peer:
             return await self._registry.fetch(request)
         self._pulls.begin(received, self._name, request)
         answer = await self._registry.fetch(request)

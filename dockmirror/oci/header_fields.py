@@ -24,7 +24,7 @@ from .digest import Digest
 CDN_LOOP = "CDN-Loop"
 _MOST_HOPS = 16
 """Mirrors of a chain that are passed on, the last ones: a loop through as many is still recognized."""
-_HOP = re.compile(r"dockmirror-([0-9a-f]{32})(?:[ \t]*;[ \t]*pull=([0-9]{1,16}))?")
+_HOP = re.compile(r"dockmirror-([0-9a-f]{32})(?:[ \t]*;[ \t]*pull=([0-9]{1,16}))?([ \t]*;[ \t]*peer)?")
 
 _TAG = r'(?:W/)?"[!#-~]*"'
 _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
@@ -80,24 +80,27 @@ def format_next_page(path: str, query: tuple[tuple[str, str], ...]) -> str:
 
 @frozen
 class Hop:
-    """A mirror that has sent a request to its upstream.
+    """A mirror that has sent a request to its upstream, or to a peer.
 
     :ivar mirror: its identifier, 32 hexadecimal digits.
     :ivar pull: the number of the pull there; empty if the request belongs to none.
+    :ivar is_peer: True if it has asked another mirror of its fleet.
     """
 
     mirror: str
     pull: str = ""
+    is_peer: bool = False
 
     def __str__(self) -> str:
-        return f"dockmirror-{self.mirror}" + (f"; pull={self.pull}" if self.pull else "")
+        pull = f"; pull={self.pull}" if self.pull else ""
+        return f"dockmirror-{self.mirror}{pull}{'; peer' if self.is_peer else ''}"
 
 
 def parse_hops(lines: Iterable[str]) -> tuple[Hop, ...]:
     """Return the mirrors that the lines of ``CDN-Loop`` name, in the order in which they sent the request."""
     members = (member.strip(" \t") for line in lines for member in line.split(","))
     matches = (_HOP.fullmatch(member) for member in members)
-    return tuple(Hop(match[1], match[2] or "") for match in matches if match)[-_MOST_HOPS:]
+    return tuple(Hop(match[1], match[2] or "", bool(match[3])) for match in matches if match)[-_MOST_HOPS:]
 
 
 def format_hops(hops: Iterable[Hop]) -> str:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 from functools import partial
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..body.in_memory import NoBody
@@ -43,20 +43,31 @@ _Headers = tuple[tuple[str, str], ...]
 _log = Logger()
 
 
+@frozen
+class BlobRegistries:
+    """The registries that blobs are requested from.
+
+    :ivar relay: for blobs that are passed through without being stored.
+    :ivar whole: for downloads of whole blobs.
+    :ivar parts: for parts of blobs, which are stored as well.
+    """
+
+    relay: IRegistry
+    whole: IRegistry
+    parts: IRegistry
+
+
 class BlobCache:
     """The blobs of one registry.
 
     :param registry: its name in the store.
-    :param relay: the registry of blobs that are passed through without being stored.
-    :param upstream: the registry of downloads.
     """
 
     def __init__(
         self,
         registry: str,
         gateway: UpstreamGateway,
-        relay: IRegistry,
-        upstream: IRegistry,
+        upstream: BlobRegistries,
         contents: IContentStore,
         downloads: IDownloads,
         generations: Generations,
@@ -64,7 +75,6 @@ class BlobCache:
         self._registry = registry
         self._generations = generations
         self._gateway = gateway
-        self._relay = relay
         self._upstream = upstream
         self._contents: IContentStore = ErrorTolerantContentStore(contents)
         self._downloads = downloads
@@ -88,7 +98,7 @@ class BlobCache:
         return await self._pass_through(request, target)
 
     def _source(self, request: RegistryRequest, target: Blob) -> UpstreamSource:
-        return UpstreamSource(request, target, self._upstream, self._gateway, self._access)
+        return UpstreamSource(request, target, self._upstream.whole, self._upstream.parts, self._access)
 
     def _may_download(self, request: RegistryRequest, target: Blob) -> bool:
         """Return whether to download a blob of the bucket: the whole starts it, one range only joins it."""
@@ -189,7 +199,7 @@ class BlobCache:
 
     async def _pass_through(self, request: RegistryRequest, target: Blob) -> Answer:
         generation = await self._access.generation(target)
-        answer = await self._relay.fetch(request)
+        answer = await self._upstream.relay.fetch(request)
         if answer.status == 200 and not request.head:
             consented = partial(
                 self._access.record_delivery, request, target, generation, not answer.from_other_host

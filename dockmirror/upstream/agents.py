@@ -293,16 +293,34 @@ class LoopMarkingAgent(AgentWrapper):
     """Adds this mirror to the mirrors that each request has passed; see ``oci/header_fields.py``.
 
     :param mirror_id: the identifier of this mirror.
+    :param asks_peer: True if the agent asks another mirror of the fleet.
     """
 
-    def __init__(self, agent: IAgent, mirror_id: str) -> None:
+    def __init__(self, agent: IAgent, mirror_id: str, asks_peer: bool = False) -> None:
         super().__init__(agent)
         self._mirror_id = mirror_id
+        self._asks_peer = asks_peer
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         headers = request.headers.copy() if request.headers else Headers()
-        hops = (*current_hops.get(), Hop(self._mirror_id, current_pull.get()))
+        hops = (*current_hops.get(), Hop(self._mirror_id, current_pull.get(), self._asks_peer))
         headers.setRawHeaders(CDN_LOOP, [format_hops(hops)])
+        return evolve(request, headers=headers).send(self.agent)
+
+
+class HostAgent(AgentWrapper):
+    """Asks for another host than the one that it connects to.
+
+    :param host: the value of ``Host``.
+    """
+
+    def __init__(self, agent: IAgent, host: str) -> None:
+        super().__init__(agent)
+        self._host = host
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        headers = request.headers.copy() if request.headers else Headers()
+        headers.setRawHeaders("Host", [self._host])
         return evolve(request, headers=headers).send(self.agent)
 
 

@@ -102,6 +102,17 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         (None, "http://a:9000", "https://b", "https://c"),
     ),
     "store_days": ("1", "30", "90", (None, 1, 30, 90)),
+    "peers": (
+        '["http://a:8080", "https://b"]',
+        "http://10.0.0.1:8080 http://[::1]:8080",
+        ["http://C:8080"],
+        (
+            (),
+            ("http://a:8080", "https://b"),
+            ("http://10.0.0.1:8080", "http://[::1]:8080"),
+            ("http://c:8080",),
+        ),
+    ),
     "redirect": ("true", "false", "true", (False, True, False, True)),
     "export": ("true", "false", "true", (False, True, False, True)),
     "images": ("true", "false", "true", (False, True, False, True)),

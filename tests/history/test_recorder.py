@@ -311,6 +311,16 @@ def test_pulls_are_those_of_a_simple_model(
         mirror.kept.close()
 
 
+def test_requests_of_peers_count_where_a_client_has_asked_the_peer(mirror: Mirror) -> None:
+    """A mirror behind this one that is no peer is a client."""
+    hop = f"CDN-Loop: dockmirror-{'a' * 32}; pull=7"
+    for name in ("layer", "tag"):
+        assert mirror.workers[0].ask("GET", name, headers=[f"{hop}; peer"]) == ""
+    assert (mirror.pulls(), mirror.kept.reader.sums("registry", PullFilter())) == ([], [])
+    assert mirror.workers[0].ask("GET", "tag", headers=[hop])
+    assert len(mirror.pulls()) == 1
+
+
 def test_sums_of_random_traffic_agree_with_the_metrics_and_the_log(mirror: Mirror) -> None:
     """The bytes of contents, hits and requests, over all pulls and outside of them."""
     random = Random(16)

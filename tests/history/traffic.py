@@ -31,6 +31,7 @@ from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.web.access_log import AccessLog, RequestCounter
+from dockmirror.web.filter import LoopFilter
 from dockmirror.web.site import NetworkFilter, RegistryHost
 
 from ..fake_registry import digest
@@ -120,7 +121,7 @@ class Worker:
         self.pull_ids: list[str] = []
         observed = RequestObserver(registry, "docker", self.metrics)
         stack = PullObserver(observed, "docker.io", self.recorder, lambda: True)
-        resource = NetworkFilter(RegistryHost(stack, {}), NetworkAccess())
+        resource = NetworkFilter(LoopFilter(RegistryHost(stack, {}), "f" * 32), NetworkAccess())
         count = RequestCounter({HOST: HOST}, HOST, self.metrics)
         log_line = AccessLog("json", clock, lambda line: self.lines.append(json.loads(line)))
 

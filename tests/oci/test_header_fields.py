@@ -147,6 +147,7 @@ HOPS = st.builds(
     Hop,
     st.text("0123456789abcdef", min_size=32, max_size=32),
     st.text("0123456789", max_size=16),
+    st.booleans(),
 )
 
 
@@ -168,6 +169,7 @@ def test_any_text_of_hops_is_read(lines: list[str]) -> None:
         ([f"dockmirror-{A}, dockmirror-{B}; pull=7"], (Hop(A), Hop(B, "7"))),
         ([f"dockmirror-{A}", f"dockmirror-{B};pull=7"], (Hop(A), Hop(B, "7"))),
         ([f"cloudflare; loops=1, dockmirror-{A}, google"], (Hop(A),)),
+        ([f"dockmirror-{A} ; peer, dockmirror-{B};pull=7; peer"], (Hop(A, "", True), Hop(B, "7", True))),
         (["dockmirror", f"dockmirror-{A}0", f"dockmirror-{A.upper()}", f"dockmirror-{A}; pull=x"], ()),
         ([], ()),
     ],

@@ -21,7 +21,7 @@ from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.oci.write import WriteResult, parse_write
-from dockmirror.pullthrough.blobs import BlobCache
+from dockmirror.pullthrough.blobs import BlobCache, BlobRegistries
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
 from dockmirror.pullthrough.list_cache import ListCache
@@ -122,7 +122,14 @@ class Mirror:
                 self.clock,
                 TagLifetime(lambda _: tag_ttl, stale_while_revalidate),
             ),
-            BlobCache(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
+            BlobCache(
+                registry,
+                gateway,
+                BlobRegistries(relay, gateway, gateway),
+                contents,
+                self.store.downloads,
+                changes,
+            ),
             ListCache(lambda _: entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )
 
