@@ -47,6 +47,7 @@ EVERYTHING = {
     "serviceMonitor.enabled": True,
     "prometheusRule.enabled": True,
     "networkPolicy.enabled": True,
+    "networkPolicy.from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
     "nodes.affinity": {"nodeAffinity": {}},
     "nodes.securityContext": {"seLinuxOptions": {"type": "spc_t"}},
 }
@@ -164,14 +165,34 @@ def test_settings(rendered: dict[str, list[Object]], tmp_path: Path) -> None:
     file = tmp_path / "dockmirror.toml"
     file.write_text(of_kind(objects, "ConfigMap")["data"]["dockmirror.toml"])
     mirror = pod_spec(of_kind(objects, "StatefulSet"))["containers"][0]
-    environ = {each["name"]: each["value"] for each in mirror["env"]}
-    settings = load({}, {**environ, "DOCKMIRROR_CONFIG": str(file)})
+    settings = load({}, {**variables(objects), "DOCKMIRROR_CONFIG": str(file)})
     assert settings.domain == "mirror.example.com"
     assert settings.listen == ("8080",)
     ports = {each["name"]: each["containerPort"] for each in mirror["ports"]}
     assert ports == {"http": 8080, "metrics": 9464}
     assert settings.operations == "9464"
     assert pod_spec(of_kind(objects, "StatefulSet"))["terminationGracePeriodSeconds"] > settings.grace
+
+
+def test_the_pods_are_peers_by_the_names_of_their_service(rendered: dict[str, list[Object]]) -> None:
+    """One pod has none; a policy that limits who may pull lets the pods do so."""
+    workload = of_kind(rendered["everything"], "StatefulSet")
+    name, service = workload["metadata"]["name"], workload["spec"]["serviceName"]
+    assert of_kind(rendered["everything"], "Service", "-pods")["metadata"]["name"] == service
+    peers = variables(rendered["everything"])["DOCKMIRROR_PEERS"].split(" ")
+    assert peers == [f"http://{name}-{number}.{service}:8080" for number in range(3)]
+    assert "DOCKMIRROR_PEERS" not in variables(rendered["defaults"])
+    [http, _] = of_kind(rendered["everything"], "NetworkPolicy")["spec"]["ingress"]
+    assert http["from"][0] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    labels = workload["spec"]["template"]["metadata"]["labels"].items()
+    assert all(each["podSelector"]["matchLabels"].items() <= labels for each in http["from"][1:])
+    assert len(http["from"]) == 2
+
+
+def variables(objects: list[Object]) -> dict[str, str]:
+    """The variables of the mirror's own container."""
+    [mirror] = pod_spec(of_kind(objects, "StatefulSet"))["containers"]
+    return {each["name"]: each["value"] for each in mirror["env"]}
 
 
 def test_removal_is_a_hook(rendered: dict[str, list[Object]]) -> None:

@@ -92,3 +92,12 @@ affinity:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
+
+{{/* The addresses of all pods, by the names that the headless Service gives them. */}}
+{{- define "dockmirror.peers" -}}
+{{- $name := include "dockmirror.fullname" . -}}
+{{- range $number := until (int .Values.replicas) -}}
+{{- if $number }} {{ end -}}
+http://{{ $name }}-{{ $number }}.{{ $name }}-pods:8080
+{{- end -}}
+{{- end }}
