@@ -41,9 +41,28 @@ def test_mirrors_that_share_nothing_fetch_a_copy_each() -> None:
     assert result.counts["upstream GET manifest"] == 3
 
 
+@pytest.mark.parametrize("hashes", [False, True])
+def test_peers_fetch_each_blob_once(hashes: bool) -> None:
+    """Each mirror that needs it fetches it from the one that a hash chooses, with or without a bucket."""
+    for bucket in (None, 1e6):
+        design = evolve(MANY, hashes=hashes, bound=1.25 if hashes else None, bucket=bucket, peers=True)
+        result = roll_out(design, IMAGES[0], nodes=200)
+        blobs = len(layers_of(IMAGES[0]))
+        assert result.counts["upstream GET blob"] == blobs
+        assert 0 < result.counts["peer GET blob"] <= 2 * blobs
+        assert (result.failed, len(result.ended)) == (0, 200)
+
+
+def test_the_next_peer_takes_the_place_of_a_dead_one() -> None:
+    design = evolve(MANY, hashes=False, bucket=None, peers=True, outages=[Outage(1, 0, inf)])
+    result = roll_out(design, IMAGES[0], nodes=200)
+    assert result.counts["upstream GET blob"] == len(layers_of(IMAGES[0]))
+    assert (result.failed, result.sent[1]) == (0, 0)
+
+
 def test_a_bucket_has_what_a_dead_mirror_had() -> None:
     """No blob comes from the upstream again, though it is down, too."""
-    sent = roll_out(MANY, IMAGES[0]).sent()
+    sent = roll_out(MANY, IMAGES[0]).sent
     outages = [Outage(sent.index(max(sent)), 500, inf), Outage("upstream", 500, inf)]
     pulls = [*rollout(IMAGES[0], range(5), 0, 1), *rollout(IMAGES[0], range(5, 10), 1000, 1)]
     result = run(evolve(MANY, outages=outages), pulls)
@@ -56,7 +75,7 @@ def test_a_bucket_has_what_a_dead_mirror_had() -> None:
 def test_a_pull_goes_on_when_its_mirror_dies() -> None:
     result = run(evolve(MANY, outages=[Outage(0, 0.3, inf)]), rollout(IMAGES[0], range(20), 0, 0.1))
     assert (result.failed, len(result.ended)) == (0, 20)
-    assert result.lines["mirror 0"].bytes < sum(result.sent()) / 3
+    assert result.sent[0] < sum(result.sent) / 3
 
 
 def test_a_moved_tag_costs_its_new_layers_only() -> None:
@@ -96,8 +115,8 @@ def test_bounded_load_spreads_a_hot_blob() -> None:
     hot = Image("library/hot", 1, IMAGES[0].layers[:1])
     pulls = rollout(hot, range(100), 0, 0)
     hashed, bounded = run(MANY, pulls), run(evolve(MANY, bound=1.25), pulls)
-    assert sorted(map(bool, hashed.sent())) == [False, False, True]
-    assert max(bounded.sent()) <= 0.45 * sum(bounded.sent())
+    assert sorted(map(bool, hashed.sent)) == [False, False, True]
+    assert max(bounded.sent) <= 0.45 * sum(bounded.sent)
     assert hashed.counts["upstream GET blob"] == 1
     assert 1 < bounded.counts["upstream GET blob"] <= 3
 
@@ -107,7 +126,7 @@ def test_every_byte_is_counted(mirrors: int, hashes: bool, bound: float | None, 
     """Mirrors send what machines ask for, and get each blob at most once each."""
     pulls: Sequence[Pull] = leave_out_known(steady(IMAGES, 6, 30, 0, 10, seed))
     result = run(Design(mirrors, 1e6, 1e6, 1e6, hashes=hashes, bound=bound), pulls)
-    assert sum(result.sent()) == sum(layer.size for pull in pulls for layer in pull.layers)
+    assert sum(result.sent) == sum(layer.size for pull in pulls for layer in pull.layers)
     blobs = len(layers_of(*(pull.image for pull in pulls)))
     assert blobs <= result.counts["upstream GET blob"] <= mirrors * blobs
     assert result.failed == 0

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from ..peers.haproxy import BOUND
 from .model import Design, Outage, run
-from .real import Phase, measure
+from .real import Phase, Setup, measure
 from .workload import Pull, leave_out_known, make_images, next_version, rollout, steady
 
 NODES = 16
@@ -27,6 +27,11 @@ _COUNTED = (
     "bucket GET blob",
 )
 _PHASES = ("cold rollout", "mixed pulls", "rollout of a moved tag", "new machines, a mirror dead")
+_COMPARED = (
+    ("Each blob at one mirror:", False, False),
+    ("With bounded load:", True, False),
+    ("With bounded load and peers:", True, True),
+)
 HASHES = 21
 GIGABIT = 125e6
 """Bytes a second."""
@@ -36,13 +41,13 @@ _GROUP = 100.0
 
 
 def main() -> None:
-    """Print four tables; ``--model`` leaves out the first two, so that no program is needed."""
+    """Print five tables; ``--model`` leaves out the first three, so that no program is needed."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--model", action="store_true", help="leave out the real mirrors")
     if not arguments.parse_args().model:
-        for bounded in (False, True):
-            print("With bounded load:" if bounded else "Each blob at one mirror:")
-            _print("measured, three mirrors, the model, with other hashes, error", compare(bounded))
+        for title, bounded, peers in _COMPARED:
+            print(title)
+            _print("measured, three mirrors, the model, with other hashes, error", compare(bounded, peers))
     _print("machines, mirrors, case, until the last has it, from the upstream, busiest line", designs())
     _print("machines, pulls, refused, manifests, questions about tags, GB fetched, GB sent", days())
 
@@ -73,14 +78,15 @@ def make_phases() -> list[Phase]:
     return [*phases[:-1], evolve(phases[-1], kill=2)]
 
 
-def compare(bounded: bool) -> Iterator[Sequence[str]]:
+def compare(bounded: bool, peers: bool) -> Iterator[Sequence[str]]:
     """Yield the rows of the comparison: what three mirrors did, and what the model says of the same pulls.
 
-    :param bounded: whether HAProxy hashes with bounded load.
+    :param bounded: True if HAProxy hashes with bounded load.
+    :param peers: True if the mirrors are peers.
 
     Which mirror a digest belongs to differs, so the model runs with several hashes.
     """
-    measured = measure(make_phases(), CONNECTION, CONFIRMED, bounded)
+    measured = measure(make_phases(), Setup(CONNECTION, CONFIRMED, bounded, peers))
     assert measured.killed is not None
     outage = Outage(*measured.killed, inf)
     # On one machine the lines are as fast as its memory; what limits a pull is the registry's rate.
@@ -91,6 +97,7 @@ def compare(bounded: bool) -> Iterator[Sequence[str]]:
         1e9,
         bucket=1e8,
         bound=BOUND if bounded else None,
+        peers=peers,
         connection=CONNECTION,
         confirmed=CONFIRMED,
     )
@@ -98,8 +105,8 @@ def compare(bounded: bool) -> Iterator[Sequence[str]]:
     results = [run(evolve(design, hash=number), chain(*measured.pulls)) for number in range(HASHES)]
     for name in _COUNTED:
         yield _compared(name, measured.counts[name], [each.counts[name] for each in results])
-    yield _compared("bytes to the machines", sum(measured.sent), [sum(each.sent()) for each in results])
-    peaks = [_peak(each.sent()) for each in results]
+    yield _compared("bytes to the machines", sum(measured.sent), [sum(each.sent) for each in results])
+    peaks = [_peak(each.sent) for each in results]
     yield _compared("share of the busiest mirror", _peak(measured.sent), peaks)
     for name, pulls, seconds in zip(_PHASES, measured.pulls, measured.seconds, strict=True):
         yield _compared(f"{name}, s", seconds, [each.seconds(pulls) for each in results])
@@ -157,12 +164,17 @@ def _cases() -> Iterator[_Case]:
         yield _Case(nodes, "one mirror", one, pulls)
         yield _Case(nodes, "three behind one balancer", several, pulls)
         yield _Case(nodes, "… with 100 Gbit/s", evolve(several, balancer=100 * GIGABIT), pulls)
-        yield _Case(nodes, "… and bounded load", evolve(several, balancer=100 * GIGABIT, bound=1.25), pulls)
+        bounded = evolve(several, balancer=100 * GIGABIT, bound=1.25)
+        yield _Case(nodes, "… and bounded load", bounded, pulls)
+        yield _Case(nodes, "… and peers", evolve(bounded, peers=True), pulls)
         if nodes >= 1000:
             many = evolve(several, mirrors=20, balancer=inf, bound=1.25)
             yield _Case(nodes, "twenty, without one balancer for all", many, pulls)
+            yield _Case(nodes, "… and peers", evolve(many, peers=True), pulls)
             yield _Case(nodes, "… each blob at one mirror", evolve(many, bound=None), pulls)
-            yield _Case(nodes, "… not hashed", evolve(many, hashes=False, bound=None), pulls)
+            loose = evolve(many, hashes=False, bound=None)
+            yield _Case(nodes, "… not hashed", loose, pulls)
+            yield _Case(nodes, "… not hashed, and peers", evolve(loose, peers=True), pulls)
             broken = evolve(many, outages=[Outage(0, 30, inf), Outage("upstream", 45, inf)])
             yield _Case(nodes, "… a mirror and the upstream down after 30 and 45 s", broken, pulls)
 
@@ -189,7 +201,7 @@ def days() -> Iterator[Sequence[str]]:
         yield (
             f"{nodes:,}", f"{len(known):,}", f"{result.failed:,}", f"{counts['upstream GET manifest']:,}",
             f"{counts['upstream HEAD tag']:,}", f"{counts['upstream bytes'] / 1e9:.0f}",
-            f"{sum(result.sent()) / 1e9:,.0f}",
+            f"{sum(result.sent) / 1e9:,.0f}",
         )  # fmt: skip
 
 

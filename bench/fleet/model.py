@@ -41,6 +41,7 @@ class Design:
     :ivar hashes: all requests for a digest go to the same mirror; otherwise to any.
     :ivar bound: the most requests of a mirror at once, in relation to the mean, before its requests go to the
         next one; None for no bound.
+    :ivar peers: a mirror fetches what is not in the bucket from the mirror that a hash of its own chooses.
     :ivar disk: the bytes that a mirror keeps.
     :ivar connection: the upstream's rate for a blob.
     :ivar limit: pulls that the upstream allows the fleet within six hours; None for any number.
@@ -57,6 +58,7 @@ class Design:
     bucket: float | None = None
     hashes: bool = True
     bound: float | None = None
+    peers: bool = False
     disk: float = inf
     connection: float = inf
     limit: int | None = None
@@ -76,14 +78,12 @@ class Line:
     rate: float
     free: float = 0.0
     busy: float = 0.0
-    bytes: int = 0
 
     def send(self, now: float, size: int) -> float:
         """Return the time at which a blob has passed that is to be sent now."""
         took = size / self.rate
         self.free = max(now, self.free) + took
         self.busy += took
-        self.bytes += size
         return self.free
 
 
@@ -94,12 +94,14 @@ class Result:
     :ivar ended: when each pull ended, in seconds since the beginning.
     :ivar counts: of requests, by what is asked and its method, and of bytes.
     :ivar lines: by name; the mirrors' are ``mirror 0`` and so on.
+    :ivar sent: the bytes that each mirror has sent to clients, by its number.
     """
 
     failed: int = 0
     ended: dict[Pull, float] = Factory(dict)
     counts: Counter[str] = Factory(Counter)
     lines: dict[str, Line] = Factory(dict)
+    sent: list[int] = Factory(list)
 
     def seconds(self, pulls: Iterable[Pull]) -> float:
         """Return the time from the first of these pulls' beginning to the last one's end."""
@@ -110,10 +112,6 @@ class Result:
     def busiest(self) -> str:
         """The name of the line that served for the longest time."""
         return max(self.lines, key=lambda name: self.lines[name].busy)
-
-    def sent(self) -> list[int]:
-        """Return the bytes that each mirror has sent to clients."""
-        return [line.bytes for name, line in self.lines.items() if name.startswith("mirror ")]
 
 
 @define
@@ -179,6 +177,7 @@ class Fleet:
             lines["bucket"] = design.bucket
         lines |= {f"mirror {number}": design.mirror for number in range(design.mirrors)}
         self.result.lines = {name: Line(rate) for name, rate in lines.items()}
+        self.result.sent = [0] * design.mirrors
 
     def run(self, pulls: Iterable[Pull]) -> Result:
         """Return the outcome of pulls, which may be in any order."""
@@ -257,6 +256,7 @@ class Fleet:
         lines = (self.result.lines[f"mirror {number}"], self.result.lines["balancer"], node)
         end = max(complete, *(line.send(now, layer.size) for line in lines))
         mirror.running += 1
+        self.result.sent[number] += layer.size
         outage = next(
             (each for each in self.design.outages if each.part == number and now < each.begin < end), None
         )
@@ -289,6 +289,12 @@ class Fleet:
         if in_bucket:
             counts["bucket GET blob"] += 1
             complete = lines["bucket"].send(now, layer.size)
+        elif self.design.peers and (owner := self._choose_peer(layer.name, now)) != number:
+            held = self._hold(owner, layer, now)
+            if held is None:
+                return None
+            counts["peer GET blob"] += 1
+            complete = max(held, lines[f"mirror {owner}"].send(now, layer.size))
         elif self._is_out("upstream", now):
             return None
         else:
@@ -316,6 +322,10 @@ class Fleet:
         total = sum(each.running for each in self._mirrors)
         most = ceil(self.design.bound * (total + 1) / len(up))
         return next((number for number in ranked if self._mirrors[number].running < most), ranked[0])
+
+    def _choose_peer(self, key: str, now: float) -> int:
+        """Return the first mirror that is up, one of which asks."""
+        return next(number for number in self._rank(f"peer {key}") if not self._is_out(number, now))
 
     def _rank(self, key: str) -> Sequence[int]:
         """Return the mirrors in the order in which they get the requests for a digest."""

@@ -21,6 +21,7 @@ from attrs import Factory, define, evolve, frozen
 
 from demo.image import MANIFEST, digest_of
 from demo.mirror import Mirror, mirror
+from demo.program import free_port
 
 from ..peers import distribution, haproxy, nginx
 from ..peers.seaweedfs import ENVIRONMENT, seaweedfs
@@ -90,15 +91,26 @@ class Phase:
     kill: int | None = None
 
 
-def measure(phases: Sequence[Phase], connection: int, confirmed: float, bounded: bool) -> Measured:
-    """Run the pulls of all phases.
+@frozen
+class Setup:
+    """The fleet to run.
 
-    :param connection: the upstream's rate for each connection, in bytes a second.
-    :param confirmed: the mirrors' ``tag_ttl``, in seconds.
-    :param bounded: True for the example as it is, and False without its bound.
+    :ivar connection: the upstream's rate for each connection, in bytes a second.
+    :ivar confirmed: the mirrors' ``tag_ttl``, in seconds.
+    :ivar bounded: True for the example as it is, and False without its bound.
+    :ivar peers: True if the mirrors list each other as peers.
     """
+
+    connection: int
+    confirmed: float
+    bounded: bool
+    peers: bool
+
+
+def measure(phases: Sequence[Phase], setup: Setup) -> Measured:
+    """Run the pulls of all phases."""
     measured = Measured()
-    with _running(connection, confirmed, bounded) as parts:
+    with _running(setup) as parts:
         began = time.monotonic()
         for phase in phases:
             for image in {pull.image for pull in phase.pulls}:
@@ -115,7 +127,7 @@ def measure(phases: Sequence[Phase], connection: int, confirmed: float, bounded:
 
 
 @contextmanager
-def _running(connection: int, confirmed: float, bounded: bool) -> Iterator[Parts]:
+def _running(setup: Setup) -> Iterator[Parts]:
     os.environ.update(ENVIRONMENT)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -123,20 +135,21 @@ def _running(connection: int, confirmed: float, bounded: bool) -> Iterator[Parts
         bucket = stack.enter_context(seaweedfs(directory))
         logs = [directory / "upstream.log", directory / "bucket.log"]
         urls = [registry, bucket.endpoint]
-        more = [f"limit_rate {connection};", ""]
+        more = [f"limit_rate {setup.connection};", ""]
         ports = [
             stack.enter_context(nginx.serving(directory, _PROXY.format(log=log, url=url, more=each), _LOG))[0]
             for log, url, each in zip(logs, urls, more, strict=True)
         ]
         upstream, endpoint = (f"http://127.0.0.1:{port}" for port in ports)
         settings = evolve(bucket, endpoint=endpoint).settings
-        own = f'{settings}tag_ttl = {confirmed}\ntrust_proxy = ["127.0.0.1"]\n'
+        places = [free_port() for _ in range(MIRRORS)]
+        peers = [f"http://127.0.0.1:{port}" for port in places if setup.peers]
+        own = f'{settings}tag_ttl = {setup.confirmed}\ntrust_proxy = ["127.0.0.1"]\n'
+        own += f"peers = {json.dumps(peers)}\n"
         mirrors = [
-            stack.enter_context(mirror(upstream, own=own, refresh_ahead=False)) for _ in range(MIRRORS)
+            stack.enter_context(mirror(upstream, own=own, port=port, refresh_ahead=False)) for port in places
         ]
-        balancer, log = stack.enter_context(
-            haproxy.balancing(directory, [each.port for each in mirrors], bounded)
-        )
+        balancer, log = stack.enter_context(haproxy.balancing(directory, places, setup.bounded))
         yield Parts(registry, balancer, mirrors, logs[0], logs[1], log)
 
 
