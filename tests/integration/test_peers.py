@@ -18,7 +18,7 @@ from .parts.chain import Chain
 from .parts.command import dockmirror
 from .parts.images import Image, artifact, image
 from .parts.kept import leaks, wrong_blobs
-from .parts.mirror import Mirror
+from .parts.mirror import PATIENT_PEERS, Mirror, make_peers
 from .parts.process import wait_until
 from .test_members import names
 
@@ -27,13 +27,6 @@ pytestmark = pytest.mark.integration
 MIB = 1024 * 1024
 MIRRORS = 3
 CAROL = Account("carol", "car0l's")
-WAITS_LONG = """
-import dockmirror.middleware.peers
-import dockmirror.store.downloads.block_waiter
-dockmirror.middleware.peers.PATIENCE = 600.0
-dockmirror.store.downloads.block_waiter.MAX_WAIT = 600.0
-"""
-"""On a slow machine, a mirror that has waited for long asks the registry, which costs bytes."""
 
 
 class Fleet:
@@ -45,14 +38,6 @@ class Fleet:
     def __init__(self, chain: Chain, others: list[Mirror]) -> None:
         self.chain = chain
         self.mirrors = [chain.mirror, *others]
-
-    def form(self) -> None:
-        """Tell all mirrors of each other, and start them."""
-        peers = [mirror.url for mirror in self.mirrors]
-        for mirror in self.mirrors:
-            mirror.stop()
-            mirror.configure(peers=peers)
-            mirror.start()
 
     def publish(self, name: str, published: Image) -> Image:
         self.chain.registry.push(name, published, "latest")
@@ -86,15 +71,15 @@ def fleet(
     make: Callable[[Path], Mapping[str, Any]] = getattr(request, "param", lambda _: {})
     settings = make(secrets)
     with ExitStack() as stack:
-        chain = stack.enter_context(chains(WAITS_LONG, **settings))
+        chain = stack.enter_context(chains(PATIENT_PEERS, **settings))
         upstreams = {"docker": {"url": chain.front.url, "realms": [chain.tokens.url]}}
         others: list[Mirror] = []
         for _ in range(MIRRORS - 1):
             machine = make_machine()
-            machine.patch(WAITS_LONG)
+            machine.patch(PATIENT_PEERS)
             others.append(stack.enter_context(Mirror(directory("peer"), machine, upstreams, **settings)))
         fleet = Fleet(chain, others)
-        fleet.form()
+        make_peers(fleet.mirrors)
         yield fleet
         for mirror in others:
             assert mirror.failures() == ""

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -123,6 +123,24 @@ class Mirror(Process):
             return self.client().bare("GET", "/v2/", None, {}).status > 0
         except OSError:
             return False
+
+
+PATIENT_PEERS = """
+import dockmirror.middleware.peers
+import dockmirror.store.downloads.block_waiter
+dockmirror.middleware.peers.PATIENCE = 600.0
+dockmirror.store.downloads.block_waiter.MAX_WAIT = 600.0
+"""
+"""A patch: on a slow machine, a mirror that has waited for long asks the registry, which costs bytes."""
+
+
+def make_peers(mirrors: Sequence[Mirror]) -> None:
+    """Tell running mirrors of each other, and start them again."""
+    peers = [mirror.url for mirror in mirrors]
+    for mirror in mirrors:
+        mirror.stop()
+        mirror.configure(peers=peers)
+        mirror.start()
 
 
 def _same(opened: str, file: Path) -> bool:
