@@ -216,14 +216,7 @@ def make_peers(context: UpstreamContext, settings: Settings) -> Sequence[Peer]:
 def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Peer:
     """Make the registries of one peer; both of its hosts share the connections."""
     upstream, clock = context.settings, context.clock
-    connection = UpstreamSettings.model_validate(
-        {
-            "url": address,
-            "proxy": "",
-            "connections": upstream.connections,
-            "connect_timeout": _PEER_CONNECT_TIMEOUT,
-        }
-    )
+    connection = peer_connection(address, upstream.connections)
     agent = LoopMarkingAgent(
         context.agent_for(connection, lambda *_: None), context.mirror_id, asks_peer=True
     )
@@ -249,6 +242,18 @@ def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Pe
         _peer_credentials(context, settings),
         count,
         clock,
+    )
+
+
+def peer_connection(address: str, connections: int = 1) -> UpstreamSettings:
+    """Return the settings by which a peer is connected to: without a proxy."""
+    return UpstreamSettings.model_validate(
+        {
+            "url": address,
+            "proxy": "",
+            "connections": connections,
+            "connect_timeout": _PEER_CONNECT_TIMEOUT,
+        }
     )
 
 

@@ -35,15 +35,16 @@ def check(context: Context, as_json: bool, names: tuple[str, ...]) -> None:
     authentication, and token, with what to do about the step that fails.  For Docker Hub the remaining pulls
     are shown; the check itself uses none of them.
 
-    An upstream that is offline is not asked.
+    An upstream that is offline is not asked.  Without NAMES, the mirrors in 'peers' are checked, too.
 
-    Exit status: 0 when all upstreams work, 1 otherwise.
+    Exit status: 0 when all of them work, 1 otherwise.
     """
     from .diagnostics import diagnose_all
 
     settings = context.settings
     images = find_upstreams(names, settings) if names else {name: [] for name in settings.upstreams}
-    diagnoses = run_with_reactor(partial(diagnose_all, settings, context.environ, images))
+    peers = () if names else settings.peers
+    diagnoses = run_with_reactor(partial(diagnose_all, settings, context.environ, images, peers))
     if as_json:
         print_json([{**asdict(each), "ok": each.ok, "advice": advise(each)} for each in diagnoses])
     else:
@@ -135,6 +136,10 @@ _ADVICE = {
     ),
 }
 """Advice for each step that may fail, by the step's name and the kind of the failure."""
+_PEER_ADVICE = (
+    "Does the mirror run at {url}, does it have this machine in its 'networks', and is this its address in"
+    " 'peers'? Until then its blobs come from the registries."
+)
 
 
 def advise(diagnosis: Diagnosis) -> str | None:
@@ -143,6 +148,8 @@ def advise(diagnosis: Diagnosis) -> str | None:
     if failed is None:
         return None
     origin = urlsplit(diagnosis.url)._replace(path="").geturl()
+    if diagnosis.is_peer:
+        return _PEER_ADVICE.format(url=origin)
     plain = urlsplit(origin)._replace(scheme="http").geturl()
     advice = _ADVICE[f"{failed.name} {failed.kind}".rstrip()]
     return advice.format(name=diagnosis.upstream, url=origin, plain_url=plain)
@@ -165,7 +172,8 @@ def _conclude(diagnosis: Diagnosis) -> str:
     if diagnosis.offline:
         return "  The mirror serves what its cache holds."
     advice = advise(diagnosis)
-    return f"  What to do: {advice}" if advice else "  The mirror can pull from it."
+    can = "fetch blobs" if diagnosis.is_peer else "pull"
+    return f"  What to do: {advice}" if advice else f"  The mirror can {can} from it."
 
 
 def _summarize(diagnoses: Sequence[Diagnosis]) -> str:

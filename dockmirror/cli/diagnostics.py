@@ -23,6 +23,7 @@ from ..app.upstream_stack import (
     make_agent,
     make_upstream,
     parse_proxies,
+    peer_connection,
 )
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IUpstream
@@ -35,7 +36,7 @@ from ..oci.request import Manifest, Ping, RegistryRequest
 from ..oci.token import TokenRequest, pull_scope
 from ..status.status_values import UpstreamHealth
 from ..system.external_program import run_process
-from ..upstream.agents import parse_quota
+from ..upstream.agents import HostAgent, parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused, threaded_resolver
 from ..upstream.proxy import Proxy, ProxySettings
@@ -68,10 +69,12 @@ class DiagnosticStep:
 
 @frozen
 class Diagnosis:
-    """The diagnosis of one address of an upstream: its steps up to the first failure.
+    """The diagnosis of one address of an upstream, or of a peer: its steps up to the first failure.
 
+    :ivar upstream: its name; ``peer`` for a peer.
     :ivar addresses: the IP addresses that its name resolves to here.
     :ivar offline: True if the settings say that nothing is asked of it.
+    :ivar is_peer: True for a peer.
     """
 
     upstream: str
@@ -79,6 +82,7 @@ class Diagnosis:
     addresses: Sequence[str]
     steps: Sequence[DiagnosticStep]
     offline: bool = False
+    is_peer: bool = False
 
     @property
     def ok(self) -> bool:
@@ -102,11 +106,16 @@ class DiagnosedAddress:
 
 
 async def diagnose_all(
-    settings: Settings, environ: Mapping[str, str], images: Mapping[str, Sequence[ImageName]], reactor: Any
+    settings: Settings,
+    environ: Mapping[str, str],
+    images: Mapping[str, Sequence[ImageName]],
+    peers: Sequence[str],
+    reactor: Any,
 ) -> list[Diagnosis]:
-    """Diagnose all addresses of upstreams at the same time.
+    """Diagnose all addresses of upstreams, and peers, at the same time.
 
     :param images: those that are to be found at each of the upstreams, by the upstreams' names.
+    :param peers: the addresses of peers.
     """
     resolver = threaded_resolver(reactor)
     all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
@@ -126,6 +135,7 @@ async def diagnose_all(
             running.append(
                 Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
             )
+    running += [Deferred.fromCoroutine(diagnose_peer(each, settings, agent_for, reactor)) for each in peers]
     return list(await gatherResults(running, consumeErrors=True))
 
 
@@ -155,6 +165,18 @@ async def diagnose(
     if all(step.ok for step in steps):
         steps += [await _find_image(parts.authorized, image) for image in subject.images]
     return Diagnosis(subject.name, upstream.url, found.get(_host(upstream), ()), steps)
+
+
+async def diagnose_peer(
+    address: str, settings: Settings, agent_for: AgentFor, clock: IReactorTime
+) -> Diagnosis:
+    """Diagnose a peer, by the name of the mirrors' own host."""
+
+    def agent_for_own_host(single: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
+        return HostAgent(agent_for(single, on_connect), settings.domain)
+
+    subject = DiagnosedAddress("peer", peer_connection(address))
+    return evolve(await diagnose(subject, agent_for_own_host, ProxySettings(), clock), is_peer=True)
 
 
 async def _find_image(registry: IRegistry, image: ImageName) -> DiagnosticStep:

@@ -81,6 +81,16 @@ def test_an_offline_upstream_is_neither_asked_nor_ill() -> None:
     assert list(describe([not_asked, not_asked]))[-1] == "The mirror is offline: no registry is asked."
 
 
+def test_a_peer_has_a_note_of_its_own() -> None:
+    well = Diagnosis("peer", "http://a", (), [DiagnosticStep("/v2/", True, "it answers")], is_peer=True)
+    ill = Diagnosis("peer", "http://b", (), [DiagnosticStep("/v2/", False, "denied")], is_peer=True)
+    lines = list(describe([well, ill]))
+    assert lines[2] == "  The mirror can fetch blobs from it."
+    assert lines[-1] == "1 of 2 addresses work. Not: peer (/v2/)."
+    assert "http://b" in str(advise(ill))
+    assert "'peers'" in str(advise(ill))
+
+
 @pytest.mark.parametrize("step", ["name", "connection", "TLS", "/v2/", "token", "limit", "image"])
 def test_there_is_advice_for_each_step(step: str) -> None:
     advice = advise(Diagnosis("x", "https://x.example", (), [DiagnosticStep(step, False, "it fails")]))

@@ -15,7 +15,7 @@ from twisted.web.iweb import IAgent
 
 from dockmirror.app.accounts import REST, Accounts
 from dockmirror.app.naming import parse_image_name
-from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose
+from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose, diagnose_peer
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
@@ -25,7 +25,7 @@ from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
 from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.fake_registry import Passwords, Registry, error
-from tests.fakes import DEAD, SILENT, Reply
+from tests.fakes import DEAD, SILENT, Reply, World
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 
 from ..stacks import Outcome
@@ -248,3 +248,24 @@ def test_each_account_is_tried(internet: Internet) -> None:
     mine: dict[str, Any] = {"url": "https://basic.example"}
     basic = examined(internet, "mine", accounts={"right": alice()}, **mine)
     assert [step.result.partition(":")[0] for step in basic.steps if step.name == "token"] == ["right"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "ok"), [(Reply(200, b"{}"), True), (Reply(403, b'{"errors":[{"code":"DENIED"}]}'), False)]
+)
+def test_a_peer_is_asked_by_the_name_of_its_own_host(reply: Reply, ok: bool) -> None:
+    """An address in ``peers`` need not be one of the peer's names."""
+    world = World({"mirror-2:8080": lambda _: Reply(404), "mirror.example": lambda _: reply})
+
+    def agent_for(one: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
+        assert one.proxy == ""
+        reached("mirror-2", ADDRESS)
+        return world.agent
+
+    settings = load({"domain": "mirror.example"}, {})
+    work = Outcome(diagnose_peer("http://mirror-2:8080", settings, agent_for, Clock()))
+    world.agent.flush()
+    found: Diagnosis = work.get()
+    assert (found.ok, found.is_peer, found.url) == (ok, True, "http://mirror-2:8080")
+    assert steps(found)[:3] == [(name, True) for name in ("name", "connection", "TLS")]
+    assert {seen.path for seen in world.seen} == {"/v2/"}
