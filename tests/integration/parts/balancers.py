@@ -69,7 +69,7 @@ class Balancer(Process):
         super().__init__(
             commands[program],
             log=directory / f"{Path(program).name}.log",
-            ready=lambda: listens("127.0.0.1", self.port),
+            ready=lambda: listens("127.0.0.1", self.port) and (program != "haproxy" or self._admin.exists()),
         )
 
     def configure(self, servers: Mapping[int, int]) -> None:
