@@ -121,7 +121,6 @@ def test_three_mirrors(sharing: Sharing, came: Record) -> None:
     """A recall, a cool-down and the policy server's verdicts hold in each of them, and in their commands."""
     with PolicyServer() as hook:
         settings = {**_gate_settings(hook), "redirect": True}
-        sharing.seaweedfs.store().put("first", b"")  # which makes the bucket
         mirrors = tuple(sharing.add(**settings) for _ in range(3))
         chain = GatedChain(
             mirrors[0], sharing.upstream, sharing.blobs, sharing.registry, sharing.tokens, hook, mirrors

@@ -108,9 +108,10 @@ def tls_registry(directory: MakeDirectory, authority: Authority) -> Iterator[Reg
 
 @pytest.fixture(scope="session")
 def seaweedfs(directory: MakeDirectory) -> Iterator[SeaweedFS]:
-    """An S3 server."""
+    """An S3 server with a bucket, which the first object makes."""
     require(WEED)
     with SeaweedFS(directory("seaweedfs")) as server:
+        server.store().put("first", b"")
         yield server
 
 

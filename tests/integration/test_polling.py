@@ -50,7 +50,6 @@ def test_one_mirror_polls_for_all(sharing: Sharing) -> None:
     sharing.patch = POLLS_OFTEN
     first, second = image("first"), image("second")
     sharing.registry.push(NAME, first, "latest")
-    sharing.seaweedfs.store().put("first", b"")  # which makes the bucket
     policy = [{"images": "docker.io/**", "min_age": "7d"}]
     mirrors = [sharing.add(policy=policy, tag_ttl=3600, workers=2) for _ in range(2)]
     for mirror in mirrors:

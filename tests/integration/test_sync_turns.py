@@ -55,7 +55,6 @@ def test_a_mirror_takes_over_from_one_that_was_killed(sharing: Sharing) -> None:
     """The other one waits until then; the first one leaves it at that when it is back."""
     pushed = image("synced")
     sharing.registry.push(NAME, pushed, "latest")
-    sharing.seaweedfs.store().put("first", b"")  # which makes the bucket
     sharing.patch = HURRIES
     first, second = sharing.add(), sharing.add()
     sharing.upstream.fault = stall = Stall()
