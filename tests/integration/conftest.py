@@ -183,7 +183,8 @@ def chains(directory: MakeDirectory, make_machine: MakeMachine, authority: Autho
 
     def make(patched: str = "", **settings: Any) -> AbstractContextManager[Chain]:
         machine = make_machine()
-        machine.patch(patched)
+        if patched:
+            machine.patch(patched)
         return new_chain(directory("chain"), machine, authority, **settings)
 
     return make

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from .parts.accounts import ALICE
@@ -10,8 +14,9 @@ from .parts.clients import curl
 from .parts.front import Front
 from .parts.images import image
 from .parts.machine import Machine
+from .parts.mirror import Mirror
 from .parts.plain import PlainClient
-from .parts.process import wait_until
+from .parts.process import CLEAN_ENVIRONMENT, interpreter, wait_until
 from .parts.programs import require
 from .parts.registry import Registry
 from .pulls import succeeded
@@ -27,6 +32,25 @@ def test_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUIRE_INTEGRATION", "1")
     with pytest.raises(pytest.fail.Exception, match="no-such-program"):
         require("no-such-program")
+
+
+def test_fork_of_a_command() -> None:
+    """A forked command has the output and the status of one that is started."""
+    command = str(Path(sys.executable).with_name("dockmirror"))
+    printed = interpreter().run([command, "--version"], CLEAN_ENVIRONMENT)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert printed.stdout.startswith("dockmirror, version ")
+    refused = interpreter().run([command, "nothing"], CLEAN_ENVIRONMENT)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "No such command 'nothing'" in refused.stderr
+
+
+def test_fork_of_a_mirror(mirror: Mirror) -> None:
+    """A forked mirror has a session of its own, and the names of its machine."""
+    assert os.getsid(mirror.pid) == mirror.pid
+    assert "mirror.test" in Path(f"/proc/{mirror.pid}/root/etc/hosts").read_text()
+    assert "mirror.test" not in Path("/etc/hosts").read_text()
+    assert Path(f"/proc/{mirror.pid}/cwd").resolve().name == "home"
 
 
 def test_cdn_refuses_authorization(

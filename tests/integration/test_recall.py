@@ -94,7 +94,7 @@ def test_recall(sharing: Sharing) -> None:
     for client, name in ((one.client("docker"), NAME), (one.client(), f"docker.io/{NAME}")):
         for _ in range(8):
             fallback = client.manifest(name, "moved")
-            assert fallback.body == good.manifest.data
+            assert fallback.body == good.manifest.data, fallback.body
             assert "recalled" in fallback.headers["Warning"]
     wait_until(lambda: "cut off 1 transfers" in one.read_log(), "the transfer is cut off")
     assert slow.read_rest() < 32 * MIB

@@ -11,22 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .mirror import Mirror
-from .process import BYTECODE, CLEAN_ENVIRONMENT
+from .process import BYTECODE, CLEAN_ENVIRONMENT, interpreter
 
 
 def dockmirror(
     mirror: Mirror, *arguments: str, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """The command, with the mirror's own settings."""
-    return subprocess.run(  # noqa: S603
-        _command(mirror, *arguments),
-        env={**_ENVIRONMENT, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return interpreter().run(_command(mirror, *arguments), {**_ENVIRONMENT, **(environ or {})})
 
 
 class AtTerminal:

@@ -23,6 +23,11 @@ class SmallDisk(Machine):
         super().prepare(names)
         self.disk.mkdir()
 
+    @property
+    def can_fork(self) -> bool:
+        """A fork would miss the disk."""
+        return False
+
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine, mounts the disk and becomes *command*."""
         return super().command("sh", "-ec", _MOUNT, "sh", str(self._size), str(self.disk), *command)

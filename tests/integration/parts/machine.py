@@ -70,6 +70,11 @@ class Machine:
         """The environment of commands on this machine."""
         return {**CLEAN_ENVIRONMENT, **BYTECODE, "HOME": str(self.home), **self.variables}
 
+    @property
+    def can_fork(self) -> bool:
+        """Return True if a fork of an interpreter finds there all that a program finds which is started."""
+        return "PYTHONPATH" not in self.variables
+
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine and becomes *command*."""
         return self._enter("etc run", *command)

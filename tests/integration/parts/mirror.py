@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from .accounts import Account
+from .interpreter import Fork
 from .machine import Machine
 from .plain import PlainClient
-from .process import Process, free_port
+from .process import Process, free_port, interpreter
 
 DOMAIN = "mirror.test"
 _LOOPBACK = {"allow_networks": ["127.0.0.0/8"], "public": True}
@@ -64,8 +66,12 @@ class Mirror(Process):
             "PYTHONPATH": ":".join(paths),
         }
         twistd = str(Path(sys.executable).with_name("twistd"))
+        self._twistd = [twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)]
+        self._may_fork = machine.can_fork
+        self._root = machine.directory
+        self._started = machine.command(*self._twistd)
         super().__init__(
-            machine.command(twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)),
+            self._started,
             log=directory / "mirror.log",
             ready=self._answers,
             environment=environment,
@@ -117,6 +123,13 @@ class Mirror(Process):
     def has_open(self, file: Path) -> bool:
         """Return True if a process of the mirror has that file open."""
         return any(_same(opened, file) for pid in _family(self.pid) for opened in _opened(pid))
+
+    def _run(self, out: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Fork:
+        """Fork it, unless a test starts it in another way."""
+        if not self._may_fork or self.command != self._started:
+            return super()._run(out, errors)
+        with open(os.devnull) as nothing:
+            return interpreter().fork(self._twistd, self._environment, [nothing, out, errors], self._root)
 
     def _answers(self) -> bool:
         try:

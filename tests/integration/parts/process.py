@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
+
+from .interpreter import Fork, Interpreter
 
 #: Nothing of the caller's environment reaches a program: proxies and CA bundles set there would change it.
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
@@ -26,6 +29,12 @@ BYTECODE = (
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two looks at a condition: what has not come soon is not worth the processor of many."""
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
+
+@cache
+def interpreter() -> Interpreter:
+    """The interpreter that this worker's mirrors and commands are forked from."""
+    return Interpreter({**CLEAN_ENVIRONMENT, **BYTECODE})
 
 
 def own_share(ports: range) -> range:
@@ -99,7 +108,7 @@ class Process:
         self._errors = errors or log
         self._ready = ready
         self._environment = dict(environment)
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: subprocess.Popen[bytes] | Fork | None = None
 
     @property
     def pid(self) -> int:
@@ -110,14 +119,7 @@ class Process:
     def start(self) -> None:
         """Run the program and wait until it is ready."""
         with self.log.open("ab") as out, self._errors.open("ab") as errors:
-            self._popen = subprocess.Popen(  # noqa: S603
-                [*_DIES_WITH_US, *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=errors,
-                env=self._environment,
-                start_new_session=True,
-            )
+            self._popen = self._run(out, errors)
         try:
             wait_until(self._alive_and_ready, f"{self.command[0]} answers; see {self._errors}")
         except BaseException:
@@ -157,6 +159,16 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _run(self, out: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Fork:
+        return subprocess.Popen(  # noqa: S603
+            [*_DIES_WITH_US, *self.command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            env=self._environment,
+            start_new_session=True,
+        )
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen is not None:
