@@ -111,9 +111,11 @@ def is_own(node: ast.Attribute) -> bool:
 @cache
 def own_attributes(tree: ast.AST) -> set[str]:
     """Return the private names that classes define, and that objects look up on themselves."""
-    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_own(node)}
+    names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and is_own(node):
+            names.add(node.attr)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
