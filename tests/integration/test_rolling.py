@@ -39,8 +39,11 @@ VERSION_OF_FILE = """
 import os
 from importlib import metadata
 from pathlib import Path
-version, file = metadata.version, Path(os.environ.get("STATE_DIRECTORY", "/nonexistent"), "version")
-metadata.version = lambda name: file.read_text() if name == "dockmirror" and file.exists() else version(name)
+version = metadata.version
+def written(name):
+    file = Path(os.environ.get("STATE_DIRECTORY", "/nonexistent"), "version")
+    return file.read_text() if name == "dockmirror" and file.exists() else version(name)
+metadata.version = written
 """
 """For :meth:`Machine.patch`: the version that the mirror believes to be."""
 OTHER = "999.0"

@@ -13,6 +13,8 @@ _MOUNT = 'mount -t tmpfs -o "size=$1" tests "$2"; shift 2; exec "$@"'
 class SmallDisk(Machine):
     """A machine with an empty disk of so many bytes, which ends with its processes."""
 
+    can_fork = False
+
     def __init__(self, directory: Path, size: int) -> None:
         super().__init__(directory)
         self.disk = directory / "disk"
@@ -22,11 +24,6 @@ class SmallDisk(Machine):
         """Write what a machine needs, and make the place for the disk."""
         super().prepare(names)
         self.disk.mkdir()
-
-    @property
-    def can_fork(self) -> bool:
-        """A fork would miss the disk."""
-        return False
 
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine, mounts the disk and becomes *command*."""

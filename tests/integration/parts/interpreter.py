@@ -58,20 +58,23 @@ class Fork:
 
 
 class Interpreter:
-    """The side of the tests."""
+    """The side of the tests.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    :param patch: code that it runs before it imports the mirror.
+    """
+
+    def __init__(self, environment: Mapping[str, str], patch: str = "") -> None:
         self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = Lock()
         with other:
             subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", __file__, str(other.fileno()), *PROGRAMS],
+                [sys.executable, "-P", __file__, str(other.fileno()), patch, *PROGRAMS],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**environment, "PYTHONPATH": str(_CHECKOUT)},
                 pass_fds=[other.fileno()],
                 start_new_session=True,
-            ).returncode = 0  # it ends after us
+            ).returncode = 0  # it ends after this process, so that nobody waits for it
 
     def fork(
         self,
@@ -90,12 +93,18 @@ class Interpreter:
             self._ask(request, [each.fileno() for each in files]), lambda pid: self._ask({"ended": pid})
         )
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        """Run one of the programs to its end within a minute, successful or not."""
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        root: Path | None = None,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the programs to its end, successful or not; see ``fork``."""
         with open(os.devnull) as nothing, TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
-            fork = self.fork(command, environment, [nothing, out, errors])
+            fork = self.fork(command, environment, [nothing, out, errors], root)
             try:
-                status = fork.wait(60)
+                status = fork.wait(timeout)
             except subprocess.TimeoutExpired:
                 os.kill(fork.pid, signal.SIGKILL)
                 raise
@@ -109,8 +118,14 @@ class Interpreter:
             return json.loads(self._channel.recv(1024))
 
 
+def is_program(command: Sequence[str]) -> bool:
+    """Return True if an interpreter can fork the command."""
+    program = Path(command[0])
+    return program.parent == Path(sys.executable).parent and program.name in PROGRAMS
+
+
 def _next_program(channel: socket.socket) -> dict[str, Any]:
-    """Answer until this process is a fork, and return what that is to run."""
+    """Answer until this process is a fork with a session of its own, and return what that is to run."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(channel, 100_000, 3)
         if not data:
@@ -119,16 +134,18 @@ def _next_program(channel: socket.socket) -> dict[str, Any]:
         if pid := request.get("ended"):
             ended, status = os.waitpid(pid, os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
-        elif answer := os.fork():
+            channel.send(json.dumps(answer).encode())
+        elif os.fork():
             for each in descriptors:
                 os.close(each)
         else:
+            os.setsid()
+            channel.send(json.dumps(os.getpid()).encode())  # now a signal to its group reaches it
             for number, each in enumerate(descriptors):
                 os.dup2(each, number)
             channel.detach()
             os.closerange(3, 100)
             return request
-        channel.send(json.dumps(answer).encode())
 
 
 def _enter(root: str, libc: ctypes.CDLL) -> None:
@@ -156,9 +173,9 @@ def _import_all() -> None:
 def main() -> None:
     """Become one program after the other, each in a fork."""
     libc = ctypes.CDLL(None, use_errno=True)
+    exec(sys.argv[2], {})  # noqa: S102
     _import_all()
     request = _next_program(socket.socket(fileno=int(sys.argv[1])))
-    os.setsid()
     libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
     os.environ.clear()
     os.environ.update(request["environment"])

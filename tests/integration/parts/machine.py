@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .cdn import CDN_ADDRESS, CDN_HOST
-from .process import BYTECODE, CLEAN_ENVIRONMENT
+from .interpreter import Interpreter, is_program
+from .process import BYTECODE, CLEAN_ENVIRONMENT, interpreter
 
 #: The world's registries lie on this machine too, where nobody listens: nothing asked by mistake leaves it.
 NAMES = {
@@ -43,7 +44,10 @@ class Machine:
     """Runs commands that see an ``/etc`` and a ``/run`` of their own; needs root.
 
     :ivar variables: what they find in their environment beside what is there always.
+    :cvar can_fork: a fork of an interpreter sees all that a program sees which is started.
     """
+
+    can_fork = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -51,6 +55,7 @@ class Machine:
         self.run_directory = directory / "run"
         self.home = directory / "home"
         self.variables: dict[str, str] = {}
+        self._patch = ""
 
     def prepare(self, names: Mapping[str, str] = NAMES) -> None:
         """Write what a machine needs under its directory."""
@@ -70,11 +75,6 @@ class Machine:
         """The environment of commands on this machine."""
         return {**CLEAN_ENVIRONMENT, **BYTECODE, "HOME": str(self.home), **self.variables}
 
-    @property
-    def can_fork(self) -> bool:
-        """Return True if a fork of an interpreter finds there all that a program finds which is started."""
-        return "PYTHONPATH" not in self.variables
-
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine and becomes *command*."""
         return self._enter("etc run", *command)
@@ -86,6 +86,8 @@ class Machine:
 
     def run(self, *command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run *command* to its end, successful or not."""
+        if self.can_fork and is_program(command):
+            return self.interpreter.run(command, self.environment, self.directory, timeout)
         return subprocess.run(  # noqa: S603
             self.command(*command),
             env=self.environment,
@@ -96,9 +98,14 @@ class Machine:
             check=False,
         )
 
+    @property
+    def interpreter(self) -> Interpreter:
+        """The interpreter that has run the patch."""
+        return interpreter(self._patch)
+
     def patch(self, code: str) -> None:
         """Have Python run *code* at the start of each program, as its ``sitecustomize``."""
-        directory = self.directory / "patch"
+        self._patch, directory = code, self.directory / "patch"
         directory.mkdir()
         (directory / "sitecustomize.py").write_text(code)
         self.variables["PYTHONPATH"] = str(directory)

@@ -16,7 +16,7 @@ from .accounts import Account
 from .interpreter import Fork
 from .machine import Machine
 from .plain import PlainClient
-from .process import Process, free_port, interpreter
+from .process import Process, free_port
 
 DOMAIN = "mirror.test"
 _LOOPBACK = {"allow_networks": ["127.0.0.0/8"], "public": True}
@@ -67,8 +67,7 @@ class Mirror(Process):
         }
         twistd = str(Path(sys.executable).with_name("twistd"))
         self._twistd = [twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)]
-        self._may_fork = machine.can_fork
-        self._root = machine.directory
+        self._machine = machine
         self._started = machine.command(*self._twistd)
         super().__init__(
             self._started,
@@ -126,10 +125,11 @@ class Mirror(Process):
 
     def _run(self, out: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Fork:
         """Fork it, unless a test starts it in another way."""
-        if not self._may_fork or self.command != self._started:
+        if not self._machine.can_fork or self.command != self._started:
             return super()._run(out, errors)
         with open(os.devnull) as nothing:
-            return interpreter().fork(self._twistd, self._environment, [nothing, out, errors], self._root)
+            fork, files = self._machine.interpreter.fork, (nothing, out, errors)
+            return fork(self._twistd, self._environment, files, self._machine.directory)
 
     def _answers(self) -> bool:
         try:

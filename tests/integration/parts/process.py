@@ -32,9 +32,9 @@ _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
 @cache
-def interpreter() -> Interpreter:
-    """The interpreter that this worker's mirrors and commands are forked from."""
-    return Interpreter({**CLEAN_ENVIRONMENT, **BYTECODE})
+def interpreter(patch: str = "") -> Interpreter:
+    """The interpreter that this worker's mirrors and commands with a patch are forked from."""
+    return Interpreter({**CLEAN_ENVIRONMENT, **BYTECODE}, patch)
 
 
 def own_share(ports: range) -> range:
