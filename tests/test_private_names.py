@@ -10,7 +10,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from types import ModuleType
 
@@ -77,26 +77,32 @@ def modules() -> Iterator[ModuleType]:
 
 
 @cache
-def tree_of(module: ModuleType) -> ast.AST:
-    """Parse the source of a module."""
-    return ast.parse(inspect.getsource(module))
+def nodes_of(module: ModuleType) -> list[ast.AST]:
+    """Parse the source of a module, and return all nodes of its tree."""
+    return list(ast.walk(ast.parse(inspect.getsource(module))))
 
 
 @cache
 def classes_of(module: str) -> dict[str, ast.ClassDef]:
     """Return the classes in a module's source by their names."""
-    nodes = ast.walk(tree_of(importlib.import_module(module)))
+    nodes = nodes_of(importlib.import_module(module))
     return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
 
 
-def source_of(one: type) -> ast.AST:
-    """Return the source of a class; one that was generated has none."""
-    return classes_of(one.__module__).get(one.__name__, ast.Module([], []))
+@cache
+def names_in(module: str, name: str) -> set[str]:
+    """Return the private names of a class by its source; one that was generated has none."""
+    return own_attributes(ast.walk(classes_of(module).get(name, ast.Module([], []))))
+
+
+def own_names(one: type) -> set[str]:
+    """Return the private names of a class."""
+    return names_in(one.__module__, one.__name__)
 
 
 def imports(module: ModuleType) -> Iterator[str]:
     """Yield what a module imports that is private itself, or lies in a private module."""
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, ast.ImportFrom) and not node.level and is_foreign(node.module or ""):
             for alias in node.names:
                 if any(map(is_private, [*(node.module or "").split("."), alias.name])):
@@ -108,11 +114,10 @@ def is_own(node: ast.Attribute) -> bool:
     return ast.unparse(node.value) in ("self", "cls", "super()")
 
 
-@cache
-def own_attributes(tree: ast.AST) -> set[str]:
+def own_attributes(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the private names that classes define, and that objects look up on themselves."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and is_private(node.attr) and is_own(node):
             names.add(node.attr)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -126,15 +131,15 @@ def shared(module: ModuleType) -> Iterator[str]:
     """Yield the private names that our classes share with the foreign ones from which they inherit."""
     for _, ours in inspect.getmembers(module, inspect.isclass):
         if ours.__module__ == module.__name__:
-            names = own_attributes(source_of(ours))
+            names = own_names(ours)
             for base in filter(lambda base: is_foreign(base.__module__), ours.__mro__):
-                for name in names & own_attributes(source_of(base)):
+                for name in names & own_names(base):
                     yield f"{base.__module__}:{base.__qualname__}.{name}"
 
 
 def attributes_of_others(module: ModuleType) -> Iterator[str]:
     """Yield the private names that a module looks up on other objects than its own."""
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and not is_own(node):
             yield node.attr
 
@@ -144,7 +149,7 @@ def test_complete() -> None:
     everything = list(modules())
     assert {each for module in everything for each in imports(module)} == IMPORTED
     assert {each for module in everything for each in shared(module)} == SHARED
-    ours = {name for module in everything for name in own_attributes(tree_of(module))}
+    ours = {name for module in everything for name in own_attributes(nodes_of(module))}
     foreign = {name for module in everything for name in attributes_of_others(module)} - ours
     of_python = {"_replace", "_exit"}  # of named tuples, and of ``os``
     assert foreign - of_python == {each.rpartition(".")[2] for each in LOOKED_UP}
@@ -159,4 +164,4 @@ def test_there(used: str) -> None:
     found = getattr(importlib.import_module(module), name, None)
     assert found is not None, gone
     bases = inspect.getmro(found) if inspect.isclass(found) else ()
-    assert not attribute or any(attribute in own_attributes(source_of(base)) for base in bases), gone
+    assert not attribute or any(attribute in own_names(base) for base in bases), gone
