@@ -33,6 +33,7 @@ ABSENT = (
     "certificate",
     "failures",
     "limited",
+    "peer_",
     "pushed",
     "ratelimit",
     "status=~",
