@@ -23,6 +23,7 @@ from ..oci.request import Blob, Manifest, Ping, RegistryRequest
 from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
 from ..status.status_values import AddressHealth
+from ..system.request_context import is_asked_by_peer
 
 _log = Logger()
 _HELD = {CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.CONFIRMED, CacheResult.STALE}
@@ -71,7 +72,8 @@ class RequestObserver:
 class PullObserver:
     """Records the requests of clients for manifests and blobs as parts of pulls.
 
-    Requests of peers are none of clients: the peer whose client has asked records them.
+    The blobs that a peer requests are recorded there, where a client has asked for them.  Peers request no
+    manifests, so no client hides a pull as a peer.
 
     :param name: the registry's name.
     :param is_limited: tells if the upstream limits pulls.
@@ -89,7 +91,7 @@ class PullObserver:
         received = request.received
         if not isinstance(received, ServerRequest) or not isinstance(request.target, Blob | Manifest):
             return await self._registry.fetch(request)
-        if received.hops and received.hops[-1].is_peer:
+        if isinstance(request.target, Blob) and is_asked_by_peer():
             return await self._registry.fetch(request)
         self._pulls.begin(received, self._name, request)
         answer = await self._registry.fetch(request)
