@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
@@ -16,8 +17,10 @@ from dockmirror.body.in_memory import json_body
 from dockmirror.interfaces import Answer, IBody, IFileConsumer, IUpstream
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
+from dockmirror.oci.header_fields import Hop
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
+from dockmirror.system.request_context import current_hops
 
 Result = TypeVar("Result")
 Scripted = Answer | RegistryError | Deferred[Answer]
@@ -44,6 +47,13 @@ def now(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> Result:
     if isinstance(outcome[0], Failure):
         outcome[0].raiseException()
     return outcome[0]
+
+
+def run_behind(hops: tuple[Hop, ...], call: Callable[[], Result]) -> Result:
+    """Return the result of a call for a request that has passed these mirrors."""
+    context = copy_context()
+    context.run(current_hops.set, hops)
+    return context.run(call)
 
 
 @implementer(IConsumer)

@@ -22,6 +22,7 @@ from ..oci.ranges import Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..oci.token import Credentials
+from ..system.request_context import is_asked_by_peer
 from .error_tolerant_store import ErrorTolerantContentStore
 from .manifest_store import ManifestStore
 
@@ -265,7 +266,8 @@ class PrefetchRegistry:
 
     Asking for manifests costs nothing.  Each layer is fetched as the client would fetch it, through the
     registry below and with its credentials, and is checked as its own requests are.  A client is known by
-    its repository and its credentials: all who pull the same public image count as one.
+    its repository and its credentials: all who pull the same public image count as one.  A peer is no
+    client: it prefetches by itself.
 
     :param store_name: returns the store's name of a repository.
     """
@@ -291,7 +293,7 @@ class PrefetchRegistry:
         target = request.target
         if not request.head and isinstance(target, Manifest):
             self._record_manifest((target.repository, request.credentials), answer)
-        elif not request.head and isinstance(target, Blob):
+        elif not request.head and isinstance(target, Blob) and not is_asked_by_peer():
             # the answer does not wait for it
             begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
             begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))

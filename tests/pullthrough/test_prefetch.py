@@ -13,6 +13,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import Answer, ContentKind, IRegistry, IStoredContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests
+from dockmirror.oci.header_fields import Hop
 from dockmirror.oci.media import IMAGE_CONFIGS, OCI_MANIFEST
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import RegistryRequest
@@ -27,6 +28,7 @@ from dockmirror.pullthrough.prefetch import (
     PrefetchRegistry,
 )
 
+from ..answering import run_behind
 from ..shelf import described
 from .mirrors import NAME, Mirror
 from .origin import Origin, repository
@@ -137,6 +139,16 @@ def test_nothing_is_fetched_for_manifests_heads_ranges_and_configurations(origin
     mirror.get(f"{path}{Digest.of(CONFIG)}")
     mirror.ask(layer, head=True)
     assert prefetching.fetched() == ["0"]
+
+
+@pytest.mark.parametrize(("is_peer", "expected"), [(True, "0"), (False, "01234")])
+def test_nothing_is_fetched_behind_a_layer_that_a_peer_asks_for(
+    origin: Origin, is_peer: bool, expected: str
+) -> None:
+    """It prefetches by itself; a mirror in front that is no peer is a client."""
+    prefetching, path = Prefetching(origin), begin(origin)
+    run_behind((Hop("a" * 32, "", is_peer),), lambda: pull_layer(prefetching, path, 0))
+    assert "".join(prefetching.fetched()) == expected
 
 
 def test_an_artifact_is_no_image(origin: Origin) -> None:
