@@ -79,7 +79,7 @@ class Answer:
     :ivar upstream_status: the upstream's status, for the access log; None if it was not asked.
     :ivar date: the upstream's ``Date``, verbatim; ``age``, its ``Age`` in seconds, or None without one.
     :ivar consents: True if this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
-    :ivar from_other_host: True if another registry gave it, which does not decide who may have what.
+    :ivar from_other_host: True if another registry or a peer gave it, which decides nothing about consent.
     :ivar open_range: fetches a part of a blob from the host that the registry has redirected to: without
         credentials, and without the registry.  Fails with a ``RegistryError``, for good once the address
         has expired.

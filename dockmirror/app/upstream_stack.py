@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -50,14 +50,15 @@ from ..upstream.agents import (
 )
 from ..upstream.checked_endpoint import FAMILIES, AddressFamilyResolver, FixedAddresses
 from ..upstream.proxy import Proxy, ProxySettings
-from ..upstream.registry_client import RegistryClient
+from ..upstream.registry_client import RegistryClient, request_headers
 from ..upstream.registry_writer import LocationSigner, RegistryWriter
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upload_client import DrainingTCP, UnpooledConnections, UploadClient
 from ..upstream.upstream_blobs import BlobSizes
-from ..upstream.upstream_client import UpstreamClient
+from ..upstream.upstream_client import Header, UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
+from ..upstream.upstream_responses import AUTHORIZATION
 from .accounts import REST, AccountChoice, Accounts, describe_account
 from .naming import name_for_clients
 
@@ -220,17 +221,17 @@ def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Pe
     agent = LoopMarkingAgent(
         context.agent_for(connection, lambda *_: None), context.mirror_id, asks_peer=True
     )
+    headers = _peer_headers(context, settings)
 
     def ask(host: str, rename: Callable[[Repository], Repository]) -> UpstreamAddress:
         client = UpstreamClient(
-            make_http_client(HostAgent(agent, host)), clock, f"{context.name}, from a peer", address
+            make_http_client(HostAgent(agent, address, host)), clock, f"{context.name}, from a peer", address
         )
         challenges = ChallengeCache(client, address, clock)
         relay = TokenRelay(client, challenges, TrustedRealms(address, ()))
-        requests = RegistryClient(address, client, challenges, clock)
+        requests = RegistryClient(address, client, challenges, clock, headers)
         registry = UpstreamRegistry(client, requests, challenges, relay, BlobSizes(clock))
-        named = NameRewrite(CorruptBlobQuarantine(registry, clock), rename)
-        return UpstreamAddress(named, clock, PATIENCE)
+        return UpstreamAddress(NameRewrite(registry, rename), clock, PATIENCE)
 
     def count(outcome: str) -> None:
         context.metrics.peer_requests.labels(address, outcome).inc()
@@ -239,7 +240,7 @@ def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Pe
         address,
         ask(settings.domain, lambda each: add_prefix(upstream.canonical, name_for_clients(upstream, each))),
         ask(settings.host(context.name), partial(name_for_clients, upstream)),
-        _peer_credentials(context, settings),
+        upstream.canonical,
         count,
         clock,
     )
@@ -257,14 +258,24 @@ def peer_connection(address: str, connections: int = 1) -> UpstreamSettings:
     )
 
 
-def _peer_credentials(context: UpstreamContext, settings: Settings) -> Callable[[], Credentials | None]:
-    """Return a login to the mirrors themselves, whose tokens the keys that they share sign."""
+def _peer_headers(
+    context: UpstreamContext, settings: Settings
+) -> Callable[[RegistryRequest], Iterable[Header]]:
+    """Return the headers of requests to peers: with a login, if the mirrors require it, by a token.
+
+    The keys that the mirrors share sign it.
+    """
     if settings.access.htpasswd is None:
-        return lambda: None
+        return request_headers
     from ..users import UserTokens
 
     tokens = UserTokens(context.signing_keys, context.clock)
-    return lambda: Credentials.bearer(tokens.issue(_PEER_USER))
+
+    def add_login(request: RegistryRequest) -> Iterator[Header]:
+        yield from request_headers(request)
+        yield AUTHORIZATION, Credentials.bearer(tokens.issue(_PEER_USER)).header
+
+    return add_login
 
 
 def _make_registry(

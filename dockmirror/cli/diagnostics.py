@@ -173,7 +173,7 @@ async def diagnose_peer(
     """Diagnose a peer, by the name of the mirrors' own host."""
 
     def agent_for_own_host(single: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
-        return HostAgent(agent_for(single, on_connect), settings.domain)
+        return HostAgent(agent_for(single, on_connect), single.origin, settings.domain)
 
     subject = DiagnosedAddress("peer", peer_connection(address))
     return evolve(await diagnose(subject, agent_for_own_host, ProxySettings(), clock), is_peer=True)

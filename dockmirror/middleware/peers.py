@@ -2,8 +2,11 @@
 
 All mirrors list the same peers, themselves included.  The digest of a blob ranks the peers, by rendezvous
 hashing: each is the first for an equal share of the blobs, and a peer that comes or goes changes the order of
-no others.  A mirror asks the first peer that is up, unless that is itself.  So requests only go up in rank,
-and never in a circle.
+no others.  A mirror asks the first peer that is up, unless that is itself.  One that a peer asks, asks the
+registry: so no request passes two peers, whatever their lists say.
+
+A peer gives bytes, which their digest verifies.  Its answer is no consent: its settings, its accounts and its
+cache may be others.
 """
 
 from __future__ import annotations
@@ -12,23 +15,26 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NoReturn
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..interfaces import Answer, IRegistry
-from ..oci.digest import Digest
+from ..body.wrappers import Slice
+from ..concurrency.caching import TTLCache
+from ..interfaces import Answer, IBody, IRegistry
+from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, RegistryRequest
-from ..oci.token import Credentials
-from .failover import UpstreamAddress
+from ..system.request_context import is_asked_by_peer
+from .failover import QUARANTINE_TTL, UpstreamAddress
 
 PATIENCE = 3.0
 """Seconds that a peer has to begin its answer; then the registry is asked."""
 _LOOP_DETECTED = 508
-OwnCredentials = Callable[[], Credentials | None]
+_MOST = 10_000
 _log = Logger()
 
 
@@ -42,27 +48,40 @@ class Peer:
     """One mirror of the fleet, at the address by which all know it.
 
     :ivar is_self: True once the peer has refused a request as its own.
-    :param own_host: asks its own host, with the login to the mirror itself, if that needs one.
+    :param own_host: asks its own host.
     :param virtual_host: asks its virtual host for the upstream, with the client's credentials.
+    :param namespace: the registry that is meant: a peer whose hosts are others refuses the request.
     :param count: called with ``answered`` or ``failed`` after each request to another mirror.
     """
 
     address: str
     _own_host: UpstreamAddress
     _virtual_host: UpstreamAddress
-    _credentials: OwnCredentials
+    _namespace: str
     _count: Callable[[str], None]
     _clock: IReactorTime
     is_self: bool = field(default=False, init=False)
     _is_warned: bool = field(default=False, init=False)
+    _broken: TTLCache[Digest, bool] = field(init=False)
+
+    @_broken.default
+    def _make_broken(self) -> TTLCache[Digest, bool]:
+        return TTLCache(self._clock, _MOST)
 
     def is_up(self, request: RegistryRequest) -> bool:
         return self._registry(request).open_circuit(request) is None
 
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        """:raises RegistryError: when the peer refuses, or does not begin its answer in time."""
-        asked = request if request.credentials else evolve(request, credentials=self._credentials())
-        asking = Deferred.fromCoroutine(self._registry(request).fetch(asked))
+    def has_broken(self, digest: Digest) -> bool:
+        """Return whether it has sent the blob wrong or incomplete within the last minute."""
+        return self._broken.get(digest) is not None
+
+    async def fetch(self, request: RegistryRequest, digest: Digest) -> Answer:
+        """Return the answer without its entity tag, which the registry's answers for the rest may not have.
+
+        :raises RegistryError: when the peer refuses, or does not begin its answer in time.
+        """
+        named = evolve(request, query=(("ns", self._namespace),))
+        asking = Deferred.fromCoroutine(self._registry(request).fetch(named))
         try:
             answer = await asking.addTimeout(PATIENCE, self._clock, _raise_timed_out)
         except RegistryError as error:
@@ -72,7 +91,16 @@ class Peer:
             raise
         self._count("answered")
         self._is_warned = False
-        return answer
+        part, body = answer.content_range, answer.body
+        if part is not None:
+            body = Slice(body, 0, part.length)
+        return evolve(
+            answer,
+            body=_PeerBody(body, lambda: self._record_broken(digest)),
+            headers=tuple(each for each in answer.headers if each[0] != "ETag"),
+            from_other_host=True,
+            reject=self._record_broken,
+        )
 
     def warn(self, error: RegistryError) -> None:
         """Log an error of ``fetch``, although the registry gives what was asked for, once until a success."""
@@ -83,12 +111,40 @@ class Peer:
     def _registry(self, request: RegistryRequest) -> UpstreamAddress:
         return self._virtual_host if request.credentials else self._own_host
 
+    def _record_broken(self, digest: Digest) -> None:
+        self._broken.put(digest, True, QUARANTINE_TTL)
+
+
+@implementer(IBody)
+@frozen
+class _PeerBody:
+    """A body that reports its failure."""
+
+    _body: IBody
+    _on_failure: Callable[[], None]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self._body.descriptor
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        return self._body.deliver(consumer).addErrback(self._report)
+
+    def discard(self) -> None:
+        self._body.discard()
+
+    def _report(self, failure: Failure) -> Failure:
+        if failure.check(RegistryError):
+            self._on_failure()
+        return failure
+
 
 @implementer(IRegistry)
 class PeerFetch:
     """Fetches blobs from the fleet's mirrors for them, and everything else from the registry.
 
-    What a peer refuses, or does not answer in time, is fetched from the registry.
+    A blob that a peer refuses, or does not answer in time, is fetched from the registry.  So is the rest of
+    one that it breaks off.
     """
 
     def __init__(self, registry: IRegistry, peers: Sequence[Peer]) -> None:
@@ -97,13 +153,13 @@ class PeerFetch:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         target = request.target
-        if not isinstance(target, Blob) or request.head:
+        if not isinstance(target, Blob) or request.head or is_asked_by_peer():
             return await self._registry.fetch(request)
         peer = self._choose(target.digest, request)
         if peer is None:
             return await self._registry.fetch(request)
         try:
-            return await peer.fetch(request)
+            return await peer.fetch(request, target.digest)
         except RegistryError as error:
             failure = error
         answer = await self._registry.fetch(request)
@@ -111,10 +167,10 @@ class PeerFetch:
         return answer
 
     def _choose(self, digest: Digest, request: RegistryRequest) -> Peer | None:
-        """Return the first peer that is up; None if that is this mirror."""
+        """Return the first peer that is up; None if that is this mirror, or has just failed with the blob."""
         ranked = (self._peers[address] for address in rank_peers(digest, self._peers))
         first = next((peer for peer in ranked if peer.is_self or peer.is_up(request)), None)
-        return None if first is None or first.is_self else first
+        return None if first is None or first.is_self or first.has_broken(digest) else first
 
 
 def _raise_timed_out(_: object, seconds: float) -> NoReturn:

@@ -30,6 +30,7 @@ from ..oci.request import find_repository
 from ..system.request_context import current_hops, current_pull
 from .addresses import parse_origin
 from .bounded_endpoint import with_timeout
+from .checked_endpoint import AddressRefused
 from .upload_client import RequestBodyProducer
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
@@ -309,16 +310,21 @@ class LoopMarkingAgent(AgentWrapper):
 
 
 class HostAgent(AgentWrapper):
-    """Asks for another host than the one that it connects to.
+    """Asks one server for another host than its own, and follows it to no other server.
 
+    :param origin: the server's scheme, host and port, as in the requests' URLs.
     :param host: the value of ``Host``.
     """
 
-    def __init__(self, agent: IAgent, host: str) -> None:
+    def __init__(self, agent: IAgent, origin: str, host: str) -> None:
         super().__init__(agent)
+        self._prefix = f"{origin}/".encode()
         self._host = host
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        """Fail with ``AddressRefused`` for another server."""
+        if not request.uri.startswith(self._prefix):
+            return fail(AddressRefused("a peer may not redirect to another server"))
         headers = request.headers.copy() if request.headers else Headers()
         headers.setRawHeaders("Host", [self._host])
         return evolve(request, headers=headers).send(self.agent)

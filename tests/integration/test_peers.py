@@ -106,6 +106,8 @@ def test_a_blob_that_all_mirrors_want_leaves_the_registry_once(fleet: Fleet) -> 
         client = fleet.mirrors[number % MIRRORS].client()
         return client.blob("docker.io/library/wanted", digest).body
 
+    for mirror in fleet.mirrors:
+        assert mirror.client().manifest("docker.io/library/wanted", "latest").status == 200
     with ThreadPoolExecutor(64) as pool, fleet.chain.blobs.valve.shut(MIB // 2):
         pulling = {
             blob.digest: [pool.submit(pull, number, blob.digest) for number in range(4 * MIRRORS)]

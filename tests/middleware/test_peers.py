@@ -16,27 +16,35 @@ from twisted.logger import capturedLogs, formatEvent
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer
-from dockmirror.middleware.failover import UpstreamAddress
+from dockmirror.middleware.failover import QUARANTINE_TTL, UpstreamAddress
 from dockmirror.middleware.peers import PATIENCE, Peer, PeerFetch, rank_peers
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (
     BlobUnknown,
+    BrokenOff,
     Denied,
     RegistryError,
     TooManyRequests,
     Unreachable,
     Unsupported,
 )
+from dockmirror.oci.header_fields import Hop
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import Credentials
 
-from ..answering import FakeRegistry, Scripted, now, watch
+from ..answering import FakeRegistry, Feed, Pieces, Recorder, Scripted, now, run_behind, watch
 
 ADDRESSES = [f"http://10.0.0.{number}:8080" for number in range(1, 6)]
 DIGEST = Digest.of(b"a blob")
 FIRST_PEER, SECOND_PEER, *_ = rank_peers(DIGEST, ADDRESSES)
-LOGIN = Credentials.bearer("of the mirror")
+NAMESPACE = "docker.io"
+OTHER = next(
+    digest
+    for digest in map(Digest.of, map(str.encode, "abcdefgh"))
+    if rank_peers(digest, [FIRST_PEER, SECOND_PEER])[0] == FIRST_PEER
+)
+"""Another blob of the first peer."""
 USER = Credentials.basic("alice", "s3cret")
 LOOP = Unsupported("loop", status=508, upstream_status=508)
 
@@ -53,6 +61,11 @@ BLOB = asked(f"library/nginx/blobs/{DIGEST}")
 
 def giving(text: bytes) -> Answer:
     return Answer(BytesBody(text, Descriptor(size=len(text))))
+
+
+def named(request: RegistryRequest) -> RegistryRequest:
+    """Return the request as a peer gets it."""
+    return evolve(request, query=(("ns", NAMESPACE),))
 
 
 @frozen
@@ -86,7 +99,7 @@ class Fleet:
         def count(outcome: str) -> None:
             self.counted[f"{address} {outcome}"] += 1
 
-        return Peer(address, own, virtual, lambda: LOGIN, count, self.clock)
+        return Peer(address, own, virtual, NAMESPACE, count, self.clock)
 
     def get(self, request: RegistryRequest = BLOB) -> int | None:
         """Return the size of the answer, which differs between the servers."""
@@ -116,10 +129,10 @@ def test_each_peer_is_the_first_for_an_equal_share() -> None:
 
 
 def test_a_blob_is_fetched_from_the_first_peer() -> None:
-    """Its own host is asked as a client without credentials asks, with the login that it may require."""
+    """Its own host is asked as a client without credentials asks."""
     mirrors = fleet(giving(b"first"))
     assert mirrors.get() == len(b"first")
-    assert mirrors.own_host.requests == [evolve(BLOB, credentials=LOGIN)]
+    assert mirrors.own_host.requests == [named(BLOB)]
     assert not mirrors.second.requests + mirrors.registry.requests + mirrors.virtual_host.requests
     assert mirrors.counted == {f"{FIRST_PEER} answered": 1}
 
@@ -128,7 +141,7 @@ def test_the_credentials_of_a_client_go_to_the_virtual_host() -> None:
     mirrors = fleet(giving(b"first"))
     request = evolve(BLOB, credentials=USER, range=Range.starting_at(5))
     assert mirrors.get(request) == len(b"virtual")
-    assert mirrors.virtual_host.requests == [request]
+    assert mirrors.virtual_host.requests == [named(request)]
     assert not mirrors.own_host.requests
 
 
@@ -232,17 +245,46 @@ def test_a_mirror_learns_which_peer_it_is_itself() -> None:
     assert not mirrors.counted
 
 
-@given(digests, addresses, st.data())
-def test_requests_between_mirrors_go_in_no_circle(
-    digest: Digest, listed: list[str], data: st.DataObject
-) -> None:
-    """The way from one mirror to the next ends at the registry, whichever peers each takes for dead."""
-    at, passed = data.draw(st.sampled_from(listed)), set[str]()
-    while True:
-        assert at not in passed
-        passed.add(at)
-        alive = {at, *data.draw(st.lists(st.sampled_from(listed)))}
-        first = next(each for each in rank_peers(digest, listed) if each in alive)
-        if first == at:
-            return
-        at = first
+def test_a_mirror_that_a_peer_asks_asks_the_registry() -> None:
+    """Else mirrors whose lists differ could wait for each other; a mirror of another fleet is a client."""
+    mirrors = fleet(giving(b"first"))
+    asked_by_peer, asked_by_client = Hop("a" * 32, "", is_peer=True), Hop("b" * 32)
+    sizes = [run_behind(hops, mirrors.get) for hops in ((asked_by_peer,), (asked_by_peer, asked_by_client))]
+    assert sizes == [len(b"registry"), len(b"first")]
+
+
+@pytest.mark.parametrize("span", [None, Range.starting_at(2), Range.starting_at(2, 3)], ids=str)
+def test_the_rest_of_a_blob_that_a_peer_breaks_off_comes_from_the_registry(span: Range | None) -> None:
+    """For a minute; other blobs come from the peer."""
+    other = asked(f"library/nginx/blobs/{OTHER}")
+    mirrors = fleet(Answer(Pieces([b"fi"], error=BrokenOff("closed"))), giving(b"first"))
+    answer = now(mirrors.fetch.fetch(BLOB))
+    with pytest.raises(BrokenOff):
+        now(answer.body.deliver(Recorder()))
+    sizes = [mirrors.get(evolve(BLOB, range=span)), mirrors.get(other)]
+    mirrors.clock.advance(QUARANTINE_TTL)
+    assert [*sizes, mirrors.get()] == [len(b"registry"), len(b"first"), len(b"first")]
+
+
+def test_a_client_that_leaves_is_no_failure_of_the_peer() -> None:
+    mirrors = fleet(Answer(Feed()), giving(b"first"))
+    delivery = now(mirrors.fetch.fetch(BLOB)).body.deliver(Recorder())
+    watch(delivery)
+    delivery.cancel()
+    assert mirrors.get() == len(b"first")
+
+
+def test_the_rest_of_a_blob_that_is_rejected_comes_from_the_registry() -> None:
+    mirrors = fleet(giving(b"wrong"), giving(b"first"))
+    reject = now(mirrors.fetch.fetch(BLOB)).reject
+    assert reject is not None
+    reject(DIGEST)
+    assert mirrors.get() == len(b"registry")
+
+
+def test_the_entity_tag_of_a_peer_says_nothing_about_the_answers_of_the_registry() -> None:
+    """Blocks of a blob come from both; the registry's store has entity tags of its own."""
+    mirrors = fleet(evolve(giving(b"first"), headers=(("ETag", '"sha256:aa"'), ("Warning", "299 - x"))))
+    answer = now(mirrors.fetch.fetch(BLOB))
+    assert answer.headers == (("Warning", "299 - x"),)
+    assert answer.from_other_host

@@ -1,0 +1,86 @@
+"""A mirror and a peer of its fleet, which may be set up otherwise, out of order, or in other hands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..fake_registry import digest
+from ..fakes import Reply, Seen, World
+from ..house import DOMAIN
+from .cached_house import StoringHouse
+
+BLOB = bytes(range(256)) * 256
+PEER, REGISTRY, ELSEWHERE = "10.0.0.2:8080", "registry.example", "bucket.example"
+VIRTUAL = f"work.{DOMAIN}"
+PATH = f"/v2/team/app/blobs/{digest(BLOB)}"
+OWN_PATH = PATH.replace("/v2/", f"/v2/{REGISTRY}/")
+LOGIN = "Authorization: Bearer a-clients"
+REFUSED = Reply(403, json.dumps({"errors": [{"code": "DENIED"}]}).encode())
+
+
+class Fleet:
+    """A mirror, in a world of servers that has its registry and one peer.
+
+    :ivar world: the servers; the peer is found by the name of the host that it is asked for.
+    :ivar from_peer: the peer's answers in turn, the last one again and again.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.from_peer = [Reply(200, BLOB)]
+        self.world = World({REGISTRY: lambda _: Reply(200, BLOB), PEER: self._peer, ELSEWHERE: self._peer})
+        self.world.servers |= {DOMAIN: self._peer, VIRTUAL: self._peer}
+        self.settings = {
+            "upstreams": {"work": {"url": f"https://{REGISTRY}"}},
+            "peers": [f"http://{PEER}"],
+        }
+        self.house = StoringHouse(self.world, root, {}, **self.settings)
+
+    def _peer(self, _: Seen) -> Reply:
+        return self.from_peer.pop(0) if len(self.from_peer) > 1 else self.from_peer[0]
+
+    def asked(self) -> list[str]:
+        """Return the hosts that the mirror has sent requests to."""
+        return [seen.host for seen in self.world.seen]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    running = Fleet(tmp_path)
+    yield running
+    running.house.close()
+
+
+@pytest.mark.parametrize("login", [(), (LOGIN,)], ids=["anonymous", "token"])
+def test_what_a_peer_gives_is_no_consent_of_the_registry(fleet: Fleet, login: tuple[str, ...]) -> None:
+    """A peer may have other accounts and settings, imported images, or a registry that is down."""
+    fleet.world.servers[REGISTRY] = lambda _: REFUSED
+    answers = [fleet.house.get(VIRTUAL, PATH, *login) for _ in range(2)]
+    assert [each.status for each in answers] == [200, 403]
+    assert fleet.asked()[0] != REGISTRY
+
+
+def test_a_peer_does_not_lead_to_another_server(fleet: Fleet) -> None:
+    """It would be asked for the peer's host, and by way of a mirror's own network."""
+    fleet.from_peer = [Reply(307, headers=(("Location", f"https://{ELSEWHERE}/blob"),)), Reply(200, BLOB)]
+    assert fleet.house.get(VIRTUAL, PATH, LOGIN).body == BLOB
+    assert fleet.asked() == [VIRTUAL, REGISTRY]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "login", "seen"),
+    [
+        (VIRTUAL, PATH, (LOGIN,), f"http://{VIRTUAL}{PATH}"),
+        (VIRTUAL, PATH, (), f"http://{DOMAIN}{OWN_PATH}"),
+        (DOMAIN, OWN_PATH, (), f"http://{DOMAIN}{OWN_PATH}"),
+    ],
+)
+def test_a_request_names_its_registry(
+    fleet: Fleet, host: str, path: str, login: tuple[str, ...], seen: str
+) -> None:
+    """A peer with other hosts, whose default is another registry, refuses it instead of asking that one."""
+    fleet.house.get(host, path, *login)
+    assert [each.url for each in fleet.world.seen] == [f"{seen}?ns={REGISTRY}"]
