@@ -27,7 +27,7 @@ from ..middleware.failover import (
 )
 from ..middleware.names import NameRewrite, PrefixedUpstream, WriteNameRewrite, add_prefix
 from ..middleware.observers import AccountObserver, UpstreamObserver, WriteMetrics
-from ..middleware.peers import PATIENCE, Peer
+from ..middleware.peers import PATIENCE, STALL_TIMEOUT, Peer
 from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
@@ -224,9 +224,8 @@ def _make_peer(address: str, context: UpstreamContext, settings: Settings) -> Pe
     headers = _peer_headers(context, settings)
 
     def ask(host: str, rename: Callable[[Repository], Repository]) -> UpstreamAddress:
-        client = UpstreamClient(
-            make_http_client(HostAgent(agent, address, host)), clock, f"{context.name}, from a peer", address
-        )
+        http, name = make_http_client(HostAgent(agent, address, host)), f"{context.name}, from a peer"
+        client = UpstreamClient(http, clock, name, address, idle_timeout=STALL_TIMEOUT)
         challenges = ChallengeCache(client, address, clock)
         relay = TokenRelay(client, challenges, TrustedRealms(address, ()))
         requests = RegistryClient(address, client, challenges, clock, headers)

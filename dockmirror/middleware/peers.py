@@ -33,6 +33,8 @@ from .failover import QUARANTINE_TTL, UpstreamAddress
 
 PATIENCE = 3.0
 """Seconds that a peer has to begin its answer; then the registry is asked."""
+STALL_TIMEOUT = 10.0
+"""Seconds in which a peer that is being read must send something; then the registry is asked for the rest."""
 _LOOP_DETECTED = 508
 _MOST = 10_000
 _log = Logger()

@@ -50,16 +50,23 @@ IDLE_TIMEOUT = 60.0
 class ResponseBody:
     """The body of an upstream's response, passed on as it arrives."""
 
-    def __init__(self, response: IResponse, descriptor: Descriptor, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        response: IResponse,
+        descriptor: Descriptor,
+        clock: IReactorTime,
+        idle_timeout: float = IDLE_TIMEOUT,
+    ) -> None:
         self.descriptor = descriptor
         self._response = response
         self._clock = clock
+        self._idle_timeout = idle_timeout
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Deliver the body; fail with ``BrokenOff`` if the connection is lost, with ``TimedOut`` if it
         stalls.
         """
-        forwarder = _BodyForwarder(consumer, self._clock)
+        forwarder = _BodyForwarder(consumer, self._clock, self._idle_timeout)
         self._response.deliverBody(forwarder)
         return forwarder.done
 
@@ -78,23 +85,22 @@ class _BodyDiscarder(Protocol):
 class _BodyForwarder(Protocol):
     """A protocol between a response and a consumer, which passes the consumer's back-pressure on."""
 
-    def __init__(self, consumer: IConsumer, clock: IReactorTime) -> None:
+    def __init__(self, consumer: IConsumer, clock: IReactorTime, idle_timeout: float) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._give_up(None))
         self._consumer = consumer
         self._clock = clock
+        self._idle_timeout = idle_timeout
         self._idle_timer: IDelayedCall | None = None
         self._has_ended = False
 
     def connectionMade(self) -> None:
-        self._idle_timer = self._clock.callLater(
-            IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
-        )
+        self._start_idle_timer()
         self._consumer.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         if not self._has_ended:
             if self._idle_timer is not None:
-                self._idle_timer.reset(IDLE_TIMEOUT)
+                self._idle_timer.reset(self._idle_timeout)
             self._consumer.write(data)
 
     def pauseProducing(self) -> None:
@@ -103,9 +109,7 @@ class _BodyForwarder(Protocol):
 
     def resumeProducing(self) -> None:
         if self._idle_timer is None and not self._has_ended:
-            self._idle_timer = self._clock.callLater(
-                IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
-            )
+            self._start_idle_timer()
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -135,6 +139,10 @@ class _BodyForwarder(Protocol):
         self._consumer.unregisterProducer()
         if fire:
             self.done.callback(None) if error is None else self.done.errback(error)
+
+    def _start_idle_timer(self) -> None:
+        error = TimedOut("the upstream stopped sending")
+        self._idle_timer = self._clock.callLater(self._idle_timeout, self._give_up, error)
 
     def _stop_idle_timer(self) -> None:
         if self._idle_timer is not None and self._idle_timer.active():
@@ -238,16 +246,24 @@ class UpstreamClient:
     :param url: the upstream's own URL.
     :param timeout: seconds until the response's headers must be there, and as many again for a body that is
         read whole.
+    :param idle_timeout: seconds in which a body that is passed on must go on.
     """
 
     def __init__(
-        self, http: HTTPClient, clock: IReactorTime, name: str, url: str, timeout: float = 60.0
+        self,
+        http: HTTPClient,
+        clock: IReactorTime,
+        name: str,
+        url: str,
+        timeout: float = 60.0,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         self._http = http
         self._clock = clock
         self._name = name
         self._origin = parse_origin(url)
         self._timeout = timeout
+        self._idle_timeout = idle_timeout
         self._log = Logger()
 
     async def request(
@@ -271,7 +287,7 @@ class UpstreamClient:
                 is_last_attempt = True
 
     def make_body(self, response: IResponse, descriptor: Descriptor) -> ResponseBody:
-        return ResponseBody(response, descriptor, self._clock)
+        return ResponseBody(response, descriptor, self._clock, self._idle_timeout)
 
     async def read(self, response: IResponse, limit: int) -> bytes:
         """Return the response's whole body, of ``limit`` bytes at most.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dockmirror.middleware.peers import STALL_TIMEOUT
+
 from ..fake_registry import digest
 from ..fakes import Reply, Seen, World
 from ..house import DOMAIN
@@ -68,6 +70,20 @@ def test_a_peer_does_not_lead_to_another_server(fleet: Fleet) -> None:
     fleet.from_peer = [Reply(307, headers=(("Location", f"https://{ELSEWHERE}/blob"),)), Reply(200, BLOB)]
     assert fleet.house.get(VIRTUAL, PATH, LOGIN).body == BLOB
     assert fleet.asked() == [VIRTUAL, REGISTRY]
+
+
+def test_the_rest_of_a_blob_that_a_peer_stops_sending_comes_from_the_registry(fleet: Fleet) -> None:
+    """After a few seconds: a peer that hangs must not hang the others."""
+    fleet.from_peer = [Reply(200, BLOB).cut(len(BLOB) // 2, end="stalled")]
+    connection = fleet.house.connect().ask("GET", VIRTUAL, PATH, LOGIN)
+    fleet.house.settle()
+    fleet.house.pass_time(STALL_TIMEOUT - 0.1)
+    assert fleet.asked() == [VIRTUAL]
+    fleet.house.pass_time(0.1, 0.0)
+    fleet.house.settle()
+    assert connection.answer.body == BLOB
+    (rest,) = fleet.world.asked(REGISTRY)
+    assert rest.header("Range") == f"bytes={len(BLOB) // 2}-"
 
 
 @pytest.mark.parametrize(
