@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import bcrypt
+import jwt
 import pytest
 
 from dockmirror.middleware.peers import STALL_TIMEOUT
 
-from ..fake_registry import digest
+from ..fake_registry import basic, digest
 from ..fakes import Reply, Seen, World
 from ..house import DOMAIN
 from .cached_house import StoringHouse
@@ -31,18 +34,26 @@ class Fleet:
     :ivar from_peer: the peer's answers in turn, the last one again and again.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         self.from_peer = [Reply(200, BLOB)]
         self.world = World({REGISTRY: lambda _: Reply(200, BLOB), PEER: self._peer, ELSEWHERE: self._peer})
         self.world.servers |= {DOMAIN: self._peer, VIRTUAL: self._peer}
-        self.settings = {
-            "upstreams": {"work": {"url": f"https://{REGISTRY}"}},
-            "peers": [f"http://{PEER}"],
-        }
-        self.house = StoringHouse(self.world, root, {}, **self.settings)
+        upstreams = {"work": {"url": f"https://{REGISTRY}"}}
+        self.house = StoringHouse(
+            self.world, root / "cache", {}, upstreams=upstreams, peers=[f"http://{PEER}"], **settings
+        )
 
     def _peer(self, _: Seen) -> Reply:
         return self.from_peer.pop(0) if len(self.from_peer) > 1 else self.from_peer[0]
+
+    def settle_until(self, is_over: Callable[[], bool]) -> None:
+        """Let threads and pauses of no length end."""
+        for _ in range(100):
+            if is_over():
+                return
+            self.house.settle()
+            self.house.pass_time(0.0)
+        raise AssertionError("it is not over")
 
     def asked(self) -> list[str]:
         """Return the hosts that the mirror has sent requests to."""
@@ -52,6 +63,16 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     running = Fleet(tmp_path)
+    yield running
+    running.house.close()
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet that requires a login of its clients."""
+    hashed = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode()
+    (tmp_path / "htpasswd").write_text(f"alice:{hashed}\n")
+    running = Fleet(tmp_path, access={"htpasswd": str(tmp_path / "htpasswd"), "keys": str(tmp_path / "keys")})
     yield running
     running.house.close()
 
@@ -76,11 +97,12 @@ def test_the_rest_of_a_blob_that_a_peer_stops_sending_comes_from_the_registry(fl
     """After a few seconds: a peer that hangs must not hang the others."""
     fleet.from_peer = [Reply(200, BLOB).cut(len(BLOB) // 2, end="stalled")]
     connection = fleet.house.connect().ask("GET", VIRTUAL, PATH, LOGIN)
-    fleet.house.settle()
+    fleet.settle_until(lambda: VIRTUAL in fleet.asked())
     fleet.house.pass_time(STALL_TIMEOUT - 0.1)
-    assert fleet.asked() == [VIRTUAL]
-    fleet.house.pass_time(0.1, 0.0)
     fleet.house.settle()
+    assert fleet.asked() == [VIRTUAL]
+    fleet.house.pass_time(0.1)
+    fleet.settle_until(lambda: bool(connection.answers) and connection.answer.whole)
     assert connection.answer.body == BLOB
     (rest,) = fleet.world.asked(REGISTRY)
     assert rest.header("Range") == f"bytes={len(BLOB) // 2}-"
@@ -100,3 +122,26 @@ def test_a_request_names_its_registry(
     """A peer with other hosts, whose default is another registry, refuses it instead of asking that one."""
     fleet.house.get(host, path, *login)
     assert [each.url for each in fleet.world.seen] == [f"{seen}?ns={REGISTRY}"]
+
+
+def test_a_login_to_the_mirrors_reaches_the_peer_and_no_other_server(members: Fleet) -> None:
+    """It is a token of the mirror itself, and not the client's password."""
+    members.from_peer = [Reply(307, headers=(("Location", f"https://{ELSEWHERE}/blob"),))]
+    assert members.house.get(DOMAIN, OWN_PATH, f"Authorization: {basic('alice', 's3cret')}").body == BLOB
+    to_peer, to_registry = members.world.seen
+    assert to_peer.host == DOMAIN
+    assert to_peer.authorization is not None
+    scheme, _, token = to_peer.authorization.partition(" ")
+    assert (scheme, jwt.decode(token, options={"verify_signature": False})["sub"]) == ("Bearer", "dockmirror")
+    assert (to_registry.host, to_registry.authorization) == (REGISTRY, None)
+
+
+def test_the_rate_limit_of_a_peer_counts_for_all_tokens(members: Fleet) -> None:
+    """Each request has a new one."""
+    members.from_peer = [Reply(429)]
+    for blob in (BLOB, BLOB[1:]):
+        members.world.servers[REGISTRY] = lambda _, blob=blob: Reply(200, blob)  # type: ignore[misc]
+        path = OWN_PATH.replace(digest(BLOB), digest(blob))
+        assert members.house.get(DOMAIN, path, f"Authorization: {basic('alice', 's3cret')}").body == blob
+        members.house.pass_time(2.0)
+    assert members.asked() == [DOMAIN, REGISTRY, REGISTRY]
