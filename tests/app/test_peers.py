@@ -13,9 +13,10 @@ import pytest
 
 from dockmirror.middleware.peers import STALL_TIMEOUT
 
+from ..chained import serve
 from ..fake_registry import basic, digest
 from ..fakes import Reply, Seen, World
-from ..house import DOMAIN
+from ..house import DOMAIN, House
 from .cached_house import StoringHouse
 
 BLOB = bytes(range(256)) * 256
@@ -145,3 +146,15 @@ def test_the_rate_limit_of_a_peer_counts_for_all_tokens(members: Fleet) -> None:
         assert members.house.get(DOMAIN, path, f"Authorization: {basic('alice', 's3cret')}").body == blob
         members.house.pass_time(2.0)
     assert members.asked() == [DOMAIN, REGISTRY, REGISTRY]
+
+
+def test_credentials_do_not_reach_another_registry_through_a_peer_with_other_hosts(fleet: Fleet) -> None:
+    """The peer's default upstream is asked for any unknown host, but not for another registry."""
+    other = World({"other.example": lambda _: Reply(200, BLOB)})
+    peer = House(
+        other, domain="old.example", default="other", upstreams={"other": {"url": "https://other.example"}}
+    )
+    fleet.world.servers[VIRTUAL] = serve(peer)
+    assert fleet.house.get(VIRTUAL, PATH, LOGIN).body == BLOB
+    assert fleet.asked() == [VIRTUAL, REGISTRY]
+    assert other.seen == []
