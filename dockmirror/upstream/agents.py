@@ -312,18 +312,18 @@ class LoopMarkingAgent(AgentWrapper):
 class HostAgent(AgentWrapper):
     """Asks one server for another host than its own, and follows it to no other server.
 
-    :param origin: the server's scheme, host and port, as in the requests' URLs.
+    :param url: a URL of the server.
     :param host: the value of ``Host``.
     """
 
-    def __init__(self, agent: IAgent, origin: str, host: str) -> None:
+    def __init__(self, agent: IAgent, url: str, host: str) -> None:
         super().__init__(agent)
-        self._prefix = f"{origin}/".encode()
+        self._origin = parse_origin(url)
         self._host = host
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         """Fail with ``AddressRefused`` for another server."""
-        if not request.uri.startswith(self._prefix):
+        if parse_origin(request.uri.decode()) != self._origin:
             return fail(AddressRefused("a peer may not redirect to another server"))
         headers = request.headers.copy() if request.headers else Headers()
         headers.setRawHeaders("Host", [self._host])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ class Fleet:
     :ivar from_peer: the peer's answers in turn, the last one again and again.
     """
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, peer: str = f"http://{PEER}", **settings: Any) -> None:
         self.from_peer = [Reply(200, BLOB)]
         self.world = World({REGISTRY: lambda _: Reply(200, BLOB), PEER: self._peer, ELSEWHERE: self._peer})
-        self.world.servers |= {DOMAIN: self._peer, VIRTUAL: self._peer}
+        self.world.servers |= dict.fromkeys((DOMAIN, VIRTUAL, "peer.example", "[::1]:8080"), self._peer)
         upstreams = {"work": {"url": f"https://{REGISTRY}"}}
         self.house = StoringHouse(
-            self.world, root / "cache", {}, upstreams=upstreams, peers=[f"http://{PEER}"], **settings
+            self.world, root / "cache", {}, upstreams=upstreams, peers=[peer], **settings
         )
 
     def _peer(self, _: Seen) -> Reply:
@@ -146,6 +147,17 @@ def test_the_rate_limit_of_a_peer_counts_for_all_tokens(members: Fleet) -> None:
         assert members.house.get(DOMAIN, path, f"Authorization: {basic('alice', 's3cret')}").body == blob
         members.house.pass_time(2.0)
     assert members.asked() == [DOMAIN, REGISTRY, REGISTRY]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://peer.example:80", "https://peer.example:443", "https://PEER.example/", "http://[::1]:8080"],
+)
+def test_a_peer_is_asked_however_its_address_is_written(tmp_path: Path, address: str) -> None:
+    fleet = Fleet(tmp_path, address)
+    with closing(fleet.house):
+        assert fleet.house.get(VIRTUAL, PATH, LOGIN).body == BLOB
+    assert fleet.asked() == [VIRTUAL]
 
 
 def test_credentials_do_not_reach_another_registry_through_a_peer_with_other_hosts(fleet: Fleet) -> None:
