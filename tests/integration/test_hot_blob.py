@@ -90,9 +90,9 @@ class Crowd:
         return [sum(sent in line and " via " not in line for line in lines) for lines in logs]
 
     def copies(self, sharing: Sharing) -> int:
-        """Return how often the upstream has sent the blob."""
+        """Return how often the upstream has sent the whole blob; a mirror reads a few bytes for consent."""
         digest = self.image.layers[0].digest.partition(":")[2]
-        return sum(each.path.endswith(digest) for each in sharing.blobs.requests)
+        return sum(each.path.endswith(digest) and each.range is None for each in sharing.blobs.requests)
 
 
 def crowd(sharing: Sharing, balanced: Balancer, authority: Authority, repository: str) -> Crowd:
