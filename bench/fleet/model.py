@@ -324,7 +324,7 @@ class Fleet:
         return next((number for number in ranked if self._mirrors[number].running < most), ranked[0])
 
     def _choose_peer(self, key: str, now: float) -> int:
-        """Return the first mirror that is up, one of which asks."""
+        """Return the mirror that fetches a blob for all; at least the mirror that asks is up."""
         return next(number for number in self._rank(f"peer {key}") if not self._is_out(number, now))
 
     def _rank(self, key: str) -> Sequence[int]:

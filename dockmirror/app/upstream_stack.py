@@ -63,6 +63,7 @@ from .accounts import REST, AccountChoice, Accounts, describe_account
 from .naming import name_for_clients
 
 _PEER_CONNECT_TIMEOUT = 2.0
+"""Seconds; a peer is near."""
 _PEER_USER = "dockmirror"
 """The user that the audit log of a peer names, if it requires logins."""
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]

@@ -72,8 +72,8 @@ class RequestObserver:
 class PullObserver:
     """Records the requests of clients for manifests and blobs as parts of pulls.
 
-    The blobs that a peer requests are recorded there, where a client has asked for them.  Peers request no
-    manifests, so no client hides a pull as a peer.
+    A blob that a peer requests is recorded by the peer, for its own client.  Peers request no manifests, so a
+    client that pretends to be a peer hides no pull.
 
     :param name: the registry's name.
     :param is_limited: tells if the upstream limits pulls.
@@ -89,13 +89,18 @@ class PullObserver:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         received = request.received
-        if not isinstance(received, ServerRequest) or not isinstance(request.target, Blob | Manifest):
-            return await self._registry.fetch(request)
-        if isinstance(request.target, Blob) and is_asked_by_peer():
+        if not isinstance(received, ServerRequest) or not _is_of_client(request):
             return await self._registry.fetch(request)
         self._pulls.begin(received, self._name, request)
         answer = await self._registry.fetch(request)
         return self._pulls.answered(received, answer, self._is_limited())
+
+
+def _is_of_client(request: RegistryRequest) -> bool:
+    """Return whether a request can be a part of a client's pull."""
+    if isinstance(request.target, Blob):
+        return not is_asked_by_peer()
+    return isinstance(request.target, Manifest)
 
 
 @implementer(ITokenService)

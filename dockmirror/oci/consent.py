@@ -13,9 +13,9 @@ to, gives that content, asked as the client would ask:
 3. A blob that is fetched is consent when all of its bytes have proven right.  Until then, an answer that
    states the blob's size lets the same credentials join its download; a page in its place does not.
 
-A redirect alone is never consent: some registries redirect every request, without looking.  Neither is what
-another registry gives, or a peer.  Consent to credentials is remembered for a repository as a grant, consent
-to a request without any as public; nothing else makes either.
+A redirect alone is never consent: some registries redirect every request, without looking.  A blob that
+another registry or a peer gives is no consent either.  Consent to credentials is remembered for a repository
+as a grant, consent to a request without any as public; nothing else makes either.
 """
 
 from __future__ import annotations

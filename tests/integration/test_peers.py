@@ -27,6 +27,11 @@ pytestmark = pytest.mark.integration
 MIB = 1024 * 1024
 MIRRORS = 3
 CAROL = Account("carol", "car0l's")
+PATIENT = f"""{PATIENT_PEERS}
+import dockmirror.concurrency.backoff
+dockmirror.concurrency.backoff.FIRST = 600.0
+"""
+"""The same, and a mirror does not try a dead peer again: that would cost bytes, too."""
 
 
 class Fleet:
@@ -71,12 +76,12 @@ def fleet(
     make: Callable[[Path], Mapping[str, Any]] = getattr(request, "param", lambda _: {})
     settings = make(secrets)
     with ExitStack() as stack:
-        chain = stack.enter_context(chains(PATIENT_PEERS, **settings))
+        chain = stack.enter_context(chains(PATIENT, **settings))
         upstreams = {"docker": {"url": chain.front.url, "realms": [chain.tokens.url]}}
         others: list[Mirror] = []
         for _ in range(MIRRORS - 1):
             machine = make_machine()
-            machine.patch(PATIENT_PEERS)
+            machine.patch(PATIENT)
             others.append(stack.enter_context(Mirror(directory("peer"), machine, upstreams, **settings)))
         fleet = Fleet(chain, others)
         make_peers(fleet.mirrors)

@@ -1,7 +1,7 @@
-"""An interpreter that has imported the mirror, and forks its programs: most of them would only do that.
+"""An interpreter that has imported the mirror, and forks its programs, which would spend their time on that.
 
-It is told by JSON over a socket what to fork, and whether a fork has ended; it ends with the socket.
-Started as a program, it is the one at the other end.
+The tests tell it by JSON over a socket which program to fork, and ask it whether a fork has ended.  It ends
+when they close the socket.  The tests import this module for their end, and the interpreter runs it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Fork:
 
 
 class Interpreter:
-    """The side of the tests.
+    """The interpreter, as the tests use it.
 
     :param patch: code that it runs before it imports the mirror.
     """
@@ -67,6 +67,7 @@ class Interpreter:
         self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = Lock()
         with other:
+            # The command line names the programs, by which `dockmirror` finds running mirrors.
             subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", __file__, str(other.fileno()), patch, *PROGRAMS],
                 stdin=subprocess.DEVNULL,
@@ -86,7 +87,8 @@ class Interpreter:
         """Run one of the programs.
 
         :param files: its standard input, output and errors.
-        :param root: what it sees an ``/etc`` and a ``/run`` of, and its home.
+        :param root: the directory whose ``etc`` and ``run`` it has as ``/etc`` and ``/run``, and in whose
+            ``home`` it starts.
         """
         request = {"command": list(command), "environment": dict(environment), "root": root and str(root)}
         return Fork(
