@@ -11,6 +11,8 @@ from contextlib import ExitStack, closing
 from functools import partial
 from urllib.parse import urlsplit
 
+from dockmirror.store.downloads.block_file import BLOCK
+
 from .blob import LargeBlob
 from .capped import Capped, capped_registry
 from .command import run
@@ -76,7 +78,8 @@ def _fetch(url: str, blob: LargeBlob, is_open_ended: bool) -> None:
 def _first_byte(rounds: int) -> Iterator[Row]:
     blobs = [LargeBlob(MEBIBYTES, random.Random(number).randbytes(_MIB)) for number in range(rounds + 1)]
     for rate in RATES:
-        for offset, name in ((0, "at the beginning of a block"), (_MIB // 2, "in the middle of a block")):
+        middle = _MIB // 2 + BLOCK // 2
+        for offset, name in ((0, "at the beginning of a block"), (middle, "in the middle of a block")):
             with ExitStack() as stack:
                 registry = stack.enter_context(capped_registry(blobs, rate, AWAY))
                 peers = {

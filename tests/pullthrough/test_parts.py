@@ -16,7 +16,6 @@ from dockmirror.oci.errors import RangeInvalid, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range, Span
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.grants import REREAD_AFTER
-from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.local_store import LocalContentStore
@@ -28,7 +27,8 @@ from .downloads import MemoryDownloads
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
-DATA = os.urandom(4 * BLOCK - 5)
+MEBIBYTE = 1024 * 1024
+DATA = os.urandom(4 * MEBIBYTE - 5)
 DIGEST = Digest.of(DATA)
 SMALL = b"a small layer"
 PUBLIC = f"library/busybox/blobs/{DIGEST}"
@@ -152,7 +152,7 @@ def test_a_whole_blob_is_made_of_blocks(origin: Origin, parts: Mirror) -> None:
     answer = parts.ask(PUBLIC)
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
     assert read(parts, answer) == DATA
-    assert origin.take() == [f"nobody: GET {PUBLIC} bytes={BLOCK}-"]
+    assert origin.take() == [f"nobody: GET {PUBLIC} bytes={MEBIBYTE}-"]
 
 
 def test_wrong_blocks_are_not_held(origin: Origin, parts: Mirror) -> None:

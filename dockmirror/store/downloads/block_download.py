@@ -47,7 +47,8 @@ class BlockDownload:
 
         missing      nobody fetches it
           claimed      a reader needs it, or the completion, and has locked its byte in the file
-        claimed      in one request with the missing blocks after it that the reader needs, at most 16
+        claimed      in one request with the missing blocks after it, up to the end of the MiB
+                       that the reader needs, at most 16 MiB
           present      it is written, and entered with its checksum; it is released
           missing      the request fails, or the process dies; or it has no readers any more, for 10 s
         present      other processes read it once they have verified the checksum
@@ -268,7 +269,7 @@ class BlockDownload:
 
     def _begin_fetch(self, block: int, last: int, waiter: BlockWaiter) -> bool:
         """Claim a block and those missing after it, and fetch them; False if it cannot be claimed."""
-        end = block
+        end, last = block, min(last, self.file.blocks - 1)
         while end <= last and end not in self._fetches and not self.is_present(end) and self.file.claim(end):
             end += 1
         if end > block:

@@ -39,7 +39,7 @@ from ..threads import RunInThread
 from .context import BlobVersion
 from .partial_file import open_finished
 
-BLOCK = 1024 * 1024
+BLOCK = 64 * 1024
 """Bytes of a block; the last one of a blob may be shorter."""
 CORRUPT_BLOCKS_TTL = 600.0
 """Seconds for which a blob is fetched for each reader by itself after its blocks were corrupt."""
@@ -50,7 +50,7 @@ _ENTRY = struct.Struct(">II")
 _PRESENT = 1
 _FOOTER = 128
 _MAGIC = "dockmirror blocks "
-_FORMAT = "1"
+_FORMAT = "2"
 _CORRUPT = b"corrupt\n"
 _LOCK = struct.Struct("hhqqi4x")  # struct flock
 _CREATION = 1 << 40

@@ -17,9 +17,12 @@ from .context import MAX_WAIT
 
 POLL = 0.03
 """Seconds between two checks of blocks that another process fetches."""
-OPEN_RUN = 8
+_MEBIBYTE = 1024 * 1024 // BLOCK
+NEAR_RUN = _MEBIBYTE
+"""Blocks of which a request for a closed part fetches the rest: readers often ask for what follows."""
+OPEN_RUN = 8 * _MEBIBYTE
 """Blocks of which a request for an open-ended part fetches the rest: their first is a multiple of this."""
-MAX_RUN = 16
+MAX_RUN = 16 * _MEBIBYTE
 """The most blocks that one request fetches."""
 
 
@@ -112,7 +115,8 @@ class BlockWaiter:
 def last_block(span: Span, position: int, last: int | None) -> int:
     """Return the last block that one request of a reader fetches, from the block of its position on.
 
-    An open-ended part is fetched in steps, as it is read: its reader may leave at any time.
+    An open-ended part is fetched in steps, as it is read: its reader may leave at any time.  The last block
+    may lie beyond the end of the blob.
 
     :param last: the last byte of the part; None if the size of the blob is not known yet.
     """
@@ -120,5 +124,5 @@ def last_block(span: Span, position: int, last: int | None) -> int:
     is_open_ended = span.first is not None and span.last is None
     end = block | (OPEN_RUN - 1) if is_open_ended else block + MAX_RUN - 1
     if last is None:
-        return end if is_open_ended else block
-    return min(last // BLOCK, end)
+        return end if is_open_ended else block | (NEAR_RUN - 1)
+    return min(last // BLOCK | (NEAR_RUN - 1), end)

@@ -37,7 +37,7 @@ from .progress import DownloadProgress, DownloadReader
 
 MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes that may wait to be written and hashed before the upstream is paused."""
-MIN_RUN = 4
+MIN_RUN = 4 * 1024 * 1024 // BLOCK
 """The shortest run of present blocks that a download skips; skipping costs another request."""
 
 

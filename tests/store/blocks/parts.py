@@ -18,14 +18,14 @@ from dockmirror.oci.errors import RangeInvalid, Unreachable
 from dockmirror.oci.ranges import ContentRange, Span
 from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
-from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import POLL
 
 from ...answering import Feed
 from ..downloads.upstream import BUSYBOX, REGISTRY, Client, Mirror, Source, open_files
 
+MEBIBYTE = 1024 * 1024
 BLOCKS = 20
-BLOB = os.urandom(BLOCKS * BLOCK - BLOCK // 2)
+BLOB = os.urandom(BLOCKS * MEBIBYTE - MEBIBYTE // 2)
 END = len(BLOB)
 PIECE = 300_000
 

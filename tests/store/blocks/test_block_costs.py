@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import POLL
 from dockmirror.store.downloads.context import LINGER
 
-from .parts import BLOB, END, PartMirror, PartRead, PartSource, PartUpstream
+from .parts import BLOB, END, MEBIBYTE, PartMirror, PartRead, PartSource, PartUpstream
 
-EIGHT = 8 * BLOCK
-STEP = BLOCK // 2
+EIGHT = 8 * MEBIBYTE
+STEP = MEBIBYTE // 2
 """Bytes that a connection to the upstream carries in one turn."""
 
 
@@ -115,18 +114,18 @@ def test_sixteen_clients_in_parts(
 @pytest.mark.parametrize("count", [1, 2])
 def test_scattered_parts(tmp_path_factory: pytest.TempPathFactory, count: int) -> None:
     """Twenty clients that read the same 50 parts cost the blocks that these touch, each once."""
-    data = os.urandom(160 * BLOCK)
+    data = os.urandom(160 * MEBIBYTE)
     upstream, root = PartUpstream(data), tmp_path_factory.mktemp("scattered")
     opened: dict[int, object] = {}
     mirrors = [PartMirror(root, data, opened=opened) for _ in range(count)]  # type: ignore[arg-type]
     parts = [
-        (first := number * 37 * BLOCK % (159 * BLOCK) + number * 10007, first + 300_000)
+        (first := number * 37 * MEBIBYTE % (159 * MEBIBYTE) + number * 10007, first + 300_000)
         for number in range(50)
     ]
-    touched = {block for first, last in parts for block in range(first // BLOCK, last // BLOCK + 1)}
+    touched = {block for first, last in parts for block in range(first // MEBIBYTE, last // MEBIBYTE + 1)}
     clients = [PartsClient(mirrors[each % count], upstream, parts, most=1) for each in range(20)]
     pull(upstream, mirrors, clients)
-    assert upstream.sent <= 1.1 * len(touched) * BLOCK
+    assert upstream.sent <= 1.1 * len(touched) * MEBIBYTE
     assert len(upstream.requests) <= 70
     for mirror in mirrors:
         mirror.turn(LINGER, 3)

@@ -22,7 +22,7 @@ from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ...answering import now, watch
 from ..downloads.upstream import ALPINE, BUSYBOX, FileClient, full
-from .parts import BLOB, BLOCKS, END, PartMirror, PartSource, PartUpstream, settle
+from .parts import BLOB, BLOCKS, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, settle
 
 WRONG = os.urandom(END)
 
@@ -33,10 +33,24 @@ async def _await(work: Awaitable[bytes | None]) -> bytes | None:
 
 def test_a_closed_part_is_fetched_in_one_request(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The blocks that a part touches are fetched in one request."""
-    read = mirror.read_part(PartSource(upstream), BLOCK + 5, 3 * BLOCK + 7)
-    assert upstream.requests == [(BLOCK, 4 * BLOCK - 1)]
+    read = mirror.read_part(PartSource(upstream), MEBIBYTE + 5, 3 * MEBIBYTE + 7)
+    assert upstream.requests == [(MEBIBYTE, 4 * MEBIBYTE - 1)]
     settle(upstream, mirror)
-    assert (read.outcome, read.data) == (True, BLOB[BLOCK + 5 : 3 * BLOCK + 8])
+    assert (read.outcome, read.data) == (True, BLOB[MEBIBYTE + 5 : 3 * MEBIBYTE + 8])
+
+
+def test_a_part_is_fetched_from_its_beginning_on(mirror: PartMirror, upstream: PartUpstream) -> None:
+    """A client waits for less than a block before its first byte, and the end of the MiB is fetched, too."""
+    first = 3 * MEBIBYTE + MEBIBYTE // 2 + 99
+    read = mirror.read_part(PartSource(upstream), first, first + 9)
+    assert upstream.requests == [(first // BLOCK * BLOCK, 4 * MEBIBYTE - 1)]
+    upstream.bodies[0].advance(BLOCK)
+    assert read.data == BLOB[first : first + 10]
+    settle(upstream, mirror)
+    before = mirror.read_part(PartSource(upstream), first - MEBIBYTE, first)
+    settle(upstream, mirror)
+    assert upstream.requests[1:] == [((first - MEBIBYTE) // BLOCK * BLOCK, first // BLOCK * BLOCK - 1)]
+    assert before.data == before.wanted
 
 
 def test_the_source_provides_its_interface(upstream: PartUpstream) -> None:
@@ -47,25 +61,25 @@ def test_readers_share_the_blocks(mirror: PartMirror, upstream: PartUpstream) ->
     """Each block is fetched once, and the client of each reader must be allowed to have it."""
     reads = [mirror.read_part(PartSource(upstream), 0, 99) for _ in range(5)]
     upstream.finish()
-    reads.append(mirror.read_part(PartSource(upstream), 50, BLOCK + 9))
+    reads.append(mirror.read_part(PartSource(upstream), 50, MEBIBYTE + 9))
     settle(upstream, mirror)
-    assert upstream.requests == [(0, BLOCK - 1), (BLOCK, 2 * BLOCK - 1)]
+    assert upstream.requests == [(0, MEBIBYTE - 1), (MEBIBYTE, 2 * MEBIBYTE - 1)]
     assert all((read.outcome, read.data) == (True, read.wanted) for read in reads)
     assert upstream.checks == 5
 
 
 def test_bytes_are_read_as_they_come(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The readers of one process do not wait until a block is complete."""
-    first, second = (mirror.read_part(PartSource(upstream), 10, BLOCK) for _ in range(2))
+    first, second = (mirror.read_part(PartSource(upstream), 10, MEBIBYTE) for _ in range(2))
     upstream.bodies[0].advance(1000)
     assert first.data == second.data == BLOB[10:1000]
     settle(upstream, mirror)
-    assert first.data == second.data == BLOB[10 : BLOCK + 1]
+    assert first.data == second.data == BLOB[10 : MEBIBYTE + 1]
 
 
 def test_blocks_go_to_sockets(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The kernel sends what is in the file, under back-pressure."""
-    read = mirror.read_part(PartSource(upstream), 5, 3 * BLOCK, kind=FileClient)
+    read = mirror.read_part(PartSource(upstream), 5, 3 * MEBIBYTE, kind=FileClient)
     for _ in range(60):
         settle(upstream, mirror, times=1)
         read.client.resume()
@@ -76,7 +90,7 @@ def test_blocks_go_to_sockets(mirror: PartMirror, upstream: PartUpstream) -> Non
 
 def test_a_sequential_client_completes_the_blob(mirror: PartMirror, upstream: PartUpstream) -> None:
     """A client that takes its parts of open-ended ranges and leaves ends with the blob held."""
-    eight = 8 * BLOCK
+    eight = 8 * MEBIBYTE
     for first in range(0, END, eight):
         read = mirror.read_part(PartSource(upstream), first)
         settle(upstream, mirror)
@@ -92,36 +106,36 @@ def test_a_sequential_client_completes_the_blob(mirror: PartMirror, upstream: Pa
 
 def test_an_open_ended_part_is_fetched_as_it_is_read(mirror: PartMirror, upstream: PartUpstream) -> None:
     """No more than eight blocks are fetched ahead of a client that takes nothing."""
-    read = mirror.read_part(PartSource(upstream), BLOCK)
+    read = mirror.read_part(PartSource(upstream), MEBIBYTE)
     read.client.pause()
     settle(upstream, mirror)
-    assert upstream.requests == [(BLOCK, 8 * BLOCK - 1)]
+    assert upstream.requests == [(MEBIBYTE, 8 * MEBIBYTE - 1)]
     read.leave()
 
 
 def test_a_fetch_goes_on_for_some_seconds(mirror: PartMirror, upstream: PartUpstream) -> None:
     """A reader that has left counts as one for some seconds; then the fetch is given up."""
     mirror.read_part(PartSource(upstream), 0).leave()
-    upstream.bodies[0].advance(BLOCK + 1)
+    upstream.bodies[0].advance(MEBIBYTE + 1)
     assert not upstream.bodies[0].over
     mirror.turn(LINGER)
     assert upstream.bodies[0].state == "cancelled"
-    read = mirror.read_part(PartSource(upstream), 0, BLOCK - 1)
+    read = mirror.read_part(PartSource(upstream), 0, MEBIBYTE - 1)
     mirror.turn(times=2)
-    assert (read.data, len(upstream.requests)) == (BLOB[:BLOCK], 1)
+    assert (read.data, len(upstream.requests)) == (BLOB[:MEBIBYTE], 1)
 
 
 def test_the_rest_is_fetched_when_half_is_there(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The blob is completed in the background, in order, and kept."""
-    mirror.read_part(PartSource(upstream), 5 * BLOCK, 14 * BLOCK - 1)
+    mirror.read_part(PartSource(upstream), 5 * MEBIBYTE, 14 * MEBIBYTE - 1)
     settle(upstream, mirror)
     assert len(upstream.requests) == 1
-    mirror.read_part(PartSource(upstream), 15 * BLOCK, 16 * BLOCK - 1)
+    mirror.read_part(PartSource(upstream), 15 * MEBIBYTE, 16 * MEBIBYTE - 1)
     settle(upstream, mirror)
     assert upstream.requests[2:] == [
-        (0, 5 * BLOCK - 1),
-        (14 * BLOCK, 15 * BLOCK - 1),
-        (16 * BLOCK, END - 1),
+        (0, 5 * MEBIBYTE - 1),
+        (14 * MEBIBYTE, 15 * MEBIBYTE - 1),
+        (16 * MEBIBYTE, END - 1),
     ]
     assert mirror.blob.read_bytes() == BLOB
     assert (mirror.context.stats.kept, mirror.written) == (1, END)
@@ -167,11 +181,11 @@ def test_a_wrong_blob_is_relayed_for_a_while(
 ) -> None:
     """Wrong blocks are dropped, their readers cut off, and no process makes new ones for ten minutes."""
     upstream.data = WRONG
-    near = mirror.read_part(PartSource(upstream), 0, 9 * BLOCK - 1)
+    near = mirror.read_part(PartSource(upstream), 0, 9 * MEBIBYTE - 1)
     settle(upstream, mirror)
     far = other.read_part(PartSource(upstream), 0)
     far.client.pause()
-    mirror.read_part(PartSource(upstream), 10 * BLOCK, END - 1).client.pause()
+    mirror.read_part(PartSource(upstream), 10 * MEBIBYTE, END - 1).client.pause()
     slow = mirror.read_part(PartSource(upstream), 0)
     slow.client.pause()
     settle(upstream, mirror, other)
@@ -198,7 +212,7 @@ def test_blocks_of_a_newer_version_are_left_alone(mirror: PartMirror, upstream: 
     mirror.read_part(PartSource(upstream), 0, 99)
     settle(upstream, mirror)
     mirror.kill()
-    newer = mirror.blocks.read_bytes().replace(b"dockmirror blocks 1 ", b"dockmirror blocks 2 ")
+    newer = mirror.blocks.read_bytes().replace(b"dockmirror blocks 2 ", b"dockmirror blocks 3 ")
     mirror.blocks.write_bytes(newer)
     other = PartMirror(mirror.root)
     assert other.read_part(PartSource(upstream), 0, 99).is_relayed
@@ -215,13 +229,13 @@ def test_blocks_of_another_version_are_dropped(
     old.client.pause()
     settle(upstream, mirror)
     upstream.etag, upstream.data, upstream.size = etag, WRONG[:size], size
-    new = mirror.read_part(PartSource(upstream), 12 * BLOCK, 13 * BLOCK)
+    new = mirror.read_part(PartSource(upstream), 12 * MEBIBYTE, 13 * MEBIBYTE)
     settle(upstream, mirror)
     old.client.resume()
     mirror.turn()
     assert isinstance(old.outcome, Unavailable)
     assert BLOB.startswith(old.data)
-    assert (new.outcome, new.data) == (True, WRONG[12 * BLOCK : 13 * BLOCK + 1])
+    assert (new.outcome, new.data) == (True, WRONG[12 * MEBIBYTE : 13 * MEBIBYTE + 1])
 
 
 def test_an_upstream_without_entity_tags(
@@ -230,19 +244,19 @@ def test_an_upstream_without_entity_tags(
     """A missing or weak entity tag says nothing; the first strong one is compared with later ones."""
     for block, etag in enumerate([None, 'W/"weak"', '"strong"', None, 'W/"weaker"', '"strong"']):
         upstream.etag = etag
-        read = mirror.read_part(PartSource(upstream), block * BLOCK, block * BLOCK)
+        read = mirror.read_part(PartSource(upstream), block * MEBIBYTE, block * MEBIBYTE)
         upstream.finish()
-        assert read.data == BLOB[block * BLOCK : block * BLOCK + 1]
+        assert read.data == BLOB[block * MEBIBYTE : block * MEBIBYTE + 1]
     count = len(upstream.requests)
     assert mirror.read_part(PartSource(upstream), 0, 0).data == BLOB[:1]
     assert len(upstream.requests) == count
     upstream.etag = '"another"'
-    changed = other.read_part(PartSource(upstream), 7 * BLOCK, 7 * BLOCK)
+    changed = other.read_part(PartSource(upstream), 7 * MEBIBYTE, 7 * MEBIBYTE)
     settle(upstream, mirror, other)
-    assert (changed.outcome, upstream.requests[-1]) == (True, (7 * BLOCK, 8 * BLOCK - 1))
+    assert (changed.outcome, upstream.requests[-1]) == (True, (7 * MEBIBYTE, 8 * MEBIBYTE - 1))
     mirror.read_part(PartSource(upstream), 0, 0)
     settle(upstream, mirror, other)
-    assert upstream.requests[-1] == (0, BLOCK - 1)
+    assert upstream.requests[-1] == (0, MEBIBYTE - 1)
 
 
 @pytest.mark.parametrize("ranges", [False, True])
@@ -294,14 +308,14 @@ def test_a_client_that_is_refused_in_the_middle(mirror: PartMirror, upstream: Pa
 
 def test_what_is_compared_is_held(mirror: PartMirror, upstream: PartUpstream) -> None:
     """The part to compare with the upstream's lies in a block that is there."""
-    mirror.read_part(PartSource(upstream), 7 * BLOCK, 7 * BLOCK)
+    mirror.read_part(PartSource(upstream), 7 * MEBIBYTE, 7 * MEBIBYTE)
     upstream.finish()
     source = PartSource(upstream)
     read = mirror.read_part(source, 0, 0)
     assert source.held is not None
     part = source.held.part
     assert part is not None
-    assert (part.first // BLOCK, part.length, part.size) == (7, 64, END)
+    assert (part.first // MEBIBYTE, part.length, part.size) == (7, 64, END)
     reading = Deferred.fromCoroutine(_await(source.held.read(part)))
     assert now(reading) == BLOB[part.first : part.last + 1]
     settle(upstream, mirror)
@@ -324,7 +338,7 @@ def test_a_check_outlives_the_reader_that_began_it(
         second.leave()
     elif cause == "changed":
         upstream.etag = '"two"'
-        mirror.read_part(PartSource(upstream), 2 * BLOCK, 2 * BLOCK)
+        mirror.read_part(PartSource(upstream), 2 * MEBIBYTE, 2 * MEBIBYTE)
     else:
         upstream.bodies[0].break_off()
         upstream.ranges = False
@@ -347,7 +361,7 @@ def test_a_mistake_of_ours_fails_the_reader(
     settle(upstream, mirror)
     assert isinstance(read.outcome, Unavailable)
     assert "failed unexpectedly" in log[0]
-    other = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+    other = mirror.read_part(PartSource(upstream), 9 * MEBIBYTE, 9 * MEBIBYTE)
     settle(upstream, mirror)
     assert (other.outcome, other.data) == (True, other.wanted)
 
@@ -356,13 +370,13 @@ def test_the_last_bytes_of_a_blob_of_unknown_size(mirror: PartMirror, upstream: 
     """The first block tells the size."""
     read = mirror.read_part(PartSource(upstream), None, suffix=100)
     settle(upstream, mirror)
-    assert upstream.requests[:2] == [(0, BLOCK - 1), (19 * BLOCK, END - 1)]
+    assert upstream.requests[:2] == [(0, MEBIBYTE - 1), ((END - 100) // BLOCK * BLOCK, END - 1)]
     assert (read.outcome, read.data) == (True, BLOB[-100:])
 
 
 def test_a_part_behind_the_end(mirror: PartMirror, upstream: PartUpstream) -> None:
     """There is no such part, whether the size is known or not."""
-    for first in (END + BLOCK, END, END + 1):
+    for first in (END + MEBIBYTE, END, END + 1):
         read = mirror.read_part(PartSource(upstream), first, first + 9)
         assert isinstance(read.error, RangeInvalid)
         assert read.error.content_size == END
@@ -378,13 +392,13 @@ def test_an_upstream_that_is_down(mirror: PartMirror, upstream: PartUpstream) ->
 
 def test_a_fetch_that_breaks_off_is_resumed(mirror: PartMirror, upstream: PartUpstream) -> None:
     """No byte is fetched twice."""
-    read = mirror.read_part(PartSource(upstream), 0, 2 * BLOCK - 1)
-    upstream.bodies[0].advance(BLOCK + 7).break_off()
+    read = mirror.read_part(PartSource(upstream), 0, 2 * MEBIBYTE - 1)
+    upstream.bodies[0].advance(MEBIBYTE + 7).break_off()
     mirror.turn(1)
-    assert upstream.requests == [(0, 2 * BLOCK - 1), (BLOCK + 7, 2 * BLOCK - 1)]
+    assert upstream.requests == [(0, 2 * MEBIBYTE - 1), (MEBIBYTE + 7, 2 * MEBIBYTE - 1)]
     settle(upstream, mirror)
     assert (read.outcome, read.data == read.wanted, mirror.context.stats.resumed) == (True, True, 1)
-    assert upstream.sent == 2 * BLOCK
+    assert upstream.sent == 2 * MEBIBYTE
 
 
 def test_an_upstream_that_breaks_off_too_often(mirror: PartMirror, upstream: PartUpstream) -> None:
@@ -479,7 +493,7 @@ def test_nothing_waits_long_for_another_process(
     third = other.read_part(PartSource(upstream), 0, 99)
     other.turn(POLL, int(MAX_WAIT / POLL) + 2)
     assert third.is_relayed
-    fourth = other.read_part(PartSource(upstream), BLOCK - 10, BLOCK + 9)
+    fourth = other.read_part(PartSource(upstream), MEBIBYTE - 10, MEBIBYTE + 9)
     upstream.finish()
     assert len(upstream.requests) == 1
     other.turn(POLL)
@@ -493,10 +507,10 @@ def test_another_process_reads_the_blocks(
     """A reader in another process is given the blocks when they are there; nothing is fetched twice."""
     first, second = (
         mirror.read_part(PartSource(upstream), 0, 99),
-        other.read_part(PartSource(upstream), 0, BLOCK),
+        other.read_part(PartSource(upstream), 0, MEBIBYTE),
     )
     settle(upstream, mirror, other)
-    assert upstream.requests == [(0, BLOCK - 1), (BLOCK, 2 * BLOCK - 1)]
+    assert upstream.requests == [(0, MEBIBYTE - 1), (MEBIBYTE, 2 * MEBIBYTE - 1)]
     assert (first.outcome, first.data) == (True, BLOB[:100])
     assert (second.outcome, second.data == second.wanted) == (True, True)
 
@@ -522,13 +536,13 @@ def test_the_blocks_of_a_killed_process(
 ) -> None:
     """Another process fetches the blocks that it has not finished."""
     killed = mirror.read_part(PartSource(upstream), 0)
-    upstream.bodies[0].advance(BLOCK + 9)
-    read = other.read_part(PartSource(theirs := PartUpstream()), 0, 2 * BLOCK - 1)
+    upstream.bodies[0].advance(MEBIBYTE + 9)
+    read = other.read_part(PartSource(theirs := PartUpstream()), 0, 2 * MEBIBYTE - 1)
     other.turn(POLL)
     assert theirs.requests == []
     mirror.kill()
     settle(theirs, other)
-    assert theirs.requests == [(BLOCK, 2 * BLOCK - 1)]
+    assert theirs.requests == [(MEBIBYTE, 2 * MEBIBYTE - 1)]
     assert (read.outcome, read.data == read.wanted) == (True, True)
     killed.leave()
     upstream.bodies[0].break_off()
@@ -536,21 +550,21 @@ def test_the_blocks_of_a_killed_process(
 
 def test_the_map_survives_a_restart(mirror: PartMirror, other: PartMirror, upstream: PartUpstream) -> None:
     """Blocks are read again without a request; one that the disk has lost is fetched again."""
-    mirror.read_part(PartSource(upstream), 0, 3 * BLOCK - 1)
+    mirror.read_part(PartSource(upstream), 0, 3 * MEBIBYTE - 1)
     settle(upstream, mirror)
     mirror.turn(LINGER)
     with open(mirror.blocks, "r+b") as file:
-        file.seek(BLOCK + 5)
+        file.seek(MEBIBYTE + 5)
         file.write(b"\0" * 100)
-    read = other.read_part(PartSource(upstream), 0, 3 * BLOCK - 1)
+    read = other.read_part(PartSource(upstream), 0, 3 * MEBIBYTE - 1)
     settle(upstream, other)
-    assert upstream.requests[1:] == [(BLOCK, 2 * BLOCK - 1)]
+    assert upstream.requests[1:] == [(MEBIBYTE, MEBIBYTE + BLOCK - 1)]
     assert (read.outcome, read.data == read.wanted) == (True, True)
 
 
 def test_a_file_that_was_not_finished(mirror: PartMirror, other: PartMirror, upstream: PartUpstream) -> None:
     """A process that dies as it cuts the map off leaves a file that is replaced; its readers keep theirs."""
-    read = mirror.read_part(PartSource(upstream), 0, 3 * BLOCK)
+    read = mirror.read_part(PartSource(upstream), 0, 3 * MEBIBYTE)
     read.client.pause()
     upstream.finish()
     os.truncate(mirror.blocks, END)
@@ -568,15 +582,15 @@ def test_a_file_that_is_finished_as_it_is_opened(
     mirror: PartMirror, other: PartMirror, upstream: PartUpstream
 ) -> None:
     """A reader that has opened it while its map was cut off reads the finished blob."""
-    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
+    mirror.read_part(PartSource(upstream), 0, 10 * MEBIBYTE)
     hashing = mirror.hold_threads()
     settle(upstream, mirror, times=3)
     os.truncate(mirror.blocks, END)
-    read = other.read_part(PartSource(upstream), BLOCK, BLOCK + 99)
+    read = other.read_part(PartSource(upstream), MEBIBYTE, MEBIBYTE + 99)
     hashing.callback(None)
     assert mirror.blob.exists()
     settle(upstream, mirror, other)
-    assert (read.error, read.outcome, read.data) == (None, True, BLOB[BLOCK : BLOCK + 100])
+    assert (read.error, read.outcome, read.data) == (None, True, BLOB[MEBIBYTE : MEBIBYTE + 100])
 
 
 @pytest.mark.parametrize("data", [BLOB, WRONG])
@@ -585,8 +599,8 @@ def test_a_file_that_is_evicted_while_it_is_hashed(
 ) -> None:
     """The file that another process has made meanwhile is left alone."""
     upstream.data = data
-    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
-    mirror.read_part(PartSource(upstream), 11 * BLOCK, 18 * BLOCK)
+    mirror.read_part(PartSource(upstream), 0, 10 * MEBIBYTE)
+    mirror.read_part(PartSource(upstream), 11 * MEBIBYTE, 18 * MEBIBYTE)
     for body in upstream.running:
         body.finish()
     hashing = mirror.hold_threads()
@@ -605,7 +619,7 @@ def test_a_file_that_is_evicted_while_it_is_hashed(
 
 def test_blocks_are_in_use_while_they_are_hashed(mirror: PartMirror, upstream: PartUpstream) -> None:
     """They are not evicted then, however long it takes."""
-    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK)
+    mirror.read_part(PartSource(upstream), 0, 10 * MEBIBYTE)
     hashing = mirror.hold_threads()
     settle(upstream, mirror, times=3)
     mirror.clock.advance(1000)
@@ -638,7 +652,7 @@ def test_blocks_that_were_evicted(mirror: PartMirror, upstream: PartUpstream) ->
     mirror.blocks.unlink()
     new = mirror.read_part(PartSource(upstream), 0, 99)
     settle(upstream, mirror)
-    assert upstream.requests[1:] == [(0, BLOCK - 1)]
+    assert upstream.requests[1:] == [(0, MEBIBYTE - 1)]
     read.client.resume()
     settle(upstream, mirror)
     assert (new.outcome, read.outcome, read.data == BLOB) == (True, True, True)
@@ -653,19 +667,19 @@ def test_a_blob_that_was_downloaded_meanwhile(mirror: PartMirror, upstream: Part
     settle(upstream, mirror)
     count = len(upstream.requests)
     assert isinstance(mirror.read_part(PartSource(upstream, Denied()), 0, 99).error, Denied)
-    read = mirror.read_part(PartSource(upstream), 5 * BLOCK, 5 * BLOCK + 99)
+    read = mirror.read_part(PartSource(upstream), 5 * MEBIBYTE, 5 * MEBIBYTE + 99)
     assert (read.outcome, read.data == read.wanted, len(upstream.requests)) == (True, True, count)
 
 
 def test_a_full_disk(mirror: PartMirror, upstream: PartUpstream) -> None:
     """Readers fetch what the disk does not take by themselves."""
-    read = mirror.read_part(PartSource(upstream), 0, 2 * BLOCK)
-    with full(BLOCK + 100):
+    read = mirror.read_part(PartSource(upstream), 0, 2 * MEBIBYTE)
+    with full(MEBIBYTE + 100):
         upstream.bodies[0].advance()
     settle(upstream, mirror)
     assert (read.outcome, read.data == read.wanted) == (True, True)
-    with full(BLOCK):
-        again = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+    with full(MEBIBYTE):
+        again = mirror.read_part(PartSource(upstream), 9 * MEBIBYTE, 9 * MEBIBYTE)
         settle(upstream, mirror)
     assert (again.outcome, again.data) == (True, again.wanted)
 
@@ -677,7 +691,7 @@ def test_an_entity_tag_that_the_disk_does_not_take(mirror: PartMirror, upstream:
     first.client.pause()
     upstream.etag = '"one"'
     with full(0):
-        read = mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK)
+        read = mirror.read_part(PartSource(upstream), 9 * MEBIBYTE, 9 * MEBIBYTE)
         mirror.turn(POLL)
     assert read.is_relayed
     first.leave()
@@ -697,7 +711,7 @@ def test_a_reader_that_leaves_at_any_time(mirror: PartMirror, upstream: PartUpst
     upstream.opening = Deferred()
     first, second = (
         mirror.read_part(PartSource(upstream), 0),
-        mirror.read_part(PartSource(upstream), 0, BLOCK),
+        mirror.read_part(PartSource(upstream), 0, MEBIBYTE),
     )
     opening, upstream.opening = upstream.opening, None
     for turn in range(9):
@@ -706,8 +720,8 @@ def test_a_reader_that_leaves_at_any_time(mirror: PartMirror, upstream: PartUpst
         if turn == 1:
             opening.callback(None)
         for body in upstream.running:
-            body.advance(BLOCK // 3)
+            body.advance(MEBIBYTE // 3)
         mirror.turn(POLL)
     settle(upstream, mirror)
     assert (second.outcome, second.data == second.wanted) == (True, True)
-    assert upstream.sent <= BLOCKS * BLOCK
+    assert upstream.sent <= BLOCKS * MEBIBYTE

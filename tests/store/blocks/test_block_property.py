@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 from dockmirror.interfaces import IDownloadReader
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.block_waiter import POLL
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client, FileClient, all_closed, open_files
 from ..downloads.world import BREAKS, World
-from .parts import BlobRead, PartBody, PartMirror, PartSource, PartUpstream
+from .parts import MEBIBYTE, BlobRead, PartBody, PartMirror, PartSource, PartUpstream
 
-SIZE = 3 * BLOCK + BLOCK // 2
+SIZE = 3 * MEBIBYTE + MEBIBYTE // 2
 DATA, CHANGED = os.urandom(SIZE), os.urandom(SIZE)
-WRONG = DATA[: 2 * BLOCK] + os.urandom(SIZE - 2 * BLOCK)
+WRONG = DATA[: 2 * MEBIBYTE] + os.urandom(SIZE - 2 * MEBIBYTE)
 VERSIONS = {
     "as at first": (DATA, '"one"'),
     "changed": (CHANGED, '"two"'),
@@ -157,7 +156,9 @@ class PartWorld(World[PartMirror, PartUpstream, Reader]):
 
 processes = st.integers(0, 1)
 readers = st.integers(0, 5)
-offsets = st.one_of(st.just(0), st.integers(0, SIZE - 1), st.sampled_from([BLOCK - 1, BLOCK, 3 * BLOCK]))
+offsets = st.one_of(
+    st.just(0), st.integers(0, SIZE - 1), st.sampled_from([MEBIBYTE - 1, MEBIBYTE, 3 * MEBIBYTE])
+)
 counts = st.one_of(st.integers(1, 100), st.integers(1, SIZE - 1), st.just(SIZE))
 kinds = st.sampled_from([Client, FileClient])
 quiet = (
@@ -219,10 +220,10 @@ def test_any_readers_get_the_right_bytes(taken: Steps) -> None:
 
 changes = st.tuples(st.just(PartWorld.change), st.sampled_from(sorted(VERSIONS)))
 dropped_blocks: Steps = [
-    (PartWorld.read, 0, 3 * BLOCK, BLOCK // 2 - 1, Client),
+    (PartWorld.read, 0, 3 * MEBIBYTE, MEBIBYTE // 2 - 1, Client),
     (PartWorld.turn, 0),
     (PartWorld.read, 1, 0, SIZE, Client),
-    (PartWorld.send, BLOCK // 2 - 1),
+    (PartWorld.send, MEBIBYTE // 2 - 1),
     (PartWorld.turn, 1),
     (PartWorld.change, "changed"),
     (PartWorld.break_off,),

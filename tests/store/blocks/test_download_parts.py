@@ -6,11 +6,10 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from dockmirror.oci.errors import RangeInvalid
-from dockmirror.store.downloads.block_file import BLOCK
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client
-from .parts import BLOB, END, PartMirror, PartSource, PartUpstream, settle
+from .parts import BLOB, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, settle
 
 
 def download(mirror: PartMirror, upstream: PartUpstream) -> Client:
@@ -20,13 +19,13 @@ def download(mirror: PartMirror, upstream: PartUpstream) -> Client:
 def test_a_part_that_comes_soon_is_read_from_the_download(mirror: PartMirror, upstream: PartUpstream) -> None:
     """It costs no request, and waits for its bytes."""
     whole = download(mirror, upstream)
-    upstream.bodies[0].advance(BLOCK)
+    upstream.bodies[0].advance(MEBIBYTE)
     mirror.turn(1)
-    early, late = (mirror.read_part(PartSource(upstream), first, first + 99) for first in (5, BLOCK + 5))
+    early, late = (mirror.read_part(PartSource(upstream), first, first + 99) for first in (5, MEBIBYTE + 5))
     assert early.data == BLOB[5:105]
     assert late.data == b""
     settle(upstream, mirror)
-    assert (late.outcome, late.data) == (True, BLOB[BLOCK + 5 : BLOCK + 105])
+    assert (late.outcome, late.data) == (True, BLOB[MEBIBYTE + 5 : MEBIBYTE + 105])
     assert (whole.outcome, whole.data == BLOB, upstream.requests) == (True, True, [(0, END - 1)])
 
 
@@ -35,20 +34,20 @@ def test_a_part_that_comes_late_is_read_from_blocks(mirror: PartMirror, upstream
     download(mirror, upstream)
     upstream.bodies[0].advance(1000)
     mirror.turn(1)
-    reads = [mirror.read_part(PartSource(upstream), 9 * BLOCK, 9 * BLOCK) for _ in range(3)]
-    assert upstream.requests[1:] == [(9 * BLOCK, 10 * BLOCK - 1)]
+    reads = [mirror.read_part(PartSource(upstream), 9 * MEBIBYTE, 9 * MEBIBYTE) for _ in range(3)]
+    assert upstream.requests[1:] == [(9 * MEBIBYTE, 10 * MEBIBYTE - 1)]
     settle(upstream, mirror)
-    assert [read.data for read in reads] == [BLOB[9 * BLOCK : 9 * BLOCK + 1]] * 3
+    assert [read.data for read in reads] == [BLOB[9 * MEBIBYTE : 9 * MEBIBYTE + 1]] * 3
 
 
 def test_a_download_that_stalls(mirror: PartMirror, upstream: PartUpstream) -> None:
     """A part of it is fetched by itself after 5 s without a byte of it."""
     download(mirror, upstream)
-    upstream.bodies[0].advance(BLOCK)
+    upstream.bodies[0].advance(MEBIBYTE)
     mirror.turn(1)
-    read = mirror.read_part(PartSource(upstream), BLOCK - 10, BLOCK + 99)
+    read = mirror.read_part(PartSource(upstream), MEBIBYTE - 10, MEBIBYTE + 99)
     mirror.turn(MAX_WAIT)
-    assert upstream.requests[1:] == [(BLOCK, BLOCK + 99)]
+    assert upstream.requests[1:] == [(MEBIBYTE, MEBIBYTE + 99)]
     upstream.bodies[1].finish()
     assert (read.outcome, read.data == read.wanted) == (True, True)
     settle(upstream, mirror)
@@ -62,7 +61,7 @@ def test_a_download_whose_upstream_does_not_answer(mirror: PartMirror, upstream:
     other = PartUpstream()
     read = mirror.read_part(PartSource(other), 0, 99)
     mirror.turn(MAX_WAIT)
-    assert other.requests == [(0, BLOCK - 1)]
+    assert other.requests == [(0, MEBIBYTE - 1)]
     settle(other, mirror)
     assert read.data == BLOB[:100]
     opening.callback(None)
@@ -75,7 +74,7 @@ def test_a_reader_of_parts_counts_as_a_reader(
 ) -> None:
     """A download goes on for some seconds after the last part was read from it."""
     whole = download(mirror, upstream)
-    upstream.bodies[0].advance(BLOCK)
+    upstream.bodies[0].advance(MEBIBYTE)
     mirror.turn(1)
     assert mirror.read_part(PartSource(upstream), 0, 99).outcome is True
     whole.leave()
@@ -97,27 +96,27 @@ def leave_early(mirror: PartMirror, upstream: PartUpstream, length: int) -> None
     assert upstream.bodies[0].state == "cancelled"
 
 
-@pytest.mark.parametrize("first", [1, BLOCK + 5, 2 * BLOCK])
+@pytest.mark.parametrize("first", [1, MEBIBYTE + 5, 2 * MEBIBYTE])
 def test_a_client_that_resumes_has_a_broken_download_go_on(
     mirror: PartMirror, upstream: PartUpstream, first: int
 ) -> None:
     """No byte is fetched twice, and the blob is held afterwards."""
-    leave_early(mirror, upstream, 2 * BLOCK)
+    leave_early(mirror, upstream, 2 * MEBIBYTE)
     read = mirror.read_part(PartSource(upstream), first)
     settle(upstream, mirror)
     assert (read.outcome, read.data == BLOB[first:]) == (True, True)
-    assert upstream.requests == [(0, END - 1), (2 * BLOCK, END - 1)]
+    assert upstream.requests == [(0, END - 1), (2 * MEBIBYTE, END - 1)]
     assert mirror.blob.exists()
 
 
-@pytest.mark.parametrize(("first", "last"), [(2 * BLOCK + 1, None), (BLOCK, BLOCK + 99), (0, None)])
+@pytest.mark.parametrize(("first", "last"), [(2 * MEBIBYTE + 1, None), (MEBIBYTE, MEBIBYTE + 99), (0, None)])
 def test_other_parts_of_a_broken_download_are_read_from_blocks(
     mirror: PartMirror, upstream: PartUpstream, first: int, last: int | None
 ) -> None:
     """They begin after its end, or do not go on to the end of the blob, or begin anew."""
-    leave_early(mirror, upstream, 2 * BLOCK)
+    leave_early(mirror, upstream, 2 * MEBIBYTE)
     read = mirror.read_part(PartSource(upstream), first, last)
-    assert upstream.requests[1][0] == first // BLOCK * BLOCK
+    assert upstream.requests[1][0] == first // MEBIBYTE * MEBIBYTE
     settle(upstream, mirror)
     assert read.data == read.wanted
 

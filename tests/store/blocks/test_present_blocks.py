@@ -15,7 +15,7 @@ from dockmirror.store.downloads.upstream_fetch import PresentBlocks
 from ...answering import now
 from ..downloads.upstream import REGISTRY, Client
 from ..threads import inline
-from .parts import BLOB, END, PIECE, PartMirror, PartSource, PartUpstream, settle
+from .parts import BLOB, END, MEBIBYTE, PIECE, PartMirror, PartSource, PartUpstream, settle
 
 WRONG = os.urandom(END)
 
@@ -23,7 +23,7 @@ WRONG = os.urandom(END)
 def leave_blocks(mirror: PartMirror, upstream: PartUpstream, *runs: tuple[int, int]) -> None:
     """Have these blocks fetched, up to the second of each pair, and forget the requests."""
     for first, end in runs:
-        mirror.read_part(PartSource(upstream), first * BLOCK, end * BLOCK - 1)
+        mirror.read_part(PartSource(upstream), first * MEBIBYTE, end * MEBIBYTE - 1)
         settle(upstream, mirror, times=5)
     mirror.turn(LINGER)
     upstream.requests.clear()
@@ -55,23 +55,23 @@ def test_a_download_takes_the_blocks_over(
     client = read(mirror, upstream)
     assert (client.outcome, client.data == BLOB) == (True, True)
     assert mirror.blob.read_bytes() == BLOB
-    assert [first // BLOCK for first, _ in upstream.requests] == offsets
+    assert [first // MEBIBYTE for first, _ in upstream.requests] == offsets
     left_out = sum(end - first for first, end in runs if first == 0 or end in offsets)
-    assert upstream.sent - before <= END - left_out * BLOCK + len(offsets) * PIECE
+    assert upstream.sent - before <= END - left_out * MEBIBYTE + len(offsets) * PIECE
 
 
 def test_blocks_of_a_large_blob_are_found_at_once(mirror: PartMirror) -> None:
     """Also those that another process adds while the download goes on."""
     file = BlockFile(mirror.root, REGISTRY, mirror.digest, inline)
-    file.create(BlobVersion(640 * BLOCK), range(0))
-    for block in range(100, 104):
+    file.create(BlobVersion(640 * MEBIBYTE), range(0))
+    for block in range(100 * MEBIBYTE // BLOCK, 104 * MEBIBYTE // BLOCK):
         file.record(block, 0)
     blocks = now(PresentBlocks.open(mirror.context, REGISTRY, mirror.digest))
     assert blocks is not None
-    assert blocks.missing(0) == 100 * BLOCK
-    for block in range(20, 24):
+    assert blocks.missing(0) == 100 * MEBIBYTE
+    for block in range(20 * MEBIBYTE // BLOCK, 24 * MEBIBYTE // BLOCK):
         file.record(block, 0)
-    assert blocks.missing(5) == 20 * BLOCK - 5
+    assert blocks.missing(5) == 20 * MEBIBYTE - 5
     blocks.close()
     file.close()
 
@@ -97,10 +97,10 @@ def test_blocks_that_cannot_be_opened(mirror: PartMirror, upstream: PartUpstream
 
 def test_a_download_of_blocks_alone(mirror: PartMirror, upstream: PartUpstream) -> None:
     """All of them may be there while they are not verified."""
-    mirror.read_part(PartSource(upstream), 0, 10 * BLOCK - 1)
+    mirror.read_part(PartSource(upstream), 0, 10 * MEBIBYTE - 1)
     for body in upstream.running:
         body.finish()
-    mirror.read_part(PartSource(upstream), 10 * BLOCK, END - 1)
+    mirror.read_part(PartSource(upstream), 10 * MEBIBYTE, END - 1)
     hashing = mirror.hold_threads()
     settle(upstream, mirror, times=3)
     count = len(upstream.requests)
@@ -153,7 +153,7 @@ def test_a_reader_that_leaves_while_blocks_are_taken(mirror: PartMirror, upstrea
     leave_blocks(mirror, upstream, (0, 3))
     upstream.opening = Deferred()
     client = mirror.read(PartSource(upstream))
-    assert mirror.part.stat().st_size == 3 * BLOCK
+    assert mirror.part.stat().st_size == 3 * MEBIBYTE
     client.leave()
-    assert mirror.part.stat().st_size == 3 * BLOCK
+    assert mirror.part.stat().st_size == 3 * MEBIBYTE
     assert not mirror.is_downloading
