@@ -1,26 +1,21 @@
-"""Print tables, JSON, sizes, ages and progress bars."""
+"""Print tables, JSON, sizes, ages and progress bars.
+
+``rich`` is imported where it is used: the mirror itself, which prints none of these, saves 2 MB.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Column, Table
 
 from ..oci.digest import Digest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def format_age(seconds: float) -> str:
@@ -46,6 +41,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     if not sys.stdout.isatty():
         click.echo("\n".join(_format_rows([columns, *rows], [name in right for name in columns])))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         if name in right:
@@ -59,6 +57,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
 
 def _format_rows(rows: Iterable[Sequence[str]], is_right: Sequence[bool]) -> Iterator[str]:
     """Yield each row as one line, with columns as wide as their widest cell."""
+    from rich.cells import cell_len
+
     cells = [[", ".join(cell.splitlines()) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -86,6 +86,17 @@ def progress_bars(what: str) -> Progress:
 
     :param what: a title for all bars; when empty, each bar shows its own.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.table import Column
+
     console = Console(stderr=True)
     return Progress(
         TextColumn(what or "{task.description}"),
