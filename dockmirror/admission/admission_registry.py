@@ -13,7 +13,7 @@ from ..body.in_memory import BytesBody
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry
-from ..oci.cache_status import CacheResult
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.errors import Denied, ManifestUnknown, RegistryError
 from ..oci.manifest import ManifestDocument, is_accepted_kind
@@ -59,29 +59,37 @@ class AdmissionContext:
 
 @frozen
 class _Decision:
-    """A verdict, and those of rules that only warn."""
+    """A verdict, and those of rules that only warn.
 
+    :ivar generation: the one in which it was made; it holds in no other one.
+    """
+
+    generation: int
     verdict: Verdict
     warning: Refuse | ServeInstead | None = None
 
-
-_SERVED = _Decision(SERVE)
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the manifest is served, and no rule says anything about it."""
+        return self.verdict is SERVE and self.warning is None
 
 
 @frozen
 class _Replacement:
-    """A digest that is served in place of the one that a tag names.
+    """A manifest that is served in place of the one that a tag names.
 
     :ivar moved: the tag with the digest that it names.
+    :ivar headers: the header fields that say so.
     """
 
     moved: Subject
     instead: ServeInstead
-    digest: Digest
+    target: Manifest
+    headers: tuple[tuple[str, str], ...]
 
 
-_ReplacementKey = tuple[int, Subject, tuple[str, ...]]
-"""The generation in which it was decided, the tag, and the types that the client accepts."""
+_ReplacementKey = tuple[Manifest, tuple[str, ...]]
+"""The tag, and the types that the client accepts."""
 
 
 @implementer(IRegistry)
@@ -94,9 +102,9 @@ class AdmissionRegistry:
     def __init__(self, registry: IRegistry, context: AdmissionContext) -> None:
         self._registry = registry
         self._context = context
-        self._replaced: TTLCache[_ReplacementKey, _Replacement] = TTLCache(context.clock, _MOST)
+        self._replaced: TTLCache[_ReplacementKey, tuple[int, _Replacement]] = TTLCache(context.clock, _MOST)
         self._obtainable: TTLCache[Subject, bool] = TTLCache(context.clock, _MOST)
-        self._decisions: TTLCache[tuple[int, Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
+        self._decisions: TTLCache[tuple[Subject, bool], _Decision] = TTLCache(context.clock, _MOST)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """:raises Denied: when nothing is served, with the rule, the reason, and what to do."""
@@ -105,32 +113,33 @@ class AdmissionRegistry:
         return await self._registry.fetch(request)
 
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
-        subject = Subject(self._context.upstream, target.repository, target.reference)
-        key = self._context.generation(), subject, request.accept
-        kept = self._replaced.get(key)
-        if kept is not None and not request.revalidate:
-            self._report(kept.moved, _Decision(kept.instead))
-            return await self._fetch_replacement(request, kept)
+        kept = None if request.revalidate else self._replaced.get((target, request.accept))
+        if kept is not None and kept[0] == self._context.generation():
+            self._context.count(kept[1].instead.rule, "replaced")
+            return await self._fetch_replacement(request, kept[1])
         try:
             answer = await self._registry.fetch(request)
         except RegistryError as error:
             if isinstance(target.reference, Tag) and is_outage(error):
-                return await self._serve_admitted(request, subject, error)
+                return await self._serve_admitted(request, target, error)
             raise
         try:
             digest = target.digest or answer.body.descriptor.digest
-            subject = Subject(subject.upstream, target.repository, target.reference, digest)
+            subject = Subject(self._context.upstream, target.repository, target.reference, digest)
             decision = await self._decide(request, subject, answer)
         except BaseException:
             answer.body.discard()
             raise
         match decision.verdict:
             case Serve():
-                return _with_warning(answer, decision.warning)
+                if decision.warning is None:
+                    return answer
+                return evolve(answer, headers=(*answer.headers, _warn(decision.warning)))
             case ServeInstead() as instead:
                 answer.body.discard()
                 is_fresh = answer.cache is not None and answer.cache.result is CacheResult.HIT
-                replaced = await self._serve_instead(request, subject, instead, key if is_fresh else None)
+                generation = decision.generation if is_fresh else None
+                replaced = await self._serve_instead(request, subject, instead, generation)
                 # the client that has the tag revalidated is told the outcome of that
                 return evolve(replaced, cache=answer.cache) if request.revalidate else replaced
             case Refuse() as refusal:
@@ -138,9 +147,10 @@ class AdmissionRegistry:
                 raise Denied(refusal.why)
 
     async def _serve_admitted(
-        self, request: RegistryRequest, subject: Subject, error: RegistryError
+        self, request: RegistryRequest, target: Manifest, error: RegistryError
     ) -> Answer:
         """Serve what the rules give a tag while the upstream does not answer, or raise its error."""
+        subject = Subject(self._context.upstream, target.repository, target.reference)
         decision = await self._decide(request, subject, None)
         if not isinstance(decision.verdict, ServeInstead):
             raise error
@@ -154,42 +164,44 @@ class AdmissionRegistry:
         request: RegistryRequest,
         subject: Subject,
         instead: ServeInstead,
-        key: _ReplacementKey | None = None,
+        generation: int | None = None,
     ) -> Answer:
         """Serve another digest of the repository in place of the tag's current one.
 
-        :param key: by which the replacement is kept for a moment; None if the tag must be looked up again.
+        :param generation: in which this is kept for a moment; None if the tag must be looked up again.
         :raises Denied: when it is refused itself, or neither held whole nor given by the upstream.
         :raises ManifestUnknown: when the client does not accept it.
         """
         digest = await self._choose_accepted(request, subject.repository, instead.digest)
-        kept = _Replacement(subject, instead, digest)
-        replacement = Subject(subject.upstream, subject.repository, subject.reference, digest)
-        answer = await self._fetch_replacement(request, kept, replacement)
+        newer = [] if subject.digest is None else [("Dockmirror-Newer-Digest", str(subject.digest))]
+        target = Manifest(subject.repository, digest)
+        replacement = _Replacement(subject, instead, target, (_warn(instead), *newer))
+        chosen = evolve(subject, digest=digest)
+        answer = await self._fetch_replacement(request, replacement, chosen)
         try:
             if not is_accepted_kind(request.accept, answer.body.descriptor.media_type):
                 raise _not_accepted(digest)
-            decision = await self._decide(request, replacement, answer, is_replacement=True)
+            decision = await self._decide(request, chosen, answer, is_replacement=True)
         except BaseException:
             answer.body.discard()
             raise
         if isinstance(decision.verdict, Refuse):
             answer.body.discard()
             raise Denied(decision.verdict.why)
-        if key is not None and decision == _SERVED:
-            self._replaced.put(key, kept, REPLACEMENT_TTL)
+        if generation is not None and decision.is_plain:
+            key = evolve(target, reference=subject.reference), request.accept
+            self._replaced.put(key, (generation, replacement), REPLACEMENT_TTL)
         return answer
 
     async def _fetch_replacement(
-        self, request: RegistryRequest, kept: _Replacement, unchecked: Subject | None = None
+        self, request: RegistryRequest, replacement: _Replacement, unchecked: Subject | None = None
     ) -> Answer:
         """Fetch a replacement, with what is said about it in header fields.
 
-        :param unchecked: the replacement, if it is not known whether it can be had.
+        :param unchecked: its subject, if it is not known whether it can be had.
         :raises Denied: when it is neither held whole nor given by the upstream.
         """
-        moved, instead = kept.moved, kept.instead
-        request = evolve(request, target=Manifest(moved.repository, kept.digest))
+        request = evolve(request, target=replacement.target)
         try:
             if unchecked is not None:
                 await self._check_obtainable(request, unchecked)
@@ -197,11 +209,15 @@ class AdmissionRegistry:
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):
                 raise
+            moved, instead = replacement.moved, replacement.instead
             raise Denied(
                 f"{moved} is not served: {instead.why}, and the admitted {instead.digest} is neither held"
                 " whole nor given by its registry any more; use another version"
             ) from error
-        return _with_warning(answer, instead, moved.digest)
+        cache = answer.cache
+        if cache is not None:  # its digest may be kept for good, and the tag may not
+            cache = CacheStatus(cache.result, cache.age, cache.stale_reason)
+        return evolve(answer, cache=cache, headers=answer.headers + replacement.headers)
 
     async def _choose_accepted(
         self, request: RegistryRequest, repository: Repository, digest: Digest
@@ -234,28 +250,30 @@ class AdmissionRegistry:
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool = False
     ) -> _Decision:
         """Return the decision about a subject, made anew or kept from a moment ago."""
-        key = self._context.generation(), subject, is_replacement
+        generation, key = self._context.generation(), (subject, is_replacement)
         decision = self._decisions.get(key)
-        if decision is None:
-            decision = await self._make_decision(request, subject, answer, is_replacement)
-            if not isinstance(decision.verdict, Refuse):
+        if decision is None or decision.generation != generation:
+            verdict, warning = await self._judge(request, subject, answer, is_replacement)
+            decision = _Decision(generation, verdict, warning)
+            if not isinstance(verdict, Refuse):
                 self._decisions.put(key, decision, DECISION_TTL)
-        if decision != _SERVED:
+        if not decision.is_plain:
             self._report(subject, decision)
         return decision
 
-    async def _make_decision(
+    async def _judge(
         self, request: RegistryRequest, subject: Subject, answer: Answer | None, is_replacement: bool
-    ) -> _Decision:
+    ) -> tuple[Verdict, Refuse | ServeInstead | None]:
+        """Return the verdict, and that of the rules that only warn if it is another one."""
         gatherer = self._context.gatherer
         applicable = gatherer.applicable(subject, is_replacement)
         if not applicable:
-            return _SERVED
+            return SERVE, None
         reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
         facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
         verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
         warning = everything if everything != verdict and not isinstance(everything, Serve) else None
-        return _Decision(verdict, warning)
+        return verdict, warning
 
     async def _load(self, subject: Subject, answer: Answer | None) -> ManifestDocument | None:
         if answer is not None and isinstance(answer.body, BytesBody):
@@ -280,17 +298,7 @@ def _not_accepted(digest: Digest) -> ManifestUnknown:
     return ManifestUnknown(f"the admitted {digest} is an index, which the client does not accept")
 
 
-def _with_warning(
-    answer: Answer, verdict: Refuse | ServeInstead | None, newer: Digest | None = None
-) -> Answer:
-    """Return the answer with what the decision says about it, in header fields."""
-    if verdict is None:
-        return answer
+def _warn(verdict: Refuse | ServeInstead) -> tuple[str, str]:
+    """Return the header field that tells the client why."""
     why = verdict.why.replace("\\", "/").replace('"', "'")  # it may have words of others in it
-    fields = [("Warning", f'299 - "{why}"')]
-    cache = answer.cache
-    if isinstance(verdict, ServeInstead) and cache is not None and cache.immutable:
-        cache = evolve(cache, immutable=False)  # by its digest it would be kept for good
-    if newer is not None:
-        fields.append(("Dockmirror-Newer-Digest", str(newer)))
-    return evolve(answer, cache=cache, headers=(*answer.headers, *fields))
+    return "Warning", f'299 - "{why}"'

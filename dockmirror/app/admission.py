@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache as cache_calls
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +93,10 @@ def make_admission(
         )
     )
 
+    counters = cache_calls(partial(upstream.metrics.admissions.labels, name))
+
     def count(rule: str, outcome: str) -> None:
-        upstream.metrics.admissions.labels(name, rule, outcome).inc()
+        counters(rule, outcome).inc()
 
     async def is_public(repository: Repository) -> bool:
         return await gateway.public.age(repository) < PUBLIC_STALE_TTL

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -22,7 +23,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ErrorEntry, RegistryError, Unreachable
 from dockmirror.oci.reference import Reference, Repository, parse_reference
 
-from ..pullthrough.mirrors import NAME
+from ..pullthrough.mirrors import NAME, TTL
 from .gated import LATEST, REPOSITORY, Gated
 
 DAY = 86_400.0
@@ -220,3 +221,56 @@ def test_decisions_are_kept_until_the_generation_changes() -> None:
     source.waiting[1].callback(HookVerdict(False, "CVE-1"))
     assert "is refused by the policy server: CVE-1" in str(second[0])
     assert gated.counts == [("hook", "refused")]
+
+
+@implementer(IFactSource)
+@frozen
+class Known:
+    """A source that has its fact at once."""
+
+    fact: str
+    is_about_tags: bool
+    find: Callable[[Digest | None], Any]
+    setting = "min_age"
+    needs_manifest = False
+
+    async def gather(self, context: FactContext) -> Any:
+        return self.find(context.subject.digest)
+
+
+RULES = st.sampled_from(["move", "deny", "allow", "lock", "unlock"])
+
+
+@given(st.lists(st.tuples(RULES, st.integers(0, 2), st.sampled_from([0.0, 0.5, 2.0, 11.0])), max_size=12))
+def test_kept_decisions_are_those_of_the_rules_in_force(changes: list[tuple[str, int, float]]) -> None:
+    """Each new rule begins a generation; tags move without one."""
+    denied: set[Digest | None] = set()
+    locked: list[Digest] = []
+    sources = (
+        Known("locked", True, lambda _: locked[-1] if locked else None),
+        Known("hook", False, lambda digest: HookVerdict(digest not in denied)),
+    )
+    gated = Gated({"min_age": "0s"}, sources=sources)
+    manifests = [gated.publish(str(number)) for number in range(3)]
+    digests, tags = [Digest.of(each) for each in manifests], gated.registry_behind.shelf(NAME).tags
+    for change, number, seconds in changes:
+        match change:
+            case "move":
+                tags["latest"] = digests[number]
+                gated.clock.advance(TTL)
+            case "deny":
+                denied.add(digests[number])
+            case "allow":
+                denied.discard(digests[number])
+            case "lock":
+                locked[:] = [digests[number]]
+            case "unlock":
+                locked.clear()
+        gated.generation += change != "move"
+        expected = locked[-1] if locked else tags["latest"]
+        for _ in range(3):
+            refused = (
+                f"{NAME}:latest is refused by the policy server: it gives no reason; use another version"
+            )
+            assert gated.served() == (refused if expected in denied else manifests[digests.index(expected)])
+            gated.clock.advance(seconds)
