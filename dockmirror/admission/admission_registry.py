@@ -25,10 +25,13 @@ from .fact_source import FactGatherer, RepositoryReader
 from .recalls import Recalled
 from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
-DECISION_TTL = 10.0
-"""Seconds for which a decision is kept, as long as the generation stays."""
 REPLACEMENT_TTL = 1.0
 """Seconds for which a fresh tag that is replaced is neither looked up nor decided about again."""
+DECISION_TTL = 10.0 - REPLACEMENT_TTL
+"""Seconds for which a decision is kept, as long as the generation stays.
+
+What begins no generation, such as another lock file or the end of a verdict, counts within ten seconds.
+"""
 _MOST = 10_000
 _log = Logger()
 
