@@ -116,7 +116,6 @@ class CoolDownSource:
     fact = "ages"
     setting = "min_age"
     is_about_tags = True
-    needs_manifest = False
 
     def __init__(self, context: CoolDownContext) -> None:
         self._context = context

@@ -114,16 +114,16 @@ def _parse_referrers(index: bytes) -> list[tuple[str, Digest]]:
 
 @frozen
 class FactContext:
-    """A subject, with the policy, the manifest and the reader by which a source finds its fact.
+    """A subject, with the policy, and with what a source finds its fact by.
 
     :ivar policy: the policy that holds for the rule.
-    :ivar manifest: None if it is not needed, or is not at hand.
+    :ivar load: returns the manifest, or None if it is not at hand.
     :ivar reader: reads more of the repository, as the client that requests the subject.
     """
 
     subject: Subject
     policy: PolicySettings
-    manifest: ManifestDocument | None
+    load: LoadManifest
     reader: RepositoryReader
 
     async def read_manifest(self) -> ManifestDocument | None:
@@ -131,8 +131,9 @@ class FactContext:
 
         :raises RegistryError: when it cannot be had.
         """
-        if self.manifest is not None or self.subject.digest is None:
-            return self.manifest
+        manifest = await self.load()
+        if manifest is not None or self.subject.digest is None:
+            return manifest
         return await self.reader.document(self.subject.digest)
 
 
@@ -142,7 +143,6 @@ class IFactSource(Interface):
     fact: str = Attribute("The name of the field of ``AdmissionFacts`` that it fills.")
     setting: str = Attribute("The key that turns its rule on in a policy.")
     is_about_tags: bool = Attribute("True if it says which digest a tag is, False if it judges a digest.")
-    needs_manifest: bool = Attribute("True if it needs the manifest itself.")
 
     async def gather(context: FactContext) -> Any:
         """Return the fact, or None if the rule does not apply.
@@ -183,14 +183,12 @@ class FactGatherer:
     ) -> AdmissionFacts:
         """Return the facts of these sources.
 
+        :param load_manifest: is called when the first of them needs the manifest.
         :param reader: reads more of the repository as the client.
         """
-        manifest = None
-        if any(source.needs_manifest for source, _ in applicable):
-            manifest = await load_manifest()
+        load = _load_once(load_manifest)
         facts = await gather(
-            self._gather(source, FactContext(subject, policy, manifest, reader))
-            for source, policy in applicable
+            self._gather(source, FactContext(subject, policy, load, reader)) for source, policy in applicable
         )
         named = {source.fact: fact for (source, _), fact in zip(applicable, facts, strict=True)}
         warned = frozenset(source.fact for source, policy in applicable if policy.mode == "warn")
@@ -210,3 +208,15 @@ class FactGatherer:
             missing = MissingFact.of(source.setting, str(error), _OWN_REASON)
         _log.warn("{subject}: {why}", subject=str(context.subject), why=missing.why)
         return None if context.policy.on_error == "serve" else missing
+
+
+def _load_once(load: LoadManifest) -> LoadManifest:
+    """Return a function that loads the manifest when it is first called, and returns the same one after."""
+    loaded: list[ManifestDocument | None] = []
+
+    async def load_manifest() -> ManifestDocument | None:
+        if not loaded:
+            loaded.append(await load())
+        return loaded[0]
+
+    return load_manifest

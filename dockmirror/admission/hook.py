@@ -162,18 +162,19 @@ class HookSource:
     fact = "hook"
     setting = "hook"
     is_about_tags = False
-    needs_manifest = True
 
     async def gather(self, context: FactContext) -> HookVerdict | None:
         """:raises RegistryError: when the policy server gives no verdict."""
         subject = context.subject
         if subject.digest is None or not context.policy.hook:
             return None
-        manifest = await context.read_manifest()
-        await self.parents.record(subject, manifest)
         document = self._document(subject.repository, subject.digest)
         now = self.clock.seconds()
         kept = _parse_kept(await self.documents.read(document), now)
+        if kept is not None and self.parents.has_recorded(subject):
+            return kept
+        manifest = await context.read_manifest()
+        await self.parents.record(subject, manifest)
         if kept is not None:
             return kept
         verdict, seconds = await self.server.ask(await self._question(subject, manifest, context.reader))

@@ -117,7 +117,6 @@ class ImageLimitSource:
     fact: LimitKey
     parents: KnownParents
     is_about_tags = False
-    needs_manifest = True
 
     @property
     def setting(self) -> str:

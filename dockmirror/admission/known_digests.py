@@ -41,7 +41,6 @@ class KnownDigestSource:
     fact = "known"
     setting = "digests"
     is_about_tags = False
-    needs_manifest = False
 
     def __init__(
         self,
@@ -145,15 +144,17 @@ class KnownParents:
         :raises OSError: when it cannot be written.
         """
         digest = subject.digest
-        if index is None or digest is None or not index.children:
-            return
-        if self.recorded.get((subject.repository, digest)):
+        if index is None or digest is None or self.has_recorded(subject):
             return
         for child in index.children:
             if child.descriptor.digest is not None:
                 parent = Parent(digest, child.platform)
                 await self._add(self._name(subject.repository, child.descriptor.digest), parent)
         self.recorded.put((subject.repository, digest), True, _RECORDED)
+
+    def has_recorded(self, subject: Subject) -> bool:
+        """Return whether the subject's manifest was recorded within the last hour."""
+        return subject.digest is not None and bool(self.recorded.get((subject.repository, subject.digest)))
 
     async def find(self, subject: Subject) -> list[Parent]:
         """Return the indexes that list the subject; a client that accepts none is given it by a tag, too."""

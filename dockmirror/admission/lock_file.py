@@ -156,7 +156,6 @@ class LockSource:
     fact = "locked"
     setting = "lock"
     is_about_tags = True
-    needs_manifest = False
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies

@@ -60,7 +60,6 @@ class SignatureSource:
     fact = "signature"
     setting = "signed_by"
     is_about_tags = False
-    needs_manifest = True
 
     async def gather(self, context: FactContext) -> SignatureVerdict | None:
         """:raises RegistryError: when a signature cannot be read."""

@@ -166,14 +166,13 @@ class Source:
     fact = "hook"
     setting = "min_age"
     is_about_tags = False
-    needs_manifest = True
 
     def __init__(self) -> None:
         self.waiting: list[Deferred[HookVerdict | None]] = []
         self.manifests: list[Any] = []
 
     async def gather(self, context: FactContext) -> HookVerdict | None:
-        self.manifests.append(context.manifest)
+        self.manifests.append(await context.read_manifest())
         self.waiting.append(Deferred())
         return await self.waiting[-1]
 
@@ -232,7 +231,6 @@ class Known:
     is_about_tags: bool
     find: Callable[[Digest | None], Any]
     setting = "min_age"
-    needs_manifest = False
 
     async def gather(self, context: FactContext) -> Any:
         return self.find(context.subject.digest)

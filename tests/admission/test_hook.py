@@ -95,6 +95,14 @@ def test_a_verdict_is_kept_for_its_time(allow: bool) -> None:
     assert len(gated.world.seen) == 2
 
 
+def test_the_manifest_is_not_read_again_for_a_kept_verdict() -> None:
+    gated = hooked(answer(True, valid_for=60))
+    for requests in (["HEAD", "GET"], ["HEAD"]):
+        assert gated.pull(head=True).get().status == 200
+        assert [each.partition(" ")[0] for each in gated.reads()] == requests
+        gated.clock.advance(10)
+
+
 def test_an_image_of_an_index_is_asked_about_with_the_index() -> None:
     gated = hooked(answer(True))
     served(gated.pull())
