@@ -50,9 +50,12 @@ def check_age(subject: Subject, ages: TagAges) -> Verdict:
     if last := next((each for each in reversed(served) if each not in ages.withheld), None):
         why = f"{subject.digest} is too new for the cool-down, and is served in {left} if the tag keeps it"
         return ServeInstead(last, why if subject.digest else "the registry does not answer", "ages")
+    reason = "no version of it has been admitted yet"
+    if served:
+        reason = "every version of it that was admitted has been recalled"
     return Refuse(
-        f"{subject} is too new for the cool-down of {format_age(ages.min_age)}: no version of it has been"
-        f" admitted yet; try again in {left}, use an older version, or ask the operator for an exception",
+        f"{subject} is too new for the cool-down of {format_age(ages.min_age)}: {reason};"
+        f" try again in {left}, use an older version, or ask the operator for an exception",
         "ages",
     )
 
