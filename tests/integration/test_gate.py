@@ -25,11 +25,14 @@ from dockmirror.oci.request import Requester
 
 from .conftest import MakeChain
 from .parts.clients import Completed, Containerd, Dockerd, podman, skopeo
+from .parts.command import dockmirror
 from .parts.images import EMPTY, Image, image, index
 from .parts.machine import Machine
 from .parts.media import OCI, Content
-from .parts.process import Process, free_port, listens
-from .pulls import docker_pulls, podman_pulls, skopeo_pulls
+from .parts.mirror import Mirror
+from .parts.process import Process, free_port, listens, wait_until
+from .pulls import docker_pulls, podman_pulls, skopeo_pulls, succeeded
+from .test_sync import SYNCS_OFTEN
 
 pytestmark = pytest.mark.integration
 
@@ -68,12 +71,16 @@ def test_signed_only(
     podman_machine: Machine,
     skopeo_machine: Machine,
 ) -> None:
-    """Clients pull what is signed, also while the registry is down, and show why the rest is refused."""
+    """Clients pull what is signed, also while the registry is down, and show why the rest is refused.
+
+    So do the history and the state of a sync rule, which pulls no unsigned image either.
+    """
     key = tmp_path / "team.pub"
     key.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     policy = {"images": "docker.io/library/**", "signed_by": [str(key)]}
     signed, unsigned = index("signed"), image("unsigned", OCI)
-    with chains(policy=[policy]) as chain:
+    rule = {"upstream": "docker", "repositories": ["library/unsigned"]}
+    with chains(policy=[policy], sync=[rule], patched=SYNCS_OFTEN) as chain:
         chain.registry.push("library/signed", signed, "latest")
         tag, signature = signature_of(signed)
         chain.registry.push("library/signed", signature, tag)
@@ -91,8 +98,24 @@ def test_signed_only(
         for client, done in refusals.items():
             assert done.returncode != 0
             assert quoted(client, name) in done.stdout + done.stderr, client
+        succeeded(dockmirror(chain.mirror, "sync", "--now"))
+        wait_until(lambda: told(chain.mirror, "sync")[0]["outcome"] == "failed", "the rule was run")
+        [synced] = told(chain.mirror, "sync")
+        assert (synced["pinned"], "not signed" in synced["message"]) == ([], True)
+        clients = [pull for pull in told(chain.mirror, "history") if pull["repository"] == "library/unsigned"]
+        assert clients
+        assert all(
+            pull["outcome"] == "failed" and "not signed" in pull["reason"] and pull["cached_bytes"] == 0
+            for pull in clients
+        )
         chain.stop_upstream()
         podman_pulls(podman_machine, f"{host}/library/signed:latest", signed)
+
+
+def told(mirror: Mirror, command: str) -> list[Any]:
+    output = succeeded(dockmirror(mirror, command, "--json", environ={"STATE_DIRECTORY": str(mirror.state)}))
+    rows: list[Any] = json.loads(output)
+    return rows
 
 
 def quoted(client: str, name: str) -> str:
