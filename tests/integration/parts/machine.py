@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from .cdn import CDN_ADDRESS, CDN_HOST
-from .interpreter import Interpreter, is_program
+from .interpreter import Fork, Interpreter, is_program
 from .process import BYTECODE, CLEAN_ENVIRONMENT, interpreter
 
 #: The world's registries lie on this machine too, where nobody listens: nothing asked by mistake leaves it.
@@ -97,6 +99,13 @@ class Machine:
             timeout=timeout,
             check=False,
         )
+
+    def fork(
+        self, command: Sequence[str], environment: Mapping[str, str], out: IO[bytes], errors: IO[bytes]
+    ) -> Fork:
+        """Start *command*, one of those that an interpreter forks."""
+        with open(os.devnull) as nothing:
+            return self.interpreter.fork(command, environment, (nothing, out, errors), self.directory)
 
     @property
     def interpreter(self) -> Interpreter:

@@ -65,16 +65,10 @@ class Mirror(Process):
             "STATE_DIRECTORY": str(self.state),
             "PYTHONPATH": ":".join(paths),
         }
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        self._twistd = [twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)]
         self._machine = machine
-        self._started = machine.command(*self._twistd)
-        super().__init__(
-            self._started,
-            log=directory / "mirror.log",
-            ready=self._answers,
-            environment=environment,
-        )
+        super().__init__([], log=directory / "mirror.log", ready=self._answers, environment=environment)
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        self.use(twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration))
 
     @property
     def cache(self) -> Path:
@@ -84,6 +78,11 @@ class Mirror(Process):
     def setting(self, key: str) -> Any:
         """The value of a setting in its file."""
         return self._settings[key]
+
+    def use(self, *program: str) -> None:
+        """Let this program be the mirror from the next start on."""
+        self._program = program
+        self.command = self._machine.command(*program)
 
     def configure(self, **settings: Any) -> None:
         """Write these settings over those before; they are in force at the next start."""
@@ -125,11 +124,9 @@ class Mirror(Process):
 
     def _run(self, out: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes] | Fork:
         """Fork it, unless a test starts it in another way."""
-        if not self._machine.can_fork or self.command != self._started:
+        if not self._machine.can_fork or self.command != self._machine.command(*self._program):
             return super()._run(out, errors)
-        with open(os.devnull) as nothing:
-            fork, files = self._machine.interpreter.fork, (nothing, out, errors)
-            return fork(self._twistd, self._environment, files, self._machine.directory)
+        return self._machine.fork(self._program, self._environment, out, errors)
 
     def _answers(self) -> bool:
         try:

@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import IO
 from urllib.request import ProxyHandler, build_opener
 
+from .interpreter import Fork
 from .machine import Machine
 from .mirror import Mirror
 from .process import Process, wait_until
@@ -24,8 +26,9 @@ class ServedMirror(Process):
     def __init__(self, machine: Machine, url: str, *options: str) -> None:
         self.url = url
         self.cache = machine.directory / "cache"
+        self._machine = machine
         super().__init__(
-            machine.command(COMMAND, "serve", *options),
+            [COMMAND, "serve", *options],
             log=machine.directory / "serve.log",
             ready=lambda: answers(url) and "try: " in self.log.read_text(),
             environment={
@@ -34,6 +37,9 @@ class ServedMirror(Process):
                 "STATE_DIRECTORY": str(machine.directory / "state"),
             },
         )
+
+    def _run(self, out: IO[bytes], errors: IO[bytes]) -> Fork:
+        return self._machine.fork(self.command, self._environment, out, errors)
 
 
 def answers(url: str) -> bool:
@@ -48,8 +54,7 @@ def answers(url: str) -> bool:
 def use_serve(mirror: Mirror) -> None:
     """Let a mirror be started by ``dockmirror serve`` from now on, with the same settings."""
     mirror.stop()
-    twistd = mirror.command.index(str(Path(sys.executable).with_name("twistd")))
-    mirror.command[twistd:] = [COMMAND, "serve", "--config", str(mirror.configuration)]
+    mirror.use(COMMAND, "serve", "--config", str(mirror.configuration))
     mirror.start()
 
 
