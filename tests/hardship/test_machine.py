@@ -33,11 +33,11 @@ RESTARTS = 2
 HOUR, TURNS = 3600, 4 if LONG else 2
 MIB = 1024 * 1024
 CLOCK = """
-import os, time
-real, file = time.time, os.environ["CLOCK"]
-time.time = lambda: real() - float(open(file).read() or 0)
+import time
+real = time.time
+time.time = lambda: real() - float(open({file!r}).read() or 0)
 """
-"""As Python's ``sitecustomize``: the time of day, set back by the seconds that stand in a file.
+"""For :meth:`Machine.patch`: the time of day, set back by the seconds that stand in a file.
 
 A machine's own clock is everybody's, and a namespace has none: ``unshare --time`` moves the others only.
 """
@@ -76,11 +76,10 @@ def test_clock(
 ) -> None:
     """Pauses and deadlines do not depend on the time of day."""
     require("docker-registry")
-    (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock, slowest = tmp_path / "clock", 0.0
     clock.write_text("0")
     machine = make_machine()
-    machine.variables = {"CLOCK": str(clock), "PYTHONPATH": str(tmp_path)}
+    machine.patch(CLOCK.format(file=str(clock)))
     with new_chain(directory("clock"), machine, authority) as chain:
         for turn in range(1, TURNS + 1):
             pushed, repository = artifact(f"clock {turn}", size=MIB), f"library/clock-{turn}"

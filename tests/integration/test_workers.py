@@ -193,12 +193,11 @@ def test_a_clock_that_is_set_back_delays_no_replacement(
     """By an hour, in the pause before two killed workers are replaced."""
     clock = tmp_path / "clock"
     clock.write_text("0")
-    (tmp_path / "sitecustomize.py").write_text(
+    machine = make_machine()
+    machine.patch(
         "import time\nreal = time.time\n"
         f"time.time = lambda: real() - float(open({str(clock)!r}).read() or 0)\n"
     )
-    machine = make_machine()
-    machine.variables = {"PYTHONPATH": str(tmp_path)}
     with two_workers(tmp_path, machine, open_registry) as mirror:
         for worker in mirror.workers():
             os.kill(worker, signal.SIGKILL)
