@@ -101,7 +101,7 @@ def fetched(sharing: Sharing) -> Counter[str]:
 
 def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> None:
     """30 clients; one mirror is killed, one is added: nobody fails, and nothing is fetched again."""
-    first = image("several", layers=(MIB, MIB // 2, 250_000))
+    first = image("several", layers=(MIB // 2, MIB // 4, 100_000))
     sharing.registry.push("library/first", first, "latest")
     assert pulls(balanced, authority, "library/first", first) == 0
     # With bounded load, what several clients want at once comes from several mirrors.
@@ -110,7 +110,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
     for mirror in sharing.mirrors:
         sharing.uploaded(mirror, {"library/first": first})
 
-    second = image("killed", layers=(5 * MIB // 2, 2 * MIB, 3 * MIB // 2))
+    second = image("killed", layers=(3 * MIB // 2, MIB // 2, MIB // 4))
     sharing.registry.push("library/second", second, "latest")
     busy = [mirror.cache / "dockmirror/growing/docker.io" for mirror in sharing.mirrors]
     with sharing.blobs.valve.shut(MIB):
