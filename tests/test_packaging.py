@@ -222,7 +222,8 @@ def run(command: list[str]) -> str:
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DOCKMIRROR_"))
     }
-    environment["PIP_NO_COMPILE"] = "1"  # most of what is installed is never imported here
+    # Most of what is installed is never imported here; 1 would have pip compile it.
+    environment["PIP_NO_COMPILE"] = "0"
     completed = subprocess.run(  # noqa: S603
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
