@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from ipaddress import ip_address
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Blob, Manifest, RegistryRequest
+from dockmirror.oci.request import Blob, Manifest
 from dockmirror.system.networks import Address
 
 from .blobs import verify
@@ -52,7 +53,7 @@ CONNECTIONS = 64
 SECONDS = 2
 _DAYS = 30
 _CLIENTS, _IMAGES, _USERS = 2000, 500, 100
-_NEW_CLIENTS = 4000
+_REQUESTS, _ROUNDS = 500, 12
 _WITH, _WITHOUT = NAME, "without a history"
 
 
@@ -106,27 +107,27 @@ def _reactor() -> Iterator[Row]:
         ("manifest by digest", Manifest(place, Digest.of(data)), BytesBody(data, of_manifest)),
         ("blob", Blob(place, layer), BytesBody(b"layer", Descriptor("", layer, 5))),
     )
-    for kind, clients, rounds in (("repeated", 8, 5), ("first", _NEW_CLIENTS, 1)):
+    for kind, clients in (("repeated", 8), ("first", _REQUESTS * _ROUNDS)):
         recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
         addresses = [ip_address(f"10.{count // 250}.{count % 250}.1") for count in range(clients)]
         for name, target, body in cases:
-            answer, read = Answer(body, cache=CacheStatus()), RegistryRequest(target)
-            requests = [_request(clock, addresses[count % clients]) for count in range(_NEW_CLIENTS)]
-            best = float("inf")
-            gc.freeze()  # the requests are not the recorder's
-            for _ in range(rounds):
+            answer, asking, best = Answer(body, cache=CacheStatus()), cycle(addresses), float("inf")
+            for _ in range(_ROUNDS):
+                requests = [_request(clock, address) for address in islice(asking, _REQUESTS)]
+                gc.freeze()  # the requests are not the recorder's
                 started = time.thread_time()
                 for request in requests:
-                    recorder.begin(request, "docker.io", read)
+                    recorder.begin(request, "docker.io", target, False)
                     recorder.answered(request, answer, True)
                     recorder.end(request)
-                best = min(best, (time.thread_time() - started) / len(requests))
                 recorder.flush()
+                best = min(best, (time.thread_time() - started) / _REQUESTS)
             yield Row(f"history, {name}, {kind}", "reactor's µs a request", [best * 1e6], aim=at_most(12))
-    yield Row("history, an image's requests", "reactor's µs a request", [_image(clock)], aim=at_most(12))
+    images = min(_image(clock, number) for number in range(_ROUNDS))
+    yield Row("history, an image's requests", "reactor's µs a request", [images], aim=at_most(12))
 
 
-def _image(clock: Clock) -> float:
+def _image(clock: Clock, network: int) -> float:
     """Return the microseconds of each request of an image with seven blobs, by clients that are new."""
     place, blobs = Repository("library/nginx"), [b"%d" % number for number in range(7)]
     config, *layers = (
@@ -137,28 +138,31 @@ def _image(clock: Clock) -> float:
         f' "layers": [{", ".join(layers)}]}}'
     ).encode()
     of_manifest = Descriptor(OCI_MANIFEST, Digest.of(manifest), len(manifest))
-    targets: list[tuple[Manifest | Blob, BytesBody]] = [
-        (Manifest(place, Tag("latest")), BytesBody(manifest, of_manifest)),
-        (Manifest(place, Digest.of(manifest)), BytesBody(manifest, of_manifest)),
+    answer = Answer(BytesBody(manifest, of_manifest), cache=CacheStatus())
+    targets: list[tuple[Manifest | Blob, Answer]] = [
+        (Manifest(place, Tag("latest")), answer),
+        (Manifest(place, Digest.of(manifest)), answer),
         *(
-            (Blob(place, Digest.of(each)), BytesBody(each, Descriptor("", Digest.of(each), 1)))
+            (Blob(place, Digest.of(each)), Answer(BytesBody(each, Descriptor()), cache=CacheStatus()))
             for each in blobs
         ),
     ]
     recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
-    spent, count = 0.0, _NEW_CLIENTS // 4
-    for number in range(count):
+    spent, clients = 0.0, _REQUESTS // len(targets)
+    for number in range(clients):
         clock.advance(0.001)
-        address = ip_address(f"10.{number // 250}.{number % 250}.2")
+        address = ip_address(f"10.{network}.{number}.2")
         requests = [_request(clock, address) for _ in targets]
         gc.freeze()
         started = time.thread_time()
-        for request, (target, body) in zip(requests, targets, strict=True):
-            recorder.begin(request, "docker.io", RegistryRequest(target))
-            recorder.answered(request, Answer(body, cache=CacheStatus()), True)
+        for request, (target, answer) in zip(requests, targets, strict=True):
+            recorder.begin(request, "docker.io", target, False)
+            recorder.answered(request, answer, True)
             recorder.end(request)
         spent += time.thread_time() - started
-    return spent / count / len(targets) * 1e6
+    started = time.thread_time()
+    recorder.flush()
+    return (spent + time.thread_time() - started) / clients / len(targets) * 1e6
 
 
 def _request(clock: Clock, address: Address) -> ServerRequest:

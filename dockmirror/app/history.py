@@ -22,7 +22,7 @@ from ..history.pruning import HistoryBounds
 from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
 from ..history.recorder import PullRecorder
-from ..history.tracker import PartReport
+from ..history.tracker import PullReport
 from ..store.threads import RunInThread, run_in_pool
 
 FLUSH_PERIOD = 1.0
@@ -64,7 +64,7 @@ class HistoryService(Service):
         self._clock = clock
         self._directory = directory
         self._bounds = bounds
-        self._batches: Queue[tuple[Sequence[PartReport], float] | None] = Queue(_MAX_BATCHES)
+        self._batches: Queue[tuple[Sequence[PullReport], float] | None] = Queue(_MAX_BATCHES)
         self._thread = Thread(target=self._write, name="history", daemon=True)
         self._is_behind = False
         self._is_on = True
@@ -86,7 +86,7 @@ class HistoryService(Service):
             return
         self._thread.join(_STOP_SECONDS)
 
-    def _put(self, reports: Sequence[PartReport]) -> None:
+    def _put(self, reports: Sequence[PullReport]) -> None:
         if not self._is_on:
             return
         try:

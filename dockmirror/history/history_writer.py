@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import astuple, evolve, fields, frozen
 from twisted.logger import Logger
 
 from .database import (
@@ -23,7 +20,7 @@ from .database import (
 )
 from .pruning import PERIOD, HistoryBounds, prune
 from .pulls import OTHERS
-from .tracker import PartReport, PartState, PartSummary, began, summarize_parts
+from .tracker import PartState, PartSummary, PullReport, began, summarize_parts
 
 _MAX_PENDING = 30
 """Batches that are kept while another process holds the file: half a minute."""
@@ -32,21 +29,11 @@ _MAX_KEYS = 10_000
 _log = Logger()
 
 
-@frozen
-class _Counts:
-    """The amounts that a report adds to sums."""
-
-    pulls: int = 0
-    failed: int = 0
-    cached_bytes: int = 0
-    upstream_bytes: int = 0
-    saved_requests: int = 0
-    saved_pulls: int = 0
-    milliseconds: int = 0
-    upstream_milliseconds: int = 0
-
-
-_ADDITIONS = ", ".join(f"{each.name} = {each.name} + ?" for each in fields(_Counts))
+_AMOUNTS = (
+    "pulls", "failed", "cached_bytes", "upstream_bytes", "saved_requests", "saved_pulls", "milliseconds",
+    "upstream_milliseconds",
+)  # fmt: skip
+_ADDITIONS = ", ".join(f"{name} = {name} + ?" for name in _AMOUNTS)
 
 
 class HistoryWriter:
@@ -62,10 +49,10 @@ class HistoryWriter:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._pruned = 0.0
-        self._pending: list[Sequence[PartReport]] = []
+        self._pending: list[Sequence[PullReport]] = []
         self._is_failing = False
 
-    def write(self, reports: Sequence[PartReport], now: float) -> None:
+    def write(self, reports: Sequence[PullReport], now: float) -> None:
         """Write a batch, and those before it that found the file locked."""
         self._pending = [*self._pending, reports][-_MAX_PENDING:]
         try:
@@ -124,48 +111,43 @@ class HistoryWriter:
 
 
 class _Batch:
-    """One transaction."""
+    """One transaction; amounts are added up before they are added to the sums in the file."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._words: dict[tuple[Word, str], int] = {}
+        self._sums: dict[tuple[Sums, int, Word | None, str], list[int]] = {}
 
-    def write(self, reports: Iterable[PartReport]) -> None:
-        by_number = attrgetter("number")
-        for number, parts in groupby(sorted(reports, key=by_number), by_number):
-            if number:
-                self._write_pull(number, list(parts))
+    def write(self, reports: Iterable[PullReport]) -> None:
+        for report in reports:
+            if report.number:
+                self._write_pull(report)
             else:
-                for part in parts:
-                    self._add(part.last, part, _counts([part]))
+                self._add(report.last, report)
+        for key, amounts in self._sums.items():
+            self._add_to(*key, amounts)
 
-    def _write_pull(self, number: int, parts: Sequence[PartReport]) -> None:
-        first = next((each for each in parts if each.is_first), parts[0])
+    def _write_pull(self, report: PullReport) -> None:
+        number = report.number
         columns = "milliseconds, gets, reason, reference, digest, platform, layers, cached_layers"
         select = f"SELECT {columns} FROM pull WHERE number = ?"  # noqa: S608
         row = self._execute(select, (number,)).fetchone()
         if row is None:
-            image = self._word(Word.IMAGE, f"{first.registry}/{first.repository}")
-            client, user = self._word(Word.CLIENT, first.client), self._word(Word.USER, first.user)
+            image = self._word(Word.IMAGE, f"{report.registry}/{report.repository}")
+            client, user = self._word(Word.CLIENT, report.client), self._word(Word.USER, report.user)
             self._execute(
                 "INSERT INTO pull (number, client, user, host, image, reference) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, client, user, self._word(Word.HOST, first.host), image, first.reference),
+                (number, client, user, self._word(Word.HOST, report.host), image, report.reference),
             )
-            row = (0, 0, "", first.reference, 0, 0, 0, 0)
+            row = (0, 0, "", report.reference, 0, 0, 0, 0)
         duration, gets, reason, reference, digest, platform, *layers = row
-        for part in parts:
-            if part.is_first:
-                if ":" in reference and ":" not in part.reference:
-                    reference = part.reference
-                digest = digest or self._word(Word.DIGEST, part.digest)
-            platform = platform or self._word(Word.PLATFORM, part.platform)
-        after_gets = gets + sum(each.gets for each in parts)
-        last = max(each.last for each in parts)
-        after_duration = max(duration, round((last - began(number)) * 1000))
+        if not reference or (":" in reference and report.reference and ":" not in report.reference):
+            reference = report.reference
+        after_gets = gets + report.gets
+        after_duration = max(duration, round((report.last - began(number)) * 1000))
         after_reason = reason
-        if any(each.state for each in parts):
-            *layers, after_reason = self._write_parts(number, parts)
-        counts = _counts(parts)
+        if report.parts:
+            *layers, after_reason = self._write_parts(number, report.parts)
         self._execute(
             "UPDATE pull SET milliseconds = ?, gets = ?, reason = ?, reference = ?, digest = ?, platform = ?,"
             " layers = ?, cached_layers = ?, cached_bytes = cached_bytes + ?,"
@@ -173,21 +155,18 @@ class _Batch:
             " saved_pulls = saved_pulls + ?, upstream_milliseconds = upstream_milliseconds + ?"
             " WHERE number = ?",
             (
-                after_duration, after_gets, after_reason, reference, digest, platform, *layers,
-                counts.cached_bytes, counts.upstream_bytes, counts.saved_requests, counts.saved_pulls,
-                counts.upstream_milliseconds, number,
+                after_duration, after_gets, after_reason, reference,
+                digest or self._word(Word.DIGEST, report.digest),
+                platform or self._word(Word.PLATFORM, report.platform), *layers,
+                report.cached_bytes, report.upstream_bytes, report.saved_requests, report.saved_pulls,
+                round(report.upstream_seconds * 1000), number,
             ),
         )  # fmt: skip
         before, after = gets > 0, after_gets > 0
-        change = evolve(
-            counts,
-            pulls=after - before,
-            failed=(after and after_reason != "") - (before and reason != ""),
-            milliseconds=after_duration * after - duration * before,
-        )
-        self._add(began(number), first, change)
+        failed = (after and after_reason != "") - (before and reason != "")
+        self._add(began(number), report, after - before, failed, after_duration * after - duration * before)
 
-    def _write_parts(self, number: int, parts: Sequence[PartReport]) -> PartSummary:
+    def _write_parts(self, number: int, parts: Mapping[int, PartState]) -> PartSummary:
         """Merge the states of a pull's parts with those that are known, and return what they say of it."""
         rows = self._execute(
             "SELECT name, ended, is_layer, is_cached, reason FROM part WHERE number = ?", (number,)
@@ -196,45 +175,49 @@ class _Batch:
             name: PartState(ended, bool(is_layer), bool(is_cached), reason)
             for name, ended, is_layer, is_cached, reason in rows
         }
-        for part in parts:
-            if part.state is not None:
-                name = part.name >> 1  # SQLite's integers are signed
-                state = known[name] = known[name].then(part.state) if name in known else part.state
-                self._execute(
-                    "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?)",
-                    (number, name, state.ended, state.is_layer, state.is_cached, state.reason),
-                )
+        for each, state in parts.items():
+            name = each >> 1  # SQLite's integers are signed
+            known[name] = known[name].then(state) if name in known else state
+            self._execute(
+                "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?)", (number, name, *known[name])
+            )
         return summarize_parts(list(known.values()))
 
-    def _add(self, time: float, part: PartReport, counts: _Counts) -> None:
+    def _add(
+        self, time: float, report: PullReport, pulls: int = 0, failed: int = 0, milliseconds: int = 0
+    ) -> None:
         """Add to the sums of the hour, and of the day's registry, repository and client."""
+        amounts = (
+            pulls, failed, report.cached_bytes, report.upstream_bytes, report.saved_requests,
+            report.saved_pulls, milliseconds, round(report.upstream_seconds * 1000),
+        )  # fmt: skip
         day = int(time // 86_400)
-        image = f"{part.registry}/{part.repository}"
-        for kind, period, key in (
-            (Sums.HOUR, int(time // 3600), 0),
-            (Sums.REGISTRY, day, (Word.REGISTRY, part.registry)),
-            (Sums.REPOSITORY, day, (Word.IMAGE, image)),
-            (Sums.CLIENT, day, (Word.CLIENT, part.client)),
+        for key in (
+            (Sums.HOUR, int(time // 3600), None, ""),
+            (Sums.REGISTRY, day, Word.REGISTRY, report.registry),
+            (Sums.REPOSITORY, day, Word.IMAGE, f"{report.registry}/{report.repository}"),
+            (Sums.CLIENT, day, Word.CLIENT, report.client),
         ):
-            self._add_to(kind, period, key, astuple(counts))
+            total = self._sums.get(key, (0,) * len(_AMOUNTS))
+            self._sums[key] = [sum(pair) for pair in zip(total, amounts, strict=True)]
 
-    def _add_to(self, kind: Sums, period: int, key: tuple[Word, str] | int, values: tuple[int, ...]) -> None:
-        number = key if isinstance(key, int) else self._word(*key)
-        if self._update(kind, period, number, values):
+    def _add_to(self, kind: Sums, period: int, word: Word | None, text: str, amounts: Iterable[int]) -> None:
+        number = 0 if word is None else self._word(word, text)
+        if self._update(kind, period, number, amounts):
             return
-        if not isinstance(key, int):
+        if word is not None:
             count = "SELECT count(*) FROM sums WHERE kind = ? AND period = ?"
             if self._execute(count, (kind, period)).fetchone()[0] >= _MAX_KEYS:
-                number = self._word(key[0], OTHERS)
-                if self._update(kind, period, number, values):
+                number = self._word(word, OTHERS)
+                if self._update(kind, period, number, amounts):
                     return
         self._execute(
-            "INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (kind, period, number, *values)
+            "INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (kind, period, number, *amounts)
         )
 
-    def _update(self, kind: Sums, period: int, key: int, values: tuple[int, ...]) -> bool:
+    def _update(self, kind: Sums, period: int, key: int, amounts: Iterable[int]) -> bool:
         update = f"UPDATE sums SET {_ADDITIONS} WHERE kind = ? AND period = ? AND key = ?"  # noqa: S608
-        return self._execute(update, (*values, kind, period, key)).rowcount > 0
+        return self._execute(update, (*amounts, kind, period, key)).rowcount > 0
 
     def _word(self, kind: Word, text: str) -> int:
         """Return the number of a text; within a transaction, because others may delete unused ones."""
@@ -249,16 +232,3 @@ class _Batch:
                 ).fetchone()
             number = self._words[kind, text] = int(row[0])
         return number
-
-
-def _counts(parts: Sequence[PartReport]) -> _Counts:
-    return _Counts(
-        0,
-        0,
-        sum(each.cached_bytes for each in parts),
-        sum(each.upstream_bytes for each in parts),
-        sum(each.saved_requests for each in parts),
-        sum(each.saved_pulls for each in parts),
-        0,
-        round(sum(each.upstream_seconds for each in parts) * 1000),
-    )

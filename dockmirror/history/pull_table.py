@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from struct import Struct
 from typing import NamedTuple
+
+from attrs import define, field
 
 from ..oci.manifest import ManifestDocument
 from ..system.shared_table import hash_key
@@ -14,19 +17,20 @@ from .tracker import Member
 _MEMBERS = 8
 _MEMBER = Struct("<QQd?7x")
 """Number of the pull, hash of the tag or manifest, time of the pull's last byte, True if it was served."""
-_LAST = Struct("<d")
+_LAST, _SERVED = 16, 24
+"""Where a member has its time, and whether it was served."""
+_TIME = Struct("<d")
 _HEAD = Struct("<QQ")
 """Key, and a count of the members that were ever added."""
-_CLIENT = Struct(_HEAD.format + "QQd?7x" * _MEMBERS)
-_EMPTY = bytes(_CLIENT.size)
-_FIELDS = range(2, 2 + 4 * _MEMBERS, 4)
-"""The indices at which the fields of each member begin."""
-_CLIENT_SIZE = 8192 * _CLIENT.size
+_CLIENT_BYTES = _HEAD.size + _MEMBERS * _MEMBER.size
+_CLIENT_SIZE = 8192 * _CLIENT_BYTES
 _NAMED = Struct("<QB23s")
 """Key of a manifest and a content that it names, whether that is a layer, and its platform."""
 _NAMED_SIZE = 65_536 * _NAMED.size
 PULL_TABLE_SIZE = _CLIENT_SIZE + _NAMED_SIZE
 """Bytes of memory for 8192 clients' repositories and 65,536 named contents; pages are used as needed."""
+_MAX_NAMES = 1000
+"""Contents of a manifest that join its pull; more of them would evict those of others."""
 _CANDIDATES = 8
 _KEY = Struct("<Q")
 _MASK = 2**64 - 1
@@ -39,27 +43,19 @@ class Named(NamedTuple):
     platform: str
 
 
-class ClientRecord(NamedTuple):
-    """The running pulls of a client from a repository, at their place in the memory.
+@define(eq=False)
+class ClientRecord:
+    """The running pulls of a client from a repository, as this process has last seen them in the memory.
 
-    :ivar additions: how many members were ever added.
+    :ivar head: what stood before the members: the key, and how many members were ever added; others if the
+        record is new.
     :ivar members: those that were added, at most eight.
     """
 
     key: int
     offset: int
-    additions: int
-    members: tuple[Member, ...]
-
-    def positions(self, number: int) -> tuple[int, ...]:
-        """Return the offsets of a pull's members."""
-        first = self.offset + _HEAD.size
-        return tuple(
-            [first + place * _MEMBER.size for place, each in enumerate(self.members) if each[0] == number]
-        )
-
-    def position(self, member: Member) -> int:
-        return self.offset + _HEAD.size + self.members.index(member) * _MEMBER.size
+    head: tuple[int, int] = (0, 0)
+    members: list[Member] = field(factory=list)
 
     def member(self, number: int, name: int) -> Member | None:
         """Return the member of a pull that has a name, or None."""
@@ -86,60 +82,70 @@ class PullTable:
         self._clients = memory[:_CLIENT_SIZE]
         self._named = memory[_CLIENT_SIZE:]
 
-    def find(self, key: int) -> ClientRecord:
-        """Return the record of a client's pulls from a repository, which has no members if it is new.
+    def open(self, name: tuple[object, ...]) -> ClientRecord:
+        """Return the record of a client, its user and a repository; it is to be read."""
+        key = hash_key(repr(name).encode())
+        return ClientRecord(key, key % (_CLIENT_SIZE // _CLIENT_BYTES) * _CLIENT_BYTES)
 
-        :param key: the hash of the client, its user and the repository.
-        """
-        offset, is_found = _find(self._clients, key, _CLIENT.size)
-        if not is_found:
-            return ClientRecord(key, offset, 0, ())
-        fields = _CLIENT.unpack_from(self._clients, offset)
-        members = []
-        for first in _FIELDS:
-            if not fields[first]:
-                break
-            members.append(Member(*fields[first : first + 4]))
-        return ClientRecord(key, offset, fields[1], tuple(members))
+    def read(self, record: ClientRecord) -> None:
+        """Read the members of a record, which has none if it is new."""
+        key, additions = self.head(record)
+        if key not in (record.key, 0):
+            record.offset = _find(self._clients, record.key, _CLIENT_BYTES)[0]
+            key, additions = self.head(record)
+        record.head = key, additions
+        first = record.offset + _HEAD.size
+        end = first + (min(additions, _MEMBERS) * _MEMBER.size if key == record.key else 0)
+        record.members = list(_MEMBER.iter_unpack(self._clients[first:end]))
 
-    def is_current(self, record: ClientRecord) -> bool:
-        """Return whether no process has added a member since the record was read."""
-        return _HEAD.unpack_from(self._clients, record.offset) == (record.key, record.additions)
+    def head(self, record: ClientRecord) -> tuple[int, int]:
+        """Return the head of a record, which changes when any process adds a member."""
+        key, additions = _HEAD.unpack_from(self._clients, record.offset)
+        return key, additions
 
-    def touch(self, positions: Iterable[int], record: ClientRecord, now: float) -> None:
-        """Note that bytes were sent in a pull whose members have these positions."""
-        if _KEY.unpack_from(self._clients, record.offset)[0] == record.key:
-            for position in positions:
-                _LAST.pack_into(self._clients, position + 16, now)
-
-    def add(
-        self, record: ClientRecord, number: int, names: Iterable[int], now: float, is_served: bool = False
-    ) -> ClientRecord:
-        """Add manifests or tags to a pull, in place of the oldest members; return the record after that.
+    def update(
+        self,
+        record: ClientRecord,
+        number: int,
+        last: float,
+        names: Collection[int] = (),
+        is_served: bool = False,
+    ) -> tuple[int, int]:
+        """Note the last byte of a pull, and add manifests and tags to it, in place of the oldest members.
 
         :param is_served: True if they were served, also those that are members already.
+        :return: the record's head after that.
         """
-        members, count, is_known = list(record.members), record.additions, False
-        if not members:
-            self._clients[record.offset : record.offset + _CLIENT.size] = _EMPTY
-        for name in names:
-            known = record.member(number, name)
-            if known is not None:
-                is_known = True
-                if is_served and not known.is_served:
-                    _MEMBER.pack_into(self._clients, record.position(known), number, name, now, True)
-                continue
-            place = len(members) if len(members) < _MEMBERS else _oldest(members)
-            members[place : place + 1] = [Member(number, name, now, is_served)]
-            position = record.offset + _HEAD.size + place * _MEMBER.size
-            _MEMBER.pack_into(self._clients, position, number, name, now, is_served)
-            count += 1
-        if count != record.additions:
-            _HEAD.pack_into(self._clients, record.offset, record.key, count)
-            record = ClientRecord(record.key, record.offset, count, tuple(members))
-        if is_known:
-            self.touch(record.positions(number), record, now)
-        return record
+        memory, missing = self._clients, set(names)
+        if _HEAD.unpack_from(memory, record.offset) != record.head:
+            self.read(record)
+        position = record.offset + _HEAD.size
+        for other, name, _, _ in record.members:
+            if other == number:
+                _TIME.pack_into(memory, position + _LAST, last)
+                if name in missing:
+                    missing.discard(name)
+                    memory[position + _SERVED] |= is_served
+            position += _MEMBER.size
+        if missing:
+            self._add(record, [(number, name, last, is_served) for name in missing])
+        return record.head
+
+    def _add(self, record: ClientRecord, added: Sequence[Member]) -> None:
+        if len(record.members) + len(added) > _MEMBERS:
+            self.read(record)  # for the times of others' members
+        members = record.members
+        for member in added:
+            place = len(members)
+            if place < _MEMBERS:
+                members.append(member)
+            else:
+                place = min(range(_MEMBERS), key=lambda each: members[each][2])
+                members[place] = member
+            _MEMBER.pack_into(self._clients, record.offset + _HEAD.size + place * _MEMBER.size, *member)
+        before = record.head[1] if record.head[0] == record.key else 0
+        record.head = record.key, before + len(added)
+        _HEAD.pack_into(self._clients, record.offset, *record.head)
 
     def named(self, manifest: int, content: int) -> Named | None:
         """Return what a manifest says of a content; None if it does not name it."""
@@ -157,10 +163,6 @@ class PullTable:
             _NAMED.pack_into(self._named, offset, key, each.is_layer, platform)
 
 
-def _oldest(members: Sequence[Member]) -> int:
-    return min(range(len(members)), key=lambda place: members[place].last)
-
-
 def _find(memory: memoryview, key: int, size: int) -> tuple[int, bool]:
     """Return the offset of a key and True, or the offset where to put it.
 
@@ -168,13 +170,12 @@ def _find(memory: memoryview, key: int, size: int) -> tuple[int, bool]:
     than the number of pulls that run at once.
     """
     count = len(memory) // size
-    for step in range(_CANDIDATES):
-        offset = (key + step) % count * size
+    first = key % count
+    for place in range(first, first + _CANDIDATES):
+        offset = place % count * size
         (found,) = _KEY.unpack_from(memory, offset)
-        if found == key:
-            return offset, True
-        if not found:
-            return offset, False
+        if found == key or not found:
+            return offset, found == key
     return (key + (key >> 32) % _CANDIDATES) % count * size, False
 
 
@@ -193,4 +194,4 @@ def read_names(manifest: bytes) -> dict[int, Named]:
     for child in document.children:
         platform = str(child.platform) if child.platform and child.platform.is_real else ""
         named[hash_text(str(child.descriptor.digest))] = Named(False, platform)
-    return named
+    return dict(islice(named.items(), _MAX_NAMES))

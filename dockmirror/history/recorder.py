@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import count
+from math import inf
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
@@ -16,18 +17,17 @@ from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.digest import Digest
-from ..oci.reference import Tag
-from ..oci.request import Blob, Manifest, RegistryRequest
+from ..oci.reference import Reference, Tag
+from ..oci.request import Blob, Manifest
 from ..system.networks import Region, normalize_host
-from ..system.shared_table import hash_key
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,
     JOIN_SECONDS,
     REPEAT_SECONDS,
     AddressDetail,
-    PartReport,
     PartState,
+    PullReport,
     began,
     find_failed_pull,
     find_pull,
@@ -41,47 +41,63 @@ _RECENT_SECONDS = 5.0
 """Seconds for which a process trusts its own memory of a pull; requests in between leave the table alone."""
 _NAMES_SECONDS = 300.0
 """Seconds after which the names in a manifest are put into the table again: others may have evicted them."""
-_MAX_MEMORY = 8192
-_MAX_NAMES = 1024
-_Key = tuple[int | None, str | None, str, str, str]
-"""A client's address and user, the registry, the repository, and the tag or digest."""
+_MAX_MEMORY = 4096
+_ClientKey = tuple[int | None, str | None, str, str]
+"""A client's address and user, the registry, and the repository."""
 _MANIFEST_LIMIT = 4 * 1024 * 1024
 _REASON_LENGTH = 300
 _UNNAMED = Named(False, "")
 _CLIENT_LEFT = "the client closed the connection before the end"
-_stored_client = lru_cache(maxsize=8192)(stored_client)
+_stored_client = lru_cache(maxsize=_MAX_MEMORY)(stored_client)
 _normalize_host = lru_cache(maxsize=1024)(normalize_host)
+
+
+@define(eq=False)
+class _Pull:
+    """A pull as this process has last seen it; requests without a pull have one with the number 0.
+
+    :ivar record: the client's pulls in the table.
+    :ivar touched: when the pull's time there was last set.
+    :ivar reference: of the manifest that it begins with, as ``digest``; empty if it is not known here.
+    :ivar report: what is not yet reported.
+    """
+
+    number: int
+    id: str
+    record: ClientRecord
+    client: str
+    user: str
+    host: str
+    registry: str
+    repository: str
+    touched: float = 0.0
+    reference: str = ""
+    digest: str = ""
+    platform: str = ""
+    report: PullReport | None = None
 
 
 @define(eq=False)
 class _Content:
     """A manifest or blob that a client requests in a pull, as this process has last seen it.
 
-    :ivar record: the client's pulls in the table.
-    :ivar positions: those of the pull there.
-    :ivar touched: when the pull's time there was last set.
+    :ivar is_first: True if the pull begins with it.
+    :ivar named: what the pull's manifests say of it.
     :ivar is_served: True if the table knows that the pull has served this manifest.
-    :ivar digest: of the manifest that was last answered.
-    :ivar report: what is not yet reported.
+    :ivar head: that of the client's record, as far as it is taken into account.
+    :ivar digest: the hexadecimal one of the manifest that was last answered; its hash is ``manifest``.
     """
 
-    number: int
+    pull: _Pull
+    reference: Reference
     name: int
-    client: ClientAddress
-    registry: str
-    target: Manifest | Blob
-    record: ClientRecord
-    positions: tuple[int, ...]
+    is_manifest: bool
     is_first: bool
     named: Named
-    touched: float = 0.0
-    is_served: bool = False
+    is_served: bool
+    head: tuple[int, int]
     digest: str = ""
-    report: PartReport | None = None
-
-    @property
-    def reference(self) -> str:
-        return str(self.target.reference if isinstance(self.target, Manifest) else self.target.digest)
+    manifest: int = 0
 
 
 @define(eq=False)
@@ -96,23 +112,13 @@ class _Part:
     request: ServerRequest
     content: _Content
     head: bool
-    reported: float
     is_new: bool
     is_recent: bool
-    is_manifest: bool
+    reported: float
     is_cached: bool = False
     is_answered: bool = False
     is_counted: bool = False
-    digest: str = ""
     reported_bytes: int = 0
-
-
-def _take_nothing(_: Sequence[PartReport]) -> None:
-    """Drop the reports: no file was opened."""
-
-
-def _flush_nothing() -> None:
-    """Plan no flush: no file was opened."""
 
 
 @define
@@ -129,75 +135,82 @@ class PullRecorder:
     _detail: AddressDetail = "full"
     _regions: tuple[Region, ...] = ()
     process: int = field(factory=os.getpid)
-    take: Callable[[Sequence[PartReport]], None] = _take_nothing
-    begun: Callable[[], None] = _flush_nothing
+    take: Callable[[Sequence[PullReport]], None] = lambda _: None
+    begun: Callable[[], None] = lambda: None
     _running: dict[int, _Part] = field(factory=dict)
-    _reports: list[PartReport] = field(factory=list)
-    _reported: list[_Content] = field(factory=list)
-    _recent: dict[_Key, _Content] = field(factory=dict)
-    _named: dict[str, float] = field(factory=dict)
-    _names: dict[int, Mapping[int, Named]] = field(factory=dict)
+    _reports: list[PullReport] = field(factory=list)
+    _reported: list[_Pull] = field(factory=list)
+    _clients: dict[_ClientKey, ClientRecord] = field(factory=dict)
+    _pulls: dict[int, _Pull] = field(factory=dict)
+    _recent: dict[tuple[int, bool, str], _Content] = field(factory=dict)
+    _names: dict[int, tuple[float, Mapping[int, Named]]] = field(factory=dict)
     _count: count[int] = field(factory=count)
 
-    def begin(self, request: ServerRequest, registry: str, read: RegistryRequest) -> None:
+    def begin(self, request: ServerRequest, registry: str, target: Manifest | Blob, head: bool) -> None:
         """Assign a client's request to a pull, before the registry is asked."""
-        target, client = read.target, request.admitted_client
-        if client is None or not isinstance(target, Blob | Manifest):
+        client = request.admitted_client
+        if client is None:
             return
-        now = self._clock.seconds()
+        now, address = self._clock.seconds(), client.address
         is_manifest = isinstance(target, Manifest)
         reference = target.reference if isinstance(target, Manifest) else target.digest
-        text = reference.name if isinstance(reference, Tag) else reference.hex
-        address = client.address
-        key = (int(address) if address else None, client.user, registry, target.repository.name, text)
-        content = self._recent.get(key)
+        key = (int(address) if address else None, client.user, registry, target.repository.name)
+        record = self._clients.get(key)
+        if record is None:
+            record = self._clients[key] = self._table.open(key)
+        memory = record.key, is_manifest, reference.name if isinstance(reference, Tag) else reference.hex
+        content, is_new = self._recent.get(memory), False
         is_recent = (
             content is not None
-            and 0 <= now - content.touched < _RECENT_SECONDS
-            and self._table.is_current(content.record)
-            and (not is_manifest or now - began(content.number) < REPEAT_SECONDS)
+            and 0 <= now - content.pull.touched < _RECENT_SECONDS
+            and content.head == self._table.head(record)
+            and (not is_manifest or now - began(content.pull.number) < REPEAT_SECONDS)
         )
-        is_new = False
         if content is None or not is_recent:
-            content, is_new = self._join(client, key, target, now)
-            if content.number:
-                _bound(self._recent)
-                self._recent[key] = content
-        if content.number:
-            request.pull_id = str(content.number)
-        self._running[id(request)] = _Part(request, content, read.head, now, is_new, is_recent, is_manifest)
+            name = hash_text(str(reference))
+            number, named = self._find(record, name, now)
+            is_new = is_manifest and not number
+            if is_new:
+                number = make_number(now, self.process, next(self._count))
+            pull = self._pulls.get(number) or self._add_pull(number, record, client, key)
+            member = record.member(number, name) if is_manifest else None
+            content = _Content(
+                pull, reference, name, is_manifest, is_new or member is not None, named,
+                member is not None and member[3], record.head,
+            )  # fmt: skip
+            if len(self._recent) + len(self._pulls) >= _MAX_MEMORY:
+                for each in (self._recent, self._pulls, self._clients):
+                    each.clear()  # all is found in the table again
+            self._recent[memory] = content
+            pull.platform = pull.platform or named.platform
+            if content.is_first and (not pull.reference or isinstance(reference, Tag)):
+                pull.reference = str(reference)
+        if content.pull.number:
+            request.pull_id = content.pull.id
+        self._running[id(request)] = _Part(request, content, head, is_new, is_recent, now)
         self.begun()
 
-    def _join(
-        self, client: ClientAddress, key: _Key, target: Manifest | Blob, now: float
-    ) -> tuple[_Content, bool]:
-        """Find the pull that a request joins, and return whether it begins a new one."""
-        is_manifest = isinstance(target, Manifest)
-        name = hash_text(str(target.reference if isinstance(target, Manifest) else target.digest))
-        record = self._table.find(_hash_client(*key[:4]))
+    def _add_pull(self, number: int, record: ClientRecord, client: ClientAddress, key: _ClientKey) -> _Pull:
+        address = _stored_client(client.address, self._detail, self._regions)
+        host = _normalize_host(client.host)
+        pull = _Pull(number, str(number), record, address, client.user or "", host, key[2], key[3])
+        if number:
+            self._pulls[number] = pull
+        return pull
+
+    def _find(self, record: ClientRecord, name: int, now: float) -> tuple[int, Named]:
+        """Return the number of the pull that a request joins, or 0, and what manifests say of the content."""
         named = _UNNAMED
 
         def is_named_by(manifest: int) -> bool:
             nonlocal named
-            names = self._names.get(manifest)
-            found = self._table.named(manifest, name) if names is None else names.get(name)
+            known = self._names.get(manifest)
+            found = self._table.named(manifest, name) if known is None else known[1].get(name)
             named = found or named
             return found is not None
 
-        number = find_pull(record.members, name, is_named_by, now)
-        member = record.member(number, name) if number else None
-        is_first = is_manifest and (number is None or member is not None)
-        is_new = number is None and is_manifest
-        if is_new:
-            number = self._make_number(now)
-        content = _Content(
-            number or 0, name, client, key[2], target, record, record.positions(number) if number else (),
-            is_first, named, is_served=member is not None and member.is_served,
-        )  # fmt: skip
-        return content, is_new
-
-    def _make_number(self, now: float) -> int:
-        return make_number(now, self.process, next(self._count))
+        self._table.read(record)
+        return find_pull(record.members, name, is_named_by, now) or 0, named
 
     def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
         """Note the registry's answer, and return it.
@@ -208,69 +221,66 @@ class PullRecorder:
         if part is None:
             return answer
         part.is_answered = True
-        content, result = part.content, answer.cache.result if answer.cache else None
-        part.is_cached = result in CACHED
-        if result is not None:
-            report = content.report or self._report(content)
+        content = part.content
+        if answer.cache is not None:
+            result = answer.cache.result
+            part.is_cached = result in CACHED
+            report = content.pull.report or self._report(content.pull)
             report.saved_requests += result.is_hit
-            if part.is_manifest and not part.head:
+            if content.is_manifest and not part.head:
                 report.saved_pulls += saves_pull(result, answer.body.descriptor.media_type, is_limited)
-        if not part.is_manifest or answer.status in (301, 307):
+        if not content.is_manifest or answer.status in (301, 307):
             return answer
         digest = answer.body.descriptor.digest
         if digest is not None:
-            self._add_manifest(part, str(digest))
-        if part.head or answer.status != 200 or self._knows_names(part):
+            self._add_manifest(part, digest)
+        if part.head or answer.status != 200 or (digest and self._knows_names(part)):
             return answer
-        if isinstance(answer.body, BytesBody):
-            self._add_names(part, answer.body.data)
-            return answer
-        return evolve(
-            answer, body=Tee(answer.body, _MANIFEST_LIMIT, lambda data: self._add_names(part, data))
-        )
+        add = partial(self._add_names, part, digest)
+        if not isinstance(answer.body, BytesBody):
+            return evolve(answer, body=Tee(answer.body, _MANIFEST_LIMIT, add))
+        add(answer.body.data)
+        return answer
 
-    def _add_manifest(self, part: _Part, digest: str) -> None:
+    def _add_manifest(self, part: _Part, digest: Digest) -> None:
         """Let a manifest belong to its pull; a HEAD does not prolong the pull that it joins."""
-        content, part.digest = part.content, digest
-        if part.is_recent and content.digest == digest:
+        content, pull = part.content, part.content.pull
+        if content.digest != digest.hex:
+            content.digest, text = digest.hex, str(digest)
+            content.manifest = hash_text(text)
+            if content.is_first:
+                pull.digest = text
+            if content.manifest != content.name:
+                self._remember(content.name, inf, {})  # a tag names nothing
+        elif part.is_recent:
             return
-        content.digest, name, number = digest, hash_text(digest), content.number
-        last = [each.last for each in content.record.members if each.number == number] if part.head else []
+        if part.head:
+            self._table.read(pull.record)
+        last = [each[2] for each in pull.record.members if part.head and each[0] == pull.number]
         if last:
-            if content.record.member(number, name) is None:
-                self._add(content, (name,), max(last))
-            return
-        content.touched = self._clock.seconds()
-        if content.name != name:
-            self._remember(content.name, {})
-        self._add(content, {content.name, name}, content.touched)
+            names: tuple[int, ...] = (content.manifest,)
+        else:
+            names = content.name, content.manifest
+            last = [self._clock.seconds()]
+            pull.touched = last[0]
+        content.head = self._table.update(pull.record, pull.number, max(last), names)
 
-    def _remember(self, manifest: int, names: Mapping[int, Named]) -> None:
-        """Remember what a manifest names; a tag names nothing."""
-        if len(self._names) >= _MAX_NAMES:
+    def _remember(self, manifest: int, now: float, names: Mapping[int, Named]) -> None:
+        if len(self._names) >= _MAX_MEMORY:
             self._names.clear()
-        self._names[manifest] = names
-
-    def _add(self, content: _Content, names: Iterable[int], last: float, is_served: bool = False) -> None:
-        """Add names to the content's pull in the table, where others may have changed it meanwhile."""
-        record = content.record
-        if not self._table.is_current(record):
-            record = self._table.find(record.key)
-        content.record = self._table.add(record, content.number, names, last, is_served)
-        content.positions = content.record.positions(content.number)
+        self._names[manifest] = now, names
 
     def _knows_names(self, part: _Part) -> bool:
-        return part.reported - self._named.get(part.digest, 0.0) < _NAMES_SECONDS
+        known = self._names.get(part.content.manifest)
+        return known is not None and part.reported - known[0] < _NAMES_SECONDS
 
-    def _add_names(self, part: _Part, data: bytes) -> None:
+    def _add_names(self, part: _Part, digest: Digest | None, data: bytes) -> None:
         """Let the contents that a manifest names join its pull."""
-        if not part.digest:
-            self._add_manifest(part, str(Digest.of(data)))
+        if digest is None:
+            self._add_manifest(part, Digest.of(data))
         if not self._knows_names(part):
-            _bound(self._named)
-            self._named[part.digest] = part.reported
-            manifest, names = hash_text(part.digest), read_names(data)
-            self._remember(manifest, names)
+            manifest, names = part.content.manifest, read_names(data)
+            self._remember(manifest, part.reported, names)
             self._table.add_named(manifest, names)
 
     def end(self, request: ServerRequest) -> None:
@@ -278,84 +288,87 @@ class PullRecorder:
         part = self._running.pop(id(request), None)
         if part is None:
             return
-        content, now = part.content, self._clock.seconds()
-        if request.code >= 400 and is_ignored(request.code, content.reference) and not request.is_cut_off:
-            if part.is_counted:
-                self._report(content).gets -= 1
-            if part.is_new:
-                self._add(content, (content.name,), now)
-            return
-        reason = ""
+        content, pull, now, reason = part.content, part.content.pull, self._clock.seconds(), ""
         if request.code >= 400 or request.is_cut_off:
+            if not request.is_cut_off and is_ignored(request.code, str(content.reference)):
+                self._uncount(part)
+                if part.is_new:
+                    content.head = self._table.update(pull.record, pull.number, now, (content.name,))
+                return
             reason = " ".join((request.reason or _CLIENT_LEFT).split())[:_REASON_LENGTH]
-            if part.is_manifest and not part.head:
+            if content.is_manifest and not part.head:
                 content = self._leave_served(part, now)
+                pull = content.pull
         report = self._progress(part, now)
         if part.head:
             return
-        report.state = PartState(now, content.named.is_layer, part.is_cached, reason)
-        is_newly_served = part.is_manifest and not reason and not content.is_served
-        if not content.number or (part.is_recent and not is_newly_served):
+        report.parts[content.name] = PartState(now, content.named.is_layer, part.is_cached, reason)
+        is_known = reason or content.is_served or not content.is_manifest
+        if not pull.number or (part.is_recent and is_known):
             return
-        is_known, content.touched = content.touched > 0, now
-        if is_newly_served:
-            content.is_served = True
-            self._add(content, {content.name, hash_text(part.digest or content.reference)}, now, True)
-        elif part.is_manifest and not is_known:
-            self._add(content, (content.name,), now)
+        pull.touched = now
+        if content.is_manifest:
+            content.is_served |= not reason
+            names = content.name, content.manifest or content.name
+            content.head = self._table.update(pull.record, pull.number, now, names, not reason)
         else:
-            self._table.touch(content.positions, content.record, now)
+            self._table.update(pull.record, pull.number, now)
+
+    def _uncount(self, part: _Part) -> None:
+        if part.is_counted:
+            part.is_counted = False
+            self._report(part.content.pull).gets -= 1
 
     def _leave_served(self, part: _Part, now: float) -> _Content:
         """Let a failed request leave a pull that has served its manifest, and return its content.
 
         The client has the image of that pull; failed requests for the manifest that follow are another pull.
         """
-        content = part.content
-        record = self._table.find(content.record.key)
-        member = record.member(content.number, content.name)
-        if member is None or not member.is_served:
+        content, pull = part.content, part.content.pull
+        self._table.read(pull.record)
+        member = pull.record.member(pull.number, content.name)
+        if member is None or not member[3]:
             return content
-        if part.is_counted:
-            self._report(content).gets -= 1
-            part.is_counted = False
-        number = find_failed_pull(record.members, content.name, now) or self._make_number(now)
-        part.content = _Content(
-            number, content.name, content.client, content.registry, content.target, record,
-            record.positions(number), True, content.named,
-        )  # fmt: skip
+        self._uncount(part)
+        number = find_failed_pull(pull.record.members, content.name, now)
+        number = number or make_number(now, self.process, next(self._count))
+        reference = str(content.reference)
+        self._pulls[number] = left = self._pulls.get(number) or evolve(
+            pull, number=number, id=str(number), reference=reference, digest="", report=None
+        )
+        part.content = evolve(content, pull=left, is_first=True, is_served=False, digest="", manifest=0)
         part.is_recent = False
-        part.request.pull_id = str(number)
+        part.request.pull_id = left.id
         return part.content
 
     @property
     def is_busy(self) -> bool:
         """Requests run, or their reports wait for a flush."""
-        return bool(self._running or self._reports)
+        return bool(self._running or self._reported)
 
     def flush(self) -> None:
         """Report what has happened since the last call, running transfers included."""
         now = self._clock.seconds()
         for part in self._running.values():
-            content = part.content
-            if not part.head and content.number:
+            content, pull = part.content, part.content.pull
+            if not part.head and pull.number:
                 report = self._progress(part, now)
-                if report.state is None and part.is_answered:
-                    report.state = PartState(now, content.named.is_layer, part.is_cached)
-                self._table.touch(content.positions, content.record, now)
-        if self._reports:
-            for reported in self._reported:
-                reported.report = None
-            reports, self._reports, self._reported = self._reports, [], []
+                if part.is_answered:
+                    state = PartState(now, content.named.is_layer, part.is_cached)
+                    report.parts.setdefault(content.name, state)
+                self._table.update(pull.record, pull.number, now)
+        if self._reported:
+            reports, self._reports, reported, self._reported = self._reports, [], self._reported, []
+            for report, pull in zip(reports, reported, strict=True):
+                report.reference, report.digest, report.platform = pull.reference, pull.digest, pull.platform
+                pull.report = None
             self.take(reports)
 
-    def _progress(self, part: _Part, now: float) -> PartReport:
+    def _progress(self, part: _Part, now: float) -> PullReport:
         """Report the bytes that were sent since the last report."""
         content, request = part.content, part.request
-        report = content.report or self._report(content)
+        report = content.pull.report or self._report(content.pull)
         report.last = now
-        if part.digest and content.is_first:
-            report.digest = part.digest
         if part.head:
             return report
         if not part.is_counted:
@@ -370,30 +383,15 @@ class PullRecorder:
         part.reported = now
         return report
 
-    def _report(self, content: _Content) -> PartReport:
-        """Return the report of a content, which is begun if there is none."""
-        if content.report is None:
-            client = content.client
-            content.report = PartReport(
-                content.number, content.name, _stored_client(client.address, self._detail, self._regions),
-                client.user or "",
-                _normalize_host(client.host), content.registry, content.target.repository.name,
-                content.reference, content.is_first, platform=content.named.platform,
-            )  # fmt: skip
-            self._reports.append(content.report)
-            self._reported.append(content)
-        return content.report
-
-
-@lru_cache(maxsize=_MAX_MEMORY)
-def _hash_client(address: int | None, user: str | None, registry: str, repository: str) -> int:
-    return hash_key(f"{address} {user} {registry}/{repository}".encode())
-
-
-def _bound(memory: dict[str, float] | dict[_Key, _Content]) -> None:
-    """Forget everything when there is too much: it is found in the table again."""
-    if len(memory) >= _MAX_MEMORY:
-        memory.clear()
+    def _report(self, pull: _Pull) -> PullReport:
+        """Return the report of a pull, which is begun if there is none."""
+        if pull.report is None:
+            pull.report = PullReport(
+                pull.number, pull.client, pull.user, pull.host, pull.registry, pull.repository, {}
+            )
+            self._reports.append(pull.report)
+            self._reported.append(pull)
+        return pull.report
 
 
 assert _RECENT_SECONDS < JOIN_SECONDS

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
-from attrs import define, frozen
+from attrs import define
 
 from ..oci.cache_status import CacheResult
 from ..oci.media import DOCKER_LIST, OCI_INDEX
@@ -20,33 +20,27 @@ QUIET_SECONDS = 3.0
 """Seconds after the last byte for which a pull counts as running; open transfers are noted each second."""
 REPEAT_SECONDS = 3600.0
 """Seconds after the beginning of a pull in which its first manifest may be requested again."""
-CACHED = {
+CACHED = (
     CacheResult.HIT,
     CacheResult.STALE_WHILE_REVALIDATE,
     CacheResult.REDIRECTED,
     CacheResult.CONFIRMED,
     CacheResult.STALE,
-}
-"""Results for which content came out of the cache."""
-_COUNTED_ELSEWHERE = CACHED | {CacheResult.JOINED}
+)
+"""Results for which content came out of the cache; a tuple, since the hash of an enum is slow."""
+_COUNTED_ELSEWHERE = (*CACHED, CacheResult.JOINED)
 _NUMBER_BITS = 12
 _REFERRERS_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")
 AddressDetail = Literal["full", "network", "region", "none"]
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
-class Member(NamedTuple):
-    """A manifest or a tag that was requested in a pull.
+Member = tuple[int, int, float, bool]
+"""A manifest or a tag that was requested in a pull.
 
-    :ivar name: the hash of its digest or tag.
-    :ivar last: time of the pull's last byte.
-    :ivar is_served: True if it was served completely.
-    """
-
-    number: int
-    name: int
-    last: float
-    is_served: bool = False
+Its fields are the number of the pull, the hash of the digest or tag, the time of the pull's last byte, and
+True if it was served completely.
+"""
 
 
 def find_pull(
@@ -80,7 +74,7 @@ def find_failed_pull(members: Iterable[Member], name: int, now: float) -> int | 
 
     It is the last pull in which the same name was requested, and was not served.
     """
-    return find_pull((each for each in members if not each.is_served), name, lambda _: False, now)
+    return find_pull((each for each in members if not each[3]), name, lambda _: False, now)
 
 
 def make_number(now: float, process: int, count: int) -> int:
@@ -148,8 +142,7 @@ def parse_client(text: str, addresses: AddressDetail) -> str:
     return stored_client(address, "network" if addresses == "network" else "full")
 
 
-@frozen
-class PartState:
+class PartState(NamedTuple):
     """One manifest or blob of a pull, which may be requested several times.
 
     :ivar ended: when its last request ended, or was seen running.
@@ -170,27 +163,25 @@ class PartState:
 
 
 @define(eq=False)
-class PartReport:
-    """The requests for a manifest or blob of a pull since the last report.
+class PullReport:
+    """The requests of a pull since the last report.
 
     :ivar number: of the pull; 0 for a blob without one, which counts in sums only.
-    :ivar is_first: True if the pull begins with it.
-    :ivar state: None if it was not requested with a GET.
+    :ivar reference: of the manifest that the pull begins with, as ``digest``; empty if it was not requested.
+    :ivar parts: what was requested with a GET, by the hash of its tag or digest.
     :ivar gets: requests other than HEADs; a pull without any is none.
     """
 
     number: int
-    name: int
     client: str
     user: str
     host: str
     registry: str
     repository: str
-    reference: str
-    is_first: bool = False
+    parts: dict[int, PartState]
+    reference: str = ""
     digest: str = ""
     platform: str = ""
-    state: PartState | None = None
     last: float = 0.0
     gets: int = 0
     saved_requests: int = 0

@@ -88,19 +88,13 @@ class PullObserver:
         self._is_limited = is_limited
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        received = request.received
-        if not isinstance(received, ServerRequest) or not _is_of_client(request):
+        received, target = request.received, request.target
+        is_of_peer = isinstance(target, Blob) and is_asked_by_peer()
+        if is_of_peer or not isinstance(target, Manifest | Blob) or not isinstance(received, ServerRequest):
             return await self._registry.fetch(request)
-        self._pulls.begin(received, self._name, request)
+        self._pulls.begin(received, self._name, target, request.head)
         answer = await self._registry.fetch(request)
         return self._pulls.answered(received, answer, self._is_limited())
-
-
-def _is_of_client(request: RegistryRequest) -> bool:
-    """Return whether a request can be a part of a client's pull."""
-    if isinstance(request.target, Blob):
-        return not is_asked_by_peer()
-    return isinstance(request.target, Manifest)
 
 
 @implementer(ITokenService)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict
+from attrs import evolve
 from twisted.internet.task import Clock
 
 from dockmirror.history.database import FILE_NAME
@@ -14,7 +14,7 @@ from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.reader import SqliteHistory
-from dockmirror.history.tracker import PartReport, PartState, make_number
+from dockmirror.history.tracker import PartState, PullReport, make_number
 
 NOW = 1_800_000_000.0
 
@@ -29,10 +29,10 @@ class KeptHistory:
         self.writer = HistoryWriter(self.path, bounds or HistoryBounds(), busy_seconds=0.01)
         self.reader = SqliteHistory(self.path, self.clock.seconds)
 
-    def write(self, *reports: PartReport) -> None:
+    def write(self, *reports: PullReport) -> None:
         self.writer.write(reports, self.clock.seconds())
 
-    def take(self, reports: Sequence[PartReport]) -> None:
+    def take(self, reports: Sequence[PullReport]) -> None:
         """Write what a recorder reports."""
         self.writer.write(reports, self.clock.seconds())
 
@@ -43,16 +43,15 @@ class KeptHistory:
         self.writer.close()
 
 
-def report(number: int, **fields: Any) -> PartReport:
+SERVED = PartState(NOW)
+
+
+def report(number: int, name: int = 1, state: PartState | None = SERVED, **fields: Any) -> PullReport:
     """A report of a served manifest, with other fields where they are given."""
-    values = asdict(
-        PartReport(
-            number, 1, "10.0.0.1", "", "mirror.example", "docker.io", "library/nginx", "1.27", is_first=True,
-            state=None, last=NOW, gets=1,
-        ),
-        recurse=False,
-    )  # fmt: skip
-    return PartReport(**{**values, "state": PartState(NOW), **fields})
+    report = PullReport(
+        number, "10.0.0.1", "", "mirror.example", "docker.io", "library/nginx", {}, "1.27", last=NOW, gets=1
+    )
+    return evolve(report, parts={} if state is None else {name: state}, **fields)
 
 
 def number_at(seconds: float, count: int = 1) -> int:

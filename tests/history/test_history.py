@@ -39,12 +39,10 @@ def test_a_pull_grows_with_its_parts_whichever_process_reports_them(
     number, other = number_at(2), HistoryWriter(kept.path, HistoryBounds())
     kept.write(report(number, reference="sha256:aa", digest="sha256:aa", cached_bytes=10, saved_pulls=1))
     other.write([report(number, name=9, reference="1.27", gets=0, state=None, digest="sha256:aa")], NOW)
-    layer = report(number, name=2, is_first=False, reference="sha256:bb", platform="linux/amd64")
-    layer.state, layer.upstream_bytes, layer.saved_requests = PartState(NOW, is_layer=True), 90, 0
-    other.write([layer], NOW)
-    layer.state, layer.upstream_bytes = PartState(NOW + 1, is_layer=True, is_cached=True), 5
-    layer.last = NOW + 1
-    kept.write(layer)
+    layer = report(number, 2, PartState(NOW, is_layer=True), reference="", platform="linux/amd64")
+    other.write([evolve(layer, upstream_bytes=90)], NOW)
+    again = PartState(NOW + 1, is_layer=True, is_cached=True)
+    kept.write(report(number, 2, again, reference="", upstream_bytes=5, last=NOW + 1))
     (pull,) = kept.pulls()
     assert (pull.reference, pull.digest, pull.platform) == ("1.27", "sha256:aa", "linux/amd64")
     assert (pull.layers, pull.cached_layers, pull.cached_bytes, pull.upstream_bytes) == (1, 1, 10, 95)

@@ -80,6 +80,13 @@ def test_a_pull_over_two_workers_is_one_row(mirror: Mirror, first: str) -> None:
     assert (pull.seconds, pull.host, pull.client, pull.user) == (30.0, "mirror.example", CLIENTS[0], "")
 
 
+def test_a_pull_by_digest_is_named_by_it_whichever_worker_reports_first(mirror: Mirror) -> None:
+    mirror.ask("index, image")
+    mirror.workers[1].recorder.flush()
+    (pull,) = mirror.pulls()
+    assert pull.reference == pull.digest == PATHS["index"].partition("/")[2]
+
+
 @pytest.mark.parametrize(
     ("requests", "expected"),
     [

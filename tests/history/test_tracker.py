@@ -31,6 +31,12 @@ from dockmirror.system.networks import Region
 NOW = 1_800_000_000.0
 TAG, INDEX, IMAGE, LAYER, OTHER = range(1, 6)
 NAMES = {INDEX: {IMAGE}, IMAGE: {LAYER}, OTHER: {LAYER}}
+
+
+def member(number: int, name: int, last: float) -> Member:
+    return number, name, last, False
+
+
 OLD = make_number(NOW - REPEAT_SECONDS - 1, 1, 1)
 FIRST, SECOND = make_number(NOW - 5, 1, 2), make_number(NOW - 4, 1, 3)
 
@@ -39,19 +45,19 @@ FIRST, SECOND = make_number(NOW - 5, 1, 2), make_number(NOW - 4, 1, 3)
     ("members", "name", "expected"),
     [
         ([], TAG, None),
-        ([Member(FIRST, TAG, NOW)], TAG, FIRST),
-        ([Member(FIRST, TAG, NOW)], LAYER, None),
-        ([Member(FIRST, INDEX, NOW)], IMAGE, FIRST),
-        ([Member(FIRST, INDEX, NOW)], LAYER, None),
-        ([Member(FIRST, INDEX, NOW), Member(FIRST, IMAGE, NOW)], LAYER, FIRST),
-        ([Member(FIRST, IMAGE, NOW - JOIN_SECONDS)], LAYER, FIRST),
-        ([Member(FIRST, IMAGE, NOW - JOIN_SECONDS - 0.1)], LAYER, None),
-        ([Member(FIRST, IMAGE, NOW), Member(SECOND, OTHER, NOW - 1)], LAYER, FIRST),
-        ([Member(FIRST, IMAGE, NOW - 1), Member(SECOND, OTHER, NOW)], LAYER, SECOND),
-        ([Member(FIRST, IMAGE, NOW - 1), Member(SECOND, INDEX, NOW)], IMAGE, FIRST),
-        ([Member(FIRST, TAG, NOW), Member(SECOND, TAG, NOW)], TAG, SECOND),
-        ([Member(OLD, TAG, NOW)], TAG, None),
-        ([Member(OLD, IMAGE, NOW)], LAYER, OLD),
+        ([member(FIRST, TAG, NOW)], TAG, FIRST),
+        ([member(FIRST, TAG, NOW)], LAYER, None),
+        ([member(FIRST, INDEX, NOW)], IMAGE, FIRST),
+        ([member(FIRST, INDEX, NOW)], LAYER, None),
+        ([member(FIRST, INDEX, NOW), member(FIRST, IMAGE, NOW)], LAYER, FIRST),
+        ([member(FIRST, IMAGE, NOW - JOIN_SECONDS)], LAYER, FIRST),
+        ([member(FIRST, IMAGE, NOW - JOIN_SECONDS - 0.1)], LAYER, None),
+        ([member(FIRST, IMAGE, NOW), member(SECOND, OTHER, NOW - 1)], LAYER, FIRST),
+        ([member(FIRST, IMAGE, NOW - 1), member(SECOND, OTHER, NOW)], LAYER, SECOND),
+        ([member(FIRST, IMAGE, NOW - 1), member(SECOND, INDEX, NOW)], IMAGE, FIRST),
+        ([member(FIRST, TAG, NOW), member(SECOND, TAG, NOW)], TAG, SECOND),
+        ([member(OLD, TAG, NOW)], TAG, None),
+        ([member(OLD, IMAGE, NOW)], LAYER, OLD),
     ],
 )
 def test_the_pull_that_a_request_joins(members: list[Member], name: int, expected: int | None) -> None:

@@ -201,9 +201,9 @@ def test_the_page_of_a_digest_counts_the_pulls_of_the_digest(tmp_path: Path) -> 
     path = tmp_path / "pulls.db"
     endpoint = Endpoint(tmp_path, SqliteHistory(path, lambda: NOW))
     number, state = make_number(USED, 1, 1), PartState(USED + 1)
-    fields = {"digest": str(Digest.of(AMD)), "reference": str(Digest.of(AMD)), "is_first": True}
+    digest = str(Digest.of(AMD))
     writer = HistoryWriter(path, HistoryBounds())
-    writer.write([report(number, state=state, last=USED + 1, **fields)], NOW)
+    writer.write([report(number, state=state, last=USED + 1, digest=digest, reference=digest)], NOW)
     writer.close()
     address = f"{PAGE}@{Digest.of(AMD)}"
     assert "Pulls, and the last one 1 · 2026-09-21 14:13" in endpoint.text(address)
