@@ -7,14 +7,15 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
 from ipaddress import ip_network
 from math import isinf
 from pathlib import Path
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from attrs import evolve
 
+from ..system.networks import Network
 from .database import Sums, Word, open_for_reading
 from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
 from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of, parse_client
@@ -43,7 +44,9 @@ _COLUMNS = (
     "upstream_milliseconds",
 )  # fmt: skip
 _OF_SUMS = ", ".join(f"sum({each})" for each in _COLUMNS)
-_OF_PULLS = ", ".join(("count(*)", "sum(reason != '')", *(f"sum({each})" for each in _COLUMNS[2:])))
+_OF_PULLS = "count(*) AS pulls, sum(reason != '') AS failed, " + ", ".join(
+    f"sum({each}) AS {each}" for each in _COLUMNS[2:]
+)
 _KINDS: dict[SumKey, Sums] = {
     "hour": Sums.HOUR,
     "day": Sums.HOUR,
@@ -201,17 +204,20 @@ def _list_days(connection: sqlite3.Connection, kind: Sums, first: int, last: int
 
 
 def _sum_pulls(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, now: float) -> list[Any]:
-    """Return the sums of the pulls that meet the filter."""
-    key = {
+    """Return the sums of the pulls that meet the filter, which are sorted by a number and not by a text.
+
+    The ``+`` keeps SQLite from reading all pulls in the order of an index.
+    """
+    number = {
         "hour": "(pull.number >> 12) / 3600000",
         "day": "(pull.number >> 12) / 86400000",
-        "registry": "substr(word.text, 1, instr(word.text, '/') - 1)",
-    }.get(by, "word.text")
-    column = "client" if by == "client" else "image"
+        "client": "+pull.client",
+    }.get(by, "+pull.image")
+    key = {"hour": "key", "day": "key", "registry": "substr(text, 1, instr(text, '/') - 1)"}.get(by, "text")
     where, values = _where(_conditions(connection, filter, now))
     return connection.execute(
-        f"SELECT {key}, {_OF_PULLS} FROM pull LEFT JOIN word ON word.id = pull.{column}"  # noqa: S608
-        f" {where} GROUP BY 1 ORDER BY 1",
+        f"SELECT {key}, {_OF_SUMS} FROM (SELECT {number} AS key, {_OF_PULLS} FROM pull {where} GROUP BY 1)"  # noqa: S608
+        " LEFT JOIN word ON word.id = key GROUP BY 1 ORDER BY 1",
         values,
     ).fetchall()
 
@@ -280,7 +286,7 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     """Return the condition of an address, or of a network in which clients lie."""
     if "/" not in client:
         return _equals("client", Word.CLIENT, client)
-    network: Any = ip_network(client)
+    network = ip_network(client)
     rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
     found = ", ".join(str(number) for number, text in rows if _is_inside(text, network))
     some = f"SELECT 1 FROM pull WHERE client IN ({found}) LIMIT {_FEW_PULLS}"  # noqa: S608
@@ -289,15 +295,13 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     return f"{'pull.client' if count < _FEW_PULLS else '+pull.client'} IN ({found})", ()
 
 
-def _is_inside(text: str, network: Any) -> bool:
-    inner = _parse_network(text)
-    return inner is not None and inner.version == network.version and bool(inner.subnet_of(network))
-
-
-@lru_cache(maxsize=8192)
-def _parse_network(text: str) -> Any:
-    """Return the network of a client, cached because all are needed for each filter; None for a region."""
+def _is_inside(text: str, network: Network) -> bool:
+    """Return whether a client, which may be a network or the name of a region, lies in a network."""
+    address, _, length = text.partition("/")
     try:
-        return ip_network(text)
-    except ValueError:
-        return None
+        packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except OSError:
+        return False
+    bits, shift = len(packed) * 8, network.max_prefixlen - network.prefixlen
+    is_narrower = bits == network.max_prefixlen and int(length or bits) >= network.prefixlen
+    return is_narrower and int.from_bytes(packed) >> shift == int(network.network_address) >> shift

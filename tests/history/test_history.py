@@ -116,6 +116,21 @@ def test_filters(kept: KeptHistory, conditions: dict[str, Any], expected: list[s
         assert sum(each.pulls for each in counted) == len(expected)
 
 
+def test_a_network_has_addresses_and_narrower_networks(kept: KeptHistory) -> None:
+    """Names of regions lie in none, and neither do addresses of the other version."""
+    clients = ("10.1.0.9", "10.1.2.0/24", "10.0.0.0/8", "10.2.0.1", "fd00:0:0:1::/64", "a01::1", "office", "")
+    kept.write(*(report(number_at(1, count), client=each) for count, each in enumerate(clients)))
+    found = {
+        network: {each.client for each in kept.pulls(client=network)}
+        for network in ("10.1.0.0/16", "10.1.0.9/32", "fd00::/8")
+    }
+    assert found == {
+        "10.1.0.0/16": {"10.1.0.9", "10.1.2.0/24"},
+        "10.1.0.9/32": {"10.1.0.9"},
+        "fd00::/8": {"fd00:0:0:1::/64"},
+    }
+
+
 def test_pages_follow_each_other(kept: KeptHistory) -> None:
     kept.write(*(report(number_at(each)) for each in range(1, 6)))
     first = kept.reader.pulls(PullFilter(), 2)
