@@ -250,7 +250,10 @@ class PullRecorder:
             content.manifest = hash_text(text)
             if content.is_first:
                 pull.digest = text
-            if content.manifest != content.name:
+            if content.manifest == content.name:
+                if content.is_first and not part.is_new:
+                    return  # it is in the table
+            elif content.name not in self._names:
                 self._remember(content.name, inf, {})  # a tag names nothing
         elif part.is_recent:
             return
