@@ -7,18 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dockmirror.body.in_memory import BytesBody
 from dockmirror.history.pull_table import PULL_TABLE_SIZE
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.tracker import JOIN_SECONDS
+from dockmirror.interfaces import Answer
 from dockmirror.oci.cache_status import CacheResult
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unauthorized, Unreachable
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Manifest, RegistryRequest
 
 from ..scraped import scraped
 from .kept import KeptHistory
@@ -140,6 +145,24 @@ def test_a_challenge_begins_no_pull_and_the_next_request_has_its_id(mirror: Mirr
     mirror.registry.error = None
     assert mirror.ask("tag") == ids
     assert len(mirror.pulls()) == 1
+
+
+def test_a_tag_that_moves_without_a_stated_digest_names_its_new_contents(mirror: Mirror) -> None:
+    """The digest is that of the bytes, each time."""
+    fetch = mirror.registry.fetch
+    references = iter((Tag("latest"), Digest.parse(PATHS["image"].partition("/")[2])))
+
+    async def fetch_bare(request: RegistryRequest) -> Answer:
+        target = Manifest(Repository("library/nginx"), next(references))
+        body: Any = (await fetch(evolve(request, target=target))).body
+        return Answer(BytesBody(body.data, Descriptor(body.descriptor.media_type)))
+
+    mirror.registry.fetch = fetch_bare  # type: ignore[method-assign]
+    ids = [mirror.workers[0].ask("GET", "tag") for _ in range(2)]
+    mirror.registry.fetch = fetch  # type: ignore[method-assign]
+    ids.append(mirror.workers[1].ask("GET", "layer"))
+    assert len(set(ids)) == 1
+    assert ids[0]
 
 
 def test_clients_users_and_repositories_have_pulls_of_their_own(mirror: Mirror) -> None:
