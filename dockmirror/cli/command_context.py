@@ -77,11 +77,7 @@ def open_store(settings: Settings) -> Path:
 
     :raises click.ClickException: when there is no store.
     """
-    return become_owner(find_store(settings))
-
-
-def become_owner(directory: Path) -> Path:
-    """Drop root's rights for those of a directory's owner, and return the directory as a path to use."""
+    directory = find_store(settings)
     status = directory.stat()
     if os.geteuid() != 0 or status.st_uid == 0:
         return directory

@@ -24,7 +24,7 @@ from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilt
 from ..history.reader import SqliteHistory
 from ..system.timestamps import format_timestamp
 from .arguments import ParsedType, json_option
-from .command_context import Context, become_owner
+from .command_context import Context
 from .output import print_json, print_note, print_table
 
 _DAY = 86_400.0
@@ -112,7 +112,10 @@ def _complete_pattern(text: str, settings: Settings) -> str:
 
 
 def open_reader(settings: Settings) -> HistoryReader:
-    """Return the reader of the history, after dropping root's rights for those of its owner.
+    """Return the reader of the history.
+
+    Root keeps its rights: SQLite opens the file by its whole path, and the owner may lack access to a parent.
+    The files that SQLite makes for a reader belong to the owner of the history even so.
 
     :raises click.ClickException: when there is no history.
     """
@@ -128,7 +131,7 @@ def open_reader(settings: Settings) -> HistoryReader:
         ) from None
     if not exists:
         raise click.ClickException(f"there is no history in {directory}: the mirror begins it when it starts")
-    return SqliteHistory(become_owner(directory) / FILE_NAME, time.time, settings.history_addresses)
+    return SqliteHistory(directory / FILE_NAME, time.time, settings.history_addresses)
 
 
 def _follow(reader: HistoryReader, filter: PullFilter, shown: Sequence[Pull]) -> Iterator[Pull]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,15 @@ def test_a_report_for_programs(written: Written) -> None:
     recent = json.loads(written.run("report", "--last", "2", "--json", "--by", "day").stdout)
     assert recent["total"]["saved_bytes"] == 0
     assert sum(each["pulls"] for each in recent["day"]) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("command", ["history", "report"])
+def test_root_reads_the_history_of_another_user_and_leaves_it_no_file(written: Written, command: str) -> None:
+    """The owner may not enter the directory above, as with systemd's dynamic users."""
+    for path in (written.path.parent, written.path):
+        shutil.chown(path, 65534, 65534)
+    written.path.parents[1].chmod(0o700)
+    written.run(command)
+    assert {path.stat().st_uid for path in written.path.parent.iterdir()} == {65534}
+    assert os.geteuid() == 0
