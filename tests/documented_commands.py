@@ -21,11 +21,17 @@ _PINS = f"{_IMAGES}::test_an_image_is_pinned_until_it_is_unpinned"
 _INSTALLED = "test_packaging.py::test_installed"
 _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
 _ARCHIVES = "integration/test_archive.py"
+_UNITS = "integration/test_systemd.py::test_versions_are_replaced_under_load"
 RUN = {
     r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",
     r"helm pull \S+": "integration/test_helm.py::test_a_chart",
     r"python3 -m venv /opt/dockmirror|/opt/dockmirror/bin/pip install \.": _INSTALLED,
     r"make run": _INSTALLED,
+    r"cp docs/examples/dockmirror.(service|socket) /etc/systemd/system/": _UNITS,
+    r"systemctl (daemon-reload|(enable --now|start|restart|stop) dockmirror(-next|.socket)?)": _UNITS,
+    r"journalctl -fu dockmirror": _UNITS,
+    r"sed -i .s#/opt/dockmirror/#/opt/dockmirror-new/#g. \S+/dockmirror.service": _UNITS,
+    r"curl --retry 10 --retry-connrefused -f http://127.0.0.1:946[45]/readyz": _UNITS,
     r"\S*dockmirror serve( --offline)?": _INSTALLED,
     r"docker pull \S+": "integration/test_clients.py::test_dockerd",
     r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",

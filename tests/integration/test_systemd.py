@@ -1,11 +1,15 @@
-"""The units for systemd, and the sockets that it hands over, without a systemd that runs."""
+"""The units for systemd: verified, run by a systemd, and their sockets handed over without one."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,13 @@ from .parts.authority import Authority
 from .parts.chain import Chain
 from .parts.clients import curl
 from .parts.images import image
+from .parts.kept import growing_file
+from .parts.load import Load
 from .parts.machine import Machine
-from .parts.mirror import DOMAIN
+from .parts.mirror import DOMAIN, Mirror
+from .parts.plain import ACCEPT, PlainClient
 from .parts.process import free_port, wait_until
+from .parts.systemd import UNITS, add_debian_units, install_program, running_systemd
 from .pulls import skopeo_pulls, succeeded
 
 pytestmark = pytest.mark.integration
@@ -46,11 +54,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-@pytest.fixture
-def units(make_machine: MakeMachine, directory: MakeDirectory) -> tuple[Machine, Path]:
-    """A machine on which the units lie, whose program is the one of these tests."""
-    machine, lying = make_machine("systemd-analyze"), directory("units")
-    program = str(Path(sys.executable).with_name("dockmirror"))
+def copy_units(directory: Path, replacements: Mapping[str, str]) -> None:
+    """Copy the units of the documents, with each pattern replaced."""
     copies = {
         "dockmirror.service": "dockmirror.service",
         "dockmirror.socket": "dockmirror.socket",
@@ -59,8 +64,18 @@ def units(make_machine: MakeMachine, directory: MakeDirectory) -> tuple[Machine,
     }
     for copy, name in copies.items():
         text = (EXAMPLES / name).read_text("utf-8")
-        (lying / copy).parent.mkdir(exist_ok=True)
-        (lying / copy).write_text(re.sub(r"/opt/dockmirror(-new)?/bin/dockmirror", program, text))
+        for pattern, replacement in replacements.items():
+            text = re.sub(pattern, replacement, text)
+        (directory / copy).parent.mkdir(exist_ok=True)
+        (directory / copy).write_text(text)
+
+
+@pytest.fixture
+def units(make_machine: MakeMachine, directory: MakeDirectory) -> tuple[Machine, Path]:
+    """A machine on which the units lie, whose program is the one of these tests."""
+    machine, lying = make_machine("systemd-analyze"), directory("units")
+    program = str(Path(sys.executable).with_name("dockmirror"))
+    copy_units(lying, {r"/opt/dockmirror(-new)?/bin/dockmirror": program})
     return machine, lying
 
 
@@ -123,3 +138,104 @@ def test_sockets(activated: Activated, skopeo_machine: Machine, authority: Autho
     host = f"docker.{DOMAIN}:{activated.secured}"
     skopeo_machine.trust(authority.certificate, host)
     skopeo_pulls(skopeo_machine, f"{host}/activated:latest", pushed, verified=True)
+
+
+MIB = 1024 * 1024
+SERVICE = f"/{UNITS}/dockmirror.service"
+OTHER = "999.0"
+OTHER_VERSION = f"""
+from importlib import metadata
+version = metadata.version
+metadata.version = lambda name: "{OTHER}" if name == "dockmirror" else version(name)
+"""
+
+
+class Installed:
+    """Two versions of the mirror on a machine with their units, for one socket; neither runs yet."""
+
+    def __init__(self, chain: Chain, machine: Machine, settings: Path) -> None:
+        self.chain, self.machine = chain, machine
+        first, second = free_port(), free_port()
+        self.operations = [PlainClient(f"http://127.0.0.1:{each}") for each in (first, second)]
+        self.mirror = Mirror(
+            settings, machine, chain.mirror.setting("upstreams"), cache="/var/cache/dockmirror", workers=2,
+            listen=["systemd:domain=INET6:index=0"], operations=f"tcp:{first}:interface=127.0.0.1",
+        )  # fmt: skip
+        shutil.copy(self.mirror.configuration, machine.etc / "dockmirror.toml")
+        add_debian_units(machine)
+        ports = {
+            "ListenStream=80": f"ListenStream={self.mirror.port}",
+            "ListenStream=443\n": "",
+            "9465": f"{second}",
+        }
+        copy_units(machine.directory / UNITS, ports)
+        install_program(machine, "opt/dockmirror")
+        install_program(machine, "opt/dockmirror-new", "/opt/new")
+        (machine.directory / "opt/new").mkdir()
+        (machine.directory / "opt/new/sitecustomize.py").write_text(OTHER_VERSION)
+
+    def wait_until_ready(self, service: int) -> None:
+        """Wait until a service serves: the first or the second."""
+
+        def is_ready() -> bool:
+            try:
+                return self.operations[service].bare("GET", "/readyz", None, {}).status == 200
+            except OSError:
+                return False
+
+        wait_until(is_ready, "the service is ready")
+
+    def version(self, service: int) -> object:
+        """Return the version that a service says it is."""
+        return json.loads(self.operations[service].bare("GET", "/status.json", None, {}).body)["version"]
+
+
+@pytest.fixture
+def installed(chains: MakeChain, make_machine: MakeMachine, directory: MakeDirectory) -> Iterator[Installed]:
+    """A machine with the mirror of a new registry."""
+    with chains() as chain:
+        chain.mirror.stop()
+        yield Installed(chain, make_machine("systemd-analyze"), directory("settings"))
+
+
+def test_versions_are_replaced_under_load(installed: Installed) -> None:
+    """No request fails while both services have the socket; the history has both, and root reads it."""
+    chain, mirror = installed.chain, installed.mirror
+    rolled, slow = image("rolled", layers=(200_000, 30_000)), image("slow", layers=(4 * MIB,))
+    chain.registry.push("library/rolled", rolled, "latest")
+    chain.registry.push("library/slow", slow, "latest")
+    headers = {"Host": mirror.host("docker"), "Accept": ACCEPT}
+    connect = partial(http.client.HTTPConnection, "127.0.0.1", mirror.port, timeout=120)
+    with running_systemd(installed.machine) as systemd, ThreadPoolExecutor() as pool:
+
+        def systemctl(*arguments: str) -> None:
+            succeeded(systemd.run("systemctl", *arguments))
+
+        systemctl("enable", "--now", "dockmirror.socket", "dockmirror.service")
+        installed.wait_until_ready(0)
+        with Load(connect, headers, "library/rolled", rolled, pause=0.1) as load:
+            load.go_on()
+            with chain.blobs.valve.shut(2 * MIB):
+                running = pool.submit(mirror.client("docker").blob, "library/slow", slow.layers[0].digest)
+                growing = growing_file(systemd.root / "var/cache/dockmirror", slow.layers[0].digest)
+                wait_until(growing.exists, "the first version fetches it")
+                systemctl("start", "dockmirror-next")
+                installed.wait_until_ready(1)
+                load.go_on()
+                succeeded(systemd.run("sed", "-i", "s#/opt/dockmirror/#/opt/dockmirror-new/#g", SERVICE))
+                systemctl("daemon-reload")
+                restarting = pool.submit(systemctl, "restart", "dockmirror")
+                load.go_on()
+                assert not restarting.done()
+            assert running.result().body == slow.layers[0].data
+            restarting.result()
+            installed.wait_until_ready(0)
+            assert installed.version(0) == installed.version(1) == OTHER
+            systemctl("stop", "dockmirror-next")
+            load.go_on()
+        assert load.failures == []
+        assert "library/rolled" in succeeded(systemd.run("/opt/dockmirror/bin/dockmirror", "history"))
+        log = succeeded(systemd.run("journalctl", "--unit=dockmirror*", "--output=cat"))
+    assert "finishing " in log
+    assert "Traceback" not in log
+    print(f"\nreplaced by systemd: {load.count} requests, {len(load.failures)} failed")

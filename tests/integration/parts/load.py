@@ -22,15 +22,24 @@ Connect = Callable[[], http.client.HTTPConnection]
 class Load:
     """Clients that pull an image again and again.
 
+    :param pause: seconds after each request.
     :ivar failures: the requests that were not answered as they should be.
     :ivar received: the bytes of bodies so far.
     """
 
-    def __init__(self, connect: Connect, headers: Mapping[str, str], repository: str, pulled: Image) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        headers: Mapping[str, str],
+        repository: str,
+        pulled: Image,
+        pause: float = 0,
+    ) -> None:
         self.failures: list[object] = []
         self.received = 0
         self._connect = connect
         self._headers = dict(headers)
+        self._pause = pause
         self._wanted = [
             (f"/v2/{repository}/manifests/latest", pulled.manifest.data),
             *((f"/v2/{repository}/blobs/{each.digest}", each.data) for each in pulled.blobs),
@@ -79,6 +88,7 @@ class Load:
                 with self._lock:
                     self.received += len(data)
                 self._counts[number] += 1
+                self._stopped.wait(self._pause)
         connection.close()
 
     def _get(self, connection: http.client.HTTPConnection, path: str) -> bytes:
