@@ -61,7 +61,7 @@ class RuleCount:
 
 
 @frozen
-class PullReport:
+class PolicyReport:
     """The sums over all pulls.
 
     :ivar outcomes: how many pulls have met a rule, by the first outcome of ``refused``, ``replaced`` and
@@ -88,7 +88,7 @@ def read_pulls(reader: HistoryReader, since: float) -> Iterator[Pull]:
         after = page[-1].number
 
 
-def make_report(review: PullReview, pulls: Iterable[Pull]) -> PullReport:
+def make_report(review: PullReview, pulls: Iterable[Pull]) -> PolicyReport:
     """Return the sums over pulls, of which the newest comes first."""
     count, outcomes, rules = 0, Counter[str](), dict[MetRule, RuleCount]()
     for pull in pulls:
@@ -99,7 +99,7 @@ def make_report(review: PullReview, pulls: Iterable[Pull]) -> PullReport:
         for each in met:
             counted = rules.setdefault(each, RuleCount(0, pull.began, each.why))
             counted.pulls += 1
-    return PullReport(count, outcomes, rules)
+    return PolicyReport(count, outcomes, rules)
 
 
 class PullReview:

@@ -15,7 +15,7 @@ from ..admission.verdict import Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from ..app.local_verdicts import ImageFinding, LocalVerdicts
 from ..app.naming import ImageName
-from ..app.pull_review import OUTCOMES, PullReport, PullReview, make_report, read_pulls
+from ..app.pull_review import OUTCOMES, PolicyReport, PullReview, make_report, read_pulls
 from ..history.pulls import HistoryError
 from ..oci.digest import Digest
 from ..oci.errors import Denied
@@ -220,7 +220,7 @@ def report(context: Context, as_json: bool, show_all: bool) -> None:
     print_note(f"tags under a cool-down that were seen in the last 30 days: {len(tags)}, {frozen} frozen")
 
 
-def _review_pulls(context: Context, review: PullReview, since: float) -> PullReport | None:
+def _review_pulls(context: Context, review: PullReview, since: float) -> PolicyReport | None:
     """Return the report on pulls; None if there is no history of them."""
     try:
         reader = open_reader(context.settings)
@@ -233,7 +233,7 @@ def _review_pulls(context: Context, review: PullReview, since: float) -> PullRep
         raise click.ClickException(str(error)) from None
 
 
-def _print_rules(pulls: PullReport) -> None:
+def _print_rules(pulls: PolicyReport) -> None:
     rows = [
         (met.image, met.rule, met.mode, met.outcome, str(count.pulls), _format_day(count.last), count.why)
         for met, count in pulls.sorted_rules()
@@ -251,7 +251,7 @@ def _format_day(seconds: float) -> str:
 
 
 def _report_fields(
-    pulls: PullReport | None, since: float, tags: Sequence[tuple[TagUnderPolicy, TagSummary]]
+    pulls: PolicyReport | None, since: float, tags: Sequence[tuple[TagUnderPolicy, TagSummary]]
 ) -> dict[str, Any]:
     counts, rules = None, []
     if pulls is not None:
