@@ -202,7 +202,9 @@ def _pull_through(
     cached = add_recall_filter(cached, context, cache)
     if _has_prefetch(upstream, cache):
         budget = _prefetch_budget(context, cache)
-        cached = PrefetchRegistry(cached, cache.contents, budget, clock, changes.store_name)
+        cached = PrefetchRegistry(
+            cached, cache.contents, budget, clock, changes.store_name, shared.telemetry.prefetched
+        )
 
     admission = make_admission(context, settings, cache, gateway, shared.audit)
     stack = HostRegistries(

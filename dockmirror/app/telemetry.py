@@ -30,6 +30,7 @@ from ..status.status_values import (
     merge_states,
 )
 from ..system.networks import Address, Region, network_class
+from ..system.shared_table import SharedDigests
 from ..web.access_log import RequestCounter
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
@@ -41,11 +42,15 @@ from .cache import CacheParts
 
 @frozen
 class Telemetry:
-    """The recorders of one process; some write to memory that other processes share."""
+    """The recorders of one process; some write to memory that other processes share.
+
+    :ivar prefetched: the layers that were fetched before a client asked for them.
+    """
 
     metrics: Metrics
     upstreams: UpstreamHealthTable
     pulls: PullRecorder | None
+    prefetched: SharedDigests
 
     @classmethod
     def create(
@@ -62,6 +67,7 @@ class Telemetry:
             None
             if addresses is None
             else PullRecorder(PullTable(memory.pulls), clock, addresses, tuple(regions)),
+            SharedDigests(memory.prefetched, clock.seconds),
         )
 
     def count_redirect(self, region: Region, address: Address) -> None:

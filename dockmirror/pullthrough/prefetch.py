@@ -23,6 +23,7 @@ from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..oci.token import Credentials
 from ..system.request_context import is_asked_by_peer
+from ..system.shared_table import SharedDigests
 from .error_tolerant_store import ErrorTolerantContentStore
 from .manifest_store import ManifestStore
 
@@ -139,6 +140,7 @@ class _Parts:
     contents: IContentStore
     budget: PrefetchBudget
     clock: IReactorTime
+    prefetched: SharedDigests
 
 
 class _ImagePrefetch:
@@ -226,6 +228,8 @@ class _ImagePrefetch:
             answer = await self._parts.registry.fetch(
                 evolve(self._request, target=evolve(target, digest=digest))
             )
+            if answer.cache is not None and answer.cache.result is CacheResult.STORED:
+                self._parts.prefetched.add(_key(digest))
             await answer.body.deliver(sink)
 
     def _finish(self, transfer: _Transfer) -> None:
@@ -255,6 +259,10 @@ class _ImagePrefetch:
         self._ended()
 
 
+def _key(digest: Digest) -> bytes:
+    return bytes.fromhex(digest.hex)[:32]
+
+
 def _for_prefetch(request: RegistryRequest) -> RegistryRequest:
     """Return the request for a whole layer, without the client's HTTP request, which ends before it."""
     return evolve(request, range=None, if_none_match=None, received=None)
@@ -270,6 +278,7 @@ class PrefetchRegistry:
     client: it prefetches by itself.
 
     :param store_name: returns the store's name of a repository.
+    :param prefetched: layers that were prefetched, and that no client of any process has asked for yet.
     """
 
     def __init__(
@@ -279,12 +288,13 @@ class PrefetchRegistry:
         budget: PrefetchBudget,
         clock: IReactorTime,
         store_name: Callable[[Repository], Repository],
+        prefetched: SharedDigests,
     ) -> None:
         self._registry = registry
         self._manifests = ManifestStore(ErrorTolerantContentStore(contents))
         self._budget = budget
         self._store_name = store_name
-        self._parts = _Parts(registry, contents, budget, clock)
+        self._parts = _Parts(registry, contents, budget, clock, prefetched)
         self._served: TTLCache[_Client, tuple[Digest, ...]] = TTLCache(clock, _MAX_MANIFESTS)
         self._running: dict[_Client, dict[Digest, _ImagePrefetch]] = {}
 
@@ -297,7 +307,17 @@ class PrefetchRegistry:
             # the answer does not wait for it
             begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
             begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
+            return self._count_as_fetched(target.digest, answer)
         return answer
+
+    def _count_as_fetched(self, digest: Digest, answer: Answer) -> Answer:
+        """Return the answer with a layer; for the first client that asks for it, a prefetch saves nothing."""
+        cache = answer.cache
+        if answer.status not in (200, 206) or not self._parts.prefetched.discard(_key(digest)):
+            return answer
+        if cache is None or cache.result not in (CacheResult.HIT, CacheResult.CONFIRMED):
+            return answer
+        return evolve(answer, cache=evolve(cache, result=CacheResult.JOINED))
 
     def _record_manifest(self, client: _Client, answer: Answer) -> None:
         digest = answer.body.descriptor.digest

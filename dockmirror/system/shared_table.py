@@ -30,14 +30,14 @@ class SharedTable:
 
     def find(self, key: int) -> tuple[int, Record | None]:
         """Return the offset of the key's slot, or of the one to use for it, and the record if any."""
-        candidates = []
-        for step in range(_CANDIDATES):
-            offset = (key + step) % self._count * self._record.size
-            record = self._record.unpack_from(self._memory, offset)
-            if record[0] == key:
-                return offset, record
-            candidates.append((offset, record))
-        return min(candidates, key=self._rank)[0], None
+        return self.get(key) or (min(self._candidates(key), key=self._rank)[0], None)
+
+    def get(self, key: int) -> tuple[int, Record] | None:
+        """Return the offset of the key's slot and its record, or None."""
+        for candidate in self._candidates(key):
+            if candidate[1][0] == key:
+                return candidate
+        return None
 
     def put(self, offset: int, key: int, *fields: Any) -> None:
         """Write a record."""
@@ -47,6 +47,11 @@ class SharedTable:
         """Return all records."""
         records = self._record.iter_unpack(self._memory[: self._count * self._record.size])
         return (record for record in records if record[0])
+
+    def _candidates(self, key: int) -> Iterator[tuple[int, Record]]:
+        for step in range(_CANDIDATES):
+            offset = (key + step) % self._count * self._record.size
+            yield offset, self._record.unpack_from(self._memory, offset)
 
     def _rank(self, candidate: tuple[int, Record]) -> tuple[Any, ...]:
         _, record = candidate
@@ -76,9 +81,17 @@ class SharedDigests:
         self._now = now
 
     def __contains__(self, digest: bytes) -> bool:
-        record = self._slots.find(hash_key(digest))[1]
-        return record is not None and record[1] == digest
+        found = self._slots.get(hash_key(digest))
+        return found is not None and found[1][1] == digest
 
     def add(self, digest: bytes) -> None:
         key = hash_key(digest)
         self._slots.put(self._slots.find(key)[0], key, digest, self._now())
+
+    def discard(self, digest: bytes) -> bool:
+        """Remove a digest; return False if it was not there."""
+        found = self._slots.get(hash_key(digest))
+        if found is None or found[1][1] != digest:
+            return False
+        self._slots.put(found[0], 0, bytes(32), 0.0)
+        return True

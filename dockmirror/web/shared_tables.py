@@ -20,6 +20,7 @@ _PARTS = (
     PULL_TABLE_SIZE,
     FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
+    shared_table.DIGESTS_SIZE,
     _IDENTIFIER_SIZE,
 )
 SIZE = sum(_PARTS)
@@ -34,6 +35,7 @@ class SharedTables:
     :ivar pulls: for ``PullTable``.
     :ivar failed_logins: for ``FailedLogins``.
     :ivar verified_passwords: for ``Htpasswd``.
+    :ivar prefetched: for ``PrefetchRegistry``.
     :ivar mirror_id: the mirror's identifier in ``CDN-Loop``, another one after each start.
     """
 
@@ -47,6 +49,7 @@ class SharedTables:
             self.pulls,
             self.failed_logins,
             self.verified_passwords,
+            self.prefetched,
             identifier,
         ) = (memory[end - size : end] for size, end in zip(_PARTS, ends, strict=True))
         self.mirror_id = identifier.hex()

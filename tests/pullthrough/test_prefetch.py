@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from dockmirror.interfaces import Answer, ContentKind, IRegistry, IStoredContent
+from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests
 from dockmirror.oci.header_fields import Hop
@@ -27,6 +28,7 @@ from dockmirror.pullthrough.prefetch import (
     PrefetchBudget,
     PrefetchRegistry,
 )
+from dockmirror.system.shared_table import DIGESTS_SIZE, SharedDigests
 
 from ..answering import run_behind
 from ..shelf import described
@@ -74,6 +76,7 @@ class Prefetching:
 
     def __init__(self, origin: Origin, ahead: int = MAX_AHEAD) -> None:
         self.mirror = Mirror(origin)
+        self.prefetched = SharedDigests(memoryview(bytearray(DIGESTS_SIZE)), self.mirror.clock.seconds)
         self.counted: list[tuple[int, int]] = []
         self.has_space = True
         clock, self.contents = self.mirror.clock, SlowContents(self.mirror.contents)
@@ -81,8 +84,13 @@ class Prefetching:
         self.budget = PrefetchBudget(
             clock, 4, lambda: self.has_space, lambda *each: self.counted.append(each), ahead
         )
-        self.mirror.registry = PrefetchRegistry(
-            self.below, self.contents, self.budget, clock, lambda name: repository(str(name))
+        self.mirror.registry = self.process(self.below)
+
+    def process(self, below: IRegistry) -> PrefetchRegistry:
+        """Return the registry of one more process of the mirror."""
+        return PrefetchRegistry(
+            below, self.contents, self.budget, self.mirror.clock, lambda name: repository(str(name)),
+            self.prefetched,
         )  # fmt: skip
 
     def fetched(self) -> list[str]:
@@ -179,6 +187,25 @@ def test_one_transfer_serves_the_prefetch_and_its_client(origin: Origin) -> None
     assert prefetching.fetched() == ["0", "1", "2", "3", "4"]
     prefetching.mirror.clock.advance(1.0)
     assert prefetching.counted == [(sum(map(len, LAYERS[1:])), 0)]
+
+
+def test_the_first_client_of_a_prefetched_layer_has_saved_nothing(origin: Origin) -> None:
+    """Its bytes were fetched, whichever process it asks; later they come out of the cache."""
+    prefetching, path = Prefetching(origin), begin(origin)
+    prefetching.mirror.get(f"{path}{Digest.of(LAYERS[4])}")
+    pull_layer(prefetching, path, 0)
+    prefetching.mirror.ask(f"{path}{Digest.of(LAYERS[1])}")
+    prefetching.fetched()
+    other = prefetching.mirror.restarted()
+    other.registry = prefetching.process(other.registry)
+    for number, mirror, first in (
+        (1, prefetching.mirror, CacheResult.HIT),
+        (2, prefetching.mirror, CacheResult.JOINED),
+        (3, other, CacheResult.JOINED),
+        (4, prefetching.mirror, CacheResult.HIT),
+    ):
+        asked = [mirror.ask(f"{path}{Digest.of(LAYERS[number])}").cache for _ in range(2)]
+        assert [each and each.result for each in asked] == [first, CacheResult.HIT], number
 
 
 def test_a_layer_that_the_client_asks_for_counts_as_its_own(origin: Origin) -> None:

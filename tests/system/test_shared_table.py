@@ -59,6 +59,15 @@ def test_added_digests_are_found_by_all_processes_and_no_others() -> None:
         assert [digest(number) in each for number in (1, 2, 3)] == [True, True, False]
 
 
+def test_a_discarded_digest_is_gone_for_all_processes() -> None:
+    memory = memoryview(mmap(-1, DIGESTS_SIZE))
+    ours, theirs = (SharedDigests(memory, lambda: 1.0) for _ in range(2))
+    ours.add(digest(1))
+    ours.add(digest(2))
+    assert [theirs.discard(digest(1)), ours.discard(digest(1))] == [True, False]
+    assert [digest(number) in ours for number in (1, 2)] == [False, True]
+
+
 def test_the_oldest_digests_are_evicted_when_the_table_is_full() -> None:
     now = 0.0
     digests = SharedDigests(memoryview(mmap(-1, 8 * 48)), lambda: now)
