@@ -145,7 +145,7 @@ def describe_answer(form: HistoryForm, answer: HistoryAnswer, say: Language) -> 
         cached=_unbroken(format_size(total.cached_bytes)),
         share=_unbroken(format_percent(total.cached_bytes, sent)),
         limited=_count("limited", total.saved_pulls, say),
-        waiting=_unbroken(format_waiting(total.saved_seconds)),
+        waiting=_unbroken(format_waiting(total.saved_seconds, say)),
         **where,
     )
 
@@ -167,7 +167,7 @@ def _sums(
     link = _image if name == "images" else _client
     cells = (
         [link(each.key, form, answer, say), *format_sums(each), f"{each.saved_pulls:,}",
-         format_waiting(each.saved_seconds)]
+         format_waiting(each.saved_seconds, say)]
         for each in sums[:SHOWN_SUMS]
     )  # fmt: skip
     title = say(f"history.{name}")
@@ -209,7 +209,7 @@ def _pull(pull: Pull, form: HistoryForm, answer: HistoryAnswer, say: Language) -
         tags.span(_outcome(pull, say), class_=f"outcome {pull.outcome}"),
         format_size(sent),
         format_percent(pull.cached_bytes, sent),
-        f"{pull.seconds:.1f} s",
+        say("duration.seconds", count=f"{pull.seconds:.1f}"),
     ]
 
 

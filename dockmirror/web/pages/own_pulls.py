@@ -100,7 +100,7 @@ def _parts(pull: Pull, say: Language) -> Iterator[str]:
         one = pull.layers == 1
         yield say("pulls.layer" if one else "pulls.layers", count=pull.layers, cached=pull.cached_layers)
     if pull.outcome == "served":
-        yield f"{pull.seconds:.1f} s" if pull.seconds < 10 else f"{pull.seconds:.0f} s"
+        yield say("duration.seconds", count=f"{pull.seconds:.{1 if pull.seconds < 10 else 0}f}")
         yield _describe_savings(pull, say)
 
 

@@ -235,11 +235,13 @@ def _parse_weights(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
             yield value, 0.0
 
 
-def format_age(seconds: float) -> str:
+def format_age(seconds: float, say: Language) -> str:
     """Format a duration in seconds."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+        return say("duration.seconds", count=f"{seconds:.0f}")
+    if seconds < 6000:
+        return say("duration.minutes", count=f"{seconds / 60:.0f}")
+    return say("duration.hours", count=f"{seconds / 3600:.0f}")
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

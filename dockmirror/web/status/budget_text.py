@@ -21,7 +21,7 @@ def describe_limits(budget: BudgetStatus, say: Language) -> str:
         *([format_size(budget.bytes)] if budget.bytes is not None else []),
     ]
     limits = say("status.comma").join(amounts) or say("status.budgets.unlimited")
-    return say(f"status.budgets.{budget.each}", limits=limits, window=format_age(budget.window))
+    return say(f"status.budgets.{budget.each}", limits=limits, window=format_age(budget.window, say))
 
 
 def describe_use(budget: BudgetStatus, say: Language) -> str:
@@ -36,6 +36,6 @@ NETWORK_COLUMNS = ("network", "pulls", "requests", "sent", "limit_share", "windo
 def network_rows(networks: Iterable[NetworkShare], now: float, say: Language) -> Iterator[list[str]]:
     """Return the cells of each client network; see ``NETWORK_COLUMNS``."""
     for each in networks:
-        left = format_age(max(0.0, each.ends - now))
+        left = format_age(max(0.0, each.ends - now), say)
         counts = f"{each.pulls:,}", f"{each.requests:,}", format_size(each.bytes)
         yield [each.client or say("status.unnamed"), *counts, f"{100 * each.share:.0f} %", left]

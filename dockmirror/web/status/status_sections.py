@@ -151,7 +151,7 @@ def _tiles(status: Status, say: Language) -> Iterator[Tag]:
         total = status.history.total
         share = format_percent(total.cached_bytes, total.cached_bytes + total.upstream_bytes)
         yield _tile(say("status.hit"), share, say("status.this_week"))
-        yield _tile(say("status.waiting"), format_waiting(total.saved_seconds), say("status.this_week"))
+        yield _tile(say("status.waiting"), format_waiting(total.saved_seconds, say), say("status.this_week"))
 
 
 def _free_tile(state: WorkerState, say: Language) -> Iterator[Tag]:
@@ -172,7 +172,7 @@ def _usage(status: Status, say: Language) -> Iterator[Tag]:
     if usage is None:
         yield tags.p(say("status.no_usage"), class_="none")
         return
-    yield tags.p(say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured))))
+    yield tags.p(say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured), say)))
     if not usage.registries:
         yield tags.p(say("status.nothing"), class_="none")
         return
@@ -199,7 +199,7 @@ _LINKS = {
 def render_mirror(status: Status, say: Language) -> Tag:
     facts = {
         "version": status.version,
-        "uptime": format_uptime(status.now - status.started),
+        "uptime": format_uptime(status.now - status.started, say),
         "processes": str(status.worker_state.processes),
     }
     rows = (

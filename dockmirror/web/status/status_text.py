@@ -57,9 +57,9 @@ def display_names(upstreams: Iterable[UpstreamStatus]) -> dict[str, str]:
 def describe_last_request(upstream: UpstreamStatus, now: float, say: Language) -> str:
     """Say when the upstream was last asked, and until when it is paused."""
     times = [each.asked for each in upstream.addresses if each.asked is not None]
-    parts = [say("status.asked", age=_ago(max(times), now))] if times else []
+    parts = [say("status.asked", age=_ago(max(times), now, say))] if times else []
     if upstream.rests is not None and now < upstream.rests:
-        parts.append(say("status.rests", age=format_age(upstream.rests - now)))
+        parts.append(say("status.rests", age=format_age(upstream.rests - now, say)))
     return say("status.comma").join(parts)
 
 
@@ -67,7 +67,7 @@ def describe_failure(address: AddressStatus, now: float, say: Language) -> str:
     """Describe the last failure of an address; empty if there was none."""
     if address.failed is None:
         return ""
-    return say("status.failed", age=_ago(address.failed, now), why=address.failure)
+    return say("status.failed", age=_ago(address.failed, now, say), why=address.failure)
 
 
 def describe_quota(reported: Quota | None, now: float, say: Language) -> str:
@@ -75,7 +75,7 @@ def describe_quota(reported: Quota | None, now: float, say: Language) -> str:
     if reported is None or reported.remaining is None:
         return ""
     phrase = "status.left" if reported.limit is None else "status.left_of"
-    return say(phrase, remaining=reported.remaining, limit=reported.limit, age=_ago(reported.told, now))
+    return say(phrase, remaining=reported.remaining, limit=reported.limit, age=_ago(reported.told, now, say))
 
 
 def describe_quotas(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[str]:
@@ -100,13 +100,13 @@ def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
     if fetch.pace:
         yield say("status.pace", size=format_size(int(fetch.pace)))
         if fetch.size is not None:
-            yield say("status.to_go", age=format_age((fetch.size - fetch.held) / fetch.pace))
+            yield say("status.to_go", age=format_age((fetch.size - fetch.held) / fetch.pace, say))
 
 
 def describe_running(pull: Pull, now: float, say: Language) -> str:
     """Say for whom a pull is, what it got so far, and since when."""
     sizes = {"cached": format_size(pull.cached_bytes), "fetched": format_size(pull.upstream_bytes)}
-    parts = [pull.requester, say("status.got", **sizes), format_age(max(0.0, now - pull.began))]
+    parts = [pull.requester, say("status.got", **sizes), _ago(pull.began, now, say)]
     return " · ".join(filter(None, parts))
 
 
@@ -126,18 +126,22 @@ def describe_week(history: HistorySummary | None, say: Language) -> str:
             registry = "Docker Hub" if each.key == HUB else each.key
             parts.append(say("status.week.pulls", count=f"{each.saved_pulls:,}", registry=registry))
     if total.saved_seconds >= 1:
-        parts.append(say("status.week.waiting", time=format_waiting(total.saved_seconds)))
+        parts.append(say("status.week.waiting", time=format_waiting(total.saved_seconds, say)))
     return say("status.week", parts=say("status.comma").join(parts))
 
 
-def format_waiting(seconds: float) -> str:
+def format_waiting(seconds: float, say: Language) -> str:
     """Format a sum of durations."""
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else format_age(seconds)
+    if seconds >= 3600:
+        return say("duration.hours", count=f"{seconds / 3600:,.1f}")
+    return format_age(seconds, say)
 
 
-def format_uptime(seconds: float) -> str:
+def format_uptime(seconds: float, say: Language) -> str:
     """Format the time since the start; from two days on in days."""
-    return f"{seconds // 86_400:.0f} d" if seconds >= 2 * 86_400 else format_age(max(0.0, seconds))
+    if seconds >= 2 * 86_400:
+        return say("duration.days", count=f"{seconds // 86_400:.0f}")
+    return format_age(max(0.0, seconds), say)
 
 
 SUM_COLUMNS = ("pulls", "failed", "sent", "share")
@@ -155,7 +159,7 @@ def fleet_rows(fleet: FleetSummary, now: float, say: Language) -> Iterator[list[
     none = PullSums("", 0, 0, 0, 0, 0, 0, 0.0, 0.0)
     sums = {each.key: each for each in fleet.week}
     for mirror in fleet.mirrors:
-        seen = say("status.fleet.seen", age=_ago(mirror.seen, now))
+        seen = say("status.fleet.seen", age=_ago(mirror.seen, now, say))
         state = seen if mirror.is_up(now) else say("status.fleet.gone", seen=seen)
         yield [mirror.name, mirror.version, state, *format_sums(sums.get(mirror.name, none))]
     if fleet.mirrors[1:]:
@@ -175,8 +179,8 @@ def format_percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "—"
 
 
-def _ago(time: float, now: float) -> str:
-    return format_age(max(0.0, now - time))
+def _ago(time: float, now: float, say: Language) -> str:
+    return format_age(max(0.0, now - time), say)
 
 
 SYNC_COLUMNS = ("rule", "state", "last", "next", "found", "pulled", "failed", "fetched")
@@ -187,8 +191,8 @@ def sync_rows(states: Iterable[SyncState], now: float, say: Language) -> Iterato
     for each in states:
         outcome = say(f"status.sync.{each.outcome}")
         state = say("status.sync.why", state=outcome, why=each.message) if each.message else outcome
-        last = say("status.sync.ago", age=_ago(each.started, now)) if each.started else "—"
-        due = say("status.sync.in", age=format_age(each.next_run - now)) if each.next_run > now else "—"
+        last = say("status.sync.ago", age=_ago(each.started, now, say)) if each.started else "—"
+        due = say("status.sync.in", age=format_age(each.next_run - now, say)) if each.next_run > now else "—"
         counts = (f"{count:,}" for count in (each.matched, each.synced, each.failed))
         yield [each.name, state, last, due, *counts, format_size(each.bytes)]
 
@@ -287,7 +291,7 @@ def _usage(status: Status, say: Language) -> list[str]:
         return [f"    {say('status.no_usage' if status.worker_state.cache else 'status.no_cache')}"]
     rows = [[each.registry, format_size(each.bytes), str(each.contents)] for each in usage.registries]
     head = [say(f"status.column.{name}") for name in ("registry", "size", "contents")]
-    measured = say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured)))
+    measured = say("status.usage.what", age=_ago(usage.measured, status.now, say))
     return [f"    {measured}", *(align_columns([head, *rows]) if rows else [f"    {say('status.nothing')}"])]
 
 
@@ -324,7 +328,7 @@ def _fleet(fleet: FleetSummary, now: float, say: Language) -> list[str]:
 def _mirror(status: Status, say: Language) -> list[str]:
     rows = [
         [say("status.version"), status.version],
-        [say("status.uptime"), format_uptime(status.now - status.started)],
+        [say("status.uptime"), format_uptime(status.now - status.started, say)],
         [say("status.processes"), str(status.worker_state.processes)],
         *([each.file, describe_expiry(each, status.now, say)] for each in status.worker_state.certificates),
     ]

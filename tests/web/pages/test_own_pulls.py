@@ -83,6 +83,7 @@ MEASURED = "69.0 MB · 7 layers, 5 from the cache · 1.2 s"
 def test_a_pull_is_described_in_words(changes: dict[str, Any], name: str, words: str) -> None:
     pull = evolve(NGINX, **changes)
     assert (name_image(pull), describe_pull(pull, ENGLISH)) == (name, words)
+    assert (" 秒 · " in describe_pull(pull, LANGUAGES["zh"])) == (" s · " in words)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,8 @@ def test_the_mirror_section_has_version_certificates_and_links() -> None:
     links = [each.get("href", "") for each in root.iter("a")]
     assert {"metrics", "status.json"} <= set(links)
     assert sum(link.endswith(("monitor.md", "grafana.json", "alerts.yml")) for link in links) == 3
-    assert (format_uptime(172_799), format_uptime(12 * days)) == ("48 h", "12 d")
+    assert (format_uptime(172_799, ENGLISH), format_uptime(12 * days, ENGLISH)) == ("48 h", "12 d")
+    assert format_uptime(12 * days, LANGUAGES["zh"]) == "12 天"
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -266,7 +267,7 @@ def test_rules_that_keep_images_in_sync_are_listed_with_their_last_run() -> None
     assert shown.endswith("at 0 3 * * * UTCwaits for its first run—in 60 min0000 B")
     chinese = text(page(status, "zh"), "sync")
     assert "因拉取限额暂停" in chinese
-    assert "the rest is left6 s前60 s后1,200713.0 kB" in chinese
+    assert "the rest is left6 秒前60 秒后1,200713.0 kB" in chinese
     assert "#sync" in {each.get("href") for each in page(status).iter("a")}
     written = render_status_text(status, "m", ENGLISH)
     assert "paused for the rate limit: the rest is left  6 s ago   in 60 s" in written
@@ -305,8 +306,8 @@ def test_budgets_are_shown_with_the_networks_that_have_used_most() -> None:
     assert "#budgets" in {each.get("href") for each in page(status).iter("a")}
     assert all(each.get("id") != "budgets" for each in page(make_status(WorkerState())).iter())
     chinese = text(page(status, "zh"), "budgets")
-    assert "6 h内合计 500 次拉取。" in chinese
-    assert "10.0.0.1500403.0 kB102 %60 min" in chinese
+    assert "6 小时内合计 500 次拉取。" in chinese
+    assert "10.0.0.1500403.0 kB102 %60 分钟" in chinese
 
 
 def test_budgets_are_in_the_text_and_in_the_json() -> None:
