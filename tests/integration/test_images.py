@@ -22,6 +22,8 @@ from .parts.programs import require
 pytestmark = pytest.mark.integration
 
 NAME = "docker.io/library/shown"
+BROKEN_TIMES = """return Array.from(document.querySelectorAll("time"))
+  .filter(each => each.getClientRects().length > 1).map(each => each.textContent);"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,7 @@ def test_everybody_can_use_them(
             chromium.get(f"http://{host}{path}?lang={language}")
             assert "shown" in chromium.find_element(By.TAG_NAME, "main").text
             assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+            assert chromium.execute_script(BROKEN_TIMES) == [], path
             assert find_obstacles(chromium) == [], path
             assert chromium.get_log("browser") == []
 

@@ -66,6 +66,7 @@ class HeldLayer:
     size: int | None
     is_held: bool
     sharing: Sequence[str]
+    is_config: bool
 
 
 @frozen
@@ -227,6 +228,7 @@ def _kinds(image: StoredImage) -> frozenset[Kind]:
 
 
 def _layers(held: StoreSnapshot, name: str, image: StoredImage) -> Iterator[HeldLayer]:
+    config = image.manifest.config if image.manifest else None
     for blob in image.manifest.blobs if image.manifest else ():
         if blob.digest is not None:
             stored = image.blobs.get(blob.digest)
@@ -235,7 +237,8 @@ def _layers(held: StoreSnapshot, name: str, image: StoredImage) -> Iterator[Held
                 for other in held.names
                 if other != name and blob.digest in held.repositories[other].blobs
             ]
-            yield HeldLayer(blob.digest, stored.size if stored else blob.size, stored is not None, sharing)
+            size = stored.size if stored else blob.size
+            yield HeldLayer(blob.digest, size, stored is not None, sharing, blob == config)
 
 
 class _ManifestCache:

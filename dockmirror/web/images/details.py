@@ -128,7 +128,7 @@ def _platform(each: HeldPlatform, view: DetailsView, say: Language) -> Content:
 
 def _layer_cells(layer: HeldLayer, view: DetailsView, say: Language) -> list[Content]:
     return [
-        digest_code(layer.digest),
+        [digest_code(layer.digest), f" {say('layer.config')}" if layer.is_config else ""],
         size(layer.size),
         badge(say("held.yes" if layer.is_held else "held.no"), layer.is_held),
         _sharing(view.sharing.get(layer.digest, ()), say),

@@ -24,7 +24,7 @@ from dockmirror.store import store_files
 from dockmirror.web.images import blocks
 from dockmirror.web.images.pull_figures import PullFigures
 from tests.archive.packing import described, manifest
-from tests.cli.shop import AMD, BASE, INDEX, NGINX, OTHER, USED
+from tests.cli.shop import AMD, BASE, CONFIG, INDEX, NGINX, OTHER, USED
 from tests.history.kept import report
 from tests.stacks import now
 from tests.web.operations import NOW, Endpoint, page_text
@@ -109,6 +109,7 @@ def test_an_image_shows_what_it_consists_of(endpoint: Endpoint) -> None:
     assert "linux/arm64 incomplete Its manifest is not held." in text
     base = str(Digest.of(BASE))[:19]
     assert f"{base} 1.2 kB held ghcr.io/o/r" in text
+    assert f"{str(Digest.of(CONFIG))[:19]} (configuration)" in text
     by_digest = endpoint.text(f"{PAGE}@{Digest.of(AMD)}")
     assert f"docker pull mirror.example/{NGINX}@{Digest.of(AMD)}" in by_digest
 

@@ -239,7 +239,7 @@ def test_a_page_of_tags_tells_of_no_other_tag(front: Front) -> None:
     front.clock.advance(2)
     page = front.get(f"/images/{PUBLIC}").body
     assert b"internal" not in page
-    assert "22 tags" in page_text(page)
+    assert "Tags: 22;" in page_text(page)
     assert b"?after=v18" in page
     assert "v19 sha256" in page_text(front.get(f"/images/{PUBLIC}?after=v18").body)
 
