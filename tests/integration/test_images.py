@@ -83,6 +83,13 @@ def test_everybody_can_use_them(
             assert chromium.get_log("browser") == []
 
 
+def test_the_link_of_the_home_page_is_as_wide_as_the_parts_above_it(chain: Chain, chromium: Chrome) -> None:
+    set_window(chromium, 1280, "light")
+    chromium.get(f"http://127.0.0.1:{chain.mirror.port}/")
+    link, part = (chromium.find_element(By.ID, name).size["width"] for name in ("images", "registries"))
+    assert link == part
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 def test_long_names_hide_no_figures(chain: Chain, chromium: Chrome, port: int, width: int) -> None:
     """They are wrapped: a table is as wide as the window, and needs no scrolling."""
