@@ -12,7 +12,7 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 34_960, 86_450, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 35_000, 86_550, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
 MODULES = 323
 LONG_SIGNATURES, MOST_PARAMETERS = 3, 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
@@ -15,7 +15,8 @@ from ..interfaces import IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Reference, Repository, complete_short_name, parse_reference, rewrite_prefix
+from ..oci.reference import Reference, Repository, Tag, complete_short_name, parse_reference, rewrite_prefix
+from ..store.tag_history import Key
 from ..system.networks import is_address, normalize_host, parse_address, port_suffix
 from .endpoints import DEFAULT_PORT, Port, listening_ports
 
@@ -118,6 +119,18 @@ class ImageName:
 
     def __str__(self) -> str:
         return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
+
+
+def history_keys(image: ImageName, settings: Settings) -> Sequence[Key]:
+    """Return the keys of a tag's histories, one for each upstream of its registry; a digest has none."""
+    if not isinstance(image.reference, Tag):
+        return ()
+    repository, tag = Repository(image.repository.rest), image.reference
+    return [
+        (name, repository, tag)
+        for name, upstream in settings.upstreams.items()
+        if upstream.canonical == image.repository.first
+    ]
 
 
 def complete_name(upstream: UpstreamSettings, repository: Repository) -> Repository:

@@ -234,16 +234,20 @@ class Inventory:
         {"version": 1,
          "images": {"docker.io/library/nginx:1.27": "sha256:…"},
          "contents": ["sha256:…"],
-         "assumed": ["sha256:…"]}
+         "assumed": ["sha256:…"],
+         "tags": {"docker.io/library/nginx:1.27": …}}
 
     :ivar images: the digests of all images that this archive and those before it have, by their names.
     :ivar contents: the contents that it has.
     :ivar assumed: the contents that those before it have.
+    :ivar tags: what the tags of its images have named, as the store's histories say it, by the images' names;
+        only a signed archive has it.
     """
 
     images: Mapping[str, Digest] = field(factory=dict)
     contents: frozenset[Digest] = frozenset()
     assumed: frozenset[Digest] = frozenset()
+    tags: Mapping[str, bytes] = field(factory=dict)
 
     @property
     def known(self) -> frozenset[Digest]:
@@ -261,18 +265,21 @@ class Inventory:
                 {str(name): Digest.parse(digest) for name, digest in fields["images"].items()},
                 frozenset(map(Digest.parse, fields["contents"])),
                 frozenset(map(Digest.parse, fields["assumed"])),
+                {str(name): _json(history) for name, history in fields.get("tags", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DigestInvalid):
             raise ValueError(f"expected the list of an archive, of version {_INVENTORY_VERSION}") from None
 
     def __bytes__(self) -> bytes:
-        fields = {
+        fields: dict[str, Any] = {
             "version": _INVENTORY_VERSION,
             "images": {name: str(digest) for name, digest in sorted(self.images.items())},
             "contents": sorted(map(str, self.contents)),
             "assumed": sorted(map(str, self.assumed)),
         }
-        return json.dumps(fields, separators=(",", ":")).encode()
+        if self.tags:
+            fields["tags"] = {name: json.loads(history) for name, history in sorted(self.tags.items())}
+        return _json(fields)
 
 
 def select_new(images: Sequence[PackedImage], earlier: Inventory) -> Sequence[PackedImage]:

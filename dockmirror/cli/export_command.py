@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
+from ..app.naming import ImageName, history_keys
 from ..archive.archive_files import ArchiveRefused
 from ..archive.archive_parts import ChecksumFiles, Sign, find_parts, group_parts, load_signer, open_seekable
 from ..archive.archive_plan import (
@@ -34,13 +35,18 @@ from ..archive.archive_plan import (
 )
 from ..archive.image_archive import ImageArchive
 from ..config.notation import format_size, parse_bytes
+from ..config.settings import Settings
 from ..oci.manifest import Platform
+from ..oci.reference import Repository, Tag
 from ..store.packed_images import open_contents
+from ..store.tag_history import TagHistoryFiles, TagRecord
 from .arguments import PLATFORM, ParsedType, complete_image, json_option
 from .command_context import Context, find_store
 from .export_selection import ExportSelection
 from .output import print_json, print_note, progress_bars, report_progress
 
+_MOST_SIGHTINGS = 20
+"""Sightings of a tag in a signed archive: an importer reads no list of more than 4 MiB."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -125,9 +131,9 @@ def export(
 
     IMAGES are names, or patterns such as 'ghcr.io/o/**' and 'nginx:1.*', of which the platforms are exported
     that the cache holds.  The archive is an OCI image layout in a tar file, with the manifest.json of docker
-    save; its checksums lie beside it.  The same images always give the same bytes.  Nothing is fetched: the
-    cache has to hold named images completely.  A tag is exported as
-    the digest that the cool-down of its policy admits.
+    save; its checksums lie beside it.  Without --key, the same images always give the same bytes.  Nothing is
+    fetched: the cache has to hold named images completely.  A tag is exported as the digest that the
+    cool-down of its policy admits.
 
     Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """
@@ -143,6 +149,8 @@ def export(
     packed = select_new(selection.pack(settings, root), earlier)
     inventory = make_inventory(packed, earlier)
     layout = plan_layout(packed, earlier)
+    if sign is not None:  # an importer believes only a signed history
+        layout[INVENTORY] = bytes(evolve(inventory, tags=_read_histories(root, settings, packed)))
     try:
         written = _write_output(layout, open_contents(root), output, sign)
     except ArchiveContentError as error:
@@ -151,6 +159,24 @@ def export(
         where = error.filename if Path(error.filename or "").is_relative_to(root) else output.output
         raise click.ClickException(f"{where}: {error.strerror}") from None
     _report(packed, inventory, earlier, written, output, as_json)
+
+
+def _read_histories(root: Path, settings: Settings, images: Iterable[PackedImage]) -> Mapping[str, bytes]:
+    """Return what the images' tags have named lately, by the images' names.
+
+    :raises click.ClickException: when a history cannot be read.
+    """
+    histories, found = TagHistoryFiles(root), {}
+    for image in images:
+        repository = Repository(image.name.removesuffix(f":{image.tag}"))
+        for key in history_keys(ImageName(repository, Tag(image.tag)), settings) if image.tag else ():
+            try:
+                sightings = histories.read(key).sightings
+            except OSError as error:
+                raise click.ClickException(f"{image.name}: {error}") from None
+            if sightings:
+                found[image.name] = bytes(TagRecord(sightings[-_MOST_SIGHTINGS:]))
+    return found
 
 
 def _read_earlier(since: Path | None) -> Inventory:

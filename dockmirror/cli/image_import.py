@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from ..app.accounts import AccountChoice
-from ..app.naming import ImageName
+from ..app.naming import ImageName, history_keys
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.notation import format_size
@@ -25,6 +25,7 @@ from ..pullthrough.grants import imported_document
 from ..store import files, layout, store_files
 from ..store.eviction.store_budget import Budget, wait_for_usage_counter
 from ..store.store_files import is_stored
+from ..store.tag_history import TagHistoryFiles, TagRecord
 from .output import progress_bars, report_progress
 
 
@@ -161,6 +162,24 @@ class ImportedImage:
     def __str__(self) -> str:
         more = {"new": "", "unchanged": " (unchanged)", "moved": f" (was {self.before})"}
         return f"imported {self.image}{more[self.kind]}"
+
+
+def add_histories(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> None:
+    """Merge what the tags of images named where a signed archive was made with what they named here.
+
+    :raises ArchiveRefused: when a history in the archive is malformed.
+    """
+    histories, now = TagHistoryFiles(root), time.time()
+    for each in planned:
+        history = each.archive.inventory.tags.get(each.image.name or "")
+        if history is None:
+            continue
+        try:
+            record = TagRecord.parse(history).until(now)
+        except OSError as error:
+            raise ArchiveRefused(f"{each.name}: {error}") from None
+        for key in history_keys(each.name, settings):
+            histories.update(key, record.merge)
 
 
 def publish_images(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> list[ImportedImage]:

@@ -42,6 +42,7 @@ from .image_import import (
     ImportedImage,
     PlannedImport,
     add_contents,
+    add_histories,
     check_assumed,
     check_room,
     publish_images,
@@ -127,6 +128,8 @@ def import_(
             if usage := read_store_usage(root):
                 check_room(root, planned, sweep.budget, usage.size, shutil.disk_usage(root).free)
             added = add_contents(root, planned)
+            if key is not None and named is None:
+                add_histories(root, planned, settings)
             changes = publish_images(root, planned, settings)
             sweep.run(0, time.time())
         except (ArchiveRefused, Denied) as error:

@@ -93,6 +93,11 @@ class TagRecord:
         (only,) = self.sightings
         return evolve(self, sightings=(evolve(only, first=min(only.first, pushed)),))
 
+    def until(self, now: float) -> TagRecord:
+        """Return the sightings up to a time, without the pulls; another mirror's clock may be ahead."""
+        past = [evolve(each, last=min(each.last, now)) for each in self.sightings if each.first <= now]
+        return TagRecord(tuple(past))
+
     def merge(self, other: TagRecord) -> TagRecord:
         """Return what two mirrors have seen of the tag; a sighting between breaks another one."""
         firsts = [each.sightings[0] for each in (self, other) if each.sightings]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dockmirror.admission.recall_files import write_statement
 from dockmirror.admission.recalls import Recall
+from dockmirror.archive.archive_parts import ChecksumFiles, load_signer
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.tag_history import TagHistoryFiles
 
 from ..archive.packing import files, manifest, write_tar
 from .shop import AMD, ARM, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
@@ -331,6 +335,107 @@ def test_signed_checksums_are_checked_first(shop: Shop, tmp_path: Path, kind: st
         assert f"{path.name} does not match its checksum" in refused
     shop.run("export", "nginx:1.27", "-o", str(archive))
     assert "it is not signed" in site.run("import", "--key", str(public), str(archive), code=1).output
+
+
+class SignedSite:
+    """A store outside, one inside, and the keys of what travels between them."""
+
+    def __init__(self, outside: Shop, tmp_path: Path) -> None:
+        self.outside, self.inside = outside, Shop(tmp_path / "inside")
+        self.archive = tmp_path / "signed.tar"
+        self._private, self._public = tmp_path / "site.key", tmp_path / "site.pub"
+        key = ed25519.Ed25519PrivateKey.generate()
+        self._private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self._public.write_bytes(
+            key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
+
+    def export(self, *options: str) -> None:
+        self.outside.run("export", "nginx:1.27", "-o", str(self.archive), *options)
+
+    def export_signed(self) -> None:
+        self.export("--key", str(self._private))
+
+    def sign(self) -> None:
+        digest = hashlib.sha256(self.archive.read_bytes()).hexdigest()
+        sign = load_signer(self._private.read_bytes())
+        ChecksumFiles.of_archive(self.archive).write({self.archive.name: digest}, sign)
+
+    def import_signed(self, *options: str, code: int = 0) -> str:
+        key = ("--key", str(self._public))
+        return self.inside.run("import", *key, *options, str(self.archive), code=code).output
+
+    def record(self, shop: Shop, digest: Digest, first: float, last: float) -> None:
+        """Record that the tag was seen as a digest for some time."""
+        histories = TagHistoryFiles(shop.root)
+        for seen in (first, last):
+            histories.update(HISTORY, lambda record, seen=seen: record.with_sighting(digest, seen))  # type: ignore[misc]
+
+    @property
+    def imported(self) -> Sequence[tuple[Digest, float, float]]:
+        """The digests that the tag is known inside to have named, with the first and last time of each."""
+        sightings = TagHistoryFiles(self.inside.root).read(HISTORY).sightings
+        return [(each.digest, each.first, each.last) for each in sightings]
+
+
+HISTORY = ("docker", Repository("library/nginx"), Tag("1.27"))
+OLD, NEW = Digest.of(b"old"), Digest.of(AMD)
+WEEK = 7 * 86_400.0
+
+
+@pytest.fixture
+def signed(shop: Shop, tmp_path: Path) -> SignedSite:
+    site, now = SignedSite(shop, tmp_path), time.time()
+    site.record(shop, OLD, now - 3 * WEEK, now - 2 * WEEK)
+    site.record(shop, NEW, now - 2 * WEEK, now + WEEK)
+    return site
+
+
+def test_a_signed_archive_brings_what_its_tags_have_named(signed: SignedSite) -> None:
+    """The cool-down goes on inside where it was outside; no sighting is later than now."""
+    signed.export_signed()
+    signed.import_signed()
+    (old, first, last), (new, _, latest) = signed.imported
+    assert (old, new, last - first) == (OLD, NEW, WEEK)
+    assert latest <= time.time()
+    signed.import_signed()
+    assert len(signed.imported) == 2
+
+
+def test_what_was_seen_inside_stays(signed: SignedSite) -> None:
+    """The histories of both are merged by time."""
+    another, now = Digest.of(b"another"), time.time()
+    signed.record(signed.inside, another, now - 5 * WEEK, now - 4 * WEEK)
+    signed.export_signed()
+    signed.import_signed()
+    assert [digest for digest, _, _ in signed.imported] == [another, OLD, NEW]
+
+
+def test_only_a_signed_archive_brings_a_history(signed: SignedSite) -> None:
+    """Not one without a signature, whose bytes are the same as ever; nor under another name."""
+    signed.export()
+    unsigned = signed.archive.read_bytes()
+    assert b'"tags"' not in unsigned
+    signed.export_signed()
+    assert b'"tags"' in signed.archive.read_bytes()
+    signed.inside.run("import", str(signed.archive))
+    signed.import_signed("--as", "nginx:1.28")
+    assert signed.imported == []
+    assert not list(TagHistoryFiles(signed.inside.root).iter_tags("docker"))
+    signed.export()
+    assert signed.archive.read_bytes() == unsigned
+
+
+@pytest.mark.parametrize("history", [5, {}, {"sightings": [["sha256:x", 1, 2, False]], "pulled": 0}])
+def test_a_malformed_history_is_refused(signed: SignedSite, history: object) -> None:
+    """Nothing of its archive can be pulled."""
+    signed.export()
+    contents = files(signed.archive.read_bytes())
+    inventory = json.loads(contents["dockmirror.json"]) | {"tags": {NAME: history}}
+    signed.archive.write_bytes(write_tar(contents | {"dockmirror.json": json.dumps(inventory).encode()}))
+    signed.sign()
+    assert "the history of a tag is malformed" in signed.import_signed(code=1)
+    assert signed.inside.json("ls") == []
 
 
 @pytest.mark.parametrize(
