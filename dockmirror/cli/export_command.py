@@ -45,7 +45,7 @@ from .command_context import Context, find_store
 from .export_selection import ExportSelection
 from .output import print_json, print_note, progress_bars, report_progress
 
-_MOST_SIGHTINGS = 20
+_MOST_SIGHTINGS = 10
 """Sightings of a tag in a signed archive: an importer reads no list of more than 4 MiB."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -164,9 +164,12 @@ def export(
 def _read_histories(root: Path, settings: Settings, images: Iterable[PackedImage]) -> Mapping[str, bytes]:
     """Return what the images' tags have named lately, by the images' names.
 
+    Of several upstreams with the same registry, the first counts that has seen the tag.
+
     :raises click.ClickException: when a history cannot be read.
     """
-    histories, found = TagHistoryFiles(root), {}
+    histories = TagHistoryFiles(root)
+    found: dict[str, bytes] = {}
     for image in images:
         repository = Repository(image.name.removesuffix(f":{image.tag}"))
         for key in history_keys(ImageName(repository, Tag(image.tag)), settings) if image.tag else ():
@@ -175,7 +178,7 @@ def _read_histories(root: Path, settings: Settings, images: Iterable[PackedImage
             except OSError as error:
                 raise click.ClickException(f"{image.name}: {error}") from None
             if sightings:
-                found[image.name] = bytes(TagRecord(sightings[-_MOST_SIGHTINGS:]))
+                found.setdefault(image.name, bytes(TagRecord(sightings[-_MOST_SIGHTINGS:])))
     return found
 
 
