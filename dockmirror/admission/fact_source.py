@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
 from ..body.in_memory import collect
+from ..concurrency.caching import SingleFlight
 from ..concurrency.waiting import gather
 from ..config.image_rules import PolicySettings
 from ..interfaces import IRegistry
@@ -114,7 +115,7 @@ def _parse_referrers(index: bytes) -> list[tuple[str, Digest]]:
 
 @frozen
 class FactContext:
-    """A subject, with the policy, and with what a source finds its fact by.
+    """A subject, its policy, and the ways to the contents by which a source finds its fact.
 
     :ivar policy: the policy that holds for the rule.
     :ivar load: returns the manifest, or None if it is not at hand.
@@ -211,12 +212,16 @@ class FactGatherer:
 
 
 def _load_once(load: LoadManifest) -> LoadManifest:
-    """Return a function that loads the manifest when it is first called, and returns the same one after."""
+    """Return a function that loads the manifest at its first call; all calls return that one."""
     loaded: list[ManifestDocument | None] = []
+    loading: SingleFlight[None, ManifestDocument | None] = SingleFlight()
+
+    async def begin() -> ManifestDocument | None:
+        return await load()
 
     async def load_manifest() -> ManifestDocument | None:
         if not loaded:
-            loaded.append(await load())
+            loaded.append(await loading.get(None, begin))
         return loaded[0]
 
     return load_manifest

@@ -25,7 +25,7 @@ from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .local_verdicts import LocalVerdicts
-from .naming import ImageName
+from .naming import ImageName, history_keys
 
 _Key = tuple[Repository, Tag]
 
@@ -117,14 +117,10 @@ class LocalAdmission:
 
     def find(self, image: ImageName) -> TagUnderPolicy | None:
         """Return the tag with its policy, or None if no cool-down holds for it; by digest there is none."""
-        if not isinstance(image.reference, Tag):
-            return None
-        repository = Repository(image.repository.rest)
         found: TagUnderPolicy | None = None
-        for name, upstream in self._settings.upstreams.items():
-            registry = upstream.canonical
-            if registry == image.repository.first and (found is None or not found.record.sightings):
-                found = self._under_policy(registry, Subject(name, repository, image.reference)) or found
+        for key in history_keys(image, self._settings):
+            if found is None or not found.record.sightings:
+                found = self._under_policy(image.repository.first, Subject(*key)) or found
         return found
 
     def find_locked(self, image: ImageName) -> LockedTag | None:

@@ -240,8 +240,8 @@ class Inventory:
     :ivar images: the digests of all images that this archive and those before it have, by their names.
     :ivar contents: the contents that it has.
     :ivar assumed: the contents that those before it have.
-    :ivar tags: what the tags of its images have named, as the store's histories say it, by the images' names;
-        only a signed archive has it.
+    :ivar tags: the histories of its images' tags, in the format of the store, by the images' names; only a
+        signed archive has them.
     """
 
     images: Mapping[str, Digest] = field(factory=dict)

@@ -165,21 +165,21 @@ class ImportedImage:
 
 
 def add_histories(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> None:
-    """Merge what the tags of images named where a signed archive was made with what they named here.
+    """Merge the histories of tags in a signed archive with those of the mirror.
 
-    :raises ArchiveRefused: when a history in the archive is malformed.
+    :raises ArchiveRefused: when one in the archive is malformed; then none is merged.
     """
-    histories, now = TagHistoryFiles(root), time.time()
+    records, now = {}, time.time()
     for each in planned:
         history = each.archive.inventory.tags.get(each.image.name or "")
-        if history is None:
-            continue
         try:
-            record = TagRecord.parse(history).until(now)
+            if history is not None:
+                records[each.name] = TagRecord.parse(history).until(now)
         except OSError as error:
             raise ArchiveRefused(f"{each.name}: {error}") from None
-        for key in history_keys(each.name, settings):
-            histories.update(key, record.merge)
+    for name, record in records.items():
+        for key in history_keys(name, settings):
+            TagHistoryFiles(root).update(key, record.merge)
 
 
 def publish_images(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> list[ImportedImage]:

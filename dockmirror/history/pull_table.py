@@ -18,7 +18,7 @@ _MEMBERS = 8
 _MEMBER = Struct("<QQd?7x")
 """Number of the pull, hash of the tag or manifest, time of the pull's last byte, True if it was served."""
 _LAST, _SERVED = 16, 24
-"""Where a member has its time, and whether it was served."""
+"""Offsets in a member: of its time, and of the mark that it was served."""
 _TIME = Struct("<d")
 _HEAD = Struct("<QQ")
 """Key, and a count of the members that were ever added."""
@@ -47,8 +47,8 @@ class Named(NamedTuple):
 class ClientRecord:
     """The running pulls of a client from a repository, as this process has last seen them in the memory.
 
-    :ivar head: what stood before the members: the key, and how many members were ever added; others if the
-        record is new.
+    :ivar head: the key and the count before the members, as they were read; those of a new record are not
+        its own.
     :ivar members: those that were added, at most eight.
     """
 

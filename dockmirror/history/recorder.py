@@ -39,6 +39,7 @@ from .tracker import (
 
 _RECENT_SECONDS = 5.0
 """Seconds for which a process trusts its own memory of a pull; requests in between leave the table alone."""
+assert _RECENT_SECONDS < JOIN_SECONDS
 _NAMES_SECONDS = 300.0
 """Seconds after which the names in a manifest are put into the table again: others may have evicted them."""
 _MAX_MEMORY = 4096
@@ -138,7 +139,6 @@ class PullRecorder:
     take: Callable[[Sequence[PullReport]], None] = lambda _: None
     begun: Callable[[], None] = lambda: None
     _running: dict[int, _Part] = field(factory=dict)
-    _reports: list[PullReport] = field(factory=list)
     _reported: list[_Pull] = field(factory=list)
     _clients: dict[_ClientKey, ClientRecord] = field(factory=dict)
     _pulls: dict[int, _Pull] = field(factory=dict)
@@ -361,11 +361,8 @@ class PullRecorder:
                     report.parts.setdefault(content.name, state)
                 self._table.update(pull.record, pull.number, now)
         if self._reported:
-            reports, self._reports, reported, self._reported = self._reports, [], self._reported, []
-            for report, pull in zip(reports, reported, strict=True):
-                report.reference, report.digest, report.platform = pull.reference, pull.digest, pull.platform
-                pull.report = None
-            self.take(reports)
+            reported, self._reported = self._reported, []
+            self.take([_take_report(pull) for pull in reported])
 
     def _progress(self, part: _Part, now: float) -> PullReport:
         """Report the bytes that were sent since the last report."""
@@ -392,9 +389,12 @@ class PullRecorder:
             pull.report = PullReport(
                 pull.number, pull.client, pull.user, pull.host, pull.registry, pull.repository, {}
             )
-            self._reports.append(pull.report)
             self._reported.append(pull)
         return pull.report
 
 
-assert _RECENT_SECONDS < JOIN_SECONDS
+def _take_report(pull: _Pull) -> PullReport:
+    report, pull.report = pull.report, None
+    assert report is not None
+    report.reference, report.digest, report.platform = pull.reference, pull.digest, pull.platform
+    return report

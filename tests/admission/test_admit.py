@@ -9,20 +9,23 @@ import pytest
 from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admit import FACT_NAMES, AdmissionFacts, admit
 from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
-from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, IFactSource
+from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, FactGatherer, IFactSource
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ErrorEntry, RegistryError, Unreachable
-from dockmirror.oci.reference import Reference, Repository, parse_reference
+from dockmirror.oci.manifest import ManifestDocument
+from dockmirror.oci.reference import Reference, Repository, Tag, parse_reference
 
+from ..archive.packing import manifest as pack
 from ..pullthrough.mirrors import NAME, TTL
 from .gated import LATEST, REPOSITORY, Gated
 
@@ -175,6 +178,32 @@ class Source:
         self.manifests.append(await context.read_manifest())
         self.waiting.append(Deferred())
         return await self.waiting[-1]
+
+
+MANIFEST = pack(b"config", b"layer")
+
+
+def test_the_sources_share_the_manifest() -> None:
+    """It is loaded once, although all of them ask for it before it is there."""
+    loading: list[Deferred[ManifestDocument | None]] = []
+
+    def load() -> Deferred[ManifestDocument | None]:
+        loading.append(Deferred())
+        return loading[-1]
+
+    sources = Source(), Source()
+    reader: Any = None
+    policy = PolicySettings.model_validate({"images": "docker.io/**", "min_age": "7d"})
+    subject = Subject("docker", Repository(NAME), Tag("latest"), Digest.of(MANIFEST))
+    gatherer = FactGatherer(sources, Policies.of("docker.io", ()), Clock())
+    gathering = gatherer.gather(subject, [(each, policy) for each in sources], load, reader)
+    watched = Deferred.fromCoroutine(gathering)
+    manifest = ManifestDocument.parse(MANIFEST)
+    assert manifest is not None
+    loading[0].callback(manifest)
+    assert [each.manifests for each in sources] == [[manifest], [manifest]]
+    assert len(loading) == 1
+    watched.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
 
 
 def in_upstreams_words(error: RegistryError, words: str) -> RegistryError:

@@ -428,14 +428,16 @@ def test_only_a_signed_archive_brings_a_history(signed: SignedSite) -> None:
 
 @pytest.mark.parametrize("history", [5, {}, {"sightings": [["sha256:x", 1, 2, False]], "pulled": 0}])
 def test_a_malformed_history_is_refused(signed: SignedSite, history: object) -> None:
-    """Nothing of its archive can be pulled."""
-    signed.export()
+    """Nothing of its archive can be pulled, and no history of the archive counts."""
+    signed.export("nginx:latest", "--platform", "linux/amd64")
     contents = files(signed.archive.read_bytes())
-    inventory = json.loads(contents["dockmirror.json"]) | {"tags": {NAME: history}}
+    valid = {"sightings": [[str(NEW), 1.0, 2.0, True]], "pulled": 0}
+    histories = {NAME: valid, f"{NGINX}:latest": history}
+    inventory = json.loads(contents["dockmirror.json"]) | {"tags": histories}
     signed.archive.write_bytes(write_tar(contents | {"dockmirror.json": json.dumps(inventory).encode()}))
     signed.sign()
     assert "the history of a tag is malformed" in signed.import_signed(code=1)
-    assert signed.inside.json("ls") == []
+    assert (signed.inside.json("ls"), signed.imported) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ class BlockDownload:
 
         missing      nobody fetches it
           claimed      a reader needs it, or the completion, and has locked its byte in the file
-        claimed      in one request with the missing blocks after it, up to the end of the MiB
-                       that the reader needs, at most 16 MiB
+        claimed      in one request with the missing blocks after it that the reader needs, and with the
+                       rest of the last one's MiB, at most 16 MiB
           present      it is written, and entered with its checksum; it is released
           missing      the request fails, or the process dies; or it has no readers any more, for 10 s
         present      other processes read it once they have verified the checksum

@@ -17,12 +17,12 @@ from .context import MAX_WAIT
 
 POLL = 0.03
 """Seconds between two checks of blocks that another process fetches."""
-_MEBIBYTE = 1024 * 1024 // BLOCK
-NEAR_RUN = _MEBIBYTE
+_MIB = 1024 * 1024
+NEAR_RUN = _MIB // BLOCK
 """Blocks of which a request for a closed part fetches the rest: readers often ask for what follows."""
-OPEN_RUN = 8 * _MEBIBYTE
+OPEN_RUN = 8 * _MIB // BLOCK
 """Blocks of which a request for an open-ended part fetches the rest: their first is a multiple of this."""
-MAX_RUN = 16 * _MEBIBYTE
+MAX_RUN = 16 * _MIB // BLOCK
 """The most blocks that one request fetches."""
 
 
