@@ -30,11 +30,10 @@ from dockmirror.http.access import ClientAddress
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer
-from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
+from dockmirror.oci.header_fields import CacheStatus
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Blob, Manifest
+from dockmirror.oci.request import Blob, Manifest, Repository, Tag
 from dockmirror.system.networks import Address
 
 from .blobs import verify

@@ -12,12 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
-from .oci.cache_status import CacheStatus
 from .oci.consent import HeldBlob
 from .oci.digest import Descriptor, Digest
-from .oci.ranges import ContentRange, Range, Span
-from .oci.reference import Repository, Tag
-from .oci.request import RegistryRequest
+from .oci.header_fields import CacheStatus, ContentRange, Range, Span
+from .oci.request import RegistryRequest, Repository, Tag
 from .oci.token import Login, TokenRequest
 from .oci.write import Write, WriteResult
 

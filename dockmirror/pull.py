@@ -15,13 +15,11 @@ from zope.interface import implementer
 from .body.in_memory import collect
 from .interfaces import IRegistry
 from .name_lists import read_names
-from .oci.artifacts import artifact_tags
 from .oci.digest import Descriptor, Digest
 from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError
 from .oci.manifest import IndexEntry, ManifestDocument, Platform
-from .oci.media import EVERYTHING
-from .oci.reference import Reference, Repository, Tag
-from .oci.request import Blob, Referrers, RegistryRequest, Tags
+from .oci.media import EVERYTHING, artifact_tags
+from .oci.request import Blob, Reference, Referrers, RegistryRequest, Repository, Tag, Tags
 from .oci.request import Manifest as ManifestTarget
 
 MANIFEST_LIMIT = 4 * 1024 * 1024

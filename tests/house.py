@@ -29,7 +29,7 @@ from dockmirror.app.site_builder import ConnectionShare, InThread, SiteBuilder
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel
-from dockmirror.oci.challenge import parse_challenges
+from dockmirror.oci.errors import parse_challenges
 from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.web.shared_tables import SharedTables
 

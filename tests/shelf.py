@@ -9,13 +9,12 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, NoBody
 from dockmirror.interfaces import Answer, IBody, IRegistry
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
+from dockmirror.oci.header_fields import CacheResult, CacheStatus
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.reference import Reference, Repository, Tag
-from dockmirror.oci.request import Blob, RegistryRequest
+from dockmirror.oci.request import Blob, Reference, RegistryRequest, Repository, Tag
 from dockmirror.oci.request import Manifest as Asked
 
 PLACE = Repository("docker.io/library/nginx")

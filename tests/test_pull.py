@@ -24,8 +24,7 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.manifest import Platform
-from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tags, Target
+from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tag, Tags, Target
 from dockmirror.oci.request import Manifest as Asked
 from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, TAG_PAGES, HeldCheck, ImagePuller, PulledImage, Wanted
 

@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
-from dockmirror.oci.reference import Reference, Repository, Tag
-from dockmirror.oci.request import Blob, Catalog, Manifest, Ping, Referrers, Tags, Target
+from dockmirror.oci.request import (
+    Blob,
+    Catalog,
+    Manifest,
+    Ping,
+    Reference,
+    Referrers,
+    Repository,
+    Tag,
+    Tags,
+    Target,
+)
 from dockmirror.oci.token import CATALOG, Scope
 
 Asked = TypeVar("Asked")

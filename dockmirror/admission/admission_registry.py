@@ -13,13 +13,12 @@ from ..body.in_memory import BytesBody
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.errors import Denied, ManifestUnknown, RegistryError
+from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.manifest import ManifestDocument, is_accepted_kind
 from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
-from ..oci.reference import Repository, Tag
-from ..oci.request import Manifest, RegistryRequest
+from ..oci.request import Manifest, RegistryRequest, Repository, Tag
 from .admit import admit
 from .fact_source import FactGatherer, RepositoryReader
 from .recalls import Recalled

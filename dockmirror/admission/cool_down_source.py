@@ -18,7 +18,7 @@ from ..interfaces import ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import Unavailable
 from ..oci.manifest import parse_references
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import FactContext, IFactSource
 from .policies import Policies

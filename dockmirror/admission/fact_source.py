@@ -21,8 +21,17 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError, Unavailable, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.media import EVERYTHING
-from ..oci.reference import Reference, Repository, Tag
-from ..oci.request import Blob, Manifest, Referrers, RegistryRequest, Requester, Target
+from ..oci.request import (
+    Blob,
+    Manifest,
+    Reference,
+    Referrers,
+    RegistryRequest,
+    Repository,
+    Requester,
+    Tag,
+    Target,
+)
 from .admit import AdmissionFacts
 from .policies import Policies
 from .verdict import MissingFact, Subject

@@ -25,8 +25,7 @@ from ..oci.digest import Descriptor, Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
 from ..oci.manifest import ManifestDocument
 from ..oci.media import IMAGE_CONFIGS
-from ..oci.reference import Repository, Tag
-from ..oci.request import Requester
+from ..oci.request import Repository, Requester, Tag
 from ..upstream.upstream_client import ResponseBody, describe_failure
 from .fact_source import FactContext, IFactSource, RepositoryReader
 from .image_limits import stated_size

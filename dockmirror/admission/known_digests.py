@@ -15,7 +15,7 @@ from ..interfaces import IDocumentStore, ITagHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import ManifestDocument, Platform, parse_references
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from .cool_down import admitted_digests, check_age
 from .cool_down_source import CoolDownSource
 from .fact_source import FactContext, IFactSource

@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..config.image_rules import PolicySettings
-from ..oci.artifacts import parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
-from ..oci.reference import Repository, Tag
+from ..oci.media import parse_artifact_tag
+from ..oci.request import Repository, Tag
 from ..store.files import Version, file_version
 from .fact_source import FactContext, IFactSource
 from .policies import Policies

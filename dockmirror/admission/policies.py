@@ -11,8 +11,7 @@ from attrs import evolve, frozen
 
 from ..config.image_rules import PolicyException, PolicySettings
 from ..oci.pull_rule import PullRule
-from ..oci.reference import Repository
-from ..oci.request import Manifest, Tags
+from ..oci.request import Manifest, Repository, Tags
 from .verdict import Subject
 
 _TURNED_ON_BY = {"digests": "min_age"}

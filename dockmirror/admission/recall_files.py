@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from ..oci.digest import Digest
 from ..oci.manifest import ManifestReferences, parse_references
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from ..store import files, layout, store_files
 from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.files import Version, file_version

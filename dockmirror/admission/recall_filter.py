@@ -14,13 +14,12 @@ from zope.interface import implementer
 from ..body.in_memory import BytesBody, collect
 from ..concurrency.backoff import is_outage
 from ..interfaces import Answer, ContentKind, IBody, IContentStore, IRegistry, IStoredContent, Sighting
-from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
+from ..oci.header_fields import CacheResult
 from ..oci.manifest import is_accepted_kind, parse_references
 from ..oci.media import EVERYTHING
-from ..oci.reference import Repository, Tag
-from ..oci.request import Blob, Manifest, RegistryRequest
+from ..oci.request import Blob, Manifest, RegistryRequest, Repository, Tag
 from .recalls import Recall, Recalled, Recalls, explain, fallbacks
 
 TagSightings = Callable[[Repository, Tag], Awaitable[Sequence[Sighting]]]

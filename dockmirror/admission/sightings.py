@@ -18,8 +18,7 @@ from ..interfaces import Answer, IBody, IRegistry, ITagHistory, IUpstream, IWrit
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST, accepts
-from ..oci.reference import Repository, Tag
-from ..oci.request import Manifest, RegistryRequest
+from ..oci.request import Manifest, RegistryRequest, Repository, Tag
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
 from ..pullthrough.write_through import tags_set

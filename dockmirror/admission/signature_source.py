@@ -20,7 +20,7 @@ from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
-from ..oci.reference import Tag
+from ..oci.request import Tag
 from ..store.threads import RunInThread
 from .fact_source import FactContext, IFactSource, RepositoryReader
 from .known_digests import KnownParents

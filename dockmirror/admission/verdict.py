@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.reference import Reference, Repository
+from ..oci.request import Reference, Repository
 
 
 @frozen

@@ -16,8 +16,7 @@ from ..config.load import PASSWORD_PREFIX, PREFIX
 from ..config.settings import AccountSettings, ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount
 from ..oci.pull_rule import PullRule
-from ..oci.reference import Repository
-from ..oci.request import RegistryRequest, Tags, repository_of
+from ..oci.request import RegistryRequest, Repository, Tags, repository_of
 from ..oci.token import Credentials, Login
 from ..system.external_program import ProcessResult
 

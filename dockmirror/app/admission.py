@@ -32,8 +32,8 @@ from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..interfaces import IDocumentStore, IRegistry
 from ..oci.digest import Descriptor, Digest
-from ..oci.ranges import whole_range
-from ..oci.reference import Repository, Tag
+from ..oci.header_fields import whole_range
+from ..oci.request import Repository, Tag
 from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway

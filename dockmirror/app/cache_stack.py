@@ -27,8 +27,7 @@ from ..middleware.budgets import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
 from ..middleware.peers import PeerFetch
 from ..oci.pull_rule import PullRule
-from ..oci.reference import Repository
-from ..oci.request import InRepository
+from ..oci.request import InRepository, Repository
 from ..pullthrough.blobs import BlobCache, BlobRegistries
 from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories

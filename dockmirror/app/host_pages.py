@@ -13,7 +13,7 @@ from ..http.server_request import ServerRequest
 from ..interfaces import IRegistry
 from ..middleware.rules import PullRules
 from ..oci.errors import Unsupported
-from ..oci.reference import Reference, Repository
+from ..oci.request import Reference, Repository
 from ..web.filter import RefusalResource
 from ..web.late_resource import LateResource
 from .cache_stack import HostRegistries, StackContext

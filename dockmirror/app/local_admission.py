@@ -20,7 +20,7 @@ from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.manifest import parse_references
-from ..oci.reference import Reference, Repository, Tag
+from ..oci.request import Reference, Repository, Tag
 from ..store.held_images import HeldImages, StoredImage
 from ..store.packed_images import ExportGate
 from ..store.tag_history import TagHistoryFiles, TagRecord

@@ -31,8 +31,7 @@ from ..interfaces import Answer, IDocumentStore, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import Denied, RegistryError, Unavailable
 from ..oci.manifest import parse_references
-from ..oci.reference import Reference, Repository, Tag
-from ..oci.request import Blob, Manifest, RegistryRequest, Target
+from ..oci.request import Blob, Manifest, Reference, RegistryRequest, Repository, Tag, Target
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
 from ..store.tag_history import LocalTagHistory

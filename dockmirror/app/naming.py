@@ -15,7 +15,7 @@ from ..interfaces import IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Reference, Repository, Tag, complete_short_name, parse_reference, rewrite_prefix
+from ..oci.request import Reference, Repository, Tag, complete_short_name, parse_reference, rewrite_prefix
 from ..store.tag_history import Key
 from ..system.networks import is_address, normalize_host, parse_address, port_suffix
 from .endpoints import DEFAULT_PORT, Port, listening_ports

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from ..config.settings import Settings, setting_errors
 from ..http.server import HttpSite
 from ..http.server_request import ServerRequest
-from ..oci.reference import Reference, Repository
+from ..oci.request import Reference, Repository
 from ..store.threads import run_in_pool
 from ..system.posix import AppendOnlyFile
 from ..system.reactor_services import run_in_daemon_thread

@@ -23,7 +23,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.database import FILE_NAME
 from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from ..store.store_directory import UnusableDirectory
 from ..store.warm_ups import TAG_REFRESHES
 from ..system.external_program import run_process

@@ -19,7 +19,7 @@ from ..config.settings import Settings
 from ..history.pulls import HistoryReader, Pull, PullFilter
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository, parse_reference
+from ..oci.request import Repository, parse_reference
 from .local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from .local_verdicts import Judgement, LocalVerdicts, RuleFinding
 from .naming import ImageName

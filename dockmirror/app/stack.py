@@ -57,7 +57,7 @@ from ..middleware.names import (
 from ..middleware.near_redirect import NearRedirect
 from ..middleware.observers import PullObserver, RequestObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
-from ..oci.reference import Repository, complete_short_name, rewrite_prefix
+from ..oci.request import Repository, complete_short_name, rewrite_prefix
 from .accounts import Accounts
 from .cache_stack import HostRegistries, StackContext, build_base
 from .naming import name_at_upstream, registry_names

@@ -13,13 +13,11 @@ from ..config.notation import format_duration
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry
 from ..name_lists import read_names
-from ..oci.artifacts import parse_artifact_tag
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
-from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Repository, Tag
-from ..oci.request import Catalog, Manifest, RegistryRequest, Tags
-from ..oci.versions import Version, VersionRange
+from ..oci.media import parse_artifact_tag
+from ..oci.pull_rule import PullRule, Version, VersionRange, has_wildcards
+from ..oci.request import Catalog, Manifest, RegistryRequest, Repository, Tag, Tags
 from ..store.pins import Pin
 from ..store.sync_states import SyncState, read_states
 from ..system.schedule import CronSchedule, Interval, Schedule

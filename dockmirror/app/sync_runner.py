@@ -17,8 +17,7 @@ from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, TooManyRequests, summarize_error
 from ..oci.media import EVERYTHING
-from ..oci.reference import Repository
-from ..oci.request import Manifest, RegistryRequest
+from ..oci.request import Manifest, RegistryRequest, Repository
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..status.status_values import Quota
 from ..store import files, layout, pins, sync_states

@@ -30,8 +30,7 @@ from ..middleware.observers import AccountObserver, UpstreamObserver, WriteMetri
 from ..middleware.peers import PATIENCE, STALL_TIMEOUT, Peer
 from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
-from ..oci.reference import Repository
-from ..oci.request import RegistryRequest
+from ..oci.request import RegistryRequest, Repository
 from ..oci.token import Credentials
 from ..status.status_values import UpstreamHealth
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks

@@ -13,11 +13,10 @@ from ..body.in_memory import PacedBytes, collect
 from ..interfaces import IBody, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import ManifestInvalid, ManifestUnknown, SizeInvalid, TooManyRequests, Unavailable
+from ..oci.header_fields import Range
 from ..oci.manifest import IndexEntry, ManifestDocument, Platform
 from ..oci.media import EVERYTHING
-from ..oci.ranges import Range
-from ..oci.reference import Reference, Repository, Tag
-from ..oci.request import Blob, RegistryRequest
+from ..oci.request import Blob, Reference, RegistryRequest, Repository, Tag
 from ..oci.request import Manifest as ManifestOf
 from .archive_plan import ArchivePlan, ContentSlice, PackedImage, Piece, plan_archive
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ..interfaces import IBody
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, Unreachable
-from ..oci.ranges import ContentRange
+from ..oci.header_fields import ContentRange
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
 from .in_memory import BytesBody
 from .line import Line

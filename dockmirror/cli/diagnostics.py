@@ -28,11 +28,9 @@ from ..app.upstream_stack import (
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IUpstream
 from ..metrics import Metrics
-from ..oci.challenge import Challenge, find_challenge
-from ..oci.errors import RegistryError, TooManyRequests, Unauthorized
+from ..oci.errors import Challenge, RegistryError, TooManyRequests, Unauthorized, find_challenge
 from ..oci.media import EVERYTHING
-from ..oci.reference import Repository, Tag
-from ..oci.request import Manifest, Ping, RegistryRequest
+from ..oci.request import Manifest, Ping, RegistryRequest, Repository, Tag
 from ..oci.token import TokenRequest, pull_scope
 from ..status.status_values import UpstreamHealth
 from ..system.external_program import run_process

@@ -37,7 +37,7 @@ from ..archive.image_archive import ImageArchive
 from ..config.notation import format_size, parse_bytes
 from ..config.settings import Settings
 from ..oci.manifest import Platform
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from ..store.packed_images import open_contents
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .arguments import PLATFORM, ParsedType, complete_image, json_option

@@ -20,8 +20,7 @@ from ..oci.digest import Digest
 from ..oci.errors import Denied, DigestInvalid
 from ..oci.manifest import Platform
 from ..oci.pull_rule import PullRule, has_wildcards
-from ..oci.reference import Reference, Repository, Tag
-from ..oci.request import Manifest
+from ..oci.request import Manifest, Reference, Repository, Tag
 from ..store.held_images import HeldImages
 from ..store.packed_images import ArtifactFinder, ExportGate, ImageNotHeld, pack_held_platforms, pack_image
 from .command_context import parse_image

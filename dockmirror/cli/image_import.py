@@ -19,7 +19,7 @@ from ..config.notation import format_size
 from ..config.settings import Settings
 from ..interfaces import ContentKind
 from ..oci.digest import Descriptor, Digest
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from ..pullthrough.generations import tombstone_document
 from ..pullthrough.grants import imported_document
 from ..store import files, layout, store_files

@@ -25,8 +25,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.media import EVERYTHING
-from ..oci.reference import Repository, Tag
-from ..oci.request import Manifest, RegistryRequest
+from ..oci.request import Manifest, RegistryRequest, Repository, Tag
 from ..store import layout
 from ..store.files import read_small_file
 from ..store.held_images import HeldImages

@@ -19,7 +19,7 @@ from ..app.pull_review import OUTCOMES, PolicyReport, PullReview, make_report, r
 from ..history.pulls import HistoryError
 from ..oci.digest import Digest
 from ..oci.errors import Denied
-from ..oci.reference import Tag
+from ..oci.request import Tag
 from ..store.held_images import HeldImages
 from ..system.timestamps import format_timestamp
 from .arguments import complete_image, json_option

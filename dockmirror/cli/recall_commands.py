@@ -29,7 +29,7 @@ from ..history.pulls import HistoryError, Pull, PullFilter
 from ..history.reader import SqliteHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from ..system.timestamps import format_timestamp
 from .arguments import ParsedType, json_option
 from .command_context import Context, open_for_change, open_store

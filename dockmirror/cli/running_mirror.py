@@ -19,9 +19,9 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import lines
 from ..interfaces import Answer, IRegistry
 from ..middleware.blob_fetch import ResumingRegistry
-from ..oci.cache_status import CacheStatus
 from ..oci.digest import Descriptor
 from ..oci.errors import TimedOut, Unreachable
+from ..oci.header_fields import CacheStatus
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..oci.token import Credentials
 from ..upstream.agents import make_http_client

@@ -21,9 +21,8 @@ from pydantic import (
 
 from ..oci.errors import NameInvalid
 from ..oci.manifest import Platform
-from ..oci.pull_rule import has_wildcards
-from ..oci.reference import Repository
-from ..oci.versions import VersionRange
+from ..oci.pull_rule import VersionRange, has_wildcards
+from ..oci.request import Repository
 from ..system.networks import parse_networks
 from ..system.posix import find_group
 from ..system.schedule import check_cron

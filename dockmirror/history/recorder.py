@@ -17,8 +17,7 @@ from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.digest import Digest
-from ..oci.reference import Reference, Tag
-from ..oci.request import Blob, Manifest
+from ..oci.request import Blob, Manifest, Reference, Tag
 from ..system.networks import Region, normalize_host
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from attrs import define
 
-from ..oci.cache_status import CacheResult
+from ..oci.header_fields import CacheResult
 from ..oci.media import DOCKER_LIST, OCI_INDEX
 from ..system.networks import Address, Region, find_region, network_class, parse_address
 from .pulls import Outcome

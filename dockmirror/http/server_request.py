@@ -28,8 +28,7 @@ from ..body.consumers import ForwardingConsumer
 from ..headers import first, lines
 from ..interfaces import IAccelConsumer, IFileConsumer
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
-from ..oci.header_fields import Hop
-from ..oci.ranges import ContentRange, Range
+from ..oci.header_fields import ContentRange, Hop, Range
 from ..oci.request import Requester
 from ..oci.token import MARKER, Credentials, Scope
 from ..system.request_context import current_pull

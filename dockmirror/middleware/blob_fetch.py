@@ -19,7 +19,7 @@ from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError, Unavailable
-from ..oci.ranges import ContentRange, Range
+from ..oci.header_fields import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest, Target
 
 SINGLE_CONNECTION_TTL = 600.0

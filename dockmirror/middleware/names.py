@@ -12,8 +12,7 @@ from ..body.in_memory import BytesBody
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..oci.digest import Descriptor
 from ..oci.errors import NameUnknown, RegistryError, Unsupported
-from ..oci.reference import Repository, complete_short_name
-from ..oci.request import Catalog, RegistryRequest, repository_of
+from ..oci.request import Catalog, RegistryRequest, Repository, complete_short_name, repository_of
 from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
 

@@ -9,10 +9,9 @@ from zope.interface import implementer
 
 from ..body.in_memory import NoBody
 from ..interfaces import Answer, IRegistry
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Descriptor, Digest
-from ..oci.reference import Repository
-from ..oci.request import Blob, RegistryRequest
+from ..oci.header_fields import CacheResult, CacheStatus
+from ..oci.request import Blob, RegistryRequest, Repository
 from ..system.networks import Address, Region, parse_address
 
 

@@ -17,8 +17,8 @@ from ..history.recorder import PullRecorder
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..metrics import Metrics
-from ..oci.cache_status import CacheResult
 from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
+from ..oci.header_fields import CacheResult
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest
 from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult

@@ -10,8 +10,7 @@ from zope.interface import implementer
 from ..interfaces import Answer, IBody, IRegistry, IWritableRegistry
 from ..oci.errors import Denied
 from ..oci.pull_rule import PullRule, reference_of
-from ..oci.reference import Tag
-from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, RegistryRequest, Tags
+from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, RegistryRequest, Tag, Tags
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
 
 

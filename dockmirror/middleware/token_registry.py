@@ -15,8 +15,7 @@ from zope.interface import implementer
 from ..body.in_memory import collect
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream
-from ..oci.challenge import find_challenge
-from ..oci.errors import Denied, RegistryError, Unauthorized
+from ..oci.errors import Denied, RegistryError, Unauthorized, find_challenge
 from ..oci.request import RegistryRequest
 from ..oci.token import Credentials, Login, Scope, Token
 from ..upstream.token_relay import TOKEN_LIMIT

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from attrs import Factory, field, frozen
 
 from .digest import Descriptor, Digest
-from .ranges import ContentRange
+from .header_fields import ContentRange
 
 SAMPLE = 64
 """Bytes of a blob that are compared."""

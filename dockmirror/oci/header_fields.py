@@ -1,8 +1,11 @@
-"""Header fields: entity tags, which are digests, the ``Link`` to a next page, and ``CDN-Loop``.
+"""Header fields: ranges, entity tags, the outcome of a cache lookup, ``Link`` and ``CDN-Loop``.
 
-Sources: RFC 9110, 8.8.3 and 13.1.2 (weak comparison); RFC 9111; RFC 8288; OCI distribution specification,
-"Listing Tags"; RFC 8586.  The link of an upstream may be relative or absolute and names the path of the
-upstream; the mirror only needs its query.
+Sources: RFC 9110, 8.8.3 and 13.1.2 (entity tags and their weak comparison), 14.1.2 (ranges), 14.2 (a
+malformed ``Range`` is ignored), 14.4 (``Content-Range``), 15.3.7 (several parts); RFC 9111, 5.1 (``Age``) and
+5.5 (``Warning`` 110, here 299 because clients show that one); RFC 9211 (``Cache-Status``); RFC 8246
+(``immutable``); RFC 5861 (``stale-while-revalidate``); RFC 8288; OCI distribution specification, "Listing
+Tags"; RFC 8586.  The link of an upstream may be relative or absolute and names the path of the upstream; the
+mirror only needs its query.
 
 ``CDN-Loop`` names the mirrors that a request has passed.  ``Via`` serves less: reverse proxies write it anew,
 and some servers respond differently to it.  A mirror sends its random identifier only to its upstreams and to
@@ -14,23 +17,237 @@ mirror and a registry would take it for a loop.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from enum import Enum
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from attrs import frozen
 
 from .digest import Digest
+from .errors import RangeInvalid
 
+_RANGE_SPEC = re.compile(r"(\d{1,18})-(\d{1,18})?|-(\d{1,18})", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
+_UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
+_CACHE = "dockmirror"
+_LONGEST_MEMBER = 200
+_MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
+_AGE = re.compile(r"[0-9]{1,10}")
 CDN_LOOP = "CDN-Loop"
 _MOST_HOPS = 16
 """Mirrors of a chain that are passed on, the last ones: a loop through as many is still recognized."""
 _HOP = re.compile(r"dockmirror-([0-9a-f]{32})(?:[ \t]*;[ \t]*pull=([0-9]{1,16}))?([ \t]*;[ \t]*peer)?")
-
 _TAG = r'(?:W/)?"[!#-~]*"'
 _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _UNQUOTED = re.compile(r"[!#-+\--~]+")
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
+
+
+@frozen
+class ContentRange:
+    """A part of a content, both ends inclusive; ``size`` is that of the whole content, None if unknown."""
+
+    first: int
+    last: int
+    size: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> ContentRange | None:
+        """Return the range, or None if it is malformed or impossible."""
+        match = _CONTENT_RANGE.fullmatch(text.strip())
+        if not match:
+            return None
+        first, last = int(match[1]), int(match[2])
+        size = None if match[3] == "*" else int(match[3])
+        if last < first or (size is not None and last >= size):
+            return None
+        return cls(first, last, size)
+
+    def __str__(self) -> str:
+        return f"bytes {self.first}-{self.last}/{'*' if self.size is None else self.size}"
+
+    @property
+    def length(self) -> int:
+        """The number of bytes of the part."""
+        return self.last - self.first + 1
+
+
+@frozen
+class Span:
+    """One requested range: ``first`` to ``last``, ``first`` to the end, or the last ``suffix`` bytes."""
+
+    first: int | None
+    last: int | None = None
+    suffix: int | None = None
+
+    def __str__(self) -> str:
+        if self.first is None:
+            return f"-{self.suffix}"
+        return f"{self.first}-{'' if self.last is None else self.last}"
+
+    def resolve(self, size: int) -> ContentRange | None:
+        """Return the part of a content of that size, or None if no byte lies in the range."""
+        if self.first is None:
+            first, last = max(0, size - (self.suffix or 0)), size - 1
+        else:
+            first, last = self.first, size - 1 if self.last is None else min(self.last, size - 1)
+        return ContentRange(first, last, size) if first <= last else None
+
+
+@frozen
+class Range:
+    """All ranges of one request."""
+
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Range | None:
+        """Return the ranges, or None for a header that is to be ignored."""
+        unit, equals, specs = text.partition("=")
+        if not equals or unit.strip().lower() != "bytes":
+            return None
+        spans = [_span(part.strip()) for part in specs.split(",") if part.strip()]
+        valid = tuple(span for span in spans if span)
+        return cls(valid) if valid and len(valid) == len(spans) else None
+
+    @classmethod
+    def starting_at(cls, first: int, last: int | None = None) -> Range:
+        """Return the range from an offset to the end, or to ``last`` inclusive."""
+        return cls((Span(first, last),))
+
+    def __str__(self) -> str:
+        return "bytes=" + ",".join(map(str, self.spans))
+
+    @property
+    def single(self) -> Span | None:
+        """The range, if there is exactly one."""
+        return self.spans[0] if len(self.spans) == 1 else None
+
+    def resolve(self, size: int) -> tuple[ContentRange, ...]:
+        """Return the parts of a content of that size, in the requested order, and no byte of it twice.
+
+        Parts that overlap or touch are joined (RFC 9110, 15.3.7.2): otherwise a short request could have the
+        content sent many times over.
+
+        :raises RangeInvalid: when no byte of the content lies in any of them.
+        """
+        parts = [part for part in (span.resolve(size) for span in self.spans) if part]
+        if not parts:
+            raise RangeInvalid(f"range not satisfiable: the content has {size} bytes", content_size=size)
+        return _coalesced(parts)
+
+
+def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:
+    """Join parts that overlap or touch; each takes the place of the first of its parts."""
+    joined: list[tuple[int, ContentRange]] = []
+    for position, part in sorted(enumerate(parts), key=lambda each: each[1].first):
+        if joined and part.first <= joined[-1][1].last + 1:
+            first_position, previous = joined.pop()
+            position, last = min(first_position, position), max(previous.last, part.last)
+            part = ContentRange(previous.first, last, part.size)
+        joined.append((position, part))
+    return tuple(part for _, part in sorted(joined, key=lambda each: each[0]))
+
+
+def whole_range(size: int) -> tuple[ContentRange, ...]:
+    """Return the parts that make up a complete content: one, or none if it is empty."""
+    return (ContentRange(0, size - 1, size),) if size else ()
+
+
+def format_unsatisfied(size: int) -> str:
+    """Return the ``Content-Range`` of a 416."""
+    return f"bytes */{size}"
+
+
+def parse_unsatisfied(text: str) -> int | None:
+    """Return the size that the ``Content-Range`` of a 416 states."""
+    match = _UNSATISFIED.fullmatch(text.strip())
+    return int(match[1]) if match else None
+
+
+def _span(text: str) -> Span | None:
+    match = _RANGE_SPEC.fullmatch(text)
+    if not match:
+        return None
+    if match[3] is not None:
+        return Span(None, suffix=int(match[3]))
+    first, last = int(match[1]), None if match[2] is None else int(match[2])
+    return Span(first, last) if last is None or first <= last else None
+
+
+class CacheResult(Enum):
+    """The outcome of a cache lookup; the value is its list of RFC 9211 parameters."""
+
+    HIT = "hit"
+    STALE_WHILE_REVALIDATE = "hit; detail=stale-while-revalidate"
+    REDIRECTED = "hit; detail=redirect"
+    MISS = "fwd=miss"
+    STORED = "fwd=miss; stored"
+    JOINED = "fwd=miss; collapsed"
+    CONFIRMED = "fwd=stale; detail=confirmed"
+    STALE = "fwd=stale; detail=upstream"
+    BYPASS = "fwd=bypass"
+
+    @property
+    def is_hit(self) -> bool:
+        """Return whether the cache answered without asking the upstream."""
+        return self in (CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.REDIRECTED)
+
+
+@frozen
+class CacheStatus:
+    """The part that the cache had in an answer.
+
+    :ivar age: seconds since the upstream confirmed a tag or a list.
+    :ivar stale_reason: why the upstream could not confirm it, where it is served stale.
+    :ivar immutable: True if shared caches may keep the answer for good: it is public and named by its digest.
+    """
+
+    result: CacheResult = CacheResult.HIT
+    age: float | None = None
+    stale_reason: str = ""
+    immutable: bool = False
+
+    @property
+    def unconfirmed(self) -> str:
+        """Why the upstream has not confirmed the answer; empty if it has."""
+        if self.result is CacheResult.STALE:
+            return self.stale_reason or "the upstream gave no answer"
+        return "the upstream was not asked" if self.result.is_hit else ""
+
+    @classmethod
+    def parse(cls, lines: Iterable[str]) -> CacheStatus | None:
+        """Read the lines of ``Cache-Status``; return None if the nearest cache is no mirror."""
+        members = _MEMBER.findall(",".join(lines))
+        cache, _, parameters = (members[-1] if members else "").partition(";")
+        try:
+            return cls(CacheResult(parameters.strip())) if cache.strip() == _CACHE else None
+        except ValueError:
+            return None
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Return the header fields that say this to clients and to caches in between."""
+        fields = [("Cache-Status", f"{_CACHE}; {self.result.value}"), ("Vary", "Accept, Authorization")]
+        if self.age is not None:
+            fields.append(("Age", str(max(0, int(self.age)))))
+        if self.result is CacheResult.STALE:
+            reason = _quotable(self.stale_reason) or "the upstream gave no reason"
+            fields.append(("Warning", f'299 - "served stale: {reason}"'))
+        if self.immutable:
+            fields.append(("Cache-Control", "public, max-age=31536000, immutable"))
+        return tuple(fields)
+
+
+def parse_age(field: str | None) -> float | None:
+    """Return the seconds of an ``Age`` field, or None if it is missing or invalid."""
+    return float(field) if field is not None and _AGE.fullmatch(field.strip()) else None
+
+
+def _quotable(text: str) -> str:
+    """Return an error's text, which may be the upstream's, as it may stand in a quoted string."""
+    plain = " ".join(text.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/").split())
+    return "".join(letter for letter in plain if letter.isprintable())[:_LONGEST_MEMBER]
 
 
 def format_etag(digest: Digest) -> str:

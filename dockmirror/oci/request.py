@@ -1,13 +1,14 @@
-"""Read requests to a registry; a ``/v2/`` path is parsed once and written again from the values.
+"""Read requests to a registry, and the names in them: a path is parsed once, and written again from that.
 
-Source: OCI distribution specification, "Endpoints"; ``_catalog`` is the distribution registry's.
-Paths are split before they are decoded, so that ``%2F`` and ``%2e%2e`` stay within a segment, where
-the grammar of names rejects them.
+Sources: OCI distribution specification, "Endpoints", and "Pulling manifests" for the grammar of ``<name>``
+and ``<reference>``; ``_catalog`` is the distribution registry's. Paths are split before they are decoded, so
+that ``%2F`` and ``%2e%2e`` stay within a segment, where the grammar of names rejects them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import ClassVar, Protocol
 from urllib.parse import unquote_to_bytes, urlencode
@@ -16,10 +17,98 @@ from attrs import evolve, field, frozen
 
 from .consent import HeldBlob
 from .digest import Digest
-from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
-from .ranges import Range
-from .reference import Reference, Repository, parse_reference
+from .errors import (
+    BlobUnknown,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    RegistryError,
+    TagInvalid,
+    Unsupported,
+)
+from .header_fields import Range
 from .token import CATALOG, Credentials, Scope, pull_scope
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_NAME_LIMIT = 255
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+@frozen(order=True)
+class Repository:
+    """A repository's name within its registry."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Repository:
+        """:raises NameInvalid: when the text is no repository name, or longer than 255 characters."""
+        if len(text) > _NAME_LIMIT:
+            raise NameInvalid(f"invalid repository name: longer than {_NAME_LIMIT} characters")
+        if not _NAME.fullmatch(text):
+            raise NameInvalid("invalid repository name: expected lower-case components separated by slashes")
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def first(self) -> str:
+        """The first component; on the mirror's own host, it names the registry."""
+        return self.name.partition("/")[0]
+
+    @property
+    def rest(self) -> str:
+        """The name without its first component; empty if there is just one."""
+        return self.name.partition("/")[2]
+
+
+@frozen(order=True)
+class Tag:
+    """A name for a manifest that may be moved to another one."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Tag:
+        """:raises TagInvalid: when the text is no tag."""
+        if not _TAG.fullmatch(text):
+            raise TagInvalid("invalid tag: expected up to 128 of letters, digits, '_', '.' and '-'")
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Reference = Tag | Digest
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse a tag or a digest; only a digest contains a colon.
+
+    :raises TagInvalid: when it is neither.
+    :raises DigestInvalid: when it contains a colon and is no digest.
+    """
+    return Digest.parse(text) if ":" in text else Tag.parse(text)
+
+
+def image_name(repository: Repository, reference: Reference) -> str:
+    """Return ``repository:tag`` or ``repository@digest``."""
+    return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+
+
+def complete_short_name(repository: Repository) -> Repository:
+    """Return Docker Hub's name of a repository: a single component is an official image."""
+    return repository if "/" in repository.name else Repository(f"library/{repository}")
+
+
+def rewrite_prefix(repository: Repository, prefixes: Mapping[str, str]) -> Repository:
+    """Return the name with its longest matching prefix replaced."""
+    for prefix, other in sorted(prefixes.items(), key=lambda pair: -len(pair[0])):
+        if f"{repository}/".startswith(f"{prefix}/"):
+            return Repository(other + repository.name.removeprefix(prefix))
+    return repository
 
 
 @frozen
@@ -103,6 +192,7 @@ class Referrers(_InRepository):
 
 
 InRepository = Manifest | Blob | Tags | Referrers
+
 Target = Ping | Catalog | InRepository
 
 

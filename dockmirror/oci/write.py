@@ -22,8 +22,7 @@ from .errors import (
     RegistryError,
     Unsupported,
 )
-from .reference import Repository, Tag
-from .request import Blob, Manifest, decode_segments, parse_target
+from .request import Blob, Manifest, Repository, Tag, decode_segments, parse_target
 from .token import Credentials, Scope, pull_scope
 
 

@@ -14,7 +14,7 @@ from ..interfaces import Answer, IBucketBlob, IContentStore, IPartSource, IRegis
 from ..oci.consent import SAMPLE, HeldBlob
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, Unreachable
-from ..oci.ranges import ContentRange, Range
+from ..oci.header_fields import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest
 from .generations import Generations
 from .upstream_gateway import UpstreamGateway

@@ -22,14 +22,19 @@ from ..interfaces import (
     IRegistry,
     IStoredContent,
 )
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
-from ..oci.header_fields import etag_matches, format_etag
+from ..oci.header_fields import (
+    CacheResult,
+    CacheStatus,
+    ContentRange,
+    Range,
+    etag_matches,
+    format_etag,
+    whole_range,
+)
 from ..oci.media import BLOB_TYPE
-from ..oci.ranges import ContentRange, Range, whole_range
-from ..oci.reference import Repository
-from ..oci.request import Blob, RegistryRequest
+from ..oci.request import Blob, RegistryRequest, Repository
 from .authorization import Decision, Facts, authorize
 from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
 from .error_tolerant_store import ErrorTolerantContentStore

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 
 Result = TypeVar("Result")
 

@@ -31,7 +31,7 @@ from zope.interface import implementer
 from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent
 from ..oci.digest import Digest
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from .error_tolerant_store import ErrorTolerantDocumentStore
 
 LOOK_UP_TTL = 600.0

@@ -15,8 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..concurrency.caching import TTLCache
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
-from ..oci.reference import Repository
-from ..oci.request import Blob, Manifest, Target
+from ..oci.request import Blob, Manifest, Repository, Target
 from ..oci.token import Credentials
 from .error_tolerant_store import ErrorTolerantDocumentStore
 

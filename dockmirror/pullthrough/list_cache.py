@@ -18,11 +18,10 @@ from twisted.logger import Logger
 from ..body.in_memory import BytesBody
 from ..body.wrappers import Tee
 from ..interfaces import Answer, IDocumentStore
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository
-from ..oci.request import InRepository, Referrers, RegistryRequest, Tags
+from ..oci.header_fields import CacheResult, CacheStatus
+from ..oci.request import InRepository, Referrers, RegistryRequest, Repository, Tags
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .generations import Generations, without_doubts

@@ -13,11 +13,9 @@ from ..body.in_memory import collect, json_body
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IDocumentStore, ITokenService
-from ..oci.cache_status import CacheResult, CacheStatus
-from ..oci.challenge import Challenge
-from ..oci.errors import NameInvalid, RegistryError, Unauthorized
-from ..oci.reference import Repository
-from ..oci.request import Ping, RegistryRequest
+from ..oci.errors import Challenge, NameInvalid, RegistryError, Unauthorized
+from ..oci.header_fields import CacheResult, CacheStatus
+from ..oci.request import Ping, RegistryRequest, Repository
 from ..oci.token import MARKER_ANSWER, Credentials, Scope, Token, TokenRequest
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL

@@ -8,11 +8,10 @@ from twisted.internet.interfaces import IReactorTime
 from ..body.in_memory import BytesBody, collect
 from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
+from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.media import EVERYTHING
-from ..oci.reference import Repository, Tag
-from ..oci.request import RegistryRequest
+from ..oci.request import RegistryRequest, Repository, Tag
 from .generations import Generations
 from .manifest_store import LIMIT, ManifestStore
 from .upstream_gateway import UpstreamGateway

@@ -9,14 +9,11 @@ from twisted.logger import Logger
 
 from ..body.in_memory import BytesBody, NoBody, collect
 from ..interfaces import Answer, ContentKind, IContentStore
-from ..oci.cache_status import CacheStatus
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
-from ..oci.header_fields import etag_matches
+from ..oci.header_fields import CacheStatus, etag_matches, whole_range
 from ..oci.manifest import ManifestReferences, parse_references
-from ..oci.ranges import whole_range
-from ..oci.reference import Repository
-from ..oci.request import RegistryRequest
+from ..oci.request import RegistryRequest, Repository
 from ..system.posix import explain_write_error
 
 _MAX_REFERENCES = 16 * 1024

@@ -11,13 +11,11 @@ from twisted.logger import Logger
 from ..body.in_memory import NoBody
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.header_fields import etag_matches, format_etag
+from ..oci.header_fields import CacheResult, CacheStatus, etag_matches, format_etag
 from ..oci.media import EVERYTHING, accepts
-from ..oci.reference import Repository, Tag
-from ..oci.request import InRepository, Manifest, RegistryRequest
+from ..oci.request import InRepository, Manifest, RegistryRequest, Repository, Tag
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations

@@ -19,13 +19,22 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, json_body
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
-from ..oci.artifacts import Referrer
-from ..oci.cache_status import CacheStatus
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import NameUnknown
-from ..oci.media import BLOB_TYPE, OCI_INDEX, accepts
-from ..oci.reference import Repository, Tag
-from ..oci.request import Blob, Catalog, InRepository, Manifest, Ping, Referrers, RegistryRequest, Tags
+from ..oci.header_fields import CacheStatus
+from ..oci.media import BLOB_TYPE, OCI_INDEX, Referrer, accepts
+from ..oci.request import (
+    Blob,
+    Catalog,
+    InRepository,
+    Manifest,
+    Ping,
+    Referrers,
+    RegistryRequest,
+    Repository,
+    Tag,
+    Tags,
+)
 from ..oci.token import MARKER_ANSWER, TokenRequest
 from .blobs import cached_response
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore

@@ -15,12 +15,10 @@ from zope.interface import implementer
 
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IContentStore, IFileConsumer, IRegistry
-from ..oci.cache_status import CacheResult
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TooManyRequests
-from ..oci.ranges import Range
-from ..oci.reference import Repository
-from ..oci.request import Blob, Manifest, RegistryRequest
+from ..oci.header_fields import CacheResult, Range
+from ..oci.request import Blob, Manifest, RegistryRequest, Repository
 from ..oci.token import Credentials
 from ..system.request_context import is_asked_by_peer
 from ..system.shared_table import SharedDigests

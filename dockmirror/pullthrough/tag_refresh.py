@@ -24,11 +24,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Answer, IRegistry
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.errors import RegistryError
+from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.media import EVERYTHING
-from ..oci.reference import Tag
-from ..oci.request import InRepository, Manifest, RegistryRequest
+from ..oci.request import InRepository, Manifest, RegistryRequest, Tag
 
 EARLIEST, LATEST = 0.7, 0.85
 """Shares of the time to live between which a tag is refreshed."""

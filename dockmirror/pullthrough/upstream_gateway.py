@@ -15,11 +15,10 @@ from ..body.verified import CorruptContent
 from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream
-from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsupported
-from ..oci.reference import Repository
-from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
+from ..oci.header_fields import CacheResult, CacheStatus
+from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Repository, repository_of
 from ..oci.token import TokenRequest
 from .authorization import Decision, Facts, Outcome, authorize
 from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL, Extent, GrantCache, PublicRepositories

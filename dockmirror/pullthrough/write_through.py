@@ -27,8 +27,7 @@ from ..interfaces import (
 )
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository, Tag
-from ..oci.request import Blob, Manifest
+from ..oci.request import Blob, Manifest, Repository, Tag
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations, Tombstone

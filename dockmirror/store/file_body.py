@@ -20,7 +20,7 @@ from ..concurrency.waiting import shield
 from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
 from ..oci.digest import Descriptor
 from ..oci.errors import Unavailable
-from ..oci.ranges import ContentRange
+from ..oci.header_fields import ContentRange
 from .coroutine_producer import CoroutineProducer
 from .files import is_sealed
 from .threads import RunInThread

@@ -11,11 +11,11 @@ from attrs import frozen
 
 from ..concurrency.caching import SingleFlight
 from ..interfaces import ContentKind, TagEntry
-from ..oci.artifacts import Referrer, parse_artifact_tag
 from ..oci.digest import Digest
 from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument, Platform
-from ..oci.reference import Reference, Repository, Tag
+from ..oci.media import Referrer, parse_artifact_tag
+from ..oci.request import Reference, Repository, Tag
 from ..system.timestamps import format_timestamp
 from . import files, layout, store_files
 from .store_files import StoredFile, is_stored

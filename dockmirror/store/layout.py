@@ -63,7 +63,7 @@ from urllib.parse import quote
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 
 _REGISTRY = PurePosixPath("docker/registry/v2")
 _OURS = PurePosixPath("dockmirror")

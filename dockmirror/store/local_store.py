@@ -18,7 +18,7 @@ from ..concurrency.caching import TTLCache
 from ..concurrency.waiting import shield
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from . import files, layout
 from .file_body import FileReader, OpenFile, SharedFile, StoredBytes
 from .files import is_sealed, seal, touch_sealed

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ..interfaces import ContentKind, IBucketBlob, IContentStore, IStoredContent
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from . import layout
 from .file_body import StoredBytes, read_content
 from .files import Version, file_version

@@ -12,7 +12,7 @@ from ..archive.archive_plan import OpenContent, PackedImage
 from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, Tag, image_name
+from ..oci.request import Reference, Repository, Tag, image_name
 from . import layout
 from .held_images import HeldImages, StoredImage
 

@@ -16,7 +16,7 @@ from attrs import frozen
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, Tag, image_name, parse_reference
+from ..oci.request import Reference, Repository, Tag, image_name, parse_reference
 from . import files, layout, store_files
 
 HOLD_SECONDS = 30 * 86_400.0

@@ -21,7 +21,7 @@ from ..interfaces import ContentKind, TagEntry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import parse_references
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from . import files, layout
 
 _PIECE = 1024 * 1024

@@ -19,7 +19,7 @@ from ..concurrency.caching import TTLCache
 from ..interfaces import ITagHistory, Sighting
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from . import files, layout
 from .threads import RunInThread
 

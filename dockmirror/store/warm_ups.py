@@ -15,7 +15,7 @@ from attrs import evolve, fields, frozen
 from ..config.notation import format_duration
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository, image_name, parse_reference
+from ..oci.request import Reference, Repository, image_name, parse_reference
 from ..system.timestamps import format_timestamp
 from . import files, layout
 

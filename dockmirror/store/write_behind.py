@@ -15,7 +15,7 @@ from attrs import frozen
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Repository, Tag
+from ..oci.request import Repository, Tag
 from . import files, layout
 
 _CLAIMED = ".taken-"

@@ -11,8 +11,7 @@ from twisted.web.iweb import IResponse
 from ..concurrency.backoff import is_outage
 from ..concurrency.caching import TTLCache
 from ..headers import lines
-from ..oci.challenge import find_challenge, parse_challenges
-from ..oci.errors import RegistryError, Unavailable
+from ..oci.errors import RegistryError, Unavailable, find_challenge, parse_challenges
 from ..oci.media import EVERYTHING, accepts_everything
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
 from ..oci.token import Credentials

@@ -22,7 +22,7 @@ from ..body.in_memory import BytesBody
 from ..headers import first, lines
 from ..interfaces import IBody, IWritableRegistry
 from ..oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
 from .addresses import parse_origin
 from .token_relay import ChallengeCache

@@ -16,10 +16,16 @@ from ..body.in_memory import json_body
 from ..concurrency.caching import SingleFlight
 from ..headers import lines
 from ..interfaces import Answer
-from ..oci.challenge import Challenge, find_challenge, parse_challenges
-from ..oci.errors import Denied, NameInvalid, Unavailable, Unsupported
-from ..oci.reference import Repository
-from ..oci.request import Tags
+from ..oci.errors import (
+    Challenge,
+    Denied,
+    NameInvalid,
+    Unavailable,
+    Unsupported,
+    find_challenge,
+    parse_challenges,
+)
+from ..oci.request import Repository, Tags
 from ..oci.token import MARKER_ANSWER, Scope, Token, TokenRequest, complete_token
 from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient

@@ -15,11 +15,10 @@ from ..interfaces import Answer, IBody
 from ..oci.consent import SAMPLE, HeldBlob, head_consents
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RangeInvalid, Unavailable
+from ..oci.header_fields import ContentRange, Range
 from ..oci.manifest import ManifestDocument
 from ..oci.media import BLOB_TYPE
-from ..oci.ranges import ContentRange, Range
-from ..oci.reference import Repository
-from ..oci.request import Blob, RegistryRequest
+from ..oci.request import Blob, RegistryRequest, Repository
 from .registry_client import RegistryClient
 from .upstream_client import UpstreamClient, content_length
 from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest, reject_web_page

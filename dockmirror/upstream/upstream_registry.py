@@ -15,10 +15,9 @@ from ..interfaces import Answer, IUpstream
 from ..oci.consent import head_consents
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import BrokenOff, Unauthorized, Unavailable
-from ..oci.header_fields import etag_matches, parse_next_page
+from ..oci.header_fields import Range, etag_matches, parse_next_page
 from ..oci.manifest import parse_references, signed_payload
 from ..oci.media import SIGNED
-from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Tags
 from ..oci.token import TokenRequest
 from .registry_client import RegistryClient

@@ -16,8 +16,6 @@ from twisted.web.iweb import IResponse
 from ..body.in_memory import NoBody
 from ..headers import first, lines
 from ..interfaces import Answer, IBody
-from ..oci.cache_status import parse_age
-from ..oci.challenge import parse_challenges
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import (
     DigestInvalid,
@@ -27,9 +25,9 @@ from ..oci.errors import (
     RegistryError,
     Unavailable,
     UpstreamRefusal,
+    parse_challenges,
 )
-from ..oci.header_fields import etag_matches
-from ..oci.ranges import parse_unsatisfied
+from ..oci.header_fields import etag_matches, parse_age, parse_unsatisfied
 from ..oci.request import Blob, Manifest, RegistryRequest
 from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient

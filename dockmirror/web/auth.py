@@ -22,8 +22,7 @@ from ..concurrency.caching import SingleFlight
 from ..headers import first
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, ITokenService
-from ..oci.challenge import Challenge
-from ..oci.errors import RegistryError, Unauthorized
+from ..oci.errors import Challenge, RegistryError, Unauthorized
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
 from ..users import Htpasswd, UserTokens

@@ -15,7 +15,7 @@ from ..http.server_request import ServerRequest, parse_query, parse_range
 from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.manifest import Platform
-from ..oci.reference import Repository
+from ..oci.request import Repository
 from .image_actions import ParseImage
 from .respond import respond
 

@@ -16,7 +16,7 @@ from ..concurrency.waiting import shield
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, ManifestUnknown, NameUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform
-from ..oci.reference import Reference, Repository
+from ..oci.request import Reference, Repository
 from ..store import pins, warm_ups
 from ..store.eviction.removal import (
     CorruptFile,

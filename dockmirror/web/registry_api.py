@@ -16,9 +16,8 @@ from ..http.server_request import (
     parse_range,
 )
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
-from ..oci.challenge import find_challenge
 from ..oci.digest import Descriptor
-from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
+from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported, find_challenge
 from ..oci.header_fields import demands_revalidation, format_etag, parse_if_none_match
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, RegistryRequest, parse_target

@@ -13,10 +13,8 @@ from twisted.web.server import NOT_DONE_YET
 from ..headers import lines
 from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
-from ..oci.challenge import Challenge, find_challenge
-from ..oci.errors import RegistryError
-from ..oci.header_fields import format_etag, format_next_page
-from ..oci.ranges import format_unsatisfied
+from ..oci.errors import Challenge, RegistryError, find_challenge
+from ..oci.header_fields import format_etag, format_next_page, format_unsatisfied
 from ..oci.write import allowed_methods
 from ..system.request_context import current_hops
 

@@ -23,8 +23,7 @@ from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Answer, IRegistry, ITagHistory, IUpstream, Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, RegistryError
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.request import RegistryRequest, Repository, Tag
 from dockmirror.oci.token import TokenRequest
 from dockmirror.pullthrough.manifest_store import ManifestStore
 from dockmirror.store.tag_history import Key, TagRecord

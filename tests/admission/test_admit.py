@@ -23,7 +23,7 @@ from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ErrorEntry, RegistryError, Unreachable
 from dockmirror.oci.manifest import ManifestDocument
-from dockmirror.oci.reference import Reference, Repository, Tag, parse_reference
+from dockmirror.oci.request import Reference, Repository, Tag, parse_reference
 
 from ..archive.packing import manifest as pack
 from ..pullthrough.mirrors import NAME, TTL

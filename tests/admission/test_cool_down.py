@@ -12,10 +12,9 @@ from twisted.internet.task import Clock
 from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import Answer
-from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, Unavailable, Unreachable
-from dockmirror.oci.header_fields import format_etag
+from dockmirror.oci.header_fields import CacheResult, format_etag
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 
 from ..answering import now

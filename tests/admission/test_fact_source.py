@@ -10,8 +10,7 @@ from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, Unavailable
-from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Manifest, Referrers, RegistryRequest
+from dockmirror.oci.request import Manifest, Referrers, RegistryRequest, Tag
 from dockmirror.oci.token import Credentials
 
 from ..answering import now

@@ -22,7 +22,7 @@ from dockmirror.config.image_rules import PolicySettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unreachable
 from dockmirror.oci.manifest import Platform
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 
 from ..pullthrough.mirrors import NAME, header
 from ..stacks import logged

@@ -22,7 +22,7 @@ from dockmirror.admission.recall_filter import RecalledContentFilter
 from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import layout
 
 from ..answering import now

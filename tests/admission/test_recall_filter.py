@@ -14,8 +14,7 @@ from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import TooManyRequests, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.request import RegistryRequest, Repository, Tag
 
 from ..answering import Recorder, now, watch
 from ..pullthrough.mirrors import CONFIG, LAYER, Mirror, header

@@ -24,8 +24,7 @@ from dockmirror.interfaces import Answer, ITagHistory
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.media import DOCKER_MANIFEST, EVERYTHING
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Manifest, RegistryRequest
+from dockmirror.oci.request import Manifest, RegistryRequest, Repository, Tag
 
 from ..answering import watch
 from ..pullthrough.mirrors import NAME, Mirror

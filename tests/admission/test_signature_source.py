@@ -17,8 +17,7 @@ from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unauthorized, Unreachable
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Blob, Manifest, Referrers
+from dockmirror.oci.request import Blob, Manifest, Referrers, Tag
 
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, PRIVATE, bundle, simple

@@ -18,8 +18,14 @@ from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import EVERYTHING
-from dockmirror.oci.reference import Reference, Repository, parse_reference
-from dockmirror.oci.request import Manifest, RegistryRequest, Requester
+from dockmirror.oci.request import (
+    Manifest,
+    Reference,
+    RegistryRequest,
+    Repository,
+    Requester,
+    parse_reference,
+)
 
 from ..fakes import World
 from ..shelf import PLACE, Shelf

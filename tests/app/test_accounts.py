@@ -25,7 +25,7 @@ from dockmirror.app.start_check import find_start_problems
 from dockmirror.app.telemetry import read_worker_state
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials, Login
 from dockmirror.status.status_values import AccountStatus, Quota
 from dockmirror.system.external_program import ProcessResult

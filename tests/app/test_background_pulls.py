@@ -23,11 +23,10 @@ from dockmirror.app.background_pulls import (
 )
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests
-from dockmirror.oci.reference import Reference
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.header_fields import CacheResult, CacheStatus
+from dockmirror.oci.request import Reference, RegistryRequest
 from dockmirror.pull import HELD_PAUSES
 from dockmirror.store import layout, pins, warm_ups
 from dockmirror.store.pins import Pin

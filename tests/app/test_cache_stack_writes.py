@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.oci.write import parse_write
 from dockmirror.store.tag_history import TagHistoryFiles
 

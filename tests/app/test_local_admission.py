@@ -15,7 +15,7 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import Settings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 
 PLACE = Repository("docker.io/library/nginx")
 LOCKED, OTHER = Digest.of(b"locked"), Digest.of(b"other")

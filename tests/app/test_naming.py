@@ -27,8 +27,14 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import Settings, UpstreamSettings
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, parse_reference
-from dockmirror.oci.request import Catalog, Manifest, RegistryRequest, repository_of
+from dockmirror.oci.request import (
+    Catalog,
+    Manifest,
+    RegistryRequest,
+    Repository,
+    parse_reference,
+    repository_of,
+)
 
 from ..answering import json_answer, now
 

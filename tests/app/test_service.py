@@ -35,8 +35,7 @@ from dockmirror.config.notation import Amount
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import NameUnknown
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Blob, RegistryRequest
+from dockmirror.oci.request import Blob, RegistryRequest, Repository
 from dockmirror.system.reactor_services import ClockStepGuard, GracefulShutdown
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.workers.worker_pool import WorkerPool

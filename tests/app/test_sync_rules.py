@@ -18,9 +18,8 @@ from dockmirror.config.settings import ConfigurationError, Settings
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.errors import NameUnknown, Unreadable
 from dockmirror.oci.manifest import Platform
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import RegistryRequest
-from dockmirror.oci.versions import VersionRange
+from dockmirror.oci.pull_rule import VersionRange
+from dockmirror.oci.request import RegistryRequest, Repository, Tag
 from dockmirror.store.sync_states import SyncState, write_state
 from dockmirror.system.schedule import CronSchedule, Interval
 

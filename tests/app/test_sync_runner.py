@@ -21,8 +21,7 @@ from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, NameUnknown, RegistryError, TooManyRequests, Unreachable
-from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Manifest, RegistryRequest, Tags
+from dockmirror.oci.request import Manifest, RegistryRequest, Tag, Tags
 from dockmirror.pull import HELD_PAUSES
 from dockmirror.status.status_values import Quota
 from dockmirror.store import files, layout, pins, sync_states

@@ -15,8 +15,7 @@ from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Blob, Manifest, RegistryRequest
+from dockmirror.oci.request import Blob, Manifest, RegistryRequest, Repository
 
 from ..answering import Recorder, now, watch
 from .packing import described, index, manifest

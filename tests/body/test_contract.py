@@ -18,7 +18,7 @@ from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 
 from ..answering import Feed, Pieces, Recorder, now, watch
 

@@ -15,7 +15,7 @@ from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import IBody
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable, Unreachable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 
 from ..answering import Feed, Pieces, Recorder, watch
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from dockmirror.cli.main import main
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout, store_files
 from dockmirror.store.store_directory import prepare_directory
 

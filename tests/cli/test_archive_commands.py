@@ -8,7 +8,7 @@ from pathlib import Path
 from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.pullthrough.generations import tombstone_document
 from dockmirror.pullthrough.grants import imported_document
 from dockmirror.store import layout

@@ -19,7 +19,7 @@ from dockmirror.admission.recalls import Recall
 from dockmirror.archive.archive_parts import ChecksumFiles, load_signer
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.tag_history import TagHistoryFiles
 
 from ..archive.packing import files, manifest, write_tar

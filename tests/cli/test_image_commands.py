@@ -10,7 +10,7 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import layout, store_files
 from dockmirror.store.pins import Pin, add_pin

@@ -22,7 +22,7 @@ from dockmirror.archive.image_archive import ImageArchive
 from dockmirror.cli.image_import import PlannedImport, add_contents, publish_images
 from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import files as files_of_store
 from dockmirror.store import layout
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 

@@ -14,11 +14,10 @@ from dockmirror.admission.lock_file import LockedImage, LockFile
 from dockmirror.body.in_memory import NoBody
 from dockmirror.cli.lock_commands import ask_all
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Manifest, RegistryRequest
+from dockmirror.oci.header_fields import CacheResult, CacheStatus
+from dockmirror.oci.request import Manifest, RegistryRequest, Repository, Tag
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..answering import now

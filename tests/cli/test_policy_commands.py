@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from .shop import AMD, BASE, CONFIG, LAYER, NGINX, Shop

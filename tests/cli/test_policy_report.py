@@ -17,7 +17,7 @@ from dockmirror.history.history_writer import HistoryWriter
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 

@@ -11,7 +11,7 @@ import pytest
 from dockmirror.admission.recalls import EMPTY_BLOBS, Recall, explain
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 

@@ -15,11 +15,10 @@ from dockmirror.cli.running_mirror import connect_to_mirror, local_mirror, mirro
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.interfaces import IRegistry
-from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Blob, RegistryRequest, Tags
+from dockmirror.oci.header_fields import CacheStatus
+from dockmirror.oci.request import Blob, RegistryRequest, Repository, Tags
 from dockmirror.oci.token import Credentials
 from tests.fakes import Reply, World
 

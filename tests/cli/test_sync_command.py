@@ -15,8 +15,7 @@ from dockmirror.cli.sync_command import NamespaceQuery, SyncPlan, plan_rules
 from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.errors import Unreachable
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Catalog, RegistryRequest, Tags
+from dockmirror.oci.request import Catalog, RegistryRequest, Repository, Tag, Tags
 from dockmirror.store import sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState

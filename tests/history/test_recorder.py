@@ -19,11 +19,10 @@ from dockmirror.history.pull_table import PULL_TABLE_SIZE
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.tracker import JOIN_SECONDS
 from dockmirror.interfaces import Answer
-from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unauthorized, Unreachable
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Manifest, RegistryRequest
+from dockmirror.oci.header_fields import CacheResult
+from dockmirror.oci.request import Manifest, RegistryRequest, Repository, Tag
 
 from ..scraped import scraped
 from .kept import KeptHistory

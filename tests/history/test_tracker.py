@@ -24,7 +24,7 @@ from dockmirror.history.tracker import (
     stored_client,
     summarize_parts,
 )
-from dockmirror.oci.cache_status import CacheResult
+from dockmirror.oci.header_fields import CacheResult
 from dockmirror.oci.media import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from dockmirror.system.networks import Region
 

@@ -25,9 +25,9 @@ from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IRegistry
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import PullObserver, RequestObserver
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
+from dockmirror.oci.header_fields import CacheResult, CacheStatus
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.web.access_log import AccessLog, RequestCounter

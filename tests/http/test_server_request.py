@@ -33,7 +33,7 @@ from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IFileConsumer
 from dockmirror.oci.digest import Descriptor
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 from dockmirror.store.file_body import FileBody, FileReader
 from dockmirror.web.access_log import find_reason
 from dockmirror.web.respond import respond

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.tag_history import TagHistoryFiles
 
 from .parts.command import dockmirror

@@ -9,7 +9,7 @@ from dockmirror.app.accounts import describe_account
 from dockmirror.config.load import load
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import AccountObserver
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.oci.token import pull_scope
 from dockmirror.status.status_values import AddressHealth
 from tests.stacks import logged

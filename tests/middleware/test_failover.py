@@ -36,8 +36,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
-from dockmirror.oci.header_fields import Hop
-from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.header_fields import ContentRange, Hop, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories

@@ -28,7 +28,6 @@ from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable, Unsupported
-from dockmirror.oci.reference import Repository, Tag, complete_short_name, rewrite_prefix
 from dockmirror.oci.request import (
     Blob,
     Catalog,
@@ -36,8 +35,12 @@ from dockmirror.oci.request import (
     Ping,
     Referrers,
     RegistryRequest,
+    Repository,
+    Tag,
     Tags,
     Target,
+    complete_short_name,
+    rewrite_prefix,
 )
 from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.oci.write import Write

@@ -15,9 +15,8 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import Answer
 from dockmirror.middleware.near_redirect import NearRedirect
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.ranges import Range
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Requester
+from dockmirror.oci.header_fields import Range
+from dockmirror.oci.request import Repository, Requester
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore

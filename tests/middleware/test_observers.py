@@ -12,7 +12,6 @@ from dockmirror.body.in_memory import json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import RequestObserver, TokenObserver, UpstreamObserver, label
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.errors import (
     ManifestUnknown,
     RegistryError,
@@ -22,6 +21,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
+from dockmirror.oci.header_fields import CacheResult, CacheStatus
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.status.status_values import AddressStatus, UpstreamHealth

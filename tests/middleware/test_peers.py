@@ -28,8 +28,7 @@ from dockmirror.oci.errors import (
     Unreachable,
     Unsupported,
 )
-from dockmirror.oci.header_fields import Hop
-from dockmirror.oci.ranges import Range
+from dockmirror.oci.header_fields import Hop, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import Credentials
 

@@ -23,7 +23,7 @@ from dockmirror.middleware.failover import (
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
-from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.header_fields import ContentRange, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import Credentials, TokenRequest
 

@@ -16,9 +16,8 @@ from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
-from dockmirror.oci.ranges import ContentRange, Range
-from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Tags, Target
+from dockmirror.oci.header_fields import ContentRange, Range
+from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Repository, Tag, Tags, Target
 from dockmirror.oci.token import Credentials
 
 from ..answering import FakeRegistry, Feed, Pieces, Recorder, now, watch

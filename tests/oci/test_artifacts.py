@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dockmirror.oci.artifacts import Artifact, parse_artifact_tag
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.media import Artifact, parse_artifact_tag
 
 SUBJECT = Digest.of(b"subject")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.oci.cache_status import CacheResult, CacheStatus, parse_age
+from dockmirror.oci.header_fields import CacheResult, CacheStatus, parse_age
 
 
 @pytest.mark.parametrize("result", CacheResult)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockmirror.oci.challenge import Challenge, find_challenge, parse_challenges
+from dockmirror.oci.errors import Challenge, find_challenge, parse_challenges
 
 WORDS = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=8)
 KEYS = st.sampled_from(["realm", "service", "scope", "error"]) | WORDS.map(str.lower)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.consent import SAMPLE, SAMPLED, HeldBlob, head_consents, sampled_part
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 
 from ..answering import now
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import (
     ERROR_CLASSES,
     BlobUnknown,
+    Challenge,
     Denied,
     ErrorEntry,
     ManifestUnknown,

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.pull_rule import PullRule, is_covered
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Tags
+from dockmirror.oci.request import Repository, Tags
 
 globs = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?"]), min_size=1, max_size=4).map("".join)
 NAMES = ["".join(each) for size in range(1, 6) for each in product("ab/", repeat=size)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.errors import RegistryError
-from dockmirror.oci.ranges import ContentRange, Range, Span, format_unsatisfied, parse_unsatisfied
+from dockmirror.oci.header_fields import ContentRange, Range, Span, format_unsatisfied, parse_unsatisfied
 
 from ..values import attempt
 from .test_round_trips import NUMBERS, RANGES, SPANS

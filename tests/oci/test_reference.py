@@ -9,7 +9,7 @@ from hypothesis import given
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import DigestInvalid, NameInvalid, RegistryError, TagInvalid
-from dockmirror.oci.reference import Repository, Tag, parse_reference
+from dockmirror.oci.request import Repository, Tag, parse_reference
 
 from ..values import ODD_NAMES, repositories, tags
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError
-from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import (
     Blob,
     Catalog,
@@ -19,6 +18,8 @@ from dockmirror.oci.request import (
     Ping,
     Referrers,
     RegistryRequest,
+    Repository,
+    Tag,
     Tags,
     Target,
     find_repository,

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
-from dockmirror.oci.ranges import ContentRange, Range, Span
-from dockmirror.oci.reference import Repository, parse_reference
-from dockmirror.oci.request import Catalog, Ping, parse_target
+from dockmirror.oci.header_fields import ContentRange, Range, Span
+from dockmirror.oci.request import Catalog, Ping, Repository, parse_reference, parse_target
 from dockmirror.oci.token import Scope
 
 from ..values import attempt, digests, references, repositories, scopes, targets

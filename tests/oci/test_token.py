@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.errors import Unavailable, Unsupported
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Ping, RegistryRequest
+from dockmirror.oci.request import Ping, RegistryRequest, Repository
 from dockmirror.oci.token import (
     CATALOG,
     MARKER,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.oci.versions import Version, VersionRange
+from dockmirror.oci.pull_rule import Version, VersionRange
 
 texts = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), max_size=30)
 numbers = st.lists(st.integers(0, 10**6), min_size=1, max_size=4).map(tuple)

@@ -11,7 +11,7 @@ from dockmirror.oci.errors import (
     RegistryError,
     TagInvalid,
 )
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.oci.write import (
     UploadSession,
     UploadTarget,

@@ -19,12 +19,11 @@ from dockmirror.interfaces import (
     IPartSource,
     ISource,
 )
-from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RangeInvalid
-from dockmirror.oci.ranges import ContentRange, Span
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.header_fields import CacheResult, CacheStatus, ContentRange, Span
+from dockmirror.oci.request import Repository
 from dockmirror.store.downloads.context import MAX_WAIT
 
 from ..store.memory import MemoryContents

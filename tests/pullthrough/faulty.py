@@ -11,7 +11,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import IBody, IBucketBlob, IStoredContent
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 
 from ..answering import Pieces
 

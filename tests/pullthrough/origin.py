@@ -11,12 +11,10 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry
-from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
+from dockmirror.oci.errors import BlobUnknown, Challenge, ManifestUnknown, RegistryError, Unauthorized
 from dockmirror.oci.header_fields import etag_matches
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, accepts
-from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
     Blob,
     Catalog,
@@ -25,6 +23,7 @@ from dockmirror.oci.request import (
     Ping,
     Referrers,
     RegistryRequest,
+    Repository,
     Tags,
     repository_of,
 )

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
-from dockmirror.oci.ranges import Range
+from dockmirror.oci.header_fields import Range
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF, Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
-from dockmirror.oci.header_fields import format_etag
-from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.header_fields import ContentRange, Range, format_etag
 
 from .mirrors import NAME, Mirror, body, header
 from .origin import Origin, repository

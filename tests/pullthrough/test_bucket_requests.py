@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
-from dockmirror.oci.ranges import Range
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.header_fields import Range
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.pullthrough.generations import LOOK_UP_TTL
 from dockmirror.pullthrough.grants import PUBLIC_TTL
 from dockmirror.store.bucket.bucket_stores import ABSENT_TTL

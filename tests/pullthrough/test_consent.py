@@ -14,8 +14,7 @@ from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import SAMPLE
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
-from dockmirror.oci.header_fields import format_etag
-from dockmirror.oci.ranges import Range
+from dockmirror.oci.header_fields import Range, format_etag
 from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL
 
 from ..answering import watch

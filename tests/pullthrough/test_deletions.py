@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.pullthrough.generations import (
     LOOK_UP_TTL,
     Generations,

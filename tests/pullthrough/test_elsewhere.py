@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 
 from ..answering import now
 from .mirrors import Mirror, body, header

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.pullthrough.error_tolerant_store import (
     ErrorTolerantContentStore,
     ErrorTolerantDocumentStore,

@@ -11,7 +11,7 @@ from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
-from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.header_fields import ContentRange, Range
 
 from ..answering import Recorder, watch
 from .mirrors import GRANTED, Mirror, body, header

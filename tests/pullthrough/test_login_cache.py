@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from dockmirror.oci.challenge import Challenge
-from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
+from dockmirror.oci.errors import Challenge, Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, Credentials, TokenRequest
 from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 

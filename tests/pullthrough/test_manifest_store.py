@@ -9,7 +9,7 @@ from dockmirror.interfaces import ContentKind, IStoredContent
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.manifest import parse_references
 from dockmirror.oci.media import OCI_INDEX
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache
 
 from ..answering import now

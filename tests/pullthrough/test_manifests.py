@@ -12,7 +12,7 @@ from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces

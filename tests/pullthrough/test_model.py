@@ -11,7 +11,7 @@ from dockmirror.concurrency.backoff import is_outage
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
-from dockmirror.oci.ranges import Range
+from dockmirror.oci.header_fields import Range
 from dockmirror.oci.request import RegistryRequest, repository_of
 
 from ..shelf import image

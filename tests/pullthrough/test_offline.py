@@ -14,8 +14,7 @@ from dockmirror.interfaces import Answer, IUpstream
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.media import OCI_INDEX
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import RegistryRequest, parse_target
+from dockmirror.oci.request import RegistryRequest, Repository, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.grants import Extent, imported_document
 from dockmirror.pullthrough.offline import (

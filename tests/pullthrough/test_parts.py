@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import Answer, ContentKind, IPartSource
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, Unauthorized
-from dockmirror.oci.ranges import ContentRange, Range, Span
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.header_fields import ContentRange, Range, Span
+from dockmirror.oci.request import Repository
 from dockmirror.pullthrough.grants import REREAD_AFTER
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads

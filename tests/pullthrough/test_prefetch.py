@@ -11,13 +11,11 @@ from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from dockmirror.interfaces import Answer, ContentKind, IRegistry, IStoredContent
-from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests
-from dockmirror.oci.header_fields import Hop
+from dockmirror.oci.header_fields import CacheResult, Hop
 from dockmirror.oci.media import IMAGE_CONFIGS, OCI_MANIFEST
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.request import RegistryRequest, Repository
 from dockmirror.pullthrough.error_tolerant_store import ErrorTolerantContentStore
 from dockmirror.pullthrough.prefetch import (
     LIMIT_PAUSE,

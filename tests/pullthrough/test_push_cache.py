@@ -14,7 +14,7 @@ from dockmirror.body.in_memory import BytesBody, collect
 from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.oci.write import Write, WriteResult, parse_write
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
 from dockmirror.pullthrough.write_through import PushCache

@@ -11,9 +11,9 @@ from twisted.internet.task import Clock, deferLater
 from dockmirror.admission.recall_filter import RecallContext, RecallFilter, RunningDeliveries
 from dockmirror.admission.recalls import Recall, Recalled, Recalls
 from dockmirror.interfaces import Answer, Sighting
-from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, TooManyRequests, Unauthorized, Unreachable
+from dockmirror.oci.header_fields import CacheResult
 from dockmirror.oci.request import Manifest
 from dockmirror.pullthrough.tag_refresh import (
     EARLIEST,

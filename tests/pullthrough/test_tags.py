@@ -17,8 +17,7 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import EVERYTHING
-from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.request import RegistryRequest, Tag
 from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
 
 from ..answering import watch

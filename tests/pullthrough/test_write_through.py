@@ -18,7 +18,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.pullthrough.generations import MAX_DOUBTS
 
 from ..answering import now, watch

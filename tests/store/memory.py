@@ -14,7 +14,7 @@ from dockmirror.interfaces import (
     TagEntry,
 )
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.file_body import StoredBytes
 
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind, IStoredContent, ITagStore
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
 from dockmirror.store.eviction.store_budget import Budget

@@ -28,8 +28,8 @@ from dockmirror.interfaces import (
     TagEntry,
 )
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.ranges import ContentRange
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.header_fields import ContentRange
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.memory_cache import MemoryCache

@@ -28,7 +28,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import files, layout
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads

@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import layout, pins, write_behind
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Sweep
 from dockmirror.store.eviction.retention import Retention

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.file_body import PIECE, FileBody, FileReader
 from dockmirror.store.threads import RunInThread

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import layout
 from dockmirror.store.held_images import HeldImages
 

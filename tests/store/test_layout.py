@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 
 from ..values import digests, repositories, tags

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IStoredContent
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.local_store import LocalContentStore

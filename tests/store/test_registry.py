@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 from dockmirror.store.eviction.store_budget import Budget
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction import removal
 from dockmirror.store.eviction.removal import delete_planned, plan_manifest_deletion, plan_tag_deletion

@@ -17,7 +17,7 @@ from dockmirror.app.cache_settings import make_retention
 from dockmirror.config.load import load
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.pull_rule import PullRule
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout, pins, store_files
 from dockmirror.store.eviction.eviction import Sweep
 from dockmirror.store.eviction.retention import (

@@ -12,7 +12,7 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.removal import DeletableImage, delete_images
 from dockmirror.store.eviction.store_budget import Budget

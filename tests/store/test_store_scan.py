@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.store import files, layout
 from dockmirror.store.eviction.store_budget import Shortfall
 from dockmirror.store.eviction.store_scan import StoreScan, lru_order

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.manifest import Platform
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout, sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState, merge_platforms, plan_unpins

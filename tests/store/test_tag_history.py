@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from dockmirror.admission.cool_down import TagAges, admitted_digests
 from dockmirror.interfaces import ITagHistory, Sighting
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.bucket.bucket_tag_history import TieredTagHistory
 from dockmirror.store.tag_history import MAX_AGE, MAX_SIGHTINGS, LocalTagHistory, TagHistoryFiles, TagRecord
 

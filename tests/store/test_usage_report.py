@@ -9,7 +9,7 @@ import shutil
 from attrs import asdict
 
 from dockmirror.interfaces import ContentKind
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.status.status_values import RegistryUsage
 from dockmirror.store import files, layout
 from dockmirror.store.store_index import (

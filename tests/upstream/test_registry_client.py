@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.web.iweb import IResponse
 
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthorized, Unavailable
+from dockmirror.oci.header_fields import Range
 from dockmirror.oci.media import EVERYTHING
-from dockmirror.oci.ranges import Range
 from dockmirror.oci.token import Credentials
 from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL, RegistryClient
 from dockmirror.upstream.token_relay import ChallengeCache

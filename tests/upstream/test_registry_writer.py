@@ -14,7 +14,7 @@ from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import IWritableRegistry
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials
 from dockmirror.oci.write import UploadSession, UploadTarget, Write, WriteResult
 from dockmirror.upstream.agents import IdentityEncodingAgent, make_http_client

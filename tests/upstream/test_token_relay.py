@@ -19,8 +19,7 @@ from twisted.web.iweb import IResponse
 
 from dockmirror.config.known_registries import KNOWN, KnownRegistry
 from dockmirror.interfaces import Answer
-from dockmirror.oci.challenge import Challenge
-from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unavailable, Unsupported
+from dockmirror.oci.errors import Challenge, Denied, RegistryError, Unauthorized, Unavailable, Unsupported
 from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.upstream.agents import AgentRequest, AgentWrapper, make_http_client
 from dockmirror.upstream.token_relay import ChallengeCache, TrustedRealms, parse_realm

@@ -23,8 +23,8 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
-from dockmirror.oci.ranges import ContentRange, Range
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.header_fields import ContentRange, Range
+from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials
 from dockmirror.upstream.upstream_blobs import DEFAULT_LIMIT, BlobSizes
 from tests.fake_registry import MANIFEST as TYPE

@@ -29,7 +29,7 @@ from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.config.load import load
 from dockmirror.history.pulls import HistoryReader
 from dockmirror.http.server import HttpSite
-from dockmirror.oci.reference import Reference, Repository
+from dockmirror.oci.request import Reference, Repository
 from dockmirror.store.held_images import HeldImages
 from dockmirror.store.packed_images import ExportGate
 from dockmirror.store.store_index import StoreIndex

@@ -22,11 +22,10 @@ from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, ContentKind, IRegistry
 from dockmirror.middleware.observers import RequestObserver
-from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown
-from dockmirror.oci.reference import Repository
-from dockmirror.oci.request import Blob, RegistryRequest
+from dockmirror.oci.header_fields import CacheStatus
+from dockmirror.oci.request import Blob, RegistryRequest, Repository
 from dockmirror.pullthrough.blobs import cached_response
 from dockmirror.store import layout
 from dockmirror.store.local_store import LocalContentStore

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.oci.challenge import parse_challenges
+from dockmirror.oci.errors import parse_challenges
 from tests.fake_registry import Passwords, Registry, basic, error
 from tests.house import Answer, House
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet

@@ -14,7 +14,7 @@ from ...concurrency.caching import SingleFlight, TTLCache
 from ...interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
-from ...oci.reference import Repository, Tag
+from ...oci.request import Repository, Tag
 from .. import layout
 from ..file_body import StoredBytes
 from .blocking_bucket import ObjectReader, StoredObject

@@ -14,7 +14,7 @@ from ...concurrency.periodic_task import PeriodicTask
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError
-from ...oci.reference import Repository, Tag
+from ...oci.request import Repository, Tag
 from .. import layout
 from ..tag_history import Key, LocalTagHistory, TagRecord
 from .bucket import Bucket, BucketUnavailable

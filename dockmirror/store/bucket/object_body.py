@@ -12,7 +12,7 @@ from zope.interface import implementer
 from ...interfaces import Answer, IBody, IBucketBlob
 from ...oci.digest import Descriptor, Digest
 from ...oci.errors import BrokenOff, Unreachable
-from ...oci.ranges import ContentRange
+from ...oci.header_fields import ContentRange
 from ..coroutine_producer import CoroutineProducer
 from .blocking_bucket import ObjectReader
 

@@ -27,7 +27,7 @@ from ...interfaces import (
     TagEntry,
 )
 from ...oci.digest import Digest
-from ...oci.reference import Repository, Tag
+from ...oci.request import Repository, Tag
 from .. import write_behind
 from ..file_body import read_content
 from ..local_store import LocalStore, LocalTagStore

@@ -17,8 +17,8 @@ from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
-from ...oci.ranges import ContentRange, Range, Span
-from ...oci.reference import Repository
+from ...oci.header_fields import ContentRange, Range, Span
+from ...oci.request import Repository
 from .block_fetch import BlockFetch, finish_blocks, open_blocks
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import MAX_RUN, POLL, BlocksDropped, BlockWaiter, RelayRequired, last_block

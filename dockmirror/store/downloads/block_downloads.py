@@ -13,9 +13,9 @@ from ...body.verified import TAIL_HOLDBACK, CorruptContent
 from ...concurrency.caching import TTLCache
 from ...interfaces import Answer, IBody, IPartSource
 from ...oci.digest import Descriptor, Digest
+from ...oci.header_fields import ContentRange, Span
 from ...oci.media import BLOB_TYPE
-from ...oci.ranges import ContentRange, Span
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from .. import layout
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer

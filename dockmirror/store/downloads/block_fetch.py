@@ -21,7 +21,7 @@ from ...concurrency.waiting import Interrupt, shield
 from ...interfaces import Answer, IPartSource
 from ...oci.digest import Digest
 from ...oci.errors import Unreachable
-from ...oci.ranges import Span
+from ...oci.header_fields import Span
 from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher, BackloggedConsumer
 from .block_file import BLOCK, BlockFile, BlockFileState
 from .block_waiter import POLL, BlockWaiter, RelayRequired, last_block

@@ -32,7 +32,7 @@ from zlib import crc32
 
 from ...oci.consent import SAMPLE
 from ...oci.digest import Digest
-from ...oci.ranges import ContentRange
+from ...oci.header_fields import ContentRange
 from .. import files, layout
 from ..file_body import FileReader
 from ..threads import RunInThread

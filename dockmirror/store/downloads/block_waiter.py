@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ...concurrency.waiting import Changes
 from ...interfaces import IPartSource
-from ...oci.ranges import Span
+from ...oci.header_fields import Span
 from .block_file import BLOCK
 from .context import MAX_WAIT
 

@@ -17,7 +17,7 @@ from ...body.wrappers import PAUSES, ResumingBody, Slice
 from ...interfaces import Answer, ContentKind, IBody, IContentStore, IPartSource, ISource
 from ...oci.digest import Descriptor, Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from ...system.posix import explain_write_error
 from ..threads import RunInThread
 

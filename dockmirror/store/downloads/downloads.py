@@ -18,13 +18,12 @@ from ...body.verified import CorruptContent
 from ...concurrency.caching import TTLCache
 from ...concurrency.waiting import Interrupt
 from ...interfaces import Answer, IDownloads, IPartSource, ISource
-from ...oci.cache_status import CacheResult, CacheStatus
 from ...oci.consent import HeldBlob
 from ...oci.digest import Descriptor, Digest
 from ...oci.errors import RegistryError, Unavailable
+from ...oci.header_fields import CacheResult, CacheStatus, Span
 from ...oci.media import BLOB_TYPE
-from ...oci.ranges import Span
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from ...status.status_values import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher

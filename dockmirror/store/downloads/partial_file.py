@@ -26,7 +26,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
-from ...oci.ranges import Span
+from ...oci.header_fields import Span
 from .. import files, layout
 from ..files import seal, sealed_size
 from ..store_files import open_file

@@ -18,8 +18,8 @@ from ...concurrency.waiting import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.digest import Descriptor
 from ...oci.errors import RangeInvalid, Unavailable
-from ...oci.ranges import ContentRange, Range, Span
-from ...oci.reference import Repository
+from ...oci.header_fields import ContentRange, Range, Span
+from ...oci.request import Repository
 from ..coroutine_producer import CoroutineProducer
 from ..file_body import FileReader, ITransfer, choose_transfer
 from .context import LINGER, MAX_WAIT, DiskFullFallback, RestOfPart

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from ...interfaces import ContentKind
 from ...oci.digest import Digest
-from ...oci.reference import Reference, Repository, Tag
+from ...oci.request import Reference, Repository, Tag
 from .. import layout, store_files
 from ..held_images import HeldImages
 from ..pins import Pin, iter_pins

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from ...oci.artifacts import Referrer, parse_artifact_tag
 from ...oci.digest import Digest
+from ...oci.media import Referrer, parse_artifact_tag
 from ...oci.pull_rule import PullRule
-from ...oci.reference import Repository, Tag, image_name
-from ...oci.request import Manifest, Tags
+from ...oci.request import Manifest, Repository, Tag, Tags, image_name
 from .. import pins
 from ..held_images import HeldImages, ListedImage, list_images
 from .removal import DeletionPlan, delete_planned, plan_manifest_deletion, plan_tag_deletion

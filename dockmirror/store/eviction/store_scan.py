@@ -10,7 +10,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from .. import files, layout, pins, store_files, write_behind
 from ..held_images import HeldImages
 from ..store_files import Removal, StoredFile, is_stored, iter_removals, remove_content

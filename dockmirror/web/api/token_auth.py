@@ -8,8 +8,7 @@ from ...concurrency.caching import SingleFlight
 from ...headers import first
 from ...http.connections import get_peer_network
 from ...http.server_request import ServerRequest
-from ...oci.challenge import Challenge
-from ...oci.errors import Denied, RegistryError, Unauthorized
+from ...oci.errors import Challenge, Denied, RegistryError, Unauthorized
 from ...system.networks import Network
 from ...users import ApiTokens
 from ..auth import PasswordVerifier

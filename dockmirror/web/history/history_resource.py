@@ -15,7 +15,7 @@ from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, Pull
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unsupported
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from ...store.held_images import HeldImages
 from ...store.threads import RunInThread
 from ..images.blocks import image_path

@@ -10,10 +10,10 @@ from pathlib import Path
 from attrs import field, frozen
 
 from ...interfaces import ContentKind, TagEntry
-from ...oci.artifacts import Artifact, Kind, parse_artifact_tag
 from ...oci.digest import Digest
 from ...oci.manifest import ManifestDocument, Platform
-from ...oci.reference import Reference, Repository, Tag
+from ...oci.media import Artifact, Kind, parse_artifact_tag
+from ...oci.request import Reference, Repository, Tag
 from ...store.held_images import HeldImages, ListedImage, StoredImage
 from ...store.store_files import StoredFile
 from ...store.store_index import RepositoryContents, StoreIndex, StoreSnapshot

@@ -19,8 +19,7 @@ from ...http.server_request import ServerRequest, parse_query
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
 from ...oci.errors import NameUnknown, RegistryError, Unsupported
-from ...oci.reference import Reference, Repository, Tag, parse_reference
-from ...oci.request import decode_segments
+from ...oci.request import Reference, Repository, Tag, decode_segments, parse_reference
 from ...store.store_index import StoreSnapshot
 from ...store.threads import RunInThread
 from ..pages.page import Language, send_document

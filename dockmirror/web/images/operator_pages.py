@@ -17,7 +17,7 @@ from ...config.notation import format_size
 from ...http.server_request import ServerRequest, make_response_consumer, parse_pairs
 from ...oci.errors import Denied, RegistryError
 from ...oci.manifest import Platform
-from ...oci.reference import Repository
+from ...oci.request import Repository
 from ...store.coroutine_producer import CoroutineProducer
 from ...store.packed_images import open_contents
 from ..api.token_auth import TokenAuth

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from ...history.pulls import HistoryError, HistoryReader, PullFilter
 from ...oci.digest import Digest
-from ...oci.reference import Reference
+from ...oci.request import Reference
 
 FIGURE_DAYS = 30
 """Days whose pulls are counted, today included; days end at midnight UTC."""

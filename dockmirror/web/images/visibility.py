@@ -19,8 +19,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from ...oci.errors import Denied, NameInvalid
-from ...oci.reference import Repository, Tag
-from ...oci.request import InRepository, Manifest, Tags
+from ...oci.request import InRepository, Manifest, Repository, Tag, Tags
 from ...pullthrough.grants import PUBLIC_TTL, PublicRepositories
 
 

@@ -15,8 +15,8 @@ from dockmirror.interfaces import Answer, IPartSource
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RangeInvalid, Unreachable
-from dockmirror.oci.ranges import ContentRange, Span
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.header_fields import ContentRange, Span
+from dockmirror.oci.request import Repository
 from dockmirror.store import layout
 from dockmirror.store.downloads.block_waiter import POLL
 

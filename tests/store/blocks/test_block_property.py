@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dockmirror.interfaces import IDownloadReader
 from dockmirror.oci.digest import Descriptor, Digest
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 from dockmirror.store.downloads.block_waiter import POLL
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind, IBucketBlob
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BrokenOff, Unreachable
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 from dockmirror.store import layout
 from dockmirror.store.bucket.blocking_bucket import PART_SIZE, part_size
 from dockmirror.store.bucket.bucket import (

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Tag
 from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import Bucket
 from dockmirror.store.bucket.bucket_expiry import (

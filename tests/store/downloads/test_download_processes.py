@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.errors import Denied, Unavailable
-from dockmirror.oci.ranges import ContentRange, Span
+from dockmirror.oci.header_fields import ContentRange, Span
 from dockmirror.store.downloads.downloads import POLL
 
 from .upstream import (

@@ -12,7 +12,7 @@ from attrs import frozen
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.header_fields import ContentRange
 
 from .upstream import Body, Client, FileClient, Joining, Mirror, Source, Upstream, all_closed
 from .world import World

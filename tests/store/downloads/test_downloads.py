@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import Answer, IDownloadReader, IDownloads, ISource
 from dockmirror.oci.errors import Denied, Unavailable
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Repository
 from dockmirror.status.status_values import DownloadStatus
 from dockmirror.store.downloads.context import DownloadStats
 

@@ -26,8 +26,8 @@ from dockmirror.interfaces import (
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RangeInvalid, Unreachable
-from dockmirror.oci.ranges import ContentRange
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.header_fields import ContentRange
+from dockmirror.oci.request import Repository
 from dockmirror.store import layout
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import POLL, Downloads

@@ -12,7 +12,7 @@ import pytest
 
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.pins import Pin, add_pin, iter_pins
 from dockmirror.store.warm_ups import iter_warm_ups
 from tests.cli.shop import AMD, ARM, BASE, INDEX, NGINX

@@ -19,7 +19,7 @@ from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import store_files
 from dockmirror.web.images import blocks
 from dockmirror.web.images.pull_figures import PullFigures

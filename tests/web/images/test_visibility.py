@@ -21,7 +21,7 @@ from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.middleware.rules import PullRules
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Repository, Tag
 from dockmirror.pullthrough.grants import (
     PUBLIC_TTL,
     REREAD_AFTER,
