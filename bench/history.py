@@ -26,7 +26,6 @@ from dockmirror.history.pulls import PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
 from dockmirror.history.tracker import make_number
-from dockmirror.http.access import ClientAddress
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer
@@ -34,7 +33,7 @@ from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.header_fields import CacheStatus
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.request import Blob, Manifest, Repository, Tag
-from dockmirror.system.networks import Address
+from dockmirror.system.networks import Address, ClientAddress
 
 from .blobs import verify
 from .clients.wrk import wrk

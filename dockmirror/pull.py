@@ -1,7 +1,8 @@
-"""Pulls images and discards them, to warm the caches in between."""
+"""Pulls images and discards them, to warm the caches in between, and reads the lists that name them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -14,14 +15,16 @@ from zope.interface import implementer
 
 from .body.in_memory import collect
 from .interfaces import IRegistry
-from .name_lists import read_names
 from .oci.digest import Descriptor, Digest
-from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError
+from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError, Unreadable
 from .oci.manifest import IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING, artifact_tags
 from .oci.request import Blob, Reference, Referrers, RegistryRequest, Repository, Tag, Tags
 from .oci.request import Manifest as ManifestTarget
 
+LIST_LIMIT = 16 * 1024 * 1024
+"""Bytes of a page of a list."""
+MAX_PAGES = 10_000
 MANIFEST_LIMIT = 4 * 1024 * 1024
 MAX_DEPTH = 16
 """Manifests on the way from an image to one that is pulled with it, at most."""
@@ -31,6 +34,38 @@ HELD_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between checks for content that a mirror does not hold yet."""
 Watch = Callable[[Descriptor], AbstractContextManager[Callable[[int], None]]]
 """Reports the progress of a blob: its context is a function that is called with the size of each piece."""
+
+
+async def read_names(
+    registry: IRegistry, request: RegistryRequest, key: str, max_pages: int = MAX_PAGES
+) -> list[str]:
+    """Return the names on all pages of a list.
+
+    :param key: the field of a page that has the names.
+    :raises Unreadable: when a page is malformed, or there are too many of them.
+    :raises RegistryError: when a page cannot be fetched.
+    """
+    names: dict[str, None] = {}
+    for _ in range(max_pages):
+        answer = await registry.fetch(request)
+        page = _parse_names(await collect(answer.body, LIST_LIMIT), key)
+        if page is None:
+            raise Unreadable(f"the upstream's list of {key} cannot be read")
+        is_new = any(name not in names for name in page)
+        names.update(dict.fromkeys(page))
+        if answer.next_page is None or not is_new:
+            return list(names)
+        following = tuple(pair for pair in answer.next_page if pair[0] != "ns")
+        request = evolve(request, query=following)
+    raise Unreadable(f"the upstream's list of {key} has more than {max_pages} pages")
+
+
+def _parse_names(data: bytes, key: str) -> list[str] | None:
+    try:
+        names = json.loads(data)[key] or []
+    except (ValueError, KeyError, TypeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 @contextmanager

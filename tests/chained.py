@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from twisted.internet.task import Clock
 
-from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
 from dockmirror.interfaces import Answer
 from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
+from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.site import NetworkFilter, RegistryHost
 
 from .fakes import Reply, Seen, Server, World

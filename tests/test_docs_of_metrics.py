@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from dockmirror.app.telemetry import make_process_telemetry
 from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
-from dockmirror.status.status_values import WorkerState
+from dockmirror.status import WorkerState
 from dockmirror.store.downloads.context import DownloadStats
 from dockmirror.store.eviction.eviction import Eviction
 from dockmirror.store.eviction.store_budget import Budget

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
 from ..concurrency.backoff import is_outage
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import Denied, ManifestUnknown, RegistryError

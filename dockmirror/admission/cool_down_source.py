@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..config.image_rules import PolicySettings
 from ..interfaces import ITagHistory
 from ..oci.digest import Digest

@@ -13,8 +13,7 @@ from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
 from ..body.in_memory import collect
-from ..concurrency.caching import SingleFlight
-from ..concurrency.waiting import gather
+from ..concurrency.coroutines import SingleFlight, gather
 from ..config.image_rules import PolicySettings
 from ..interfaces import IRegistry
 from ..oci.digest import Digest

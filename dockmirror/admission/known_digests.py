@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..config.image_rules import PolicySettings
 from ..interfaces import IDocumentStore, ITagHistory
 from ..oci.digest import Digest

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.coroutines import PeriodicTask, RunInThread
 from ..oci.digest import Digest
 from ..store import files, layout
-from ..store.threads import RunInThread
 from . import recall_files
 from .recall_files import Generation, RecallReader
 from .recalls import Recall, Recalls

@@ -19,7 +19,7 @@ from attrs import evolve, field, frozen
 from ..oci.digest import Digest
 from ..oci.errors import Denied, DigestInvalid
 from ..oci.manifest import ManifestReferences
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""

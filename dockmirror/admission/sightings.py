@@ -11,9 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
-from ..concurrency.periodic_task import PeriodicTask
-from ..concurrency.waiting import gather
+from ..concurrency.coroutines import PeriodicTask, TTLCache, gather
 from ..interfaces import Answer, IBody, IRegistry, ITagHistory, IUpstream, IWritableRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError

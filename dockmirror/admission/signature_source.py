@@ -14,14 +14,13 @@ from functools import partial
 from attrs import frozen
 from zope.interface import implementer
 
-from ..concurrency.waiting import gather
+from ..concurrency.coroutines import RunInThread, gather
 from ..config.image_rules import SignedBy
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.request import Tag
-from ..store.threads import RunInThread
 from .fact_source import FactContext, IFactSource, RepositoryReader
 from .known_digests import KnownParents
 from .signatures import (

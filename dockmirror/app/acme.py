@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.resource import IResource
 
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..config.settings import ConfigurationError, Settings
 from ..store import layout
 from ..system.reactor_services import run_in_daemon_thread

@@ -27,7 +27,7 @@ from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..admission.signature_source import SignatureSource
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..body.in_memory import collect
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import RunInThread, TTLCache
 from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..interfaces import IDocumentStore, IRegistry
@@ -38,7 +38,6 @@ from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway
 from ..store import files, layout, pins
-from ..store.threads import RunInThread
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts

@@ -14,9 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..concurrency.caching import TTLCache
-from ..concurrency.periodic_task import PeriodicTask
-from ..concurrency.waiting import Changes
+from ..concurrency.coroutines import Changes, PeriodicTask, RunInThread, TTLCache
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.media import EVERYTHING
@@ -24,7 +22,6 @@ from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..store import files, pins, warm_ups
 from ..store.pins import Pin
-from ..store.threads import RunInThread
 from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
 
 REFRESH_PERIOD = 6 * 3600.0

@@ -17,7 +17,7 @@ from twisted.python.threadpool import ThreadPool
 from ..admission.recall_enforcement import RecallEnforcement
 from ..admission.recall_files import Generation, RecallReader
 from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
-from ..concurrency.periodic_task import BusyTask
+from ..concurrency.coroutines import BusyTask, RunInThread, run_in_pool
 from ..config.settings import Settings
 from ..interfaces import (
     IContentStore,
@@ -35,7 +35,6 @@ from ..store.memory_cache import MemoryCache
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.store_index import UsageReport
 from ..store.tag_history import LocalTagHistory
-from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..web.readiness import StoreCheck
 from .cache_settings import (

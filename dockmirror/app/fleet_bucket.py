@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.coroutines import PeriodicTask, RunInThread
 from ..history.fleet import FleetDay, FleetMirror, FleetSums, claim_upload, confirm_upload, read_day
 from ..history.pruning import SUMS_DAYS
 from ..history.pulls import HistoryError
 from ..store import layout
-from ..store.threads import RunInThread
 
 if TYPE_CHECKING:
     from ..store.bucket.blocking_bucket import BucketAddress, ListedObject

@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.periodic_task import BusyTask
+from ..concurrency.coroutines import BusyTask, RunInThread, run_in_pool
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
 from ..history.history_writer import HistoryWriter
@@ -23,7 +23,6 @@ from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
 from ..history.recorder import PullRecorder
 from ..history.tracker import PullReport
-from ..store.threads import RunInThread, run_in_pool
 
 FLUSH_PERIOD = 1.0
 """Seconds between two writes of what was pulled."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory, ITransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError
-from ..http.tls_hello import is_plain_http, plain_http_response
+from ..http.request_reader import is_plain_http, plain_http_response
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from .endpoints import HttpsEndpoint
 

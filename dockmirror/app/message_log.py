@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ..system.posix import is_output_discarded, write_line
 from ..system.request_context import current_pull
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 
 _OWN = "dockmirror."
 _LEVELS = {LogLevel.warn: "warning", LogLevel.error: "error", LogLevel.critical: "error"}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
+from ..concurrency.coroutines import run_in_pool
 from ..config.settings import Settings, setting_errors
 from ..http.server import HttpSite
 from ..http.server_request import ServerRequest
 from ..oci.request import Reference, Repository
-from ..store.threads import run_in_pool
 from ..system.posix import AppendOnlyFile
 from ..system.reactor_services import run_in_daemon_thread
 from ..system.shared_table import SharedDigests

@@ -19,17 +19,23 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from ..config.options import Options as Options
-from ..config.questions import question_settings
+from ..config.consistency import question_settings
+from ..config.load import Options as Options
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
 from ..system.reactor_services import ClockStepGuard, GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
-from ..workers.sockets import BindOnlyReactor, ReclaimingReactor
 from ..workers.worker_pool import RpcError, WorkerPool
-from ..workers.worker_program import ForkedWorkers, SpawnedWorkers, WorkerProgram, pass_on_output
+from ..workers.worker_program import (
+    BindOnlyReactor,
+    ForkedWorkers,
+    ReclaimingReactor,
+    SpawnedWorkers,
+    WorkerProgram,
+    pass_on_output,
+)
 from .acme import make_certificate_renewal
 from .admission import check_lock_files
 from .cache_settings import disk_size, has_cache

@@ -11,17 +11,16 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
 from ..config.settings import ConfigurationError, Settings, setting_errors
-from ..http.access import NetworkAccess
-from ..http.limits import HttpLimits
+from ..http.connections import HttpLimits
 from ..http.server_request import ServerRequest
 from ..http.usage import RateCounters
 from ..interfaces import IRegistry
 from ..metrics import Metrics
 from ..middleware.names import NamespaceFilter, RegistryRouter
-from ..system.networks import Network, parse_networks
+from ..system.networks import Network, NetworkAccess, parse_networks
 from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
 from ..web.filter import AccelFilter, HealthRoute, LoopFilter

@@ -22,8 +22,7 @@ from ..config.load import PASSWORD_PREFIX
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..history.database import UnusableHistory, require_local_history
 from ..store.store_directory import UnusableDirectory, require_known_format, require_local_disk
-from ..system.external_program import run_process
-from ..system.posix import explain_unwritable
+from ..system.posix import explain_unwritable, run_process
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd

@@ -12,15 +12,15 @@ from ..config.image_rules import SyncSettings
 from ..config.notation import format_duration
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry
-from ..name_lists import read_names
 from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.media import parse_artifact_tag
 from ..oci.pull_rule import PullRule, Version, VersionRange, has_wildcards
 from ..oci.request import Catalog, Manifest, RegistryRequest, Repository, Tag, Tags
+from ..pull import read_names
 from ..store.pins import Pin
 from ..store.sync_states import SyncState, read_states
-from ..system.schedule import CronSchedule, Interval, Schedule
+from ..system.times import CronSchedule, Interval, Schedule
 from .naming import name_at_upstream
 
 _SIX_HOURS = Interval(6 * 3600.0)

@@ -13,17 +13,16 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.coroutines import PeriodicTask, RunInThread
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, TooManyRequests, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest, Repository
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from ..status.status_values import Quota
+from ..status import Quota
 from ..store import files, layout, pins, sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
-from ..store.threads import RunInThread
 from .sync_rules import SyncRule, find_images, state_of
 from .sync_turns import LEASE, RENEWAL, SyncTurn, SyncTurns
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -11,6 +11,9 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.settings import Settings
@@ -19,7 +22,7 @@ from ..history.recorder import PullRecorder
 from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
-from ..status.status_values import (
+from ..status import (
     AccountStatus,
     CacheUsage,
     CertificateStatus,
@@ -34,10 +37,13 @@ from ..system.shared_table import SharedDigests
 from ..web.access_log import RequestCounter
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
-from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
 from .accounts import REST
 from .cache import CacheParts
+
+_SUMMED_GAUGES = {"dockmirror_connections", "dockmirror_running_requests"}
+"""Gauges of what each process has for itself; every other gauge is (nearly) the same in all processes."""
+_SampleKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @frozen
@@ -246,3 +252,52 @@ def _worst_store_state(states: Sequence[ReadinessState]) -> str:
     return next(
         (each for each in stores if each not in ("writable", "none")), stores[0] if stores else "none"
     )
+
+
+def merge_metrics(expositions: Iterable[str]) -> list[Metric]:
+    """Sum counters, histograms and the gauges of each process; of other gauges take the largest value."""
+    families: dict[str, Metric] = {}
+    samples: dict[_SampleKey, tuple[str, Sample]] = {}
+    for text in expositions:
+        for family in text_string_to_metric_families(text):
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                key = sample.name, tuple(sorted(sample.labels.items()))
+                previous = samples.get(key)
+                value = (
+                    sample.value
+                    if previous is None
+                    else _merge_values(family, previous[1].value, sample.value)
+                )
+                samples[key] = family.name, sample._replace(value=value)
+    for name, sample in samples.values():
+        families[name].samples.append(sample)
+    return list(families.values())
+
+
+def _merge_values(family: Metric, one: float, other: float) -> float:
+    is_summed = family.type in ("counter", "histogram") or family.name in _SUMMED_GAUGES
+    return one + other if is_summed else max(one, other)
+
+
+def select_cumulative(families: Iterable[Metric]) -> list[Metric]:
+    """Return the counters and histograms, which count on after the process that counted has exited."""
+    return [family for family in families if family.type in ("counter", "histogram")]
+
+
+def format_metrics(families: Sequence[Metric]) -> bytes:
+    """Write metrics in the text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_StaticCollector(families))
+    return generate_latest(registry)
+
+
+class _StaticCollector(Collector):
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families

@@ -32,7 +32,7 @@ from ..middleware.token_registry import AccountRouter, TokenRegistry
 from ..oci.errors import NameInvalid
 from ..oci.request import RegistryRequest, Repository
 from ..oci.token import Credentials
-from ..status.status_values import UpstreamHealth
+from ..status import UpstreamHealth
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
 from ..upstream.agents import (

@@ -24,7 +24,7 @@ from ..http.usage import (
 from ..metrics import Metrics
 from ..middleware.budgets import Budgets, ImageBudget, budget_identifier, split_label
 from ..oci.pull_rule import PullRule
-from ..status.status_values import BudgetStatus, NetworkShare
+from ..status import BudgetStatus, NetworkShare
 from ..system.networks import client_network, parse_networks, unpack_address
 from ..web.rate_limiter import RateLimiter
 from ..web.shared_tables import SharedTables

@@ -13,13 +13,17 @@ from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner, globalLogPublisher
 
 from ..config.settings import Settings
-from ..status.status_values import WorkerState
+from ..status import WorkerState
 from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
-from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from ..workers.worker_pool import TERMINAL_SIGNALS, RpcChannel, RpcMethods
-from ..workers.worker_program import WORKER_SIGNALS
+from ..workers.worker_program import (
+    WORKER_SIGNALS,
+    InheritedSocketsReactor,
+    ListeningSocket,
+    inherited_endpoint,
+)
 from .endpoints import listen_endpoints
 from .listeners import make_listeners
 from .message_log import MessageLog, make_message_log

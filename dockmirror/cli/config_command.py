@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..app.cache_settings import disk_size
 from ..app.endpoints import HttpsEndpoint, listen_endpoints
+from ..config.consistency import question_settings
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
-from ..config.questions import question_settings
 from ..config.settings import Settings
 from .command_context import Context, run_with_reactor
 from .output import print_json, print_table

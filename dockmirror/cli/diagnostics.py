@@ -32,8 +32,8 @@ from ..oci.errors import Challenge, RegistryError, TooManyRequests, Unauthorized
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, Ping, RegistryRequest, Repository, Tag
 from ..oci.token import TokenRequest, pull_scope
-from ..status.status_values import UpstreamHealth
-from ..system.external_program import run_process
+from ..status import UpstreamHealth
+from ..system.posix import run_process
 from ..upstream.agents import HostAgent, parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused, threaded_resolver

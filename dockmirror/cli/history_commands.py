@@ -22,7 +22,7 @@ from ..history.database import FILE_NAME
 from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from .arguments import ParsedType, json_option
 from .command_context import Context
 from .output import print_json, print_note, print_table

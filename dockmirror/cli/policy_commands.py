@@ -21,7 +21,7 @@ from ..oci.digest import Digest
 from ..oci.errors import Denied
 from ..oci.request import Tag
 from ..store.held_images import HeldImages
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from .arguments import complete_image, json_option
 from .command_context import Context, find_store, parse_image
 from .history_commands import open_reader

@@ -14,8 +14,7 @@ from typing import Any
 import click
 
 from ..app.endpoints import listening_ports, operations_endpoint, parse_port
-from ..config.load import load_found
-from ..config.options import Options
+from ..config.load import Options, load_found
 from ..config.settings import ConfigurationError, Settings
 from .arguments import json_option
 from .command_context import Context, run_with_reactor

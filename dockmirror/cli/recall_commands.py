@@ -30,7 +30,7 @@ from ..history.reader import SqliteHistory
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.request import Repository, Tag
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from .arguments import ParsedType, json_option
 from .command_context import Context, open_for_change, open_store
 from .main import CommandGroup

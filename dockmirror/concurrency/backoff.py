@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..body.verified import CorruptContent
+from ..body.wrappers import CorruptContent
 from ..oci.errors import RegistryError, TimedOut, Unreachable, Unreadable
 from ..oci.request import RegistryRequest, repository_of
-from .caching import TTLCache
+from .coroutines import TTLCache
 
 Key = TypeVar("Key")
 Reason = TypeVar("Reason")

@@ -25,7 +25,7 @@ from ..oci.pull_rule import VersionRange, has_wildcards
 from ..oci.request import Repository
 from ..system.networks import parse_networks
 from ..system.posix import find_group
-from ..system.schedule import check_cron
+from ..system.times import check_cron
 from .notation import Seconds, is_short_endpoint
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")

@@ -13,12 +13,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody
 from ..body.wrappers import Tee
-from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.digest import Digest
 from ..oci.request import Blob, Manifest, Reference, Tag
-from ..system.networks import Region, normalize_host
+from ..system.networks import ClientAddress, Region, normalize_host
 from .pull_table import ClientRecord, Named, PullTable, hash_text, read_names
 from .tracker import (
     CACHED,

@@ -17,12 +17,9 @@ from twisted.web.server import Site as TwistedSite
 from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from ..oci.media import parse_media_type
-from .connections import OpenConnections, get_peer_network
-from .limits import HttpLimits, MinimumRate, Timer, WriteTimeout
-from .request_body import RequestBody
-from .request_head import HeadBuffer, malformed_request
+from .connections import HttpLimits, MinimumRate, OpenConnections, Timer, WriteTimeout, get_peer_network
+from .request_reader import HeadBuffer, RequestBody, TlsHelloLog, malformed_request, tls_hello_error
 from .server_request import BodyLimit, ServerRequest
-from .tls_hello import TlsHelloLog, tls_hello_error
 
 
 class LimitedHTTPChannel(HTTPChannel):

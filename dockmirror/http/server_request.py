@@ -31,10 +31,10 @@ from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.header_fields import ContentRange, Hop, Range
 from ..oci.request import Requester
 from ..oci.token import MARKER, Credentials, Scope
+from ..system.networks import ClientAddress
 from ..system.request_context import current_pull
 from .accel import is_same_for_nginx, prepare_for_accel
-from .access import ClientAddress
-from .request_body import RequestBody
+from .request_reader import RequestBody
 
 _UNSAFE = re.compile(r"[^ -~]")
 _PHRASE_LENGTH = 200

@@ -12,10 +12,9 @@ from zope.interface import implementer
 from ..body.in_memory import BytesBody
 from ..body.line import Line
 from ..body.segmented import PIECE, SegmentedBody
-from ..body.verified import VerifiedBody
-from ..body.wrappers import ResumingBody, Slice
+from ..body.wrappers import ResumingBody, Slice, VerifiedBody
 from ..concurrency.backoff import is_outage
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError, Unavailable

@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.verified import CorruptContent
+from ..body.wrappers import CorruptContent
 from ..concurrency.backoff import RequestCircuitBreaker, is_outage
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TimedOut, Unavailable

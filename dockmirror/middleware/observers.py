@@ -22,7 +22,7 @@ from ..oci.header_fields import CacheResult
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest
 from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
-from ..status.status_values import AddressHealth
+from ..status import AddressHealth
 from ..system.request_context import is_asked_by_peer
 
 _log = Logger()

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.wrappers import Slice
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError, TimedOut

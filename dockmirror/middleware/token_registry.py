@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.errors import Denied, RegistryError, Unauthorized, find_challenge
 from ..oci.request import RegistryRequest

@@ -9,7 +9,7 @@ from attrs import evolve
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, IBucketBlob, IContentStore, IPartSource, IRegistry, ISource
 from ..oci.consent import SAMPLE, HeldBlob
 from ..oci.digest import Descriptor

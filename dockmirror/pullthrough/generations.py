@@ -28,7 +28,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..concurrency.caching import SingleFlight, TTLCache
+from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent
 from ..oci.digest import Digest
 from ..oci.request import Repository

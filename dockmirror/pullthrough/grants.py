@@ -12,7 +12,7 @@ from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import IDocumentStore
 from ..oci.digest import Digest
 from ..oci.request import Blob, Manifest, Repository, Target

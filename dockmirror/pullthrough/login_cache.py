@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import collect, json_body
 from ..concurrency.backoff import is_outage
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, IDocumentStore, ITokenService
 from ..oci.errors import Challenge, NameInvalid, RegistryError, Unauthorized
 from ..oci.header_fields import CacheResult, CacheStatus

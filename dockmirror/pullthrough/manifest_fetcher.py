@@ -6,7 +6,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.caching import SingleFlight, TTLCache
+from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.digest import Digest
 from ..oci.header_fields import CacheResult, CacheStatus

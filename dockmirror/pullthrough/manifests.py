@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..body.in_memory import NoBody
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError

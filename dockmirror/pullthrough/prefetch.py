@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IContentStore, IFileConsumer, IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError, TooManyRequests

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from ..body.consumers import ForwardingConsumer
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.waiting import shield
+from ..concurrency.coroutines import shield
 from ..interfaces import (
     ContentKind,
     IBody,

@@ -15,15 +15,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
+from ..body.consumers import CoroutineProducer
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.waiting import shield
+from ..concurrency.coroutines import RunInThread, shield
 from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
 from ..oci.digest import Descriptor
 from ..oci.errors import Unavailable
 from ..oci.header_fields import ContentRange
-from .coroutine_producer import CoroutineProducer
 from .files import is_sealed
-from .threads import RunInThread
 
 PIECE = 256 * 1024
 """Bytes that are read, and kept in memory, at a time."""

@@ -9,17 +9,16 @@ from typing import Any
 
 from attrs import frozen
 
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import RunInThread, SingleFlight
 from ..interfaces import ContentKind, TagEntry
 from ..oci.digest import Digest
 from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.media import Referrer, parse_artifact_tag
 from ..oci.request import Reference, Repository, Tag
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from . import files, layout, store_files
 from .store_files import StoredFile, is_stored
-from .threads import RunInThread
 
 _DEPTH = 4
 _MOST_REFERRERS = 10_000

@@ -14,8 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
-from ..concurrency.waiting import shield
+from ..concurrency.coroutines import RunInThread, TTLCache, shield
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
 from ..oci.request import Repository, Tag
@@ -39,7 +38,6 @@ from .store_files import (
     verify_or_delete,
     write_link,
 )
-from .threads import RunInThread
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}
 """Contents up to this size are read and verified whenever they are opened."""

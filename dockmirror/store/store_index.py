@@ -18,11 +18,10 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.caching import SingleFlight, TTLCache
+from ..concurrency.coroutines import RunInThread, SingleFlight, TTLCache
 from ..oci.digest import Digest
-from ..status.status_values import RegistryUsage, Usage
+from ..status import RegistryUsage, Usage
 from . import files, layout, store_files
-from .threads import RunInThread
 
 T = TypeVar("T")
 _SETTLING = 2.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import asdict, evolve, fields, frozen
 
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from . import files, layout
 from .pins import Pin
 

@@ -15,13 +15,12 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import RunInThread, TTLCache
 from ..interfaces import ITagHistory, Sighting
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.request import Repository, Tag
 from . import files, layout
-from .threads import RunInThread
 
 MAX_AGE = 400 * 86_400.0
 """Seconds for which a sighting is remembered, and a tag that is neither seen nor pulled."""

@@ -18,13 +18,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.waiting import shield
+from ..concurrency.coroutines import RunInThread, shield
 from ..interfaces import IStagedUpload, IUploadStaging
 from ..oci.digest import Digest
 from . import files, layout
 from .downloads.partial_file import PartialFile, PartialPaths
 from .file_body import FileReader
-from .threads import RunInThread
 from .writer import AsyncFileWriter, BackgroundHasher
 
 MAX_BUFFERED = 8 * 1024 * 1024

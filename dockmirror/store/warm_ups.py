@@ -16,7 +16,7 @@ from ..config.notation import format_duration
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.manifest import Platform
 from ..oci.request import Reference, Repository, image_name, parse_reference
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from . import files, layout
 
 State = Literal["waiting", "running", "done", "failed"]

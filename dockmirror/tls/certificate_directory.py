@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReacto
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 from .certificate_files import CertificateChain, read_certificate_folder
 
 _SUFFIXES = (".pem", ".crt", ".cer", ".key")

@@ -27,7 +27,7 @@ from twisted.internet.task import deferLater
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from .addresses import AllowedAddresses
 from .bounded_endpoint import with_timeout
 

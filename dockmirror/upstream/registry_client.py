@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..concurrency.backoff import is_outage
-from ..concurrency.caching import TTLCache
+from ..concurrency.coroutines import TTLCache
 from ..headers import lines
 from ..oci.errors import RegistryError, Unavailable, find_challenge, parse_challenges
 from ..oci.media import EVERYTHING, accepts_everything

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import json_body
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..headers import lines
 from ..interfaces import Answer
 from ..oci.errors import (

@@ -11,11 +11,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.backoff import Backoff
-from ..concurrency.caching import SingleFlight, TTLCache
+from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..interfaces import IAccount
 from ..oci.errors import Unavailable
 from ..oci.token import Credentials, Login, Scope
-from ..system.external_program import ProcessFailed, ProcessResult
+from ..system.posix import ProcessFailed, ProcessResult
 
 LOGIN_TTL = 600.0
 """Seconds for which a helper's login is cached; the secrets of registries live longer."""

@@ -7,9 +7,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import NoBody, collect
-from ..body.verified import ErrorPageGuardBody
-from ..body.wrappers import SizeLimitedBody, Slice
-from ..concurrency.caching import TTLCache
+from ..body.wrappers import ErrorPageGuardBody, SizeLimitedBody, Slice
+from ..concurrency.coroutines import TTLCache
 from ..headers import first
 from ..interfaces import Answer, IBody
 from ..oci.consent import SAMPLE, HeldBlob, head_consents

@@ -9,7 +9,7 @@ from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, NoBody, json_body
-from ..body.verified import CorruptContent
+from ..body.wrappers import CorruptContent
 from ..headers import first, lines
 from ..interfaces import Answer, IUpstream
 from ..oci.consent import head_consents

@@ -19,7 +19,7 @@ from ..oci.errors import RegistryError
 from ..oci.request import decode_segments, parse_target
 from ..oci.write import is_upload_path
 from ..system.networks import is_address, normalize_host
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 
 Write = Callable[[str], None]
 _REASON_LENGTH = 300

@@ -18,7 +18,7 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
 from ..body.in_memory import json_body
-from ..concurrency.caching import SingleFlight
+from ..concurrency.coroutines import SingleFlight
 from ..headers import first
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, ITokenService

@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..archive.archive_plan import ArchivePlan, plan_archive
-from ..concurrency.waiting import shield
+from ..concurrency.coroutines import RunInThread, shield
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, ManifestUnknown, NameUnknown, RegistryError, Unavailable
 from ..oci.manifest import Platform
@@ -31,9 +31,8 @@ from ..store.eviction.removal import (
 from ..store.held_images import HeldImages
 from ..store.packed_images import ExportGate, ImageNotHeld, pack_image
 from ..store.pins import Pin
-from ..store.threads import RunInThread
 from ..store.warm_ups import WarmUp
-from ..system.timestamps import format_timestamp
+from ..system.times import format_timestamp
 
 T = TypeVar("T")
 ParseImage = Callable[[str], tuple[Repository, Reference]]

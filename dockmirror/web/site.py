@@ -8,11 +8,10 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
 from ..headers import lines_by_name
-from ..http.access import NetworkAccess
 from ..http.server_request import ServerRequest
 from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..oci.errors import Unsupported
-from ..system.networks import is_address, normalize_host
+from ..system.networks import NetworkAccess, is_address, normalize_host
 from .filter import RefusalResource, RequestFilter
 from .registry_api import V2Resource
 

@@ -20,8 +20,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from ..system.posix import write_line
-from .sockets import ListeningSocket
-from .worker_program import StartWorker, WorkerProgram
+from .worker_program import ListeningSocket, StartWorker, WorkerProgram
 
 RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
 """The methods that may be called, by name; each takes and returns a JSON value."""

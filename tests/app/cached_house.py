@@ -19,7 +19,7 @@ from dockmirror.app.cache import THREADS, open_cache
 from dockmirror.app.cache_stack import StackContext
 from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
 from dockmirror.app.telemetry import Telemetry
-from dockmirror.concurrency.waiting import gather
+from dockmirror.concurrency.coroutines import gather
 from dockmirror.config.load import load
 from dockmirror.web.shared_tables import SharedTables
 

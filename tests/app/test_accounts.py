@@ -27,8 +27,8 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials, Login
-from dockmirror.status.status_values import AccountStatus, Quota
-from dockmirror.system.external_program import ProcessResult
+from dockmirror.status import AccountStatus, Quota
+from dockmirror.system.posix import ProcessResult
 
 from ..answering import now
 from ..fake_registry import basic, digest

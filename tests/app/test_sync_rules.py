@@ -21,7 +21,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.pull_rule import VersionRange
 from dockmirror.oci.request import RegistryRequest, Repository, Tag
 from dockmirror.store.sync_states import SyncState, write_state
-from dockmirror.system.schedule import CronSchedule, Interval
+from dockmirror.system.times import CronSchedule, Interval
 
 from ..answering import json_answer, now
 

@@ -18,17 +18,17 @@ from dockmirror.app.sync_rules import SyncRule
 from dockmirror.app.sync_runner import LOOK, POLL, QUOTA_PAUSE, RETRY, SyncContext, SyncRunner, is_quota_low
 from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, NameUnknown, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.request import Manifest, RegistryRequest, Tag, Tags
 from dockmirror.pull import HELD_PAUSES
-from dockmirror.status.status_values import Quota
+from dockmirror.status import Quota
 from dockmirror.store import files, layout, pins, sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState
-from dockmirror.store.threads import RunInThread
-from dockmirror.system.schedule import CronSchedule, Interval
+from dockmirror.system.times import CronSchedule, Interval
 
 from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, SIGNATURE, Shelf
 from ..store.bucket.machines import BucketThreads, bucket

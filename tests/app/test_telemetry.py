@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from dockmirror.app.telemetry import PoolTelemetry, ProcessTelemetry
 from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
-from dockmirror.status.status_values import CacheUsage, Usage, WorkerState
+from dockmirror.status import CacheUsage, Usage, WorkerState
 from dockmirror.web.readiness import ReadinessCheck, ReadinessState
 from dockmirror.workers.worker_pool import RpcError
 from tests.scraped import parsed

@@ -16,7 +16,7 @@ from dockmirror.app.upstream_stack import PrivateAddressDetector, UpstreamContex
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.metrics import Metrics
-from dockmirror.status.status_values import UpstreamHealth
+from dockmirror.status import UpstreamHealth
 from tests.connections import FakeResolver
 from tests.fake_registry import Open, Registry, Tokens, basic
 from tests.fakes import Reply

@@ -13,8 +13,14 @@ from zope.interface.verify import verifyObject
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.body.line import FixedSegments
 from dockmirror.body.segmented import SegmentedBody
-from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
-from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
+from dockmirror.body.wrappers import (
+    ErrorPageGuardBody,
+    ResumingBody,
+    SizeLimitedBody,
+    Slice,
+    Tee,
+    VerifiedBody,
+)
 from dockmirror.interfaces import IBody
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable

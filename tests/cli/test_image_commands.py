@@ -11,7 +11,7 @@ import pytest
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag
-from dockmirror.status.status_values import RegistryUsage
+from dockmirror.status import RegistryUsage
 from dockmirror.store import layout, store_files
 from dockmirror.store.pins import Pin, add_pin
 from dockmirror.store.store_index import StoreIndex, measure_usage

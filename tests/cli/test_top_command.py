@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dockmirror.cli.status_commands import Status, render_top, watch
 from dockmirror.history.pulls import Pull, PullSums
-from dockmirror.status.status_values import (
+from dockmirror.status import (
     AccountStatus,
     AddressStatus,
     BudgetStatus,

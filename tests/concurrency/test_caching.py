@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.concurrency.caching import SingleFlight, TTLCache
+from dockmirror.concurrency.coroutines import SingleFlight, TTLCache
 
 from ..answering import now, watch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.concurrency.waiting import Interrupt, gather
+from dockmirror.concurrency.coroutines import Interrupt, gather
 
 from ..answering import watch
 

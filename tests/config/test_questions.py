@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dockmirror.config.consistency import question_settings
 from dockmirror.config.load import load
-from dockmirror.config.questions import question_settings
 
 DISK = 10**12
 

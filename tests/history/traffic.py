@@ -19,7 +19,6 @@ from dockmirror.body.in_memory import BytesBody, NoBody
 from dockmirror.history.pull_table import PullTable
 from dockmirror.history.recorder import PullRecorder
 from dockmirror.history.tracker import AddressDetail
-from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IRegistry
@@ -30,6 +29,7 @@ from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.header_fields import CacheResult, CacheStatus
 from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
+from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.access_log import AccessLog, RequestCounter
 from dockmirror.web.filter import LoopFilter
 from dockmirror.web.site import NetworkFilter, RegistryHost

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.http.access import ClientAddress, NetworkAccess
 from dockmirror.oci.errors import Denied
-from dockmirror.system.networks import is_within, parse_address, parse_networks
+from dockmirror.system.networks import ClientAddress, NetworkAccess, is_within, parse_address, parse_networks
 
 PROXY, INNER, STRANGER = "127.0.0.1", "10.0.0.5", "203.0.113.9"
 FORWARDED = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.http.request_head import HeadBuffer, find_head_end, to_origin_form
+from dockmirror.http.request_reader import HeadBuffer, find_head_end, to_origin_form
 from dockmirror.oci.errors import RegistryError
 
 HEAD = b"GET /v2/ HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from dockmirror.http.limits import HttpLimits
+from dockmirror.http.connections import HttpLimits
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.oci.errors import RegistryError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.system.timestamps import format_timestamp
+from dockmirror.system.times import format_timestamp
 
 from .conftest import MakeChain
 from .parts.command import dockmirror

@@ -11,7 +11,7 @@ from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import AccountObserver
 from dockmirror.oci.request import Repository
 from dockmirror.oci.token import pull_scope
-from dockmirror.status.status_values import AddressHealth
+from dockmirror.status import AddressHealth
 from tests.stacks import logged
 
 SCOPE = pull_scope(Repository("team/app"))

@@ -16,15 +16,14 @@ from zope.interface import implementer
 
 from dockmirror.app.usage_limits import BudgetCounters, make_budgets, read_budgets
 from dockmirror.config.load import load
-from dockmirror.http.access import ClientAddress
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer as RegistryAnswer
 from dockmirror.interfaces import IRegistry
 from dockmirror.middleware.budgets import BudgetFilter
 from dockmirror.oci.errors import ManifestUnknown
 from dockmirror.oci.request import RegistryRequest
-from dockmirror.status.status_values import BudgetStatus, NetworkShare
-from dockmirror.system.networks import parse_address
+from dockmirror.status import BudgetStatus, NetworkShare
+from dockmirror.system.networks import ClientAddress, parse_address
 from tests.answering import Pieces
 from tests.fake_registry import MANIFEST, digest
 from tests.fakes import Reply

@@ -24,7 +24,7 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.header_fields import CacheResult, CacheStatus
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import Credentials, TokenRequest
-from dockmirror.status.status_values import AddressStatus, UpstreamHealth
+from dockmirror.status import AddressStatus, UpstreamHealth
 from tests.scraped import scraped
 from tests.stacks import asked, bytes_of, now
 

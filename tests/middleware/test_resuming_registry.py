@@ -12,8 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import NoBody, json_body
-from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
-from dockmirror.body.wrappers import PAUSES
+from dockmirror.body.wrappers import PAUSES, TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.oci.digest import Descriptor, Digest

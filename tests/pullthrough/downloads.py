@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import collect
-from dockmirror.body.verified import CorruptContent
+from dockmirror.body.wrappers import CorruptContent
 from dockmirror.interfaces import (
     Answer,
     ContentKind,

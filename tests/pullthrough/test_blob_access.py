@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
@@ -14,7 +15,6 @@ from dockmirror.oci.header_fields import Range
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF, Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
-from dockmirror.store.threads import RunInThread
 
 from ..answering import now
 from ..store.bucket.machines import BucketThreads, SigningBucket, bucket

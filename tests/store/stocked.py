@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.interfaces import ContentKind, IStoredContent, ITagStore
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
@@ -18,7 +19,6 @@ from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
 from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.file_body import read_content
 from dockmirror.store.local_store import LocalStore
-from dockmirror.store.threads import RunInThread
 
 from ..answering import now
 from .threads import inline

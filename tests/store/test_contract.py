@@ -18,6 +18,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import collect
+from dockmirror.concurrency.coroutines import run_in_pool
 from dockmirror.interfaces import (
     ContentKind,
     IBody,
@@ -33,7 +34,6 @@ from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.memory_cache import MemoryCache
-from dockmirror.store.threads import run_in_pool
 
 from .bucket.machines import Machine, bucket
 from .memory import MemoryContents, MemoryDocuments, MemoryTags

@@ -12,12 +12,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProducer
 from twisted.internet.task import Clock
 
+from dockmirror.body.consumers import BURST
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.header_fields import ContentRange
-from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.file_body import PIECE, FileBody, FileReader
-from dockmirror.store.threads import RunInThread
 
 from ..answering import FileRecorder, Recorder, watch
 from .downloads.upstream import all_closed

@@ -10,7 +10,7 @@ from attrs import asdict
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.request import Repository
-from dockmirror.status.status_values import RegistryUsage
+from dockmirror.status import RegistryUsage
 from dockmirror.store import files, layout
 from dockmirror.store.store_index import (
     COST_FACTOR,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.oci.digest import Digest
 from dockmirror.store.downloads.partial_file import PartialFile, PartialPaths
 from dockmirror.store.file_body import FileReader
-from dockmirror.store.threads import RunInThread
 from dockmirror.store.writer import HASH_STEP, SLOW_WRITE, AsyncFileWriter, BackgroundHasher
 
 from ..answering import watch

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.system.schedule import MAX_CRON_DELAY, CronSchedule, Interval, Schedule, check_cron
+from dockmirror.system.times import MAX_CRON_DELAY, CronSchedule, Interval, Schedule, check_cron
 
 SCHEDULES: list[Schedule] = [
     Interval(3600.0, 0.5),

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IAccount
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.token import Credentials, Login, Scope, pull_scope
-from dockmirror.system.external_program import ProcessFailed, ProcessResult
+from dockmirror.system.posix import ProcessFailed, ProcessResult
 from dockmirror.upstream.upstream_accounts import (
     FIRST_PAUSE,
     LOGIN_TTL,

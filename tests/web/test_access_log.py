@@ -285,7 +285,7 @@ def test_a_tls_hello_is_no_request(internet: Internet) -> None:
             assert client.transport.value().startswith(b"HTTP/1.1 400 Bad Request\r\n")
         house.pass_time(60)
         house.connect().channel.dataReceived(b"\x16\x03\x01")
-    lines = [formatEvent(event) for event in logged if event["log_namespace"].endswith("tls_hello")]
+    lines = [formatEvent(event) for event in logged if event["log_namespace"].endswith("request_reader")]
     assert house.lines == []
     assert len(lines) == 2
     assert lines[0].startswith("192.168.1.1 spoke TLS to a port of plain HTTP: it needs http://")

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
-from dockmirror.status.status_values import WorkerState
+from dockmirror.status import WorkerState
 from dockmirror.web.operations_endpoint import OperationsResource
 from dockmirror.web.readiness import STORE_TIMEOUT, ReadinessCheck, StoreCheck
 from dockmirror.web.status.overview import StatusOverview

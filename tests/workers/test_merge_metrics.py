@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import generate_latest
 
+from dockmirror.app.telemetry import format_metrics, merge_metrics, select_cumulative
 from dockmirror.metrics import Metrics
-from dockmirror.workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from tests.scraped import parsed
 from tests.test_metrics import Connected, Figures
 

@@ -18,7 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 
-from dockmirror.workers.sockets import (
+from dockmirror.workers.worker_program import (
     BindOnlyReactor,
     InheritedSocketsReactor,
     ListeningSocket,

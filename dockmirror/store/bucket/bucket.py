@@ -18,9 +18,8 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ...concurrency.backoff import Backoff
-from ...concurrency.waiting import shield
+from ...concurrency.coroutines import RunInThread, shield
 from .. import layout
-from ..threads import RunInThread
 from .blocking_bucket import BlockingBucket, ListedObject, Metadata, StoredObject
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...concurrency.caching import SingleFlight, TTLCache
+from ...concurrency.coroutines import SingleFlight, TTLCache
 from ...interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid

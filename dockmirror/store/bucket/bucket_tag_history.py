@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ...concurrency.caching import SingleFlight, TTLCache
-from ...concurrency.periodic_task import PeriodicTask
+from ...concurrency.coroutines import PeriodicTask, SingleFlight, TTLCache
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError

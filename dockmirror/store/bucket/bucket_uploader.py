@@ -13,13 +13,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...concurrency.periodic_task import PeriodicTask
+from ...concurrency.coroutines import PeriodicTask, RunInThread
 from ...oci.digest import Digest
 from .. import layout, write_behind
 from ..files import is_sealed
 from ..local_store import LocalStore
 from ..store_files import ContentDeleted, open_file, read_verified, verify_or_delete
-from ..threads import RunInThread
 from ..write_behind import PendingContent, PendingTag, PendingWrite
 from .blocking_bucket import PART_SIZE
 from .bucket import BucketUnavailable

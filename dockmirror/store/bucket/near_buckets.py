@@ -8,10 +8,10 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import MultiService, Service
 
+from ...concurrency.coroutines import run_in_pool
 from ...oci.digest import Digest
 from ...system.networks import Address, Region, find_region
 from .. import layout
-from ..threads import run_in_pool
 from .blocking_bucket import BucketAddress
 from .bucket import Bucket, BucketThreadPool
 from .bucket_stores import SIGNED_URL_LIFETIME, BucketContentStore

@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
+from ...body.consumers import CoroutineProducer
 from ...interfaces import Answer, IBody, IBucketBlob
 from ...oci.digest import Descriptor, Digest
 from ...oci.errors import BrokenOff, Unreachable
 from ...oci.header_fields import ContentRange
-from ..coroutine_producer import CoroutineProducer
 from .blocking_bucket import ObjectReader
 
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ...concurrency.caching import SingleFlight, TTLCache
+from ...concurrency.coroutines import RunInThread, SingleFlight, TTLCache, run_in_pool
 from ...interfaces import (
     ContentKind,
     IBucketBlob,
@@ -31,7 +31,6 @@ from ...oci.request import Repository, Tag
 from .. import write_behind
 from ..file_body import read_content
 from ..local_store import LocalStore, LocalTagStore
-from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 from .blocking_bucket import BucketAddress, with_known_format
 from .bucket import Bucket, BucketThreadPool, BucketUnavailable

@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...body.verified import CorruptContent
-from ...concurrency.waiting import Changes
+from ...body.wrappers import CorruptContent
+from ...concurrency.coroutines import Changes
 from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest

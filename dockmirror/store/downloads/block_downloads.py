@@ -9,15 +9,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from ...body.verified import TAIL_HOLDBACK, CorruptContent
-from ...concurrency.caching import TTLCache
+from ...body.consumers import CoroutineProducer
+from ...body.wrappers import TAIL_HOLDBACK, CorruptContent
+from ...concurrency.coroutines import TTLCache
 from ...interfaces import Answer, IBody, IPartSource
 from ...oci.digest import Descriptor, Digest
 from ...oci.header_fields import ContentRange, Span
 from ...oci.media import BLOB_TYPE
 from ...oci.request import Repository
 from .. import layout
-from ..coroutine_producer import CoroutineProducer
 from ..file_body import ITransfer, choose_transfer
 from .block_download import BlockDownload
 from .block_file import BLOCK

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from ...body.wrappers import PAUSES, Slice
-from ...concurrency.waiting import Interrupt, shield
+from ...concurrency.coroutines import Interrupt, shield
 from ...interfaces import Answer, IPartSource
 from ...oci.digest import Digest
 from ...oci.errors import Unreachable

@@ -30,12 +30,12 @@ from enum import Enum, auto
 from pathlib import Path
 from zlib import crc32
 
+from ...concurrency.coroutines import RunInThread
 from ...oci.consent import SAMPLE
 from ...oci.digest import Digest
 from ...oci.header_fields import ContentRange
 from .. import files, layout
 from ..file_body import FileReader
-from ..threads import RunInThread
 from .context import BlobVersion
 from .partial_file import open_finished
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Elapsed
 from twisted.internet.interfaces import IReactorTime
 
-from ...concurrency.waiting import Changes
+from ...concurrency.coroutines import Changes
 from ...interfaces import IPartSource
 from ...oci.header_fields import Span
 from .block_file import BLOCK

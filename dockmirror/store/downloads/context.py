@@ -12,14 +12,13 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...body.verified import CorruptContent, TailHoldback
-from ...body.wrappers import PAUSES, ResumingBody, Slice
+from ...body.wrappers import PAUSES, CorruptContent, ResumingBody, Slice, TailHoldback
+from ...concurrency.coroutines import RunInThread
 from ...interfaces import Answer, ContentKind, IBody, IContentStore, IPartSource, ISource
 from ...oci.digest import Descriptor, Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.request import Repository
 from ...system.posix import explain_write_error
-from ..threads import RunInThread
 
 
 class LogOnce:

@@ -14,9 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...body.verified import CorruptContent
-from ...concurrency.caching import TTLCache
-from ...concurrency.waiting import Interrupt
+from ...body.wrappers import CorruptContent
+from ...concurrency.coroutines import Interrupt, TTLCache
 from ...interfaces import Answer, IDownloads, IPartSource, ISource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Descriptor, Digest
@@ -24,7 +23,7 @@ from ...oci.errors import RegistryError, Unavailable
 from ...oci.header_fields import CacheResult, CacheStatus, Span
 from ...oci.media import BLOB_TYPE
 from ...oci.request import Repository
-from ...status.status_values import DownloadStatus
+from ...status import DownloadStatus
 from ..file_body import FileReader
 from ..writer import BackgroundHasher
 from .block_downloads import BlockDownloads

@@ -13,14 +13,14 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...body.verified import TAIL_HOLDBACK, releasable_length
-from ...concurrency.waiting import Changes
+from ...body.consumers import CoroutineProducer
+from ...body.wrappers import TAIL_HOLDBACK, releasable_length
+from ...concurrency.coroutines import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.digest import Descriptor
 from ...oci.errors import RangeInvalid, Unavailable
 from ...oci.header_fields import ContentRange, Range, Span
 from ...oci.request import Repository
-from ..coroutine_producer import CoroutineProducer
 from ..file_body import FileReader, ITransfer, choose_transfer
 from .context import LINGER, MAX_WAIT, DiskFullFallback, RestOfPart
 

@@ -12,9 +12,8 @@ from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ...body.verified import CorruptContent, releasable_length
-from ...body.wrappers import Slice
-from ...concurrency.waiting import Interrupt, shield
+from ...body.wrappers import CorruptContent, Slice, releasable_length
+from ...concurrency.coroutines import Interrupt, shield
 from ...interfaces import IBody
 from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable

@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from ...concurrency.coroutines import RunInThread
 from ...config.notation import format_size
 from .. import files, layout, store_files
-from ..threads import RunInThread
 from .retention import INTERVAL, ExpiredImage, Retention
 from .store_budget import (
     Budget,

@@ -21,7 +21,7 @@ from ...oci.manifest import Platform
 from ...oci.request import decode_segments
 from ...store.held_images import HeldImages, list_images
 from ...store.store_index import StoreIndex
-from ...system.timestamps import format_timestamp
+from ...system.times import format_timestamp
 from ..image_actions import Actor, ImageActions
 from ..pages.page import JSON, send
 from ..respond import render_or_refuse

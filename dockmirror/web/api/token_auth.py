@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ...concurrency.caching import SingleFlight
+from ...concurrency.coroutines import SingleFlight
 from ...headers import first
 from ...http.connections import get_peer_network
 from ...http.server_request import ServerRequest

@@ -10,14 +10,13 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
-from ...concurrency.waiting import gather
+from ...concurrency.coroutines import RunInThread, gather
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, SumKey
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unsupported
 from ...oci.request import Repository
 from ...store.held_images import HeldImages
-from ...store.threads import RunInThread
 from ..images.blocks import image_path
 from ..pages.page import language_for, send_document
 from ..respond import render_or_refuse

@@ -14,7 +14,7 @@ from twisted.web.template import Tag, tags
 from ...config.notation import format_size
 from ...http.server_request import ServerRequest
 from ...oci.digest import Digest
-from ...system.timestamps import format_timestamp
+from ...system.times import format_timestamp
 from ..history.history_form import HistoryForm
 from ..pages.page import LANGUAGES, PAGE, Language, PageAssets, language_for, read_asset, render_page
 

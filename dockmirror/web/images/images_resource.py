@@ -14,14 +14,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.template import Tag as Html
 
-from ...concurrency.caching import TTLCache
+from ...concurrency.coroutines import RunInThread, TTLCache
 from ...http.server_request import ServerRequest, parse_query
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
 from ...oci.errors import NameUnknown, RegistryError, Unsupported
 from ...oci.request import Reference, Repository, Tag, decode_segments, parse_reference
 from ...store.store_index import StoreSnapshot
-from ...store.threads import RunInThread
 from ..pages.page import Language, send_document
 from ..respond import render_or_refuse
 from .blocks import POLICY, image_path, words_for

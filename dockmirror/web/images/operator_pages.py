@@ -13,12 +13,12 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.web.template import Tag, tags
 
 from ...archive.archive_plan import ArchiveContentError, ArchivePlan, read_archive
+from ...body.consumers import CoroutineProducer
 from ...config.notation import format_size
 from ...http.server_request import ServerRequest, make_response_consumer, parse_pairs
 from ...oci.errors import Denied, RegistryError
 from ...oci.manifest import Platform
 from ...oci.request import Repository
-from ...store.coroutine_producer import CoroutineProducer
 from ...store.packed_images import open_contents
 from ..api.token_auth import TokenAuth
 from ..image_actions import Actor, ImageActions, Removal, Verification

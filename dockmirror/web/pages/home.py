@@ -17,8 +17,8 @@ from ...client_config.clients import (
     trial_registry,
 )
 from ...client_config.snippet import HUB, MirrorAddress, MirroredRegistry, Snippet
-from ...http.access import ClientAddress
-from ...system.timestamps import format_timestamp
+from ...system.networks import ClientAddress
+from ...system.times import format_timestamp
 from .client_tabs import render_tabs
 from .own_pulls import (
     ClientPulls,

@@ -12,12 +12,12 @@ from twisted.web.template import Tag, tags
 
 from ...client_config.clients import TrialPull
 from ...client_config.snippet import HUB
+from ...concurrency.coroutines import RunInThread
 from ...config.notation import format_size
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter
 from ...history.tracker import AddressDetail
-from ...http.access import ClientAddress
-from ...store.threads import RunInThread
-from ...system.timestamps import format_timestamp
+from ...system.networks import ClientAddress
+from ...system.times import format_timestamp
 from .page import Language, inline_code
 
 SHOWN = 5

@@ -18,8 +18,8 @@ from twisted.web.template import Tag, flattenString, tags
 
 from ...client_config.snippet import Snippet
 from ...headers import lines
-from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest, parse_query
+from ...system.networks import ClientAddress
 
 ENGLISH = "en"
 _NO_QUERY: Mapping[str, str] = {}

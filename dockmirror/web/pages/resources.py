@@ -14,10 +14,9 @@ from twisted.web.template import Tag, tags
 from ...client_config.clients import CLIENTS, SETUP_CLIENTS, render_setup_script
 from ...client_config.snippet import MirrorAddress
 from ...headers import lines
-from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.errors import Denied, RegistryError, Unsupported
-from ...system.networks import normalize_host
+from ...system.networks import ClientAddress, normalize_host
 from ..events import EventStream, NextEvent
 from ..filter import RefusalResource
 from ..respond import refuse, render_or_refuse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...config.notation import format_size
-from ...status.status_values import BudgetStatus, NetworkShare
+from ...status import BudgetStatus, NetworkShare
 from ..pages.page import Language, format_age
 
 

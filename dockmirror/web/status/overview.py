@@ -10,12 +10,11 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ...concurrency.caching import SingleFlight
+from ...concurrency.coroutines import RunInThread, SingleFlight
 from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
-from ...status.status_values import BudgetStatus, WorkerState
+from ...status import BudgetStatus, WorkerState
 from ...store.sync_states import SyncState
-from ...store.threads import RunInThread
 from ..readiness import ReadinessState
 
 DAY, WEEK = 86_400, 7 * 86_400

@@ -11,7 +11,7 @@ from twisted.web.template import Tag, tags
 
 from ...headers import first
 from ...http.server_request import ServerRequest
-from ...status.status_values import DownloadStatus, UpstreamStatus
+from ...status import DownloadStatus, UpstreamStatus
 from ..events import NextEvent
 from ..pages.page import (
     PAGE,

@@ -13,9 +13,9 @@ from attrs import asdict
 from ...client_config.snippet import HUB
 from ...config.notation import format_size
 from ...history.pulls import Pull, PullSums, add_sums
-from ...status.status_values import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
+from ...status import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
 from ...store.sync_states import SyncState
-from ...system.timestamps import format_timestamp
+from ...system.times import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
 from .budget_text import NETWORK_COLUMNS, describe_limits, describe_use, network_rows

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
-from dockmirror.concurrency.waiting import Changes
+from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
+from dockmirror.concurrency.coroutines import Changes
 from dockmirror.interfaces import IPartSource
 from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable
 from dockmirror.store.downloads.block_downloads import NO_BLOCKS_TTL

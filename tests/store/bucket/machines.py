@@ -11,6 +11,7 @@ from obstore.store import MemoryStore, ObjectStore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
+from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.oci.digest import Digest
 from dockmirror.store import write_behind
 from dockmirror.store.bucket.blocking_bucket import with_known_format
@@ -19,7 +20,6 @@ from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocu
 from dockmirror.store.bucket.bucket_uploader import BucketUploader
 from dockmirror.store.bucket.tiered_store import TieredContentStore, TieredDocumentStore, TieredTagStore
 from dockmirror.store.local_store import LocalStore
-from dockmirror.store.threads import RunInThread
 
 from ...answering import now
 from ..threads import inline

@@ -10,11 +10,11 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import Answer, IDownloadReader, IDownloads, ISource
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.request import Repository
-from dockmirror.status.status_values import DownloadStatus
+from dockmirror.status import DownloadStatus
 from dockmirror.store.downloads.context import DownloadStats
 
 from .upstream import (

@@ -10,11 +10,11 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.consumers import BURST
+from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.consent import SAMPLE
 from dockmirror.oci.errors import RangeInvalid, Unavailable
 from dockmirror.oci.header_fields import ContentRange, Span
-from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.downloads.progress import DownloadProgress, DownloadReader
 from dockmirror.store.file_body import PIECE, FileReader
 

@@ -9,9 +9,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from dockmirror.body.in_memory import NoBody
-from dockmirror.body.verified import CorruptContent
-from dockmirror.body.wrappers import PAUSES
-from dockmirror.concurrency.waiting import Interrupt
+from dockmirror.body.wrappers import PAUSES, CorruptContent
+from dockmirror.concurrency.coroutines import Interrupt
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import (

@@ -16,7 +16,6 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.middleware.rules import PullRules
@@ -33,6 +32,7 @@ from dockmirror.store import store_files
 from dockmirror.store.local_store import LocalDocumentStore
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
+from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.filter import RequestFilter
 from dockmirror.web.images.catalog import ImageCatalog
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource

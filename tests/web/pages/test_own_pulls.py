@@ -16,8 +16,8 @@ from twisted.web.resource import Resource
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums
 from dockmirror.history.tracker import AddressDetail
-from dockmirror.http.access import NetworkAccess
 from dockmirror.http.server import HttpSite
+from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.pages.own_pulls import (
     PATIENCE,
     PullFinder,

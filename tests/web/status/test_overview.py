@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.history.fleet import FleetDay, FleetSums
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey, add_sums
-from dockmirror.status.status_values import BudgetStatus, CacheUsage, WorkerState
+from dockmirror.status import BudgetStatus, CacheUsage, WorkerState
 from dockmirror.store.sync_states import SyncState
 from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.status.overview import (

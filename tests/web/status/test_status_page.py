@@ -16,7 +16,7 @@ from twisted.web.template import flattenString
 
 from dockmirror.history.fleet import FleetMirror
 from dockmirror.history.pulls import Pull, PullSums
-from dockmirror.status.status_values import (
+from dockmirror.status import (
     AccountStatus,
     AddressStatus,
     BudgetStatus,

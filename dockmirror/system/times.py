@@ -1,4 +1,4 @@
-"""Schedules of what recurs: after an interval, or at the times of a cron expression, in UTC."""
+"""Times in UTC: how they are written, and schedules of what recurs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from cronsim import CronSim, CronSimError
 
 MAX_CRON_DELAY = 900.0
 """Seconds by which a random delay puts off the times of a cron expression, at most."""
+
+
+def format_timestamp(seconds: float) -> str:
+    """Write a time since 1970 with milliseconds, such as 2026-01-31T09:30:00.250+00:00."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 class Schedule(Protocol):

@@ -7,7 +7,7 @@ import json
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.status.status_values import (
+from dockmirror.status import (
     AddressStatus,
     CacheUsage,
     DownloadStatus,

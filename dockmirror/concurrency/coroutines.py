@@ -1,0 +1,290 @@
+"""Coroutines: results that they share, waits, calls in threads, and services that run them periodically."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_log = Logger()
+
+
+async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at the same time, and return their results in order.
+
+    The first error, and a cancellation, cancels those that still run, and is raised.
+    """
+    running = [Deferred.fromCoroutine(each) for each in coroutines]
+    try:
+        return await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        for each in running:
+            each.cancel()
+        error.subFailure.raiseException()
+
+
+def shield(work: Awaitable[T], late: Callable[[T], None] = lambda _: None) -> Deferred[T]:
+    """Wait for work that goes on if the wait for it is cancelled.
+
+    Cancelling the result ends the wait at once; ``late`` is called with the work's result when that arrives.
+    """
+    waiting: Deferred[T] = Deferred()
+
+    def forward(outcome: T | Failure) -> None:
+        if not waiting.called:
+            waiting.callback(outcome)
+        elif not isinstance(outcome, Failure):
+            late(outcome)
+
+    Deferred.fromCoroutine(_await(work)).addBoth(forward)
+    return waiting
+
+
+async def _await(work: Awaitable[T]) -> T:
+    return await work
+
+
+class Changes:
+    """Wakes those who wait for a change."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Deferred[None], None] = {}
+
+    def next(self) -> Deferred[None]:
+        """Return a Deferred that fires at the next change."""
+        waiting: Deferred[None] = Deferred(lambda waiting: self._waiting.pop(waiting, None))
+        self._waiting[waiting] = None
+        return waiting
+
+    def notify(self) -> None:
+        """Wake all who wait now."""
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting:
+            if not each.called:  # one may have made another leave
+                each.callback(None)
+
+
+class Interrupt:
+    """Ends one wait from outside, with a reason: the current one, or else the next one."""
+
+    def __init__(self) -> None:
+        self.reason: Exception | None = None
+        self._waiting: Deferred[Any] | None = None
+
+    def set(self, reason: Exception) -> None:
+        """End the wait; the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    def check(self) -> None:
+        """Raise the reason, if there is one, and forget it."""
+        reason, self.reason = self.reason, None
+        if reason is not None:
+            raise reason
+
+    async def wait(self, begin: Callable[[], Deferred[T]]) -> T:
+        """Return the result of a wait; interrupted, cancel it or do not begin it, and raise the reason."""
+        self.check()
+        self._waiting = waiting = begin()
+        try:
+            if self.reason is not None:  # interrupted as it began
+                waiting.cancel()
+            return await waiting
+        except CancelledError:
+            self.check()
+            raise
+        finally:
+            self._waiting = None
+
+
+class SingleFlight(Generic[Key, Value]):
+    """Runs the work of a key once at a time; callers that come while it runs share its outcome.
+
+    The work goes on if a caller is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Key, list[Deferred[Value]]] = {}
+
+    async def get(self, key: Key, start: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """Return the outcome of the work that runs for this key, or start it.
+
+        :raises Exception: the work's exception, for every caller.
+        """
+        waiter: Deferred[Value] = Deferred(lambda cancelled: waiters.remove(cancelled))
+        is_first = key not in self._waiting
+        waiters = self._waiting.setdefault(key, [])
+        waiters.append(waiter)
+        if is_first:
+            Deferred.fromCoroutine(start()).addBoth(self._finish, key)
+        return await waiter
+
+    def _finish(self, outcome: Value | Failure, key: Key) -> None:
+        for waiter in tuple(self._waiting.pop(key)):
+            if not waiter.called:  # another callback may have cancelled it
+                waiter.callback(outcome)
+
+
+class TTLCache(Generic[Key, Value]):
+    """Keeps each entry for its number of seconds, and drops the oldest entry when there are too many.
+
+    Expired entries are removed as others are added, the oldest first.  An entry from the future (the clock
+    was set back) has expired.
+
+    :param limit: the most entries.
+    """
+
+    def __init__(self, clock: IReactorTime, limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._entries: dict[Key, tuple[float, float, Value]] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there are entries, even if they have expired."""
+        return bool(self._entries)
+
+    def get(self, key: Key) -> Value | None:
+        """Return the value, or None if there is none or it has expired."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        since, until, value = entry
+        if since <= self._clock.seconds() < until:
+            return value
+        del self._entries[key]
+        return None
+
+    def put(self, key: Key, value: Value, seconds: float) -> None:
+        """Set the value for the next seconds."""
+        self.drop(key)
+        now = self._clock.seconds()
+        for oldest in tuple(islice(self._entries, 2)):
+            if len(self._entries) >= self._limit or self._entries[oldest][1] <= now:
+                self.drop(oldest)
+        self._entries[key] = now, now + seconds, value
+
+    def drop(self, key: Key) -> None:
+        self._entries.pop(key, None)
+
+
+class PeriodicTask(Service):
+    """Runs a task once per period, also after a run that failed; runs do not overlap.
+
+    :param work: the task; it is cancelled when the service stops.
+    :param period: seconds from the start of one run to the next; a longer run skips some.
+    :param trouble: the log message for a failure; one other than an OSError is logged with its traceback.
+    :param at_once: True to run it also when the service starts.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[None]],
+        period: float,
+        clock: IReactorTime,
+        trouble: str,
+        at_once: bool = False,
+    ) -> None:
+        self._work = work
+        self._period = period
+        self._trouble = trouble
+        self._at_once = at_once
+        self._loop = LoopingCall(self._call)
+        self._loop.clock = clock
+        self._running: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop.start(self._period, now=self._at_once)
+
+    def stopService(self) -> None:
+        """Cancel the current run, without waiting."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        if self._running is not None:
+            self._running.cancel()
+
+    def _call(self) -> Deferred[None]:
+        self._running = Deferred.fromCoroutine(self._run_once())
+        return self._running
+
+    async def _run_once(self) -> None:
+        try:
+            await self._work()
+        except CancelledError:
+            pass
+        except OSError as error:
+            _log.warn("{trouble}: {error}", trouble=self._trouble, error=str(error))
+        except Exception:
+            _log.failure("{trouble}", trouble=self._trouble)
+
+
+class BusyTask(Service):
+    """Runs a task once per period while there is something to do; an idle process is not woken.
+
+    :param work: the task; it does not fail.
+    :param is_busy: tells after each run if there will be more to do.
+    :param period: seconds from ``wake``, or the last run, to the next run.
+    """
+
+    def __init__(
+        self, work: Callable[[], object], is_busy: Callable[[], bool], period: float, clock: IReactorTime
+    ) -> None:
+        self._work = work
+        self._is_busy = is_busy
+        self._period = period
+        self._clock = clock
+        self._timer: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        if self._is_busy():
+            self.wake()
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def wake(self) -> None:
+        """Run the task after a period, unless that is planned already."""
+        if self._timer is None and self.running:
+            self._timer = self._clock.callLater(self._period, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._work()
+        if self._is_busy():
+            self.wake()
+
+
+class RunInThread(Protocol):
+    """Runs a blocking call in a thread; tests run it at once."""
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """Return the call's result or raise its exception."""
+
+
+def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
+    """Run calls in this thread pool, which the caller starts and stops."""
+
+    def in_thread(call: Callable[[], T], /) -> Awaitable[T]:
+        deferred: Deferred[T] = deferToThreadPool(reactor, pool, call)
+        return deferred
+
+    return in_thread
