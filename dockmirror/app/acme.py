@@ -24,7 +24,7 @@ from ..config.settings import ConfigurationError, Settings
 from ..store import layout
 from ..system.reactor_services import run_in_daemon_thread
 from ..tls.acme_renewal import TOKEN, AcmeStore, CertificateRenewal
-from ..web.filter import AcmeChallengeRoute
+from ..web.respond import AcmeChallengeRoute
 from .cache_settings import bucket_address
 from .naming import certificate_names
 

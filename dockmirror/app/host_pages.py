@@ -14,13 +14,13 @@ from ..interfaces import IRegistry
 from ..middleware.rules import PullRules
 from ..oci.errors import Unsupported
 from ..oci.request import Reference, Repository
-from ..web.filter import RefusalResource
-from ..web.late_resource import LateResource
+from ..web.respond import RefusalResource
+from ..web.site import LateResource
 from .cache_stack import HostRegistries, StackContext
 from .naming import mirror_address, parse_client_name, pull_name, setup_address
 
 if TYPE_CHECKING:
-    from ..web.images.visibility import ClientViewer, VisibleUpstream
+    from ..web.images.images_resource import ClientViewer, VisibleUpstream
     from ..web.pages.resources import PageFactory
 
 
@@ -94,9 +94,8 @@ def make_images_resource(
         return RefusalResource(Unsupported("this mirror shows no images: 'images' is not set", status=404))
 
     def make() -> Resource:
-        from ..web.images.catalog import ImageCatalog
+        from ..web.images.catalog import ImageCatalog, PullFigures
         from ..web.images.images_resource import ImagesContext, ImagesResource
-        from ..web.images.pull_figures import PullFigures
 
         viewers = Viewers(settings, stacks)
         history = context.history.reader if context.history else None
@@ -128,7 +127,7 @@ class Viewers:
 
     def viewer(self, is_user: bool) -> ClientViewer:
         """Return what a client may see, whose name the mirror knows or not."""
-        from ..web.images.visibility import ClientViewer
+        from ..web.images.images_resource import ClientViewer
 
         return ClientViewer(self._upstreams(), is_user)
 
@@ -140,7 +139,7 @@ class Viewers:
         return f"{host}/{pull_name(image, self._settings)}"
 
     def _upstreams(self) -> list[VisibleUpstream]:
-        from ..web.images.visibility import VisibleUpstream
+        from ..web.images.images_resource import VisibleUpstream
 
         return [
             VisibleUpstream(

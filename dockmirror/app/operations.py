@@ -17,8 +17,8 @@ from ..oci.request import Reference, Repository
 from ..system.posix import AppendOnlyFile
 from ..system.reactor_services import run_in_daemon_thread
 from ..system.shared_table import SharedDigests
-from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables
+from ..web.site import LateResource
 from .cache_settings import bucket_address, has_cache
 from .endpoints import listening_ports
 from .history import open_history
@@ -147,7 +147,7 @@ class _Operations:
     def _history_page(self) -> Resource:
         from ..store.held_images import HeldImages
         from ..web.history.history_form import FormReader
-        from ..web.history.history_resource import HistoryContext, HistoryResource
+        from ..web.history.history_page import HistoryContext, HistoryResource
 
         settings = self._settings
         addresses, days = settings().history_addresses, settings().history_days
@@ -173,15 +173,12 @@ class _Operations:
         from ..store.store_index import StoreIndex
         from ..store.tag_history import LocalTagHistory
         from ..web.api.api_resource import ApiResource
-        from ..web.api.recall_actions import RecallActions
-        from ..web.api.token_auth import TokenAuth
-        from ..web.failed_logins import FailedLogins
-        from ..web.image_actions import ImageActions, ImageNames, ParseImage
-        from ..web.images.catalog import ImageCatalog
-        from ..web.images.images_resource import ImagesContext, ImagesResource
+        from ..web.auth import TokenAuth
+        from ..web.client_limits import FailedLogins
+        from ..web.images.catalog import ImageCatalog, PullFigures
+        from ..web.images.images_resource import ImagesContext, ImagesResource, OperatorViewer
         from ..web.images.operator_pages import OperatorPages
-        from ..web.images.pull_figures import PullFigures
-        from ..web.images.visibility import OperatorViewer
+        from ..web.operator_actions import ImageActions, ImageNames, ParseImage, RecallActions
         from .local_admission import ExportGates
 
         def parse(image: str) -> tuple[Repository, Reference]:

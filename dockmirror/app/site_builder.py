@@ -22,11 +22,10 @@ from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..system.times import format_timestamp
 from ..web.access_log import AccessLog, AuditLog, Write
-from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.filter import AccelFilter, HealthRoute, LoopFilter
-from ..web.registry_api import FORM_LIMIT, is_form, may_stream
+from ..web.client_limits import ConnectionLimit, ConnectionLimitedSite
+from ..web.respond import AccelFilter, HealthRoute, LoopFilter
 from ..web.shared_tables import SharedTables
-from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
+from ..web.site import FORM_LIMIT, NetworkFilter, RegistryHost, VirtualHosts, is_form, may_stream
 from .accounts import Accounts
 from .acme import route_challenges
 from .cache_settings import check_without_cache, make_budget, make_retention
@@ -252,7 +251,7 @@ def apply_access_rules(
     if access.htpasswd is not None:
         from ..users import Htpasswd, UserTokens
         from ..web.auth import AuthFilter
-        from ..web.failed_logins import FailedLogins
+        from ..web.client_limits import FailedLogins
 
         digests = SharedDigests(memory.verified_passwords, clock.seconds)
         with setting_errors("access.htpasswd"):

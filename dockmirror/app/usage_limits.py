@@ -26,7 +26,7 @@ from ..middleware.budgets import Budgets, ImageBudget, budget_identifier, split_
 from ..oci.pull_rule import PullRule
 from ..status import BudgetStatus, NetworkShare
 from ..system.networks import client_network, parse_networks, unpack_address
-from ..web.rate_limiter import RateLimiter
+from ..web.client_limits import RateLimiter
 from ..web.shared_tables import SharedTables
 from .cache_settings import client_regions
 

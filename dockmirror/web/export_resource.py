@@ -16,7 +16,7 @@ from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.manifest import Platform
 from ..oci.request import Repository
-from .image_actions import ParseImage
+from .operator_actions import ParseImage
 from .respond import respond
 
 

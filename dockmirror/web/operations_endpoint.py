@@ -15,10 +15,9 @@ from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
 from ..system.networks import is_address, normalize_host
 from .events import EventStream
-from .filter import HealthResource, RefusalResource
 from .pages.page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
-from .respond import refuse, render_coroutine
+from .respond import HealthResource, RefusalResource, refuse, render_coroutine
 from .status.overview import Status, StatusOverview, StatusSource
 from .status.status_page import ASSETS, StatusEvents, render_status
 from .status.status_text import render_status_json, render_status_text

@@ -10,7 +10,7 @@ from itertools import accumulate
 from ..history.pull_table import PULL_TABLE_SIZE
 from ..http.usage import COUNTERS_SIZE, LABELLED_COUNTERS_SIZE, REFUSALS_SIZE
 from ..system import shared_table
-from .failed_logins import FAILED_LOGINS_SIZE
+from .client_limits import FAILED_LOGINS_SIZE
 
 _IDENTIFIER_SIZE = 16
 _PARTS = (

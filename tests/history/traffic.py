@@ -31,7 +31,7 @@ from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.access_log import AccessLog, RequestCounter
-from dockmirror.web.filter import LoopFilter
+from dockmirror.web.respond import LoopFilter
 from dockmirror.web.site import NetworkFilter, RegistryHost
 
 from ..fake_registry import digest

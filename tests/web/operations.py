@@ -37,18 +37,15 @@ from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.shared_table import SharedDigests
 from dockmirror.users import ApiTokens
 from dockmirror.web.api.api_resource import ApiResource
-from dockmirror.web.api.recall_actions import RecallActions
-from dockmirror.web.api.token_auth import TokenAuth
-from dockmirror.web.failed_logins import FailedLogins
+from dockmirror.web.auth import TokenAuth
+from dockmirror.web.client_limits import FailedLogins
 from dockmirror.web.history.history_form import FormReader
-from dockmirror.web.history.history_resource import HistoryContext, HistoryResource
-from dockmirror.web.image_actions import ImageActions, ImageNames
-from dockmirror.web.images.catalog import ImageCatalog
-from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
+from dockmirror.web.history.history_page import HistoryContext, HistoryResource
+from dockmirror.web.images.catalog import ImageCatalog, PullFigures
+from dockmirror.web.images.images_resource import ImagesContext, ImagesResource, OperatorViewer
 from dockmirror.web.images.operator_pages import OperatorPages
-from dockmirror.web.images.pull_figures import PullFigures
-from dockmirror.web.images.visibility import OperatorViewer
 from dockmirror.web.operations_endpoint import OperationsResource
+from dockmirror.web.operator_actions import ImageActions, ImageNames, RecallActions
 from dockmirror.web.readiness import ReadinessCheck
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.web.status.overview import StatusOverview

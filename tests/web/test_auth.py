@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unavailable
 from dockmirror.system.networks import Network
-from dockmirror.web.failed_logins import (
+from dockmirror.web.client_limits import (
     FAILED_LOGINS_SIZE,
     MAX_CONCURRENT,
     MAX_PER_NAME,

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 
 from dockmirror.config.load import load
-from dockmirror.web.connection_limit import RESERVED
+from dockmirror.web.client_limits import RESERVED
 from tests.house import DOMAIN, Connection, House
 from tests.internet import Internet
 

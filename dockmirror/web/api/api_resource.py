@@ -12,6 +12,8 @@ from attrs import asdict, frozen
 from pydantic import BaseModel, ValidationError
 from twisted.web.resource import Resource
 
+from ...config.explain import SHARED_WORDS
+from ...config.field_types import suggest
 from ...headers import first
 from ...history.pulls import HistoryError, HistoryReader, InvalidFilter, PullFilter
 from ...http.server_request import ServerRequest, parse_query
@@ -22,11 +24,17 @@ from ...oci.request import decode_segments
 from ...store.held_images import HeldImages, list_images
 from ...store.store_index import StoreIndex
 from ...system.times import format_timestamp
-from ..image_actions import Actor, ImageActions
+from ..auth import Actor, TokenAuth
+from ..operator_actions import ImageActions, RecallActions
 from ..pages.page import JSON, send
 from ..respond import render_or_refuse
-from .invalid_input import describe_invalid
 from .models import (
+    BASE,
+    DIGEST,
+    IMAGE,
+    PLATFORM,
+    REASON,
+    Description,
     HistoryQuery,
     ImageQuery,
     ImagesPage,
@@ -47,12 +55,48 @@ from .models import (
     UsagePage,
     WarmUpFields,
     WarmUpsPage,
+    make_document,
 )
-from .openapi import BASE, Description, make_document
-from .recall_actions import RecallActions
-from .token_auth import TokenAuth
 
+_PATTERNS = {
+    IMAGE: "expected the name of an image, such as docker.io/library/nginx:1.27",
+    PLATFORM: "expected a platform, such as linux/amd64",
+    REASON: "expected a reason: refused clients see it",
+    DIGEST: "expected a digest, sha256: and 64 hexadecimal digits",
+}
+_WORDS = {
+    **SHARED_WORDS,
+    "json_invalid": "the body is no JSON: {error}",
+    "model_type": "expected a JSON object",
+    "string_type": "expected a text",
+    "string_too_short": "expected a text that is not empty",
+    "string_too_long": "expected at most {max_length} characters",
+    "tuple_type": "expected a list",
+    "too_long": "expected at most {max_length} values",
+    "float_parsing": "expected a number",
+    "finite_number": "expected a number",
+}
+_MOST = 5
+"""Problems that are named."""
 M = TypeVar("M", bound=BaseModel)
+
+
+def describe_invalid(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return a sentence that says what is wrong with the input for a model."""
+    return "; ".join(_describe(each, model) for each in error.errors()[:_MOST])
+
+
+def _describe(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+    key, kind = ".".join(map(str, problem["loc"])), problem["type"]
+    context = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        words = f"there is no such key{suggest(key, model.model_fields)}; the keys are {known}"
+    elif kind == "string_pattern_mismatch":
+        words = _PATTERNS[context["pattern"]]
+    else:
+        words = _WORDS.get(kind, "expected another value: {msg}").format(msg=problem["msg"], **context)
+    return f"{key}: {words}" if key else words
 
 
 @frozen

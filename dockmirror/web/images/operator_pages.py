@@ -20,11 +20,11 @@ from ...oci.errors import Denied, RegistryError
 from ...oci.manifest import Platform
 from ...oci.request import Repository
 from ...store.packed_images import open_contents
-from ..api.token_auth import TokenAuth
-from ..image_actions import Actor, ImageActions, Removal, Verification
+from ..auth import Actor, TokenAuth
+from ..operator_actions import ImageActions, Removal, Verification
 from ..pages.page import Language
 from .blocks import Content, Crumb, image_path, page
-from .details import ACTIONS
+from .image_pages import ACTIONS
 
 _HOUR = 3600.0
 _READING = ("verify", "export")

@@ -1,4 +1,4 @@
-"""The parts that all pages share: languages, negotiation, headers, the HTML frame and its building blocks."""
+"""The parts that all pages share: languages, negotiation, headers, the HTML frame, the page of an error."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from twisted.web.template import Tag, flattenString, tags
 from ...client_config.snippet import Snippet
 from ...headers import lines
 from ...http.server_request import ServerRequest, parse_query
+from ...oci.errors import RegistryError
 from ...system.networks import ClientAddress
 
 ENGLISH = "en"
 _NO_QUERY: Mapping[str, str] = {}
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%230b6b72'%3E"
+    "%3Cpath d='M2 2h5v12H2z'/%3E%3Cpath fill-opacity='.45' d='M9 2h5v12H9z'/%3E%3C/svg%3E"
+)
+HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
 
 
 @frozen
@@ -71,12 +77,6 @@ def read_asset(package: str, name: str) -> str:
 
 def _hash(content: str) -> str:
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
-
-
-_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%230b6b72'%3E"
-    "%3Cpath d='M2 2h5v12H2z'/%3E%3Cpath fill-opacity='.45' d='M9 2h5v12H9z'/%3E%3C/svg%3E"
-)
 
 
 @frozen
@@ -153,9 +153,6 @@ def snippet_figure(snippet: Snippet, say: Language) -> Tag:
 def inline_code(text: str) -> list[Tag | str]:
     """Split text at backquotes, and mark up what is between them as code."""
     return [tags.code(part) if number % 2 else part for number, part in enumerate(text.split("`"))]
-
-
-HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
 
 
 def requesting_client(request: ServerRequest) -> ClientAddress:
@@ -254,3 +251,29 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _aligned_row(row: Iterable[str], widths: Iterable[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def refuse_with_page(request: ServerRequest, error: RegistryError) -> None:
+    """Write an error as a page, or in JSON for a client that prefers it."""
+    if negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML) == JSON:
+        request.refuse(error)
+        return
+    try:
+        say = language_for(request)
+    except RegistryError:  # this may be the error: a query that cannot be parsed
+        say = LANGUAGES[ENGLISH]
+    request.setHeader("Vary", "Accept, Accept-Language")
+    request.setHeader("Content-Security-Policy", PAGE.policy)
+    request.setHeader("Cache-Control", "no-store")
+    document = flattenString(None, _render(error, say))
+    document.addCallback(lambda body: request.refuse(error, b"<!DOCTYPE html>\n" + body))
+    document.addErrback(request.processingFailed)
+    document.addErrback(lambda _: None)
+
+
+def _render(error: RegistryError, say: Language) -> Tag:
+    key = f"error.{error.status}"
+    title = say(key if key in say.words else "error")
+    home = tags.p(tags.a(say("home"), href="/"))
+    main = Tag("main")(tags.p(str(error), class_="lead"), home)
+    return render_page(title, say, tags.header(tags.h1(title)), main)

@@ -18,8 +18,7 @@ from ...http.server_request import ServerRequest, parse_query
 from ...oci.errors import Denied, RegistryError, Unsupported
 from ...system.networks import ClientAddress, normalize_host
 from ..events import EventStream, NextEvent
-from ..filter import RefusalResource
-from ..respond import refuse, render_or_refuse
+from ..respond import RefusalResource, refuse, render_or_refuse
 from .home import ASSETS, HomePageView, list_pulls, render_home, render_json, render_text
 from .own_pulls import SHOWN, ClientTest, PullFinder, render_pulls, render_test
 from .page import (

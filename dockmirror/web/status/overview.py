@@ -1,8 +1,8 @@
-"""The status of the mirror, of all of its processes together."""
+"""The status of the mirror, of all of its processes together, and the wording of budgets in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -11,10 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ...concurrency.coroutines import RunInThread, SingleFlight
+from ...config.notation import format_size
 from ...history.fleet import FleetMirror, FleetSums
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter, PullSums, add_sums
-from ...status import BudgetStatus, WorkerState
+from ...status import BudgetStatus, NetworkShare, WorkerState
 from ...store.sync_states import SyncState
+from ..pages.page import Language, format_age
 from ..readiness import ReadinessState
 
 DAY, WEEK = 86_400, 7 * 86_400
@@ -28,6 +30,9 @@ _RULES_TTL = 2.0
 """Seconds for which the states of rules are reused."""
 FLEET_PERIOD = 60.0
 """Seconds after which the sums of the fleet are read again."""
+_STATE_TTL = 10.0
+"""Seconds for which the result of a store check is reused: the page is refreshed every second."""
+NETWORK_COLUMNS = ("network", "pulls", "requests", "sent", "limit_share", "window_left")
 
 
 @frozen
@@ -185,10 +190,6 @@ class RuleSource:
         return self._states[1]
 
 
-_STATE_TTL = 10.0
-"""Seconds for which the result of a store check is reused: the page is refreshed every second."""
-
-
 @frozen
 class Status:
     """Everything that the status page shows.
@@ -255,3 +256,32 @@ class StatusOverview:
         if self._state is None or not 0 <= now - self._state[0] < _STATE_TTL:
             self._state = now, await self._source.state()
         return self._state[1]
+
+
+def describe_limits(budget: BudgetStatus, say: Language) -> str:
+    """Say what a client network may use in a window."""
+    amounts = [
+        *([say("status.budgets.pulls", count=f"{budget.pulls:,}")] if budget.pulls is not None else []),
+        *(
+            [say("status.budgets.requests", count=f"{budget.requests:,}")]
+            if budget.requests is not None
+            else []
+        ),
+        *([format_size(budget.bytes)] if budget.bytes is not None else []),
+    ]
+    limits = say("status.comma").join(amounts) or say("status.budgets.unlimited")
+    return say(f"status.budgets.{budget.each}", limits=limits, window=format_age(budget.window, say))
+
+
+def describe_use(budget: BudgetStatus, say: Language) -> str:
+    """Say how many client networks have used some and all of it, and how many requests were refused."""
+    counts = {"networks": budget.networks, "used_up": budget.used_up, "refused": budget.refused}
+    return say("status.budgets.use", **{name: f"{count:,}" for name, count in counts.items()})
+
+
+def network_rows(networks: Iterable[NetworkShare], now: float, say: Language) -> Iterator[list[str]]:
+    """Return the cells of each client network; see ``NETWORK_COLUMNS``."""
+    for each in networks:
+        left = format_age(max(0.0, each.ends - now), say)
+        counts = f"{each.pulls:,}", f"{each.requests:,}", format_size(each.bytes)
+        yield [each.client or say("status.unnamed"), *counts, f"{100 * each.share:.0f} %", left]

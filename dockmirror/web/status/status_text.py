@@ -18,8 +18,15 @@ from ...store.sync_states import SyncState
 from ...system.times import format_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
-from .budget_text import NETWORK_COLUMNS, describe_limits, describe_use, network_rows
-from .overview import FleetSummary, HistorySummary, Status
+from .overview import (
+    NETWORK_COLUMNS,
+    FleetSummary,
+    HistorySummary,
+    Status,
+    describe_limits,
+    describe_use,
+    network_rows,
+)
 
 _TIMES = {
     "answered",

@@ -22,7 +22,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import store_files
 from dockmirror.web.images import blocks
-from dockmirror.web.images.pull_figures import PullFigures
+from dockmirror.web.images.catalog import PullFigures
 from tests.archive.packing import described, manifest
 from tests.cli.shop import AMD, BASE, CONFIG, INDEX, NGINX, OTHER, USED
 from tests.history.kept import report

@@ -33,11 +33,9 @@ from dockmirror.store.local_store import LocalDocumentStore
 from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.networks import NetworkAccess
-from dockmirror.web.filter import RequestFilter
-from dockmirror.web.images.catalog import ImageCatalog
-from dockmirror.web.images.images_resource import ImagesContext, ImagesResource
-from dockmirror.web.images.pull_figures import PullFigures
-from dockmirror.web.images.visibility import ClientViewer, VisibleUpstream
+from dockmirror.web.images.catalog import ImageCatalog, PullFigures
+from dockmirror.web.images.images_resource import ClientViewer, ImagesContext, ImagesResource, VisibleUpstream
+from dockmirror.web.respond import RequestFilter
 from dockmirror.web.site import NetworkFilter
 from tests.archive.packing import manifest
 from tests.cli.shop import USED, Shop

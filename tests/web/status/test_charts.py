@@ -11,7 +11,7 @@ from twisted.web.template import flattenString
 
 from dockmirror.history.pulls import PullSums
 from dockmirror.web.pages.page import LANGUAGES
-from dockmirror.web.status.charts import Bar, Step, format_time, make_bars, render_chart
+from dockmirror.web.status.status_sections import Bar, Step, format_time, make_bars, render_chart
 from tests.stacks import Outcome
 
 NOW = datetime(2026, 12, 2, 14, 20, tzinfo=UTC).timestamp()  # a Wednesday

@@ -1,4 +1,4 @@
-"""The work behind the API and the operators' pages: pins, removals, warm-ups, verification and export."""
+"""The work behind the API and the operators' pages: pins, removals, warm-ups, verification, recalls."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ..admission.recall_files import (
+    BucketNotReached,
+    NotRecallable,
+    RecallOrder,
+    read_statements,
+    remove_recalled,
+)
+from ..admission.recalls import Recall
 from ..archive.archive_plan import ArchivePlan, plan_archive
 from ..concurrency.coroutines import RunInThread, shield
 from ..oci.digest import Digest
@@ -33,6 +41,7 @@ from ..store.packed_images import ExportGate, ImageNotHeld, pack_image
 from ..store.pins import Pin
 from ..store.warm_ups import WarmUp
 from ..system.times import format_timestamp
+from .auth import Actor
 
 T = TypeVar("T")
 ParseImage = Callable[[str], tuple[Repository, Reference]]
@@ -49,14 +58,6 @@ class ImageNames:
 
     parse: ParseImage
     registries: Callable[[], Collection[str]]
-
-
-@frozen
-class Actor:
-    """The name of the token, if it is valid, and the address of a client that changes something."""
-
-    token: str
-    client: str
 
 
 @frozen
@@ -287,3 +288,81 @@ class ImageActions:
 def _audit_line(actor: Actor, action: str, image: str | None, result: str, now: float) -> str:
     fields = {"time": format_timestamp(now), "client": actor.client, "token": actor.token or None}
     return json.dumps({**fields, "action": action, "image": image, "result": result})
+
+
+@frozen
+class RecallResult:
+    """A recall that was made.
+
+    :ivar images: how many images it refuses.
+    :ivar in_bucket: False if there is none, or the running mirror has yet to bring it there.
+    """
+
+    recall: Recall
+    images: int
+    freed: int
+    in_bucket: bool
+
+
+class RecallActions:
+    """Makes, lists and lifts recalls.
+
+    :param order: returns what makes statements, by the settings in force.
+    """
+
+    def __init__(self, actions: ImageActions, order: Callable[[], RecallOrder]) -> None:
+        self._actions = actions
+        self._order = order
+
+    async def list(self) -> Sequence[Recall]:
+        """Return the recalls in force, the oldest first."""
+        statements = await self._actions.in_thread(lambda: read_statements(self._actions.root))
+        return sorted(
+            (each for each in statements.values() if not each.is_lifted), key=lambda each: each.since
+        )
+
+    async def recall(self, actor: Actor, digest: Digest, reason: str, is_shared: bool) -> RecallResult:
+        """Recall a digest.
+
+        :param is_shared: True to recall a layer though other images have it, too.
+        :raises RegistryError: with status 400 when it is never recalled, or shared and not said to be.
+        """
+
+        def recall() -> RecallResult:
+            order = self._order()
+            try:
+                scope = order.begin(digest, reason)
+                if not scope.is_manifest and scope.sharing and not is_shared:
+                    raise RegistryError(
+                        f"{digest} is a part of {scope.sharing} images, which would all be refused: say"
+                        " 'shared' to recall it",
+                        status=400,
+                    )
+                made = order.complete(digest, reason, scope)
+            except NotRecallable as error:
+                raise RegistryError(str(error), status=400) from None
+            in_bucket = _publish(order, made)
+            freed = remove_recalled(order.root, [digest])
+            return RecallResult(made, scope.sharing + scope.is_manifest, freed, in_bucket)
+
+        return await self._actions.act(actor, "recall", str(digest), recall)
+
+    async def lift(self, actor: Actor, digest: Digest) -> None:
+        """:raises ManifestUnknown: when no recall of the digest is in force."""
+
+        def lift() -> None:
+            order = self._order()
+            try:
+                _publish(order, order.lift(digest))
+            except NotRecallable as error:
+                raise ManifestUnknown(str(error)) from None
+
+        await self._actions.act(actor, "lift", str(digest), lift)
+
+
+def _publish(order: RecallOrder, recall: Recall) -> bool:
+    """Put a statement into the bucket; return whether it is there."""
+    try:
+        return order.publish(recall)
+    except BucketNotReached:
+        return False
