@@ -16,11 +16,9 @@ from twisted.web.iweb import IAgent
 from dockmirror.interfaces import IBody
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.upstream.agents import make_http_client
-from dockmirror.upstream.registry_client import RegistryClient
-from dockmirror.upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
-from dockmirror.upstream.upstream_blobs import BlobSizes
+from dockmirror.upstream.registry_client import ChallengeCache, RegistryClient, TokenRelay, TrustedRealms
 from dockmirror.upstream.upstream_client import UpstreamClient
-from dockmirror.upstream.upstream_registry import UpstreamRegistry
+from dockmirror.upstream.upstream_registry import BlobSizes, UpstreamRegistry
 
 from .answering import now as now
 from .internet import AUTH, HUB

@@ -19,10 +19,9 @@ from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.manifest import ManifestDocument, is_accepted_kind
 from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
 from ..oci.request import Manifest, RegistryRequest, Repository, Tag
-from .admit import admit
+from .admit import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict, admit
 from .fact_source import FactGatherer, RepositoryReader
 from .recalls import Recalled
-from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
 REPLACEMENT_TTL = 1.0
 """Seconds for which a fresh tag that is replaced is neither looked up nor decided about again."""

@@ -19,11 +19,10 @@ from ..oci.digest import Digest
 from ..oci.errors import Unavailable
 from ..oci.manifest import parse_references
 from ..oci.request import Repository, Tag
-from .cool_down import TagAges, admitted_digests, check_age, format_age, is_frozen
+from .admit import SERVE, ServeInstead, Subject, TagAges, admitted_digests, check_age, format_age, is_frozen
 from .fact_source import FactContext, IFactSource
 from .policies import Policies
 from .recalls import Recalls
-from .verdict import SERVE, ServeInstead, Subject
 
 if TYPE_CHECKING:
     from ..upstream.upstream_client import UpstreamClient

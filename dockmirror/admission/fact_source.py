@@ -31,9 +31,8 @@ from ..oci.request import (
     Tag,
     Target,
 )
-from .admit import AdmissionFacts
+from .admit import AdmissionFacts, MissingFact, Subject
 from .policies import Policies
-from .verdict import MissingFact, Subject
 
 GATHER_TIMEOUT = 3.0
 """Seconds that a source has to give its fact."""

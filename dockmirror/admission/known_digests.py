@@ -16,10 +16,9 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import ManifestDocument, Platform, parse_references
 from ..oci.request import Repository
-from .cool_down import admitted_digests, check_age
+from .admit import SERVE, Subject, admitted_digests, check_age
 from .cool_down_source import CoolDownSource
 from .fact_source import FactContext, IFactSource
-from .verdict import SERVE, Subject
 
 SERVED_TTL = 10.0
 """Seconds for which the digests that tags were served as are kept, as long as no history changes."""

@@ -27,9 +27,9 @@ from ..oci.manifest import Platform
 from ..oci.media import parse_artifact_tag
 from ..oci.request import Repository, Tag
 from ..store.files import Version, file_version
+from .admit import Subject, Unlisted
 from .fact_source import FactContext, IFactSource
 from .policies import Policies
-from .verdict import Subject, Unlisted
 
 HEADER = (
     "# The digests that tags are: 'dockmirror lock' adds images, 'dockmirror lock --update' moves them.\n"

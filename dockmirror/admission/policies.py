@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from ..config.image_rules import PolicyException, PolicySettings
 from ..oci.pull_rule import PullRule
 from ..oci.request import Manifest, Repository, Tags
-from .verdict import Subject
+from .admit import Subject
 
 _TURNED_ON_BY = {"digests": "min_age"}
 """The keys that turn on the rules of other keys, which always have a value."""

@@ -140,7 +140,7 @@ def load_accounts(
     :param environ: may hold passwords; credential helpers run in it, without the mirror's own variables.
     :raises ConfigurationError: when a password or a credential helper is missing, or both are given.
     """
-    from ..upstream.upstream_accounts import CredentialHelper, FixedAccount  # no command needs it
+    from ..middleware.token_registry import CredentialHelper, FixedAccount  # no command needs it
 
     accounts: dict[str, dict[str, IAccount]] = {}
     for (name, account), credentials in load_credentials(settings, environ).items():

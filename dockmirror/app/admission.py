@@ -18,13 +18,12 @@ from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSourc
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.hook import HookSource, PolicyServer
 from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
-from ..admission.keyless import KeylessVerifier, is_sigstore_installed
 from ..admission.known_digests import KnownDigestSource, KnownParents
 from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import Policies
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
-from ..admission.signature_source import SignatureSource
+from ..admission.signature_source import KeylessVerifier, SignatureSource, is_sigstore_installed
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..body.in_memory import collect
 from ..concurrency.coroutines import RunInThread, TTLCache
@@ -34,7 +33,7 @@ from ..interfaces import IDocumentStore, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.header_fields import whole_range
 from ..oci.request import Repository, Tag
-from ..pullthrough.grants import PUBLIC_STALE_TTL
+from ..pullthrough.authorization import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway
 from ..store import files, layout, pins

@@ -47,7 +47,7 @@ from .cache_settings import (
 
 if TYPE_CHECKING:
     from ..store.bucket.bucket import Bucket
-    from ..store.bucket.near_buckets import NearBuckets
+    from ..store.bucket.bucket_stores import NearBuckets
     from ..store.bucket.tiered_store import TieredStore
 
 THREADS = 8
@@ -211,7 +211,7 @@ def _open_near_buckets(settings: Settings, reactor: Any) -> NearBuckets | None:
     if not settings.near_buckets:
         return None
     from ..store.bucket.blocking_bucket import BucketAddress
-    from ..store.bucket.near_buckets import open_near_buckets
+    from ..store.bucket.bucket_stores import open_near_buckets
 
     addresses = [
         BucketAddress(each.store or each.url or "", each.store_endpoint, each.store_region)

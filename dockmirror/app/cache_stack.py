@@ -23,20 +23,18 @@ from ..config.notation import AUTOMATIC, MAX_SEGMENTS
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
-from ..middleware.budgets import NO_BUDGETS, Budgets
+from ..middleware.filters import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
 from ..middleware.peers import PeerFetch
 from ..oci.pull_rule import PullRule
 from ..oci.request import InRepository, Repository
+from ..pullthrough.authorization import GrantCache, PublicRepositories
 from ..pullthrough.blobs import BlobCache, BlobRegistries
 from ..pullthrough.generations import Generations
-from ..pullthrough.grants import GrantCache, PublicRepositories
-from ..pullthrough.list_cache import ListCache
-from ..pullthrough.login_cache import LoginCache
 from ..pullthrough.manifests import ManifestCache, TagLifetime
 from ..pullthrough.offline import LastKnownPublic, OfflineRegistry, OfflineUpstream
 from ..pullthrough.prefetch import PER_UPSTREAM, PrefetchBudget, PrefetchRegistry
-from ..pullthrough.pull_through import PullThrough
+from ..pullthrough.pull_through import ListCache, LoginCache, PullThrough
 from ..pullthrough.tag_refresh import RefreshContext, TagRefresher
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
@@ -50,7 +48,7 @@ from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_peers, make_upstream
 
 if TYPE_CHECKING:
-    from ..store.bucket.near_buckets import NearBuckets
+    from ..store.bucket.bucket_stores import NearBuckets
 
 
 @frozen

@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from ..config.settings import Settings
 from ..http.server_request import ServerRequest
 from ..interfaces import IRegistry
-from ..middleware.rules import PullRules
+from ..middleware.filters import PullRules
 from ..oci.errors import Unsupported
 from ..oci.request import Reference, Repository
 from ..web.respond import RefusalResource

@@ -8,13 +8,23 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ..admission.admit import AdmissionFacts, admit
-from ..admission.cool_down import TagAges, admitted_digests, ages_at
+from ..admission.admit import (
+    SERVE,
+    AdmissionFacts,
+    Refuse,
+    ServeInstead,
+    Subject,
+    TagAges,
+    Unlisted,
+    Verdict,
+    admit,
+    admitted_digests,
+    ages_at,
+)
 from ..admission.lock_file import LockReader, find_locked
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import Recall, Recalls, explain, fallbacks
-from ..admission.verdict import SERVE, Refuse, ServeInstead, Subject, Unlisted, Verdict
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..oci.digest import Digest

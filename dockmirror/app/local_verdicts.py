@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from ..admission.admit import FACT_NAMES, AdmissionFacts, admit
+from ..admission.admit import FACT_NAMES, AdmissionFacts, MissingFact, Refuse, Subject, admit
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource, RepositoryReader
 from ..admission.image_limits import LIMIT_KEYS
@@ -23,7 +23,6 @@ from ..admission.lock_file import LockSource
 from ..admission.policies import Policies
 from ..admission.recall_files import read_recalls
 from ..admission.recalls import explain
-from ..admission.verdict import MissingFact, Refuse, Subject
 from ..body.in_memory import BytesBody
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings

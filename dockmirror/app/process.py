@@ -41,9 +41,8 @@ from .cache_stack import StackContext
 from .history import HistoryService, open_history
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
-from .sync_rules import SyncRule, make_sync_rules
+from .sync_rules import SyncRule, SyncTurns, make_sync_rules
 from .sync_runner import SyncContext, SyncRunner
-from .sync_turns import SyncTurns
 from .telemetry import Telemetry, find_version, make_process_telemetry, read_worker_state
 from .upstream_stack import make_agent
 

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 from attrs import define, evolve, field, frozen
 
+from ..admission.admit import Refuse, ServeInstead
 from ..admission.recalls import explain
-from ..admission.verdict import Refuse, ServeInstead
 from ..config.settings import Settings
 from ..history.pulls import HistoryReader, Pull, PullFilter
 from ..oci.digest import Digest

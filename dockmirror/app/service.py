@@ -41,10 +41,9 @@ from .admission import check_lock_files
 from .cache_settings import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_listener, make_listeners
-from .message_log import MessageLog, make_message_log
+from .message_log import MessageLog, StartMessage, make_message_log
 from .operations import make_operations_site
 from .process import OrderedMultiService, ServingProcess
-from .start_message import StartMessage
 from .telemetry import PoolTelemetry
 
 if TYPE_CHECKING:

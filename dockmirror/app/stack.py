@@ -44,8 +44,14 @@ from attrs import evolve
 from ..admission.admission_registry import AdmissionRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry, IWritableRegistry
-from ..middleware.budgets import BudgetFilter
-from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
+from ..middleware.filters import (
+    AnonymousOnly,
+    BudgetFilter,
+    PullRules,
+    RuleFilter,
+    ServiceAccountOnly,
+    WriteRuleFilter,
+)
 from ..middleware.names import (
     NameRewrite,
     NamespaceFilter,
@@ -56,7 +62,6 @@ from ..middleware.names import (
 )
 from ..middleware.near_redirect import NearRedirect
 from ..middleware.observers import PullObserver, RequestObserver
-from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
 from ..oci.request import Repository, complete_short_name, rewrite_prefix
 from .accounts import Accounts
 from .cache_stack import HostRegistries, StackContext, build_base

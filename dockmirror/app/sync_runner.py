@@ -23,8 +23,7 @@ from ..status import Quota
 from ..store import files, layout, pins, sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
-from .sync_rules import SyncRule, find_images, state_of
-from .sync_turns import LEASE, RENEWAL, SyncTurn, SyncTurns
+from .sync_rules import LEASE, RENEWAL, SyncRule, SyncTurn, SyncTurns, find_images, state_of
 
 POLL = 10.0
 """Seconds between two checks for rules that are due."""

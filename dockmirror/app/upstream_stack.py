@@ -49,14 +49,18 @@ from ..upstream.agents import (
 )
 from ..upstream.checked_endpoint import FAMILIES, AddressFamilyResolver, FixedAddresses
 from ..upstream.proxy import Proxy, ProxySettings
-from ..upstream.registry_client import RegistryClient, request_headers
+from ..upstream.registry_client import (
+    ChallengeCache,
+    RegistryClient,
+    TokenRelay,
+    TrustedRealms,
+    request_headers,
+)
 from ..upstream.registry_writer import LocationSigner, RegistryWriter
-from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upload_client import DrainingTCP, UnpooledConnections, UploadClient
-from ..upstream.upstream_blobs import BlobSizes
 from ..upstream.upstream_client import Header, UpstreamClient
 from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
-from ..upstream.upstream_registry import UpstreamRegistry
+from ..upstream.upstream_registry import BlobSizes, UpstreamRegistry
 from ..upstream.upstream_responses import AUTHORIZATION
 from .accounts import REST, AccountChoice, Accounts, describe_account
 from .naming import name_for_clients

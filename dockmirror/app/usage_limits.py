@@ -22,7 +22,7 @@ from ..http.usage import (
     Window,
 )
 from ..metrics import Metrics
-from ..middleware.budgets import Budgets, ImageBudget, budget_identifier, split_label
+from ..middleware.filters import Budgets, ImageBudget, budget_identifier, split_label
 from ..oci.pull_rule import PullRule
 from ..status import BudgetStatus, NetworkShare
 from ..system.networks import client_network, parse_networks, unpack_address

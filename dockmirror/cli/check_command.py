@@ -14,8 +14,7 @@ from ..app.naming import ImageName, registry_names
 from ..config.field_types import suggest
 from ..config.settings import Settings
 from .arguments import json_option
-from .command_context import Context, parse_image, run_with_reactor
-from .output import print_json
+from .command_context import Context, parse_image, print_json, run_with_reactor
 
 if TYPE_CHECKING:
     from .diagnostics import Diagnosis, DiagnosticStep

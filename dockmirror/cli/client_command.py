@@ -22,8 +22,7 @@ from ..client_config.snippet import FILE_MARK, ClientConfig, MirrorAddress, Snip
 from ..config.load import load
 from ..config.settings import Settings
 from .arguments import json_option
-from .command_context import Context
-from .output import print_json
+from .command_context import Context, print_json
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
 

@@ -17,8 +17,7 @@ from ..config.consistency import question_settings
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
 from ..config.settings import Settings
-from .command_context import Context, run_with_reactor
-from .output import print_json, print_table
+from .command_context import Context, print_json, print_table, run_with_reactor
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""

@@ -41,9 +41,8 @@ from ..oci.request import Repository, Tag
 from ..store.packed_images import open_contents
 from ..store.tag_history import TagHistoryFiles, TagRecord
 from .arguments import PLATFORM, ParsedType, complete_image, json_option
-from .command_context import Context, find_store
+from .command_context import Context, find_store, print_json, print_note, progress_bars, report_progress
 from .export_selection import ExportSelection
-from .output import print_json, print_note, progress_bars, report_progress
 
 _MOST_SIGHTINGS = 10
 """Sightings of a tag in a signed archive: an importer reads no list of more than 4 MiB."""

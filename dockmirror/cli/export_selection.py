@@ -23,8 +23,7 @@ from ..oci.pull_rule import PullRule, has_wildcards
 from ..oci.request import Manifest, Reference, Repository, Tag
 from ..store.held_images import HeldImages
 from ..store.packed_images import ArtifactFinder, ExportGate, ImageNotHeld, pack_held_platforms, pack_image
-from .command_context import parse_image
-from .output import print_note
+from .command_context import parse_image, print_note
 
 _IMAGE_KEY = "image"
 _TEXT = "tag:yaml.org,2002:str"

@@ -24,8 +24,7 @@ from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilt
 from ..history.reader import SqliteHistory
 from ..system.times import format_timestamp
 from .arguments import ParsedType, json_option
-from .command_context import Context
-from .output import print_json, print_note, print_table
+from .command_context import Context, print_json, print_note, print_table
 
 _DAY = 86_400.0
 _POLL = 1.0

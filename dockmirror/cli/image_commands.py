@@ -24,8 +24,18 @@ from ..store.held_images import HeldImages, ListedImage, list_images
 from ..store.pins import Pin, add_pin, iter_pins, remove_pin
 from ..system.times import format_timestamp
 from .arguments import complete_image, complete_repository, json_option, platforms_option
-from .command_context import Context, open_for_change, open_store, parse_glob, parse_image
-from .output import format_age, print_json, print_note, print_table, shorten_digest
+from .command_context import (
+    Context,
+    format_age,
+    open_for_change,
+    open_store,
+    parse_glob,
+    parse_image,
+    print_json,
+    print_note,
+    print_table,
+    shorten_digest,
+)
 
 
 def _row(listed: ListedImage) -> tuple[str, ...]:

@@ -20,13 +20,13 @@ from ..config.settings import Settings
 from ..interfaces import ContentKind
 from ..oci.digest import Descriptor, Digest
 from ..oci.request import Repository, Tag
+from ..pullthrough.authorization import imported_document
 from ..pullthrough.generations import tombstone_document
-from ..pullthrough.grants import imported_document
 from ..store import files, layout, store_files
 from ..store.eviction.store_budget import Budget, wait_for_usage_counter
 from ..store.store_files import is_stored
 from ..store.tag_history import TagHistoryFiles, TagRecord
-from .output import progress_bars, report_progress
+from .command_context import progress_bars, report_progress
 
 
 @frozen

@@ -36,7 +36,7 @@ from ..store import layout
 from ..store.eviction.eviction import Sweep
 from ..store.eviction.store_budget import read_store_usage
 from .arguments import json_option
-from .command_context import Context, open_for_change
+from .command_context import Context, open_for_change, print_json
 from .image_import import (
     AddedContents,
     ImportedImage,
@@ -47,7 +47,6 @@ from .image_import import (
     check_room,
     publish_images,
 )
-from .output import print_json
 
 if TYPE_CHECKING:
     from ..admission.signatures import PublicKey

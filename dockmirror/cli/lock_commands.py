@@ -15,8 +15,8 @@ import click
 from attrs import evolve, frozen
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 
+from ..admission.admit import SERVE, Refuse, ServeInstead
 from ..admission.lock_file import LockedImage, LockFile, LockFileInvalid, format_seen
-from ..admission.verdict import SERVE, Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, TagUnderPolicy
 from ..app.naming import ImageName, find_upstream
 from ..config.settings import Settings
@@ -32,8 +32,16 @@ from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
 from .arguments import MirrorOptions, ParsedType, json_option, mirror_options
 from .client_command import replace_text
-from .command_context import Context, find_store, parse_glob, run_with_reactor
-from .output import print_json, print_note, print_table, shorten_digest
+from .command_context import (
+    Context,
+    find_store,
+    parse_glob,
+    print_json,
+    print_note,
+    print_table,
+    run_with_reactor,
+    shorten_digest,
+)
 
 _DEFAULT = Path("dockmirror.lock")
 _DAY = 86_400.0

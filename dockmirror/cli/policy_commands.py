@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from ..admission.cool_down import TagSummary, summarize_ages
-from ..admission.cool_down import format_age as format_duration
+from ..admission.admit import Refuse, ServeInstead, TagSummary, summarize_ages
+from ..admission.admit import format_age as format_duration
 from ..admission.recalls import explain
-from ..admission.verdict import Refuse, ServeInstead
 from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
 from ..app.local_verdicts import ImageFinding, LocalVerdicts
 from ..app.naming import ImageName
@@ -23,10 +22,9 @@ from ..oci.request import Tag
 from ..store.held_images import HeldImages
 from ..system.times import format_timestamp
 from .arguments import complete_image, json_option
-from .command_context import Context, find_store, parse_image
+from .command_context import Context, find_store, parse_image, print_json, print_note, print_table
 from .history_commands import open_reader
 from .main import CommandGroup
-from .output import print_json, print_note, print_table
 
 REPORTED_DAYS = 30.0
 _DAY = 86_400.0

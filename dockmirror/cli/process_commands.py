@@ -17,8 +17,7 @@ from ..app.endpoints import listening_ports, operations_endpoint, parse_port
 from ..config.load import Options, load_found
 from ..config.settings import ConfigurationError, Settings
 from .arguments import json_option
-from .command_context import Context, run_with_reactor
-from .output import print_json
+from .command_context import Context, print_json, run_with_reactor
 
 _OWN = {"config", "version"}
 """Options that the command has by itself."""

@@ -32,9 +32,8 @@ from ..oci.errors import DigestInvalid
 from ..oci.request import Repository, Tag
 from ..system.times import format_timestamp
 from .arguments import ParsedType, json_option
-from .command_context import Context, open_for_change, open_store
+from .command_context import Context, open_for_change, open_store, print_json, print_note, print_table
 from .main import CommandGroup
-from .output import print_json, print_note, print_table
 
 _SHOWN, _MOST = 20, 10_000
 """The most lines of a list that are printed, and the most pulls that are read."""

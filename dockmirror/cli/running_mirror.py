@@ -26,16 +26,20 @@ from ..oci.request import Blob, Manifest, RegistryRequest
 from ..oci.token import Credentials
 from ..upstream.agents import make_http_client
 from ..upstream.checked_endpoint import threaded_resolver
-from ..upstream.registry_client import RegistryClient, request_headers
-from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
-from ..upstream.upstream_blobs import BlobSizes
+from ..upstream.registry_client import (
+    ChallengeCache,
+    RegistryClient,
+    TokenRelay,
+    TrustedRealms,
+    request_headers,
+)
 from ..upstream.upstream_client import (
     Header,
     UpstreamClient,
     describe_failure,
     find_root_cause,
 )
-from ..upstream.upstream_registry import UpstreamRegistry
+from ..upstream.upstream_registry import BlobSizes, UpstreamRegistry
 
 _NAME = "mirror"
 _LOOPBACK = ("127.0.0.1", "::1")

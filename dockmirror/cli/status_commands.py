@@ -22,8 +22,7 @@ from ..app.endpoints import operations_endpoint, parse_port
 from ..config.notation import format_size
 from ..config.settings import Settings
 from .arguments import json_option
-from .command_context import Context
-from .output import print_json
+from .command_context import Context, print_json
 
 Status = Mapping[str, Any]
 """The JSON of ``/status.json``, which docs/how-to/monitor.md describes."""

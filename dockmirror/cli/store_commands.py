@@ -18,8 +18,15 @@ from ..store.eviction.removal import find_corrupt, remove_corrupt
 from ..store.eviction.store_budget import Budget
 from ..store.held_images import HeldImages
 from .arguments import json_option
-from .command_context import Context, open_for_change, open_store
-from .output import print_json, print_note, print_table, progress_bars
+from .command_context import (
+    Context,
+    open_for_change,
+    open_store,
+    print_json,
+    print_note,
+    print_table,
+    progress_bars,
+)
 
 
 @click.command("usage", short_help="Show how much space each registry and repository uses.")

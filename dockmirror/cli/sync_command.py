@@ -18,8 +18,17 @@ from ..store import sync_states
 from ..store.pins import Pin
 from ..store.sync_states import SyncState
 from .arguments import MirrorOptions, json_option, mirror_options
-from .command_context import Context, open_for_change, open_store, run_with_reactor
-from .output import format_age, format_time, print_json, print_note, print_table
+from .command_context import (
+    Context,
+    format_age,
+    format_time,
+    open_for_change,
+    open_store,
+    print_json,
+    print_note,
+    print_table,
+    run_with_reactor,
+)
 
 _NO_RULES = "the settings have no [[sync]] rules"
 

@@ -18,8 +18,15 @@ from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from .arguments import MirrorOptions, complete_image, json_option, mirror_options, platforms_option
-from .command_context import Context, parse_image, run_with_reactor
-from .output import print_json, print_note, print_table, progress_bars
+from .command_context import (
+    Context,
+    parse_image,
+    print_json,
+    print_note,
+    print_table,
+    progress_bars,
+    run_with_reactor,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -19,8 +19,7 @@ from ..oci.request import InRepository, Manifest, RegistryRequest, Repository, T
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations
-from .manifest_fetcher import ManifestFetcher
-from .manifest_store import ManifestStore, StoredManifest, answer_stored, kind_of
+from .manifest_store import ManifestFetcher, ManifestStore, StoredManifest, answer_stored, kind_of
 from .upstream_gateway import UpstreamGateway
 
 _log = Logger()

@@ -36,9 +36,9 @@ from ..oci.request import (
     Tags,
 )
 from ..oci.token import MARKER_ANSWER, TokenRequest
+from .authorization import Extent, PublicRepositories
 from .blobs import cached_response
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
-from .grants import Extent, PublicRepositories
 from .manifest_store import ManifestStore, answer_stored
 
 NOT_HELD = "the mirror is offline, and holds nothing of this name that all clients may have"

@@ -20,8 +20,17 @@ from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsuppor
 from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Repository, repository_of
 from ..oci.token import TokenRequest
-from .authorization import Decision, Facts, Outcome, authorize
-from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL, Extent, GrantCache, PublicRepositories
+from .authorization import (
+    PUBLIC_STALE_TTL,
+    PUBLIC_TTL,
+    Decision,
+    Extent,
+    Facts,
+    GrantCache,
+    Outcome,
+    PublicRepositories,
+    authorize,
+)
 
 TIMEOUT_WITH_STALE = 3.0
 """Seconds that the upstream has to answer if stored content can be served instead."""

@@ -29,10 +29,10 @@ from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
 from ..oci.request import Blob, Manifest, Repository, Tag
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
+from .authorization import Extent, GrantCache
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations, Tombstone
-from .grants import Extent, GrantCache
-from .manifest_store import LIMIT, ManifestStore
+from .manifest_store import MANIFEST_LIMIT, ManifestStore
 
 _UPLOADS = "blobs/uploads/"
 _RECEIVED_RANGE = re.compile(r"0-([0-9]{1,15})")
@@ -65,7 +65,7 @@ class WriteThrough:
     async def write(self, write: Write, body: IBody) -> WriteResult:
         match write.target:
             case Manifest() as target if write.method == "PUT":
-                data = await collect(body, LIMIT)
+                data = await collect(body, MANIFEST_LIMIT)
                 digest = target.digest or Digest.of(data)
                 sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
                 return await shield(self._put(write, digest, sent))

@@ -25,7 +25,7 @@ from ..oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavail
 from ..oci.request import Repository
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
 from .addresses import parse_origin
-from .token_relay import ChallengeCache
+from .registry_client import ChallengeCache
 from .upload_client import UploadClient
 from .upstream_client import Header, UpstreamClient
 from .upstream_responses import (

@@ -13,11 +13,23 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.admission.admit import FACT_NAMES, AdmissionFacts, admit
-from dockmirror.admission.cool_down import TagAges, format_age, is_frozen
+from dockmirror.admission.admit import (
+    FACT_NAMES,
+    SERVE,
+    AdmissionFacts,
+    HookVerdict,
+    MissingFact,
+    Refuse,
+    Serve,
+    ServeInstead,
+    Subject,
+    TagAges,
+    admit,
+    format_age,
+    is_frozen,
+)
 from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, FactGatherer, IFactSource
 from dockmirror.admission.policies import Policies
-from dockmirror.admission.verdict import SERVE, HookVerdict, MissingFact, Refuse, Serve, ServeInstead, Subject
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest

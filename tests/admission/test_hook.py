@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dockmirror.admission.admit import HookVerdict
 from dockmirror.admission.hook import DEFAULT_VALID, MAX_VALID, parse_verdict
-from dockmirror.admission.verdict import HookVerdict
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from dockmirror.admission.admit import Unlisted
 from dockmirror.admission.lock_file import (
     HEADER,
     LockedImage,
@@ -17,7 +18,6 @@ from dockmirror.admission.lock_file import (
     LockReader,
     find_locked,
 )
-from dockmirror.admission.verdict import Unlisted
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unreachable

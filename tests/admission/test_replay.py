@@ -9,12 +9,11 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.admission.cool_down import TagAges, check_age
-from dockmirror.admission.verdict import Serve, ServeInstead, Subject
+from dockmirror.admission.admit import Serve, ServeInstead, Subject, TagAges, check_age
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, RegistryError, Unreachable
 from dockmirror.oci.manifest import parse_references
-from dockmirror.pullthrough.grants import PUBLIC_STALE_TTL
+from dockmirror.pullthrough.authorization import PUBLIC_STALE_TTL
 from dockmirror.store.tag_history import TagRecord
 
 from ..long import LONG

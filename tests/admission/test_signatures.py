@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dockmirror.admission.keyless import KeylessVerifier
+from dockmirror.admission.signature_source import KeylessVerifier
 from dockmirror.admission.signatures import (
     BUNDLE,
     SIGNATURE_ANNOTATION,

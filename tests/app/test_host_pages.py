@@ -15,7 +15,7 @@ from dockmirror.app.cache_stack import HostRegistries
 from dockmirror.app.host_pages import Viewers
 from dockmirror.config.load import load
 from dockmirror.oci.request import Repository
-from dockmirror.pullthrough.grants import Extent, PublicRepositories
+from dockmirror.pullthrough.authorization import Extent, PublicRepositories
 from dockmirror.store.local_store import LocalDocumentStore
 from tests.house import House
 from tests.internet import Internet

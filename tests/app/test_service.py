@@ -25,10 +25,10 @@ from twisted.scripts._twistd_unix import ServerOptions
 from zope.interface import implementer
 
 from dockmirror.app.cache_stack import StackContext
+from dockmirror.app.message_log import StartMessage
 from dockmirror.app.process import OrderedMultiService, ServingProcess
 from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
 from dockmirror.app.stack import build_stack
-from dockmirror.app.start_message import StartMessage
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.notation import Amount

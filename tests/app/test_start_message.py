@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.app.start_message import CacheFacts, describe_start, find_client
+from dockmirror.app.message_log import CacheFacts, describe_start, find_client
 from dockmirror.config.load import load
 from dockmirror.store.eviction.store_budget import Budget
 

@@ -14,9 +14,8 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.app.sync_rules import SyncRule
+from dockmirror.app.sync_rules import LEASE, SyncRule, SyncTurns
 from dockmirror.app.sync_runner import LOOK, POLL, QUOTA_PAUSE, RETRY, SyncContext, SyncRunner, is_quota_low
-from dockmirror.app.sync_turns import LEASE, SyncTurns
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.interfaces import Answer, IRegistry

@@ -11,7 +11,7 @@ from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.app.sync_turns import LEASE, SyncTurn, SyncTurns
+from dockmirror.app.sync_rules import LEASE, SyncTurn, SyncTurns
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import MAX_BACKOFF, BucketUnavailable
 

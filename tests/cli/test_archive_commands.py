@@ -9,8 +9,8 @@ from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository
+from dockmirror.pullthrough.authorization import imported_document
 from dockmirror.pullthrough.generations import tombstone_document
-from dockmirror.pullthrough.grants import imported_document
 from dockmirror.store import layout
 
 from ..archive.packing import Counting, files, manifest, write_tar

@@ -19,11 +19,11 @@ from dockmirror.cli.diagnostics import DiagnosedAddress, Diagnosis, diagnose, di
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
+from dockmirror.middleware.token_registry import FixedAccount
 from dockmirror.oci.token import Credentials, Login
 from dockmirror.upstream.bounded_endpoint import HandshakeTimedOut
 from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
-from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.fake_registry import Passwords, Registry, error
 from tests.fakes import DEAD, SILENT, Reply, World
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet

@@ -13,8 +13,8 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
+from dockmirror.cli.command_context import print_table
 from dockmirror.cli.main import ALIASES, main
-from dockmirror.cli.output import print_table
 from dockmirror.client_config.clients import CLIENTS
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout

@@ -19,7 +19,7 @@ from dockmirror.config.load import load
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer as RegistryAnswer
 from dockmirror.interfaces import IRegistry
-from dockmirror.middleware.budgets import BudgetFilter
+from dockmirror.middleware.filters import BudgetFilter
 from dockmirror.oci.errors import ManifestUnknown
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.status import BudgetStatus, NetworkShare

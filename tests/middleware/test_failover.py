@@ -39,7 +39,7 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.header_fields import ContentRange, Hop, Range
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import Credentials, TokenRequest
-from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
+from dockmirror.pullthrough.authorization import GrantCache, PublicRepositories
 from dockmirror.pullthrough.upstream_gateway import TIMEOUT_WITH_STALE, UpstreamGateway
 from dockmirror.system.request_context import current_hops
 

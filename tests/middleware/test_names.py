@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.body.in_memory import json_body
 from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from dockmirror.metrics import Metrics
+from dockmirror.middleware.filters import PullRules, WriteRuleFilter
 from dockmirror.middleware.names import (
     NameRewrite,
     NamespaceFilter,
@@ -25,7 +26,6 @@ from dockmirror.middleware.names import (
     WriteNamespaceFilter,
 )
 from dockmirror.middleware.observers import WriteMetrics
-from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown, RegistryError, Unreachable, Unsupported
 from dockmirror.oci.request import (

@@ -19,8 +19,7 @@ from dockmirror.oci.header_fields import Range
 from dockmirror.oci.request import Repository, Requester
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF
-from dockmirror.store.bucket.bucket_stores import BucketContentStore
-from dockmirror.store.bucket.near_buckets import NearBucket, NearBuckets
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, NearBucket, NearBuckets
 from dockmirror.system.networks import Address, Region
 
 from ..answering import now

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.interfaces import Answer, IBody, IWritableRegistry
-from dockmirror.middleware.rules import PullRules, RuleFilter, WriteRuleFilter
+from dockmirror.middleware.filters import PullRules, RuleFilter, WriteRuleFilter
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import RegistryRequest, Target, parse_target

@@ -9,10 +9,9 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from dockmirror.middleware.token_registry import RENEWAL, TokenRegistry
+from dockmirror.middleware.token_registry import RENEWAL, FixedAccount, TokenRegistry
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
 from dockmirror.oci.token import Credentials, Login
-from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error
 from tests.fakes import SILENT, Reply

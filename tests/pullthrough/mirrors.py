@@ -21,13 +21,11 @@ from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
 from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.oci.write import WriteResult, parse_write
+from dockmirror.pullthrough.authorization import GrantCache, PublicRepositories
 from dockmirror.pullthrough.blobs import BlobCache, BlobRegistries
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
-from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
-from dockmirror.pullthrough.list_cache import ListCache
-from dockmirror.pullthrough.login_cache import LoginCache
 from dockmirror.pullthrough.manifests import ManifestCache, TagLifetime
-from dockmirror.pullthrough.pull_through import PullThrough
+from dockmirror.pullthrough.pull_through import ListCache, LoginCache, PullThrough
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from dockmirror.pullthrough.write_through import WriteThrough
 

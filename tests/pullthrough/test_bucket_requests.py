@@ -16,8 +16,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.header_fields import Range
 from dockmirror.oci.request import Repository, Tag
+from dockmirror.pullthrough.authorization import PUBLIC_TTL
 from dockmirror.pullthrough.generations import LOOK_UP_TTL
-from dockmirror.pullthrough.grants import PUBLIC_TTL
 from dockmirror.store.bucket.bucket_stores import ABSENT_TTL
 from dockmirror.store.bucket.tiered_store import ABSENT_TTL as DOCUMENT_ABSENT
 from dockmirror.store.bucket.tiered_store import BUCKET_CHECK_INTERVAL, REFRESH_TTL

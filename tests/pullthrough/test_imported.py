@@ -8,7 +8,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.request import Repository, Tag
-from dockmirror.pullthrough.grants import imported_document
+from dockmirror.pullthrough.authorization import imported_document
 
 from ..answering import now
 from ..shelf import image

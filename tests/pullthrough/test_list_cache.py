@@ -18,7 +18,7 @@ from dockmirror.oci.errors import (
     Unauthorized,
     Unreachable,
 )
-from dockmirror.pullthrough.list_cache import LIMIT
+from dockmirror.pullthrough.pull_through import LIST_LIMIT
 
 from ..answering import Feed, Pieces, Recorder, watch
 from .mirrors import DAY, GRANTED, NAME, PATIENCE, STALE, TTL, Mirror, body, header
@@ -166,7 +166,7 @@ def test_a_list_that_fails_leaves_tags_alone(origin: Origin, mirror: Mirror) -> 
     assert header(mirror.ask(f"{NAME}/manifests/latest"), "Warning") is None
 
 
-DOCUMENTS = [b'["' + b"x" * LIMIT + b'"]', b'{"tags":["a', b"\xff", b'"\xff"', b"", b"[" * 100_000]
+DOCUMENTS = [b'["' + b"x" * LIST_LIMIT + b'"]', b'{"tags":["a', b"\xff", b'"\xff"', b"", b"[" * 100_000]
 
 
 @pytest.mark.parametrize("data", DOCUMENTS, ids=["large", "cut off", "binary", "no UTF-8", "empty", "deep"])

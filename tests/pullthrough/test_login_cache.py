@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.oci.errors import Challenge, Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, Credentials, TokenRequest
-from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
+from dockmirror.pullthrough.pull_through import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch
 from .mirrors import CONFIG, DAY, LAYER, NAME, PATIENCE, TAG, Mirror, body, header

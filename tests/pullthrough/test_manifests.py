@@ -13,7 +13,7 @@ from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.request import Tag
-from dockmirror.pullthrough.manifest_store import LIMIT
+from dockmirror.pullthrough.manifest_store import MANIFEST_LIMIT
 
 from ..answering import Pieces
 from ..shelf import image
@@ -167,7 +167,7 @@ def test_a_lost_manifest_is_fetched_again(mirror: Mirror, manifest: bytes, broke
 
 def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:
     """It says that a layer is one, and means it, or not."""
-    digest = origin.shelf(NAME).put(large := b" " * (LIMIT + 1))
+    digest = origin.shelf(NAME).put(large := b" " * (MANIFEST_LIMIT + 1))
     mirror.store.contents.held[digest] = large
     with pytest.raises(Unavailable):
         mirror.ask(f"{NAME}/manifests/{digest}")

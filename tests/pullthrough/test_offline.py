@@ -16,7 +16,7 @@ from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.media import OCI_INDEX
 from dockmirror.oci.request import RegistryRequest, Repository, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.pullthrough.grants import Extent, imported_document
+from dockmirror.pullthrough.authorization import Extent, imported_document
 from dockmirror.pullthrough.offline import (
     INCOMPLETE,
     NOT_HELD,

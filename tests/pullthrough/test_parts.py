@@ -15,7 +15,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, Unauthorized
 from dockmirror.oci.header_fields import ContentRange, Range, Span
 from dockmirror.oci.request import Repository
-from dockmirror.pullthrough.grants import REREAD_AFTER
+from dockmirror.pullthrough.authorization import REREAD_AFTER
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.local_store import LocalContentStore

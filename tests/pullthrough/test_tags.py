@@ -18,7 +18,7 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.request import RegistryRequest, Tag
-from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
+from dockmirror.pullthrough.manifest_store import HEAD_TTL
 
 from ..answering import watch
 from .mirrors import CONFIG, DAY, LAYER, NAME, PRIVATE, TAG, TTL, Mirror, body, header

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down import TagAges, admitted_digests
+from dockmirror.admission.admit import TagAges, admitted_digests
 from dockmirror.interfaces import ITagHistory, Sighting
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag

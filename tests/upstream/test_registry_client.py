@@ -15,8 +15,7 @@ from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthor
 from dockmirror.oci.header_fields import Range
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.token import Credentials
-from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL, RegistryClient
-from dockmirror.upstream.token_relay import ChallengeCache
+from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL, ChallengeCache, RegistryClient
 from tests.fake_registry import Registry, Tokens, error
 from tests.fakes import Reply, Seen, World
 from tests.stacks import asked, client, now

@@ -18,8 +18,8 @@ from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials
 from dockmirror.oci.write import UploadSession, UploadTarget, Write, WriteResult
 from dockmirror.upstream.agents import IdentityEncodingAgent, make_http_client
+from dockmirror.upstream.registry_client import ChallengeCache
 from dockmirror.upstream.registry_writer import LocationSigner, RegistryWriter
-from dockmirror.upstream.token_relay import ChallengeCache
 from dockmirror.upstream.upload_client import UploadClient
 from dockmirror.upstream.upstream_client import UpstreamClient
 from tests.fakes import Reply, World

@@ -22,7 +22,7 @@ from dockmirror.interfaces import Answer
 from dockmirror.oci.errors import Challenge, Denied, RegistryError, Unauthorized, Unavailable, Unsupported
 from dockmirror.oci.token import Credentials, TokenRequest
 from dockmirror.upstream.agents import AgentRequest, AgentWrapper, make_http_client
-from dockmirror.upstream.token_relay import ChallengeCache, TrustedRealms, parse_realm
+from dockmirror.upstream.registry_client import ChallengeCache, TrustedRealms, parse_realm
 from dockmirror.upstream.upstream_client import parse_url
 from tests.fake_registry import basic, error
 from tests.fakes import ENDLESS, SILENT, Pairs, Reply

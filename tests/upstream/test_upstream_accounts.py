@@ -12,10 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import IAccount
-from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.token import Credentials, Login, Scope, pull_scope
-from dockmirror.system.posix import ProcessFailed, ProcessResult
-from dockmirror.upstream.upstream_accounts import (
+from dockmirror.middleware.token_registry import (
     FIRST_PAUSE,
     LOGIN_TTL,
     LONGEST_PAUSE,
@@ -25,6 +22,9 @@ from dockmirror.upstream.upstream_accounts import (
     LoginAttempts,
     parse_login,
 )
+from dockmirror.oci.errors import Unavailable
+from dockmirror.oci.token import Credentials, Login, Scope, pull_scope
+from dockmirror.system.posix import ProcessFailed, ProcessResult
 from tests.accounts import Changing
 from tests.stacks import Outcome, logged, now
 

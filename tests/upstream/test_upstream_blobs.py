@@ -26,7 +26,7 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.header_fields import ContentRange, Range
 from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials
-from dockmirror.upstream.upstream_blobs import DEFAULT_LIMIT, BlobSizes
+from dockmirror.upstream.upstream_registry import DEFAULT_LIMIT, BlobSizes
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest
 from tests.fakes import Reply, World

@@ -1,24 +1,27 @@
-"""The store in a bucket: contents, tags and documents."""
+"""The store in a bucket: contents, tags and documents; and copies of the bucket near clients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from attrs import frozen
+from twisted.application.service import MultiService, Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...concurrency.coroutines import SingleFlight, TTLCache
+from ...concurrency.coroutines import SingleFlight, TTLCache, run_in_pool
 from ...interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.request import Repository, Tag
+from ...system.networks import Address, Region, find_region
 from .. import layout
 from ..file_body import StoredBytes
-from .blocking_bucket import ObjectReader, StoredObject
-from .bucket import Bucket
+from .blocking_bucket import BucketAddress, ObjectReader, StoredObject
+from .bucket import Bucket, BucketThreadPool
 from .object_body import OpenObject
 
 _MAX_INLINE_MANIFEST = 4 * 1024 * 1024
@@ -32,10 +35,9 @@ ABSENT_TTL = 10.0
 _MAX_CACHED = 100_000
 SIGNED_URL_LIFETIME = 60.0
 """Seconds for which a presigned URL is valid: a recall cannot take it back."""
-
-_log = Logger()
-
 _LinkKey = tuple[Repository, Digest, ContentKind]
+_CONFIRMED = "confirmed"
+_log = Logger()
 
 
 @frozen
@@ -239,9 +241,6 @@ def link_metadata(repository: Repository, kind: ContentKind) -> dict[str, str]:
     return {kind.value: repository.name}
 
 
-_CONFIRMED = "confirmed"
-
-
 @implementer(ITagStore)
 class BucketTagStore:
     """Tags as links, whose metadata tells when they were confirmed."""
@@ -303,3 +302,49 @@ class BucketDocumentStore:
 
     async def write(self, name: str, data: bytes) -> None:
         await self._bucket.put(layout.document(name), data)
+
+
+@frozen
+class NearBucket:
+    """A bucket, or a CDN in front of one, that has blobs at the paths of ``layout``.
+
+    :ivar contents: looks blobs up by HEAD, caches the results, and signs the addresses of a bucket.
+    :ivar url: the base address of a CDN, whose addresses are not signed; None for a bucket.
+    """
+
+    region: Region
+    contents: BucketContentStore
+    url: str | None = None
+
+    async def locate(self, digest: Digest, size: int) -> str | None:
+        """Return the address of a blob; None if it is not there, or that cannot be found out."""
+        if self.url is None:
+            return await self.contents.locate(digest, size)
+        is_there = await self.contents.is_available(digest, size)
+        return f"{self.url}/{layout.data(digest)}" if is_there else None
+
+
+@frozen
+class NearBuckets:
+    """The buckets and CDNs near clients, and the service that runs their threads."""
+
+    buckets: Sequence[NearBucket]
+    service: Service
+
+    def find(self, address: Address) -> NearBucket | None:
+        """Return the one whose region has the client."""
+        region = find_region(address, [each.region for each in self.buckets])
+        return next((each for each in self.buckets if each.region is region), None)
+
+
+def open_near_buckets(addresses: Sequence[tuple[Region, BucketAddress]], reactor: Any) -> NearBuckets:
+    """Open the buckets and CDNs; nothing is requested yet."""
+    service, buckets = MultiService(), []
+    for region, address in addresses:
+        threads = BucketThreadPool()
+        threads.setServiceParent(service)
+        in_thread = run_in_pool(reactor, threads.pool)
+        bucket = Bucket(str(address), address.open, reactor, in_thread, "clients are not sent there")
+        contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME)
+        buckets.append(NearBucket(region, contents, address.url.rstrip("/") if address.is_cdn else None))
+    return NearBuckets(buckets, service)

@@ -39,7 +39,7 @@ from ...oci.request import (
     decode_segments,
     parse_reference,
 )
-from ...pullthrough.grants import PUBLIC_TTL, PublicRepositories
+from ...pullthrough.authorization import PUBLIC_TTL, PublicRepositories
 from ...store.store_index import StoreSnapshot
 from ..pages.page import Language, send_document
 from ..respond import render_or_refuse

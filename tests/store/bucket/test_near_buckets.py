@@ -16,7 +16,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 from dockmirror.store.bucket.blocking_bucket import BucketAddress
 from dockmirror.store.bucket.bucket import Bucket, BucketUnavailable
-from dockmirror.store.bucket.near_buckets import open_near_buckets
+from dockmirror.store.bucket.bucket_stores import open_near_buckets
 from dockmirror.system.networks import Region
 
 from ...answering import now

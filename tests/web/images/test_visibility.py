@@ -18,10 +18,10 @@ from twisted.internet.task import Clock
 
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
-from dockmirror.middleware.rules import PullRules
+from dockmirror.middleware.filters import PullRules
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag
-from dockmirror.pullthrough.grants import (
+from dockmirror.pullthrough.authorization import (
     PUBLIC_TTL,
     REREAD_AFTER,
     Extent,
