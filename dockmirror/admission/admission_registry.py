@@ -20,7 +20,7 @@ from ..oci.manifest import ManifestDocument, is_accepted_kind
 from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
 from ..oci.request import Manifest, RegistryRequest, Repository, Tag
 from .admit import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict, admit
-from .fact_source import FactGatherer, RepositoryReader
+from .policies import FactGatherer, RepositoryReader
 from .recalls import Recalled
 
 REPLACEMENT_TTL = 1.0

@@ -20,8 +20,7 @@ from ..oci.errors import Unavailable
 from ..oci.manifest import parse_references
 from ..oci.request import Repository, Tag
 from .admit import SERVE, ServeInstead, Subject, TagAges, admitted_digests, check_age, format_age, is_frozen
-from .fact_source import FactContext, IFactSource
-from .policies import Policies
+from .policies import FactContext, IFactSource, Policies
 from .recalls import Recalls
 
 if TYPE_CHECKING:

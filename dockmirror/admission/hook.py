@@ -28,9 +28,9 @@ from ..oci.media import IMAGE_CONFIGS
 from ..oci.request import Repository, Requester, Tag
 from ..upstream.upstream_client import ResponseBody, describe_failure
 from .admit import HookVerdict, Subject
-from .fact_source import FactContext, IFactSource, RepositoryReader
 from .image_limits import stated_size
 from .known_digests import KnownParents
+from .policies import FactContext, IFactSource, RepositoryReader
 
 MAX_VALID = 30 * 86_400.0
 """The most seconds for which a verdict is kept."""

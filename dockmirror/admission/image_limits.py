@@ -14,8 +14,8 @@ from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.media import FOREIGN_LAYERS
 from .admit import ImageVerdict
-from .fact_source import FactContext, IFactSource
 from .known_digests import KnownParents
+from .policies import FactContext, IFactSource
 
 LimitKey = Literal["platforms", "max_size", "media_types", "foreign_layers"]
 LIMIT_KEYS: tuple[LimitKey, ...] = ("platforms", "max_size", "media_types", "foreign_layers")

@@ -18,7 +18,7 @@ from ..oci.manifest import ManifestDocument, Platform, parse_references
 from ..oci.request import Repository
 from .admit import SERVE, Subject, admitted_digests, check_age
 from .cool_down_source import CoolDownSource
-from .fact_source import FactContext, IFactSource
+from .policies import FactContext, IFactSource
 
 SERVED_TTL = 10.0
 """Seconds for which the digests that tags were served as are kept, as long as no history changes."""

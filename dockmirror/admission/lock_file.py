@@ -28,8 +28,7 @@ from ..oci.media import parse_artifact_tag
 from ..oci.request import Repository, Tag
 from ..store.files import Version, file_version
 from .admit import Subject, Unlisted
-from .fact_source import FactContext, IFactSource
-from .policies import Policies
+from .policies import FactContext, IFactSource, Policies
 
 HEADER = (
     "# The digests that tags are: 'dockmirror lock' adds images, 'dockmirror lock --update' moves them.\n"

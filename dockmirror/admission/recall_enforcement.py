@@ -1,25 +1,38 @@
-"""Carries recalls out: removes the bytes from a store, and tells the other mirrors that share its bucket."""
+"""Recalls carried out: stated, their bytes removed from a store, and told to those who share its bucket."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..concurrency.coroutines import PeriodicTask, RunInThread
 from ..oci.digest import Digest
-from ..store import files, layout
-from . import recall_files
-from .recall_files import Generation, RecallReader
-from .recalls import Recall, Recalls
+from ..store import files, layout, store_files
+from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.held_images import HeldImages
+from .recalls import (
+    EMPTY_BLOBS,
+    Generation,
+    Recall,
+    RecallReader,
+    Recalls,
+    RecallScope,
+    find_scope,
+    new_generation,
+    read_statements,
+    write_statement,
+)
 
 if TYPE_CHECKING:
+    from ..store.bucket.blocking_bucket import BucketAddress
     from ..store.bucket.bucket import Bucket
 
 PERIOD = 10.0
@@ -73,11 +86,9 @@ class RecallEnforcement(PeriodicTask):
 
     async def _remove(self) -> None:
         recalled = list(self._recalls.current().by_digest)
-        stored = await self._in_thread(
-            lambda: [each for each in recalled if recall_files.is_stored(self._root, each)]
-        )
+        stored = await self._in_thread(lambda: [each for each in recalled if is_stored(self._root, each)])
         if stored:
-            freed = await self._in_thread(partial(recall_files.remove_recalled, self._root, stored))
+            freed = await self._in_thread(partial(remove_recalled, self._root, stored))
             _log.info(
                 "removed {count} recalled contents with what only they needed: {size} bytes",
                 count=len(stored), size=freed,
@@ -111,7 +122,7 @@ class RecallExchange:
 
     async def _run(self) -> None:
         found = await self._bucket.read(layout.RECALLS_GENERATION)
-        local = await self._in_thread(partial(recall_files.read_statements, self._root))
+        local = await self._in_thread(partial(read_statements, self._root))
         seen, now = (found[0] if found else b"", local), self._clock.seconds()
         if seen == self._seen and 0 <= now - self._listed < FULL_PERIOD:
             return
@@ -124,7 +135,7 @@ class RecallExchange:
         remote = await self._read_all()
         newer = [each for each in remote.values() if each.supersedes(local.get(each.digest))]
         for each in newer:
-            await self._in_thread(partial(recall_files.write_statement, self._root, each))
+            await self._in_thread(partial(write_statement, self._root, each))
         if newer:
             now = self._clock.seconds()
             await self._in_thread(partial(Generation(self._root).advance, now))
@@ -133,7 +144,7 @@ class RecallExchange:
         for each in missing:
             await self._bucket.put(layout.recall(each.digest), bytes(each))
         if missing:
-            await self._bucket.put(layout.RECALLS_GENERATION, recall_files.new_generation())
+            await self._bucket.put(layout.RECALLS_GENERATION, new_generation())
         return statements
 
     async def _read_all(self) -> Mapping[Digest, Recall]:
@@ -144,3 +155,116 @@ class RecallExchange:
             if recall is not None:
                 found[recall.digest] = recall
         return found
+
+
+class NotRecallable(Exception):
+    """The digest cannot be recalled, or was not; the message is a sentence for the operator."""
+
+
+class BucketNotReached(Exception):
+    """A statement is in force here and not in the bucket yet; the running mirror brings it there."""
+
+
+@frozen
+class RecallOrder:
+    """Makes statements about recalls in a store, and in the bucket that it shares with others.
+
+    :ivar bucket: None if there is none.
+    :ivar now: returns the time in seconds since the epoch.
+    """
+
+    root: Path
+    bucket: BucketAddress | None
+    now: Callable[[], float]
+
+    def begin(self, digest: Digest, reason: str) -> RecallScope:
+        """Return what a recall concerns; a manifest is recalled before the search, which may take long.
+
+        :raises NotRecallable: for a blob that holds nothing: images of every origin share it.
+        """
+        if digest in EMPTY_BLOBS:
+            raise NotRecallable(f"{digest} is an empty blob, which many images share, and is never recalled")
+        if self._is_manifest(digest):
+            recall = self._recall(digest, reason)
+            with suppress(BucketNotReached):
+                self.publish(recall)
+        return find_scope(self.root, digest)
+
+    def complete(self, digest: Digest, reason: str, scope: RecallScope) -> Recall:
+        """Put the recall into force in this store, with the layers that only its image needs."""
+        recall = self._recall(digest, reason)
+        if not scope.layers or scope.layers == recall.layers:
+            return recall
+        return self._state(evolve(recall, layers=scope.layers, changed=recall.changed + 0.001))
+
+    def _is_manifest(self, digest: Digest) -> bool:
+        """Return whether some repository has the digest as a manifest, without reading any."""
+        images = HeldImages(self.root)
+        return any(digest in images.list_manifests(each) for each in images.list_repositories())
+
+    def _recall(self, digest: Digest, reason: str) -> Recall:
+        """Put a recall into force in this store; the workers notice it with the next request."""
+        previous = read_statements(self.root).get(digest)
+        now = self.now()
+        is_new = previous is None or previous.is_lifted
+        since = now if is_new or previous is None else previous.since
+        layers = previous.layers if previous is not None else ()
+        changed = now if previous is None else max(now, previous.changed + 1)
+        return self._state(Recall(digest, reason, since, changed, layers=layers))
+
+    def lift(self, digest: Digest) -> Recall:
+        """End a recall.
+
+        :raises NotRecallable: when there is none in force.
+        """
+        previous = read_statements(self.root).get(digest)
+        if previous is None or previous.is_lifted:
+            raise NotRecallable(f"{digest} is not recalled")
+        return self._state(previous.lift(self.now()))
+
+    def publish(self, recall: Recall) -> bool:
+        """Put a statement into the bucket, and delete the bytes of what it recalls from there.
+
+        :returns: False if there is no bucket.
+        :raises BucketNotReached: when the bucket fails.
+        """
+        if self.bucket is None:
+            return False
+        from obstore.exceptions import BaseError
+
+        from ..store.bucket.blocking_bucket import open_for_small_objects
+
+        bucket = open_for_small_objects(self.bucket)
+        try:
+            bucket.put(str(layout.recall(recall.digest)), bytes(recall), {})
+            bucket.put(str(layout.RECALLS_GENERATION), new_generation(), {})
+            if not recall.is_lifted:
+                bucket.delete([str(layout.data(recall.digest))])
+        except (BaseError, OSError) as error:
+            raise BucketNotReached(f"{self.bucket} cannot be written: {type(error).__name__}") from error
+        return True
+
+    def _state(self, recall: Recall) -> Recall:
+        write_statement(self.root, recall)
+        Generation(self.root).advance(self.now())
+        return recall
+
+
+def is_stored(root: Path, digest: Digest) -> bool:
+    return store_files.is_stored(root / layout.data(digest), digest)
+
+
+def remove_recalled(root: Path, digests: Iterable[Digest]) -> int:
+    """Delete recalled contents with their links and what only they need; return the number of bytes freed."""
+    recalled = set(digests)
+    unneeded = {layer for digest in recalled for layer in find_scope(root, digest).layers}
+    wanted = recalled | unneeded
+    with wait_for_usage_counter(root) as usage:
+        stored = [store_files.stat_file(root / layout.data(each)) for each in wanted]
+        freed = sum(each.size for each in stored if each is not None)
+        removals = list(store_files.iter_removals(root, wanted.__contains__))
+        for digest in wanted:
+            own = [removal for linked, removal in removals if linked == digest]
+            store_files.remove_content(root, digest, own)
+        usage.add(-freed)
+    return freed

@@ -1,4 +1,4 @@
-"""Recalls: digests that must not be served any more, and the rules that follow from them.
+"""Recalls: digests that must not be served any more, the rules that follow, and the files that state them.
 
 1. A recalled digest is refused at every address: as a manifest by digest or tag, and as a blob.
 2. A manifest that refers to a recalled digest is refused: an index that lists it, an image that needs it.
@@ -13,17 +13,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from secrets import randbelow, token_hex
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from ..oci.digest import Digest
 from ..oci.errors import Denied, DigestInvalid
-from ..oci.manifest import ManifestReferences
+from ..oci.manifest import ManifestReferences, parse_references
+from ..oci.request import Repository, Tag
+from ..store import files, layout, store_files
+from ..store.files import Version, file_version
 from ..system.times import format_timestamp
+
+if TYPE_CHECKING:
+    pass
 
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""
-
 MAX_FALLBACKS = 5
 """Earlier digests of a tag that are tried."""
 EMPTY_BLOBS = frozenset(
@@ -37,6 +47,9 @@ EMPTY_BLOBS = frozenset(
     )
 )
 """Blobs that images of every origin share, and that hold nothing."""
+REREAD_SECONDS = 1.0
+"""Seconds after a change in which another one may leave the directory's time as it is."""
+_log = Logger()
 
 
 class Recalled(Denied):
@@ -151,3 +164,156 @@ def fallbacks(named: Sequence[Digest], find: Callable[[Digest], Recall | None]) 
     :param named: the digests that the tag has named, oldest first.
     """
     return [each for each in dict.fromkeys(reversed(named)) if find(each) is None][:MAX_FALLBACKS]
+
+
+def read_statements(root: Path) -> Mapping[Digest, Recall]:
+    """Return the last statement about each digest that was ever recalled."""
+    found: dict[Digest, Recall] = {}
+    try:
+        paths = sorted((root / layout.RECALLS).iterdir())
+    except FileNotFoundError:
+        return found
+    for path in paths:
+        read = files.read_small_file(path)
+        recall = Recall.parse(read.data) if read else None
+        if recall is not None:
+            found[recall.digest] = recall
+    return found
+
+
+def write_statement(root: Path, recall: Recall) -> None:
+    """Store a statement in place of the previous one about its digest.
+
+    :raises OSError: if that fails; nothing has changed then.
+    """
+    path = root / layout.recall(recall.digest)
+    files.replace_file(path, bytes(recall), root / layout.TEMPORARY, recall.changed)
+
+
+def read_recalls(root: Path) -> Recalls:
+    return Recalls.of(read_statements(root).values())
+
+
+class RecallReader:
+    """The recalls in force, read again when any process has changed them: one ``stat`` call tells.
+
+    If they cannot be read, the last ones that could be stay in force.
+    """
+
+    def __init__(self, root: Path, clock: IReactorTime) -> None:
+        self._root = root
+        self._directory = root / layout.RECALLS
+        self._clock = clock
+        self._version: Version | None = None
+        self._reread: float | None = None
+        self._recalls = Recalls()
+
+    def current(self) -> Recalls:
+        version, now = file_version(self._directory), self._clock.seconds()
+        if version != self._version:
+            self._version, self._reread = version, now + REREAD_SECONDS
+            self._read()
+        elif self._reread is not None and not now < self._reread < now + 2 * REREAD_SECONDS:
+            self._reread = None
+            self._read()
+        return self._recalls
+
+    def _read(self) -> None:
+        try:
+            recalls = read_recalls(self._root)
+        except OSError as error:
+            _log.error(
+                "the recalls in {path} cannot be read: {error}", path=str(self._directory), error=str(error)
+            )
+            return
+        if recalls != self._recalls:  # an equal one stays the same object, by which users see a change
+            self._recalls = recalls
+
+
+@frozen
+class RecallScope:
+    """The images in the store that a recall concerns.
+
+    :ivar is_manifest: True if some repository has the digest as a manifest, or an index lists it.
+    :ivar users: the manifests that refer to the digest, by repository.
+    :ivar tags: the tags that name the digest or a manifest that refers to it.
+    :ivar layers: the blobs that only this manifest needs.
+    """
+
+    is_manifest: bool
+    users: Mapping[Repository, frozenset[Digest]]
+    tags: tuple[tuple[Repository, Tag], ...]
+    layers: tuple[Digest, ...]
+
+    @property
+    def sharing(self) -> int:
+        """The number of different manifests that refer to the digest."""
+        return len(frozenset[Digest]().union(*self.users.values()))
+
+
+def find_scope(root: Path, digest: Digest) -> RecallScope:
+    """Look through all repositories for what a recall of the digest concerns."""
+    users: dict[Repository, frozenset[Digest]] = {}
+    tags: list[tuple[Repository, Tag]] = []
+    is_manifest, own, others = False, set[Digest](), set[Digest]()
+    for path in sorted(store_files.iter_repositories(root)):
+        repository = Repository(str(path.relative_to(root / layout.REPOSITORIES)))
+        found = set()
+        for each in store_files.iter_links(path / layout.REVISIONS):
+            references = _read_references(root, each)
+            (own if each == digest else others).update(references.blobs)
+            is_manifest |= digest in (each, *references.manifests)
+            if digest in (*references.manifests, *references.blobs):
+                found.add(each)
+        if found:
+            users[repository] = frozenset(found)
+        for tag in store_files.iter_tags(path):
+            entry = store_files.read_link(tag / layout.TAG_LINK)
+            if entry is not None and entry.digest in (digest, *found):
+                tags.append((repository, Tag(tag.name)))
+    return RecallScope(is_manifest, users, tuple(sorted(tags)), tuple(sorted(own - others, key=str)))
+
+
+def _read_references(root: Path, manifest: Digest) -> ManifestReferences:
+    found = files.read_small_file(root / layout.data(manifest))
+    references = parse_references(found.data) if found and manifest.matches(found.data) else None
+    return references or ManifestReferences("")
+
+
+class Generation:
+    """The generation of a cache directory's rules, which its processes share as a small file.
+
+    :param root: the cache directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / layout.ADMISSION_GENERATION
+        self._temporary = root / layout.TEMPORARY
+        self._version: files.Version | None = None
+        self._number = 0
+
+    @property
+    def number(self) -> int:
+        """The current number; one ``stat`` call unless it has changed."""
+        version = files.file_version(self._path)
+        if version != self._version:
+            found = files.read_small_file(self._path)
+            self._number = int(found.data) if found and found.data.isdigit() else 0
+            self._version = version
+        return self._number
+
+    def advance(self, now: float) -> int:
+        """Begin a new generation, and return its number; blocks.
+
+        A random part keeps two that begin at the same time apart.
+
+        :raises OSError: when it cannot be written: then decisions from before stay in force.
+        """
+        number = max(int(now * 1e6), self.number // 1000) * 1000 + 1000 + randbelow(1000)
+        files.replace_file(self._path, str(number).encode(), self._temporary, now)
+        return number
+
+
+def new_generation() -> bytes:
+    """Return a value for the generation that it never had before."""
+    return token_hex(8).encode()

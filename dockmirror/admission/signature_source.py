@@ -42,8 +42,8 @@ from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.request import Tag
 from .admit import SignatureVerdict
-from .fact_source import FactContext, IFactSource, RepositoryReader
 from .known_digests import KnownParents
+from .policies import FactContext, IFactSource, RepositoryReader
 from .signatures import (
     BUNDLE,
     SIMPLE_SIGNING,

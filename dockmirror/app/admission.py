@@ -15,12 +15,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, FindPush, HubPushTimes
-from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.hook import HookSource, PolicyServer
 from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
 from ..admission.known_digests import KnownDigestSource, KnownParents
 from ..admission.lock_file import LockReader, LockSource
-from ..admission.policies import Policies
+from ..admission.policies import FactGatherer, IFactSource, Policies
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..admission.signature_source import KeylessVerifier, SignatureSource, is_sigstore_installed

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from ..admission.recall_enforcement import RecallEnforcement
-from ..admission.recall_files import Generation, RecallReader
 from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
+from ..admission.recalls import Generation, RecallReader
 from ..concurrency.coroutines import BusyTask, RunInThread, run_in_pool
 from ..config.settings import Settings
 from ..interfaces import (

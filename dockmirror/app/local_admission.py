@@ -23,8 +23,7 @@ from ..admission.admit import (
 )
 from ..admission.lock_file import LockReader, find_locked
 from ..admission.policies import Policies
-from ..admission.recall_files import read_recalls
-from ..admission.recalls import Recall, Recalls, explain, fallbacks
+from ..admission.recalls import Recall, Recalls, explain, fallbacks, read_recalls
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..oci.digest import Digest

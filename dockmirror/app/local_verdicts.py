@@ -16,13 +16,11 @@ from zope.interface import implementer
 
 from ..admission.admit import FACT_NAMES, AdmissionFacts, MissingFact, Refuse, Subject, admit
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
-from ..admission.fact_source import FactGatherer, IFactSource, RepositoryReader
 from ..admission.image_limits import LIMIT_KEYS
 from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_file import LockSource
-from ..admission.policies import Policies
-from ..admission.recall_files import read_recalls
-from ..admission.recalls import explain
+from ..admission.policies import FactGatherer, IFactSource, Policies, RepositoryReader
+from ..admission.recalls import explain, read_recalls
 from ..body.in_memory import BytesBody
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings

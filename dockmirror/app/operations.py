@@ -146,8 +146,8 @@ class _Operations:
 
     def _history_page(self) -> Resource:
         from ..store.held_images import HeldImages
-        from ..web.history.history_form import FormReader
-        from ..web.history.history_page import HistoryContext, HistoryResource
+        from ..web.pages.history_form import FormReader
+        from ..web.pages.history_page import HistoryContext, HistoryResource
 
         settings = self._settings
         addresses, days = settings().history_addresses, settings().history_days
@@ -168,7 +168,7 @@ class _Operations:
         root, settings = self._root, self._settings
         if root is None:
             return {}
-        from ..admission.recall_files import RecallOrder
+        from ..admission.recall_enforcement import RecallOrder
         from ..store.packed_images import ExportGate
         from ..store.store_index import StoreIndex
         from ..store.tag_history import LocalTagHistory

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 from attrs import frozen
 
-from ..admission.recall_files import read_recalls
+from ..admission.recalls import read_recalls
 from ..app.cache_settings import make_budget, make_retention
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, mirrored_registries, parse_image_name

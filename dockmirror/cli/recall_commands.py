@@ -11,15 +11,8 @@ from typing import Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import (
-    BucketNotReached,
-    NotRecallable,
-    RecallOrder,
-    RecallScope,
-    read_recalls,
-    remove_recalled,
-)
-from ..admission.recalls import Recall
+from ..admission.recall_enforcement import BucketNotReached, NotRecallable, RecallOrder, remove_recalled
+from ..admission.recalls import Recall, RecallScope, read_recalls
 from ..app.cache_settings import bucket_address
 from ..app.local_admission import find_replacements
 from ..config.notation import format_size

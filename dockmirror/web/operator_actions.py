@@ -11,14 +11,8 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..admission.recall_files import (
-    BucketNotReached,
-    NotRecallable,
-    RecallOrder,
-    read_statements,
-    remove_recalled,
-)
-from ..admission.recalls import Recall
+from ..admission.recall_enforcement import BucketNotReached, NotRecallable, RecallOrder, remove_recalled
+from ..admission.recalls import Recall, read_statements
 from ..archive.archive_plan import ArchivePlan, plan_archive
 from ..concurrency.coroutines import RunInThread, shield
 from ..oci.digest import Digest

@@ -13,10 +13,9 @@ from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
 from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource, FindPush
-from dockmirror.admission.fact_source import FactGatherer, IFactSource
 from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.lock_file import LockSource
-from dockmirror.admission.policies import Policies
+from dockmirror.admission.policies import FactGatherer, IFactSource, Policies
 from dockmirror.admission.recalls import Recalls
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
 from dockmirror.config.image_rules import PolicySettings

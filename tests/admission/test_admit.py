@@ -28,8 +28,7 @@ from dockmirror.admission.admit import (
     format_age,
     is_frozen,
 )
-from dockmirror.admission.fact_source import GATHER_TIMEOUT, FactContext, FactGatherer, IFactSource
-from dockmirror.admission.policies import Policies
+from dockmirror.admission.policies import GATHER_TIMEOUT, FactContext, FactGatherer, IFactSource, Policies
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Sighting
 from dockmirror.oci.digest import Digest

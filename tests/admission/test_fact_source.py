@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from zope.interface import implementer
 
-from dockmirror.admission.fact_source import RepositoryReader
+from dockmirror.admission.policies import RepositoryReader
 from dockmirror.body.in_memory import NoBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest

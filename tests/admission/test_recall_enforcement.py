@@ -9,9 +9,14 @@ import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.admission.recall_enforcement import FULL_PERIOD, PERIOD, RecallEnforcement, RecallExchange
-from dockmirror.admission.recall_files import RecallReader, is_stored, read_statements, write_statement
-from dockmirror.admission.recalls import Recall
+from dockmirror.admission.recall_enforcement import (
+    FULL_PERIOD,
+    PERIOD,
+    RecallEnforcement,
+    RecallExchange,
+    is_stored,
+)
+from dockmirror.admission.recalls import Recall, RecallReader, read_statements, write_statement
 from dockmirror.oci.digest import Digest
 from dockmirror.store import files, layout
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recall_files import (
+from dockmirror.admission.recall_enforcement import is_stored, remove_recalled
+from dockmirror.admission.recall_filter import RecalledContentFilter
+from dockmirror.admission.recalls import (
     REREAD_SECONDS,
     Generation,
+    Recall,
     RecallReader,
+    Recalls,
     find_scope,
-    is_stored,
     read_statements,
-    remove_recalled,
     write_statement,
 )
-from dockmirror.admission.recall_filter import RecalledContentFilter
-from dockmirror.admission.recalls import Recall, Recalls
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Tag

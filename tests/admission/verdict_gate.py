@@ -11,8 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
-from dockmirror.admission.fact_source import FactGatherer
-from dockmirror.admission.policies import Policies
+from dockmirror.admission.policies import FactGatherer, Policies
 from dockmirror.app.admission import make_verdict_sources
 from dockmirror.config.load import load
 from dockmirror.interfaces import Answer, IRegistry

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dockmirror.admission.lock_file import LockedImage, LockFile
-from dockmirror.admission.recall_files import write_statement
-from dockmirror.admission.recalls import Recall
+from dockmirror.admission.recalls import Recall, write_statement
 from dockmirror.app.local_admission import ExportGates
 from dockmirror.app.naming import parse_image_name
 from dockmirror.config.load import load

@@ -14,8 +14,7 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from dockmirror.admission.recall_files import write_statement
-from dockmirror.admission.recalls import Recall
+from dockmirror.admission.recalls import Recall, write_statement
 from dockmirror.archive.archive_parts import ChecksumFiles, load_signer
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest

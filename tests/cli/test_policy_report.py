@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dockmirror.admission import recall_files
+from dockmirror.admission import recalls
 from dockmirror.admission.recalls import Recall
 from dockmirror.admission.signatures import PublicKey
 from dockmirror.history.history_writer import HistoryWriter
@@ -171,7 +171,7 @@ def test_recalls(reported: Reported) -> None:
     reported.pull(2, Digest.of(INDEX), "latest")
     for recalled, count in ((LAYER, 1), (AMD, 2)):
         now = time.time()
-        recall_files.write_statement(reported.shop.root, Recall(Digest.of(recalled), "CVE-1", now, now))
+        recalls.write_statement(reported.shop.root, Recall(Digest.of(recalled), "CVE-1", now, now))
         refused = [row for row in reported.rules() if row[3] == "refused"]
         assert [row[1:] for row in refused] == [("recall", "enforce", "refused", 1)] * count
 

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import bcrypt
 from twisted.internet.task import Clock
 
-from dockmirror.admission.recall_files import RecallOrder
+from dockmirror.admission.recall_enforcement import RecallOrder
 from dockmirror.app.local_admission import ExportGates
 from dockmirror.app.naming import (
     ImageName,
@@ -39,13 +39,13 @@ from dockmirror.users import ApiTokens
 from dockmirror.web.api.api_resource import ApiResource
 from dockmirror.web.auth import TokenAuth
 from dockmirror.web.client_limits import FailedLogins
-from dockmirror.web.history.history_form import FormReader
-from dockmirror.web.history.history_page import HistoryContext, HistoryResource
 from dockmirror.web.images.catalog import ImageCatalog, PullFigures
 from dockmirror.web.images.images_resource import ImagesContext, ImagesResource, OperatorViewer
 from dockmirror.web.images.operator_pages import OperatorPages
 from dockmirror.web.operations_endpoint import OperationsResource
 from dockmirror.web.operator_actions import ImageActions, ImageNames, RecallActions
+from dockmirror.web.pages.history_form import FormReader
+from dockmirror.web.pages.history_page import HistoryContext, HistoryResource
 from dockmirror.web.readiness import ReadinessCheck
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.web.status.overview import StatusOverview

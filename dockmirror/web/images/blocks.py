@@ -15,7 +15,7 @@ from ...config.notation import format_size
 from ...http.server_request import ServerRequest
 from ...oci.digest import Digest
 from ...system.times import format_timestamp
-from ..history.history_form import HistoryForm
+from ..pages.history_form import HistoryForm
 from ..pages.page import LANGUAGES, PAGE, Language, PageAssets, language_for, read_asset, render_page
 
 Content = Tag | str | list[Any]

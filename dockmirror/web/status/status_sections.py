@@ -12,7 +12,7 @@ from twisted.web.template import Tag, tags
 from ...config.notation import format_size
 from ...history.pulls import OTHERS, Pull, PullSums, add_sums
 from ...status import WorkerState
-from ..history.history_form import HistoryForm
+from ..pages.history_form import HistoryForm
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, format_age, inline_code, section, table
 from .overview import (

@@ -21,11 +21,11 @@ from ...oci.request import Repository
 from ...store.held_images import HeldImages
 from ..images.blocks import ASSETS as IMAGES_ASSETS
 from ..images.blocks import Content, image_path, moment, page, rows
-from ..pages.own_pulls import explain_failure, name_image
-from ..pages.page import Language, PageAssets, inline_code, language_for, read_asset, send_document
 from ..respond import render_or_refuse
 from ..status.status_text import SUM_COLUMNS, format_percent, format_sums, format_waiting
 from .history_form import MAX_LENGTH, OUTCOMES, TIMES, FormReader, HistoryForm, InvalidForm
+from .own_pulls import explain_failure, name_image
+from .page import Language, PageAssets, inline_code, language_for, read_asset, send_document
 
 ASSETS = PageAssets(IMAGES_ASSETS.style + read_asset(__package__, "history.css"), "")
 POLICY = ASSETS.policy.replace("form-action 'none'", "form-action 'self'")

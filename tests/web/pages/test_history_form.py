@@ -13,7 +13,7 @@ from dockmirror.config.load import load
 from dockmirror.history.pulls import PullFilter
 from dockmirror.history.tracker import AddressDetail
 from dockmirror.http.server_request import parse_pairs
-from dockmirror.web.history.history_form import TIMES, FormReader, HistoryForm, InvalidForm
+from dockmirror.web.pages.history_form import TIMES, FormReader, HistoryForm, InvalidForm
 
 SETTINGS = load({}, {})
 NOW = 1_790_000_100.0

@@ -12,7 +12,7 @@ from ...history.tracker import AddressDetail, parse_client
 from ...http.server_request import Parameters
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
-from ..pages.page import LANGUAGES
+from .page import LANGUAGES
 
 OUTCOMES = ("served", "failed", "running")
 TIMES: Mapping[str, int] = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}

@@ -20,8 +20,8 @@ from dockmirror.history.pulls import OTHERS, Pull, PullFilter, PullSums, SumKey
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
-from dockmirror.web.history.history_form import HistoryForm
-from dockmirror.web.history.history_page import HistoryAnswer, HistoryView, render_history
+from dockmirror.web.pages.history_form import HistoryForm
+from dockmirror.web.pages.history_page import HistoryAnswer, HistoryView, render_history
 from dockmirror.web.pages.page import LANGUAGES
 from tests.cli.shop import INDEX, NGINX
 from tests.history.kept import report
