@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.history.database import FILE_NAME, Sums, Word, open_for_writing, transaction
 from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
 from dockmirror.history.pulls import PullFilter

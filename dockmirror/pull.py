@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .body.in_memory import collect
+from .body.bodies import collect
 from .interfaces import IRegistry
 from .oci.digest import Descriptor, Digest
 from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError, Unreadable

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import json_body
+from dockmirror.body.bodies import json_body
 from dockmirror.interfaces import Answer, IBody, IFileConsumer, IUpstream
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable

@@ -7,7 +7,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, NoBody
+from dockmirror.body.bodies import BytesBody, NoBody
 from dockmirror.interfaces import Answer, IBody, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody
+from ..body.bodies import BytesBody
 from ..concurrency.backoff import is_outage
 from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IRegistry

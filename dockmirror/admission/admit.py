@@ -280,7 +280,7 @@ class AdmissionFacts:
     """The facts about a subject, one for each kind of rule; None where no rule applies.
 
     :ivar ages: what the tag has named over time.
-    :ivar known: True if a tag was served as the digest; see ``known_digests.py``.
+    :ivar known: True if a tag was served as the digest; see ``KnownDigestSource``.
     :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
     :ivar signature: who has signed the digest, or the reason for which nobody counts.
     :ivar platforms: True if the image is within this limit, and so for the next three.

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from ..body.in_memory import collect
+from ..body.bodies import collect
 from ..interfaces import IDocumentStore
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
@@ -29,8 +29,8 @@ from ..oci.request import Repository, Requester, Tag
 from ..upstream.upstream_client import ResponseBody, describe_failure
 from .admit import HookVerdict, Subject
 from .image_limits import stated_size
-from .known_digests import KnownParents
 from .policies import FactContext, IFactSource, RepositoryReader
+from .tag_facts import KnownParents
 
 MAX_VALID = 30 * 86_400.0
 """The most seconds for which a verdict is kept."""

@@ -14,8 +14,8 @@ from ..oci.digest import Digest
 from ..oci.manifest import ManifestDocument, Platform
 from ..oci.media import FOREIGN_LAYERS
 from .admit import ImageVerdict
-from .known_digests import KnownParents
 from .policies import FactContext, IFactSource
+from .tag_facts import KnownParents
 
 LimitKey = Literal["platforms", "max_size", "media_types", "foreign_layers"]
 LIMIT_KEYS: tuple[LimitKey, ...] = ("platforms", "max_size", "media_types", "foreign_layers")

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
-from ..body.in_memory import collect
+from ..body.bodies import collect
 from ..concurrency.coroutines import SingleFlight, gather
 from ..config.image_rules import PolicyException, PolicySettings
 from ..interfaces import IRegistry

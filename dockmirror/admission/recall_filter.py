@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody, collect
+from ..body.bodies import BytesBody, collect
 from ..concurrency.backoff import is_outage
 from ..interfaces import Answer, ContentKind, IBody, IContentStore, IRegistry, IStoredContent, Sighting
 from ..oci.digest import Digest

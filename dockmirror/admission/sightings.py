@@ -21,8 +21,8 @@ from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
 from ..pullthrough.write_through import tags_set
 from .admit import Subject
-from .cool_down_source import CoolDownSource
 from .policies import Policies
+from .tag_facts import CoolDownSource
 
 CHECK_INTERVAL = 600.0
 """Seconds between two searches for tags that are due."""

@@ -42,7 +42,6 @@ from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.request import Tag
 from .admit import SignatureVerdict
-from .known_digests import KnownParents
 from .policies import FactContext, IFactSource, RepositoryReader
 from .signatures import (
     BUNDLE,
@@ -55,6 +54,7 @@ from .signatures import (
     parse_signature_layers,
     verify_layer,
 )
+from .tag_facts import KnownParents
 
 _REFRESH = 86_400.0
 _LAYER_LIMIT = 1024 * 1024

@@ -14,17 +14,24 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
-from ..admission.cool_down_source import HUB_API, CoolDownContext, CoolDownSource, FindPush, HubPushTimes
 from ..admission.hook import HookSource, PolicyServer
 from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
-from ..admission.known_digests import KnownDigestSource, KnownParents
 from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import FactGatherer, IFactSource, Policies
 from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..admission.signature_source import KeylessVerifier, SignatureSource, is_sigstore_installed
 from ..admission.signatures import Identity, PublicKey, Signers
-from ..body.in_memory import collect
+from ..admission.tag_facts import (
+    HUB_API,
+    CoolDownContext,
+    CoolDownSource,
+    FindPush,
+    HubPushTimes,
+    KnownDigestSource,
+    KnownParents,
+)
+from ..body.bodies import collect
 from ..concurrency.coroutines import RunInThread, TTLCache
 from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors

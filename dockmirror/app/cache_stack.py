@@ -17,12 +17,12 @@ from ..admission.sightings import (
     SightingUpstream,
     TagRecorder,
 )
-from ..body.line import AdaptiveSegments, FixedSegments, Line
+from ..body.segmented import Line
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.notation import AUTOMATIC, MAX_SEGMENTS
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry, ITokenService, IWritableRegistry
-from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
+from ..middleware.blob_fetch import AdaptiveSegments, FixedSegments, ResumingRegistry, SegmentedFetch
 from ..middleware.filters import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
 from ..middleware.peers import PeerFetch

@@ -15,13 +15,12 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from ..admission.admit import FACT_NAMES, AdmissionFacts, MissingFact, Refuse, Subject, admit
-from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.image_limits import LIMIT_KEYS
-from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_file import LockSource
 from ..admission.policies import FactGatherer, IFactSource, Policies, RepositoryReader
 from ..admission.recalls import explain, read_recalls
-from ..body.in_memory import BytesBody
+from ..admission.tag_facts import CoolDownContext, CoolDownSource, KnownDigestSource
+from ..body.bodies import BytesBody
 from ..config.image_rules import PolicySettings
 from ..config.settings import Settings
 from ..interfaces import Answer, IDocumentStore, IRegistry

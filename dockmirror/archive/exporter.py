@@ -6,10 +6,11 @@ from typing import Any
 
 from attrs import define, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.in_memory import PacedBytes, collect
+from ..body.bodies import collect
 from ..interfaces import IBody, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import ManifestInvalid, ManifestUnknown, SizeInvalid, TooManyRequests, Unavailable
@@ -27,11 +28,66 @@ MAX_TOTAL_MEMORY = 4 * MAX_ARCHIVE_MEMORY
 """Memory that all archives together may take, in bytes, without the small ones."""
 UNCOUNTED_MEMORY = 256 * 1024
 """Memory up to which an archive is not counted, in bytes: large archives never block ordinary images."""
+PIECE = 64 * 1024
+"""Bytes of one write."""
 _PER_BLOB = 1024
 _LIMIT = 4 * 1024 * 1024
 _MAX_MANIFESTS = 1000
 """The largest number of manifests in an image."""
 _RETRY_AFTER = "60"
+
+
+@implementer(IBody, IPushProducer)
+class PacedBytes:
+    """A body of bytes in memory, of which no more is written than the consumer takes.
+
+    The delivery ends when the consumer would take more, so that a body which follows need not wait.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.descriptor = Descriptor(size=len(data))
+        self._data = data
+        self._position = 0
+        self._paused = False
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred(lambda _: self._unregister())
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        self._write()
+        return self._done
+
+    def discard(self) -> None:
+        pass
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._write()
+
+    def stopProducing(self) -> None:
+        self._finish(Failure(Unavailable("the consumer has gone")))
+
+    def _write(self) -> None:
+        while self._consumer is not None and not self._paused:
+            if self._position >= len(self._data):
+                self._finish(None)
+                return
+            first, self._position = self._position, self._position + PIECE
+            self._consumer.write(self._data[first : self._position])
+
+    def _finish(self, outcome: Failure | None) -> None:
+        if self._consumer is not None:
+            self._unregister()
+            self._done.callback(outcome)
+
+    def _unregister(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.unregisterProducer()
 
 
 class ArchiveExporter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer, IReactorTime
@@ -14,13 +15,27 @@ from ..interfaces import IBody
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.header_fields import ContentRange
+from .bodies import BytesBody, ResumingBody
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
-from .in_memory import BytesBody
-from .line import Line
-from .wrappers import ResumingBody
 
 OpenRange = Callable[[int, int], Awaitable[IBody]]
 """Opens the bytes from one offset to another, inclusive, or fails with a ``RegistryError``."""
+
+
+class Line(Protocol):
+    """The connections to an upstream, which downloads report on."""
+
+    def segments(self) -> int:
+        """Return the number of connections that a blob may be fetched over now."""
+
+    def record_open(self) -> None:
+        """Record that a response has begun."""
+
+    def record_close(self) -> None:
+        """Record that a response has ended."""
+
+    def record_bytes(self, count: int) -> None:
+        """Record bytes that have arrived."""
 
 
 @implementer(IConsumer, IPushProducer)

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from ..app.endpoints import listening_ports
 from ..app.upstream_stack import make_agent
-from ..body.in_memory import NoBody
+from ..body.bodies import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import lines
 from ..interfaces import Answer, IRegistry

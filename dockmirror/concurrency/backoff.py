@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..body.wrappers import CorruptContent
+from ..body.bodies import CorruptContent
 from ..oci.errors import RegistryError, TimedOut, Unreachable, Unreadable
 from ..oci.request import RegistryRequest, repository_of
 from .coroutines import TTLCache

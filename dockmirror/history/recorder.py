@@ -11,8 +11,7 @@ from math import inf
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
-from ..body.in_memory import BytesBody
-from ..body.wrappers import Tee
+from ..body.bodies import BytesBody, Tee
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.digest import Digest

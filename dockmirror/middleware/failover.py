@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.wrappers import CorruptContent
+from ..body.bodies import CorruptContent
 from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream

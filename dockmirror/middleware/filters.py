@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from ..body.in_memory import json_body
+from ..body.bodies import json_body
 from ..http.server_request import ServerRequest
 from ..http.usage import LABEL_SIZE, LimitTerms, UsageMeter
 from ..interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry

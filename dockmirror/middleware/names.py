@@ -8,7 +8,7 @@ from functools import partial
 from attrs import evolve
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody
+from ..body.bodies import BytesBody
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..oci.digest import Descriptor
 from ..oci.errors import NameUnknown, RegistryError, Unsupported

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zope.interface import implementer
 
-from ..body.in_memory import NoBody
+from ..body.bodies import NoBody
 from ..interfaces import Answer, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.header_fields import CacheResult, CacheStatus

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.wrappers import Slice
+from ..body.bodies import Slice
 from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Descriptor, Digest

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.in_memory import collect
+from ..body.bodies import collect
 from ..concurrency.backoff import Backoff
 from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream

@@ -8,7 +8,7 @@ from functools import partial
 from attrs import evolve
 from zope.interface import implementer
 
-from ..body.in_memory import collect
+from ..body.bodies import collect
 from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, IBucketBlob, IContentStore, IPartSource, IRegistry, ISource
 from ..oci.consent import SAMPLE, HeldBlob

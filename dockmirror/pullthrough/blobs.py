@@ -9,8 +9,7 @@ from functools import partial
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from ..body.in_memory import NoBody
-from ..body.wrappers import CompletionObserver
+from ..body.bodies import CompletionObserver, NoBody
 from ..interfaces import (
     Answer,
     ContentKind,

@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..body.in_memory import BytesBody, NoBody, collect
+from ..body.bodies import BytesBody, NoBody, collect
 from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.digest import Descriptor, Digest

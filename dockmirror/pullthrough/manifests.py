@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..body.in_memory import NoBody
+from ..body.bodies import NoBody
 from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.digest import Digest

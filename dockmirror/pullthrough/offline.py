@@ -17,7 +17,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody, json_body
+from ..body.bodies import BytesBody, json_body
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import NameUnknown

@@ -16,8 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody, collect, json_body
-from ..body.wrappers import Tee
+from ..body.bodies import BytesBody, Tee, collect, json_body
 from ..concurrency.backoff import is_outage
 from ..concurrency.coroutines import SingleFlight
 from ..interfaces import Answer, IDocumentStore, IRegistry, ITokenService

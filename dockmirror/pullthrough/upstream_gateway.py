@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..body.wrappers import CorruptContent
+from ..body.bodies import CorruptContent
 from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..concurrency.coroutines import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream

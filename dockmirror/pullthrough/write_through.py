@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..body.bodies import BytesBody, collect
 from ..body.consumers import ForwardingConsumer
-from ..body.in_memory import BytesBody, collect
 from ..concurrency.coroutines import shield
 from ..interfaces import (
     ContentKind,

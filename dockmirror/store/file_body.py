@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
+from ..body.bodies import BytesBody, collect
 from ..body.consumers import CoroutineProducer
-from ..body.in_memory import BytesBody, collect
 from ..concurrency.coroutines import RunInThread, shield
 from ..interfaces import IAccelConsumer, IBody, IFileConsumer, IStoredContent
 from ..oci.digest import Descriptor

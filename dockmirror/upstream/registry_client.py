@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from ..body.in_memory import json_body
+from ..body.bodies import json_body
 from ..concurrency.backoff import is_outage
 from ..concurrency.coroutines import SingleFlight, TTLCache
 from ..headers import lines

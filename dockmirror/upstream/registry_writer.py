@@ -18,7 +18,7 @@ from attrs import frozen
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody
+from ..body.bodies import BytesBody
 from ..headers import first, lines
 from ..interfaces import IBody, IWritableRegistry
 from ..oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable

@@ -34,7 +34,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from ..body.in_memory import collect
+from ..body.bodies import collect
 from ..headers import first
 from ..interfaces import IBody
 from ..oci.digest import Descriptor

@@ -9,8 +9,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody, NoBody, collect, json_body
-from ..body.wrappers import CorruptContent, ErrorPageGuardBody, SizeLimitedBody, Slice
+from ..body.bodies import (
+    BytesBody,
+    CorruptContent,
+    ErrorPageGuardBody,
+    NoBody,
+    SizeLimitedBody,
+    Slice,
+    collect,
+    json_body,
+)
 from ..concurrency.coroutines import TTLCache
 from ..headers import first, lines
 from ..interfaces import Answer, IBody, IUpstream

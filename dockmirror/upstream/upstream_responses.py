@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from ..body.in_memory import NoBody
+from ..body.bodies import NoBody
 from ..headers import first, lines
 from ..interfaces import Answer, IBody
 from ..oci.digest import Descriptor, Digest

@@ -18,7 +18,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
-from ..body.in_memory import json_body
+from ..body.bodies import json_body
 from ..concurrency.coroutines import SingleFlight
 from ..headers import first
 from ..http.connections import get_peer_network

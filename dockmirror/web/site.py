@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
-from ..body.in_memory import BytesBody, NoBody, collect
+from ..body.bodies import BytesBody, NoBody, collect
 from ..headers import first, lines, lines_by_name
 from ..http.server_request import (
     Parameters,

@@ -12,12 +12,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
-from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource, FindPush
-from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.lock_file import LockSource
 from dockmirror.admission.policies import FactGatherer, IFactSource, Policies
 from dockmirror.admission.recalls import Recalls
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
+from dockmirror.admission.tag_facts import CoolDownContext, CoolDownSource, FindPush, KnownDigestSource
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.interfaces import Answer, IRegistry, ITagHistory, IUpstream, Sighting
 from dockmirror.oci.digest import Digest

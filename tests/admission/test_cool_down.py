@@ -9,8 +9,8 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.admission.cool_down_source import HubPushTimes, parse_push_time
 from dockmirror.admission.recalls import Recall, Recalls
+from dockmirror.admission.tag_facts import HubPushTimes, parse_push_time
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, Unavailable, Unreachable

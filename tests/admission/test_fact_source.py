@@ -6,7 +6,7 @@ import pytest
 from zope.interface import implementer
 
 from dockmirror.admission.policies import RepositoryReader
-from dockmirror.body.in_memory import NoBody
+from dockmirror.body.bodies import NoBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, Unavailable

@@ -19,7 +19,7 @@ from dockmirror.admission.sightings import (
     parse_date,
     poll_interval,
 )
-from dockmirror.body.in_memory import NoBody
+from dockmirror.body.bodies import NoBody
 from dockmirror.interfaces import Answer, ITagHistory
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unauthorized

@@ -21,7 +21,7 @@ from dockmirror.app.background_pulls import (
     PinRefresh,
     WarmUpRunner,
 )
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, ErrorEntry, TooManyRequests

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.request import Repository, Tag
 from dockmirror.oci.write import parse_write

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from dockmirror.app.sync_rules import LEASE, SyncRule, SyncTurns
 from dockmirror.app.sync_runner import LOOK, POLL, QUOTA_PAUSE, RETRY, SyncContext, SyncRunner, is_quota_low
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.concurrency.coroutines import RunInThread
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest

@@ -10,7 +10,7 @@ import pytest
 from zope.interface import implementer
 
 from dockmirror.archive.exporter import UNCOUNTED_MEMORY, ArchiveExporter, ExportedArchive
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests

@@ -10,10 +10,8 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import BytesBody
-from dockmirror.body.line import FixedSegments
-from dockmirror.body.segmented import SegmentedBody
-from dockmirror.body.wrappers import (
+from dockmirror.body.bodies import (
+    BytesBody,
     ErrorPageGuardBody,
     ResumingBody,
     SizeLimitedBody,
@@ -21,7 +19,9 @@ from dockmirror.body.wrappers import (
     Tee,
     VerifiedBody,
 )
+from dockmirror.body.segmented import SegmentedBody
 from dockmirror.interfaces import IBody
+from dockmirror.middleware.blob_fetch import FixedSegments
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.header_fields import ContentRange

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import PIECE, BytesBody, NoBody, PacedBytes, collect, json_body
+from dockmirror.archive.exporter import PIECE, PacedBytes
+from dockmirror.body.bodies import BytesBody, NoBody, collect, json_body
 from dockmirror.interfaces import IBody
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unavailable, Unreachable

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.body.line import FixedSegments
+from dockmirror.body.bodies import PAUSES
 from dockmirror.body.segmented import SegmentedBody
-from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import IBody
+from dockmirror.middleware.blob_fetch import FixedSegments
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable, Unreachable
 from dockmirror.oci.header_fields import ContentRange

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent, ErrorPageGuardBody, VerifiedBody
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent, ErrorPageGuardBody, VerifiedBody
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 

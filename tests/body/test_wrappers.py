@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.wrappers import PAUSES, CompletionObserver, ResumingBody, SizeLimitedBody, Slice, Tee
+from dockmirror.body.bodies import PAUSES, CompletionObserver, ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unavailable, Unreachable

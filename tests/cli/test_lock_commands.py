@@ -11,7 +11,7 @@ from attrs import define, field
 from zope.interface import implementer
 
 from dockmirror.admission.lock_file import LockedImage, LockFile
-from dockmirror.body.in_memory import NoBody
+from dockmirror.body.bodies import NoBody
 from dockmirror.cli.lock_commands import ask_all
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Descriptor, Digest

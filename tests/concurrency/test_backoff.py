@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent
 from dockmirror.concurrency.backoff import (
     FIRST,
     LIMITED,

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.history.pull_table import PULL_TABLE_SIZE
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.tracker import JOIN_SECONDS

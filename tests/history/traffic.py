@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, NoBody
+from dockmirror.body.bodies import BytesBody, NoBody
 from dockmirror.history.pull_table import PullTable
 from dockmirror.history.recorder import PullRecorder
 from dockmirror.history.tracker import AddressDetail

@@ -17,7 +17,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from dockmirror.body.in_memory import collect
+from dockmirror.body.bodies import collect
 from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.system.networks import parse_networks
 from dockmirror.upstream.addresses import AllowedAddresses

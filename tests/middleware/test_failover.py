@@ -11,8 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, json_body
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import BytesBody, CorruptContent, json_body
 from dockmirror.concurrency.backoff import FIRST, RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry

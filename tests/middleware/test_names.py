@@ -11,7 +11,7 @@ from hypothesis import given
 from prometheus_client import CollectorRegistry
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import json_body
+from dockmirror.body.bodies import json_body
 from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.filters import PullRules, WriteRuleFilter

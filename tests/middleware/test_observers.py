@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import json_body
+from dockmirror.body.bodies import json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.observers import RequestObserver, TokenObserver, UpstreamObserver, label

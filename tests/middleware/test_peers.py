@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer
 from dockmirror.middleware.failover import QUARANTINE_TTL, UpstreamAddress

@@ -11,8 +11,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import json_body
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent, json_body
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
 from dockmirror.middleware.failover import (

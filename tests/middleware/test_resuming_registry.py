@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import NoBody, json_body
-from dockmirror.body.wrappers import PAUSES, TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.bodies import PAUSES, TAIL_HOLDBACK, CorruptContent, NoBody, json_body
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.oci.digest import Descriptor, Digest

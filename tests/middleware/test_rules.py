@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, json_body
+from dockmirror.body.bodies import BytesBody, json_body
 from dockmirror.interfaces import Answer, IBody, IWritableRegistry
 from dockmirror.middleware.filters import PullRules, RuleFilter, WriteRuleFilter
 from dockmirror.oci.digest import Descriptor, Digest

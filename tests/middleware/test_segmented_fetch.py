@@ -10,10 +10,9 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import NoBody, json_body
-from dockmirror.body.line import FixedSegments
+from dockmirror.body.bodies import NoBody, json_body
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
+from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, FixedSegments, SegmentedFetch
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.header_fields import ContentRange, Range

@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import collect
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent, collect
 from dockmirror.interfaces import (
     Answer,
     ContentKind,

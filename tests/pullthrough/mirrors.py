@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.concurrency.backoff import RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IContentStore, IRegistry
 from dockmirror.middleware.blob_fetch import ResumingRegistry

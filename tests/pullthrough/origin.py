@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
+from dockmirror.body.bodies import BytesBody, NoBody, collect, json_body
 from dockmirror.interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, Challenge, ManifestUnknown, RegistryError, Unauthorized

@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent
 from dockmirror.oci.errors import (
     BlobUnknown,
     Denied,

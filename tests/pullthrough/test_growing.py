@@ -6,8 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from dockmirror.body.in_memory import BytesBody
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import BytesBody, CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized

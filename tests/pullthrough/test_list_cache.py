@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.body.in_memory import json_body
+from dockmirror.body.bodies import json_body
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.interfaces import ContentKind, IStoredContent
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.manifest import parse_references

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable

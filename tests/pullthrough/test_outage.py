@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,

@@ -10,7 +10,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.body.in_memory import BytesBody, collect
+from dockmirror.body.bodies import BytesBody, collect
 from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable

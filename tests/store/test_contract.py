@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import collect
+from dockmirror.body.bodies import collect
 from dockmirror.concurrency.coroutines import run_in_pool
 from dockmirror.interfaces import (
     ContentKind,

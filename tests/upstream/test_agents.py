@@ -29,7 +29,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.metrics import Metrics
 from dockmirror.oci.digest import Descriptor
 from dockmirror.upstream.agents import (

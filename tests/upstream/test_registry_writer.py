@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.bodies import BytesBody
 from dockmirror.interfaces import IWritableRegistry
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.body.wrappers import CorruptContent
+from dockmirror.body.bodies import CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.digest import Descriptor, Digest

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...body.wrappers import CorruptContent
+from ...body.bodies import CorruptContent
 from ...concurrency.coroutines import Changes
 from ...interfaces import Answer, IPartSource
 from ...oci.consent import HeldBlob

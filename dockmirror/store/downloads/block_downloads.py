@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
+from ...body.bodies import TAIL_HOLDBACK, CorruptContent
 from ...body.consumers import CoroutineProducer
-from ...body.wrappers import TAIL_HOLDBACK, CorruptContent
 from ...concurrency.coroutines import TTLCache
 from ...interfaces import Answer, IBody, IPartSource
 from ...oci.digest import Descriptor, Digest

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ...body.wrappers import PAUSES, Slice
+from ...body.bodies import PAUSES, Slice
 from ...concurrency.coroutines import Interrupt, shield
 from ...interfaces import Answer, IPartSource
 from ...oci.digest import Digest

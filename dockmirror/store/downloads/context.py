@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...body.wrappers import PAUSES, CorruptContent, ResumingBody, Slice, TailHoldback
+from ...body.bodies import PAUSES, CorruptContent, ResumingBody, Slice, TailHoldback
 from ...concurrency.coroutines import RunInThread
 from ...interfaces import Answer, ContentKind, IBody, IContentStore, IPartSource, ISource
 from ...oci.digest import Descriptor, Digest, Verifier

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...body.wrappers import CorruptContent
+from ...body.bodies import CorruptContent
 from ...concurrency.coroutines import Interrupt, TTLCache
 from ...interfaces import Answer, IDownloads, IPartSource, ISource
 from ...oci.consent import HeldBlob

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...body.bodies import TAIL_HOLDBACK, releasable_length
 from ...body.consumers import CoroutineProducer
-from ...body.wrappers import TAIL_HOLDBACK, releasable_length
 from ...concurrency.coroutines import Changes
 from ...interfaces import IBody, IDownloadReader, ISource
 from ...oci.digest import Descriptor

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ...body.wrappers import CorruptContent, Slice, releasable_length
+from ...body.bodies import CorruptContent, Slice, releasable_length
 from ...concurrency.coroutines import Interrupt, shield
 from ...interfaces import IBody
 from ...oci.digest import Digest

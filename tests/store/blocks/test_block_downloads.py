@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent
 from dockmirror.concurrency.coroutines import Changes
 from dockmirror.interfaces import IPartSource
 from dockmirror.oci.errors import Denied, RangeInvalid, Unavailable, Unreachable

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.store.downloads.context import DiskFullFallback

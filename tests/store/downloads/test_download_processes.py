@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.header_fields import ContentRange, Span
 from dockmirror.store.downloads.downloads import POLL

@@ -10,7 +10,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import Answer, IDownloadReader, IDownloads, ISource
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.request import Repository

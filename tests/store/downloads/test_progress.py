@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
+from dockmirror.body.bodies import TAIL_HOLDBACK, CorruptContent
 from dockmirror.body.consumers import BURST
-from dockmirror.body.wrappers import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.consent import SAMPLE
 from dockmirror.oci.errors import RangeInvalid, Unavailable
 from dockmirror.oci.header_fields import ContentRange, Span

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.body.in_memory import NoBody
-from dockmirror.body.wrappers import PAUSES, CorruptContent
+from dockmirror.body.bodies import PAUSES, CorruptContent, NoBody
 from dockmirror.concurrency.coroutines import Interrupt
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor

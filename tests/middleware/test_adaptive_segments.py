@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.body.line import HOLD, MIN_BYTES, AdaptiveSegments
 from dockmirror.config.notation import MAX_SEGMENTS
+from dockmirror.middleware.blob_fetch import HOLD, MIN_BYTES, AdaptiveSegments
 
 MEGABYTE = 1024 * 1024
 TURN = 0.05

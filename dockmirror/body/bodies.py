@@ -1,4 +1,4 @@
-"""Bodies that wrap another body: limited, sliced, copied, resumed, observed, verified."""
+"""Bodies: held in memory, and wrappers of others that limit, slice, copy, resume, observe and verify."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from attrs import evolve, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -322,3 +322,58 @@ class ErrorPageGuardBody:
     def _translate_mismatch(self, failure: Failure) -> None:
         failure.trap(CorruptContent)
         raise Unavailable(self._reason)
+
+
+@implementer(IBody)
+@frozen
+class BytesBody:
+    """A body of bytes in memory, written at once."""
+
+    data: bytes = field(repr=False)
+    descriptor: Descriptor
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self.data)
+        return succeed(None)
+
+    def discard(self) -> None:
+        pass
+
+
+def json_body(data: bytes) -> BytesBody:
+    return BytesBody(data, Descriptor("application/json", None, len(data)))
+
+
+def NoBody(descriptor: Descriptor) -> BytesBody:
+    """Return an empty body with the descriptor of the one that a HEAD or a 304 describes."""
+    return BytesBody(b"", descriptor)
+
+
+async def collect(body: IBody, limit: int) -> bytes:
+    """Read a body into memory.
+
+    :raises Unavailable: when it has more than ``limit`` bytes; the rest is not read.
+    """
+    if body.descriptor.size is not None and body.descriptor.size > limit:
+        body.discard()
+        raise too_large(limit)
+    if isinstance(body, BytesBody) and len(body.data) <= limit:
+        return body.data
+    collector = _Collector()
+    await SizeLimitedBody(body, limit).deliver(collector)
+    return b"".join(collector.pieces)
+
+
+@implementer(IConsumer)
+class _Collector:
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        pass
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
