@@ -1,7 +1,5 @@
 """The API answers as its OpenAPI document says, whatever is sent to it."""
 
-# mypy: allow-untyped-calls
-
 from __future__ import annotations
 
 from typing import Any
@@ -21,13 +19,6 @@ from .test_api_resource import FakeHistory
 
 EXAMPLES = 8
 """Requests for each operation: half of them valid, half of them not."""
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Endpoint:
-    return Endpoint(tmp_path_factory.mktemp("endpoint"), FakeHistory())
-
-
 OPERATIONS = [
     ("GET", "/images"), ("GET", "/usage"), ("GET", "/history"), ("GET", "/pins"), ("POST", "/pins"),
     ("DELETE", "/pins"),
@@ -39,6 +30,12 @@ WITHOUT_INPUT = [
     ("GET", "/usage"), ("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("GET", "/recalls"),
 ]  # fmt: skip
 """Operations of which nothing can break the schema."""
+_FIELDS = ("method", "url", "headers", "params", "json", "data", "cookies")
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Endpoint:
+    return Endpoint(tmp_path_factory.mktemp("endpoint"), FakeHistory())
 
 
 @pytest.mark.parametrize(
@@ -82,9 +79,6 @@ def _respond(endpoint: Endpoint, case: Any) -> schemathesis.Response:
     kind = [f"Content-Type: {sent.headers['Content-Type']}"] if "Content-Type" in sent.headers else []
     target = f"{url.path}?{url.query}" if url.query else url.path
     return _as_response(endpoint.ask(sent.method, target, *kind, CI, body=body), sent)
-
-
-_FIELDS = ("method", "url", "headers", "params", "json", "data", "cookies")
 
 
 def _as_response(answer: Answer, sent: PreparedRequest) -> schemathesis.Response:

@@ -1,4 +1,4 @@
-"""Tests of the questions about values that can hardly be meant."""
+"""Questions about values that can hardly be meant."""
 
 from __future__ import annotations
 
