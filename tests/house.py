@@ -30,7 +30,7 @@ from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.oci.errors import parse_challenges
-from dockmirror.system.posix import ProcessFailed, ProcessResult
+from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.web.shared_tables import SharedTables
 
 from .fakes import World

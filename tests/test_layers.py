@@ -121,6 +121,6 @@ def test_settings_are_read_in_one_place() -> None:
     The environment of a worker is set by whoever starts it.
     """
     assert {module for module in MODULES if mentioned(module) & SETTINGS} <= {
-        *("config.load", "config.explain", "app.worker"),
+        *("config.load", "config.explain", "config.options", "app.worker"),
         *("cli.main", "cli.arguments", "cli.node_command", "workers.worker_program"),
     }

@@ -13,7 +13,8 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.coroutines import PeriodicTask, RunInThread
+from ..concurrency.coroutines import RunInThread
+from ..concurrency.periodic_task import PeriodicTask
 from ..oci.digest import Digest
 from ..store import files, layout, store_files
 from ..store.eviction.store_budget import wait_for_usage_counter

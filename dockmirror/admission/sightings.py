@@ -11,7 +11,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.coroutines import PeriodicTask, TTLCache, gather
+from ..concurrency.coroutines import TTLCache, gather
+from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import Answer, IBody, IRegistry, ITagHistory, IUpstream, IWritableRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError

@@ -18,7 +18,7 @@ from ..interfaces import IAccount
 from ..oci.pull_rule import PullRule
 from ..oci.request import RegistryRequest, Repository, Tags, repository_of
 from ..oci.token import Credentials, Login
-from ..system.posix import ProcessResult
+from ..system.external_program import ProcessResult
 
 REST = ""
 """The name of the account, or of none, for the repositories that no other account is for."""

@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..concurrency.coroutines import Changes, PeriodicTask, RunInThread, TTLCache
+from ..concurrency.coroutines import Changes, RunInThread, TTLCache
+from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.media import EVERYTHING

@@ -17,7 +17,8 @@ from twisted.python.threadpool import ThreadPool
 from ..admission.recall_enforcement import RecallEnforcement
 from ..admission.recall_filter import RecalledContentFilter, RunningDeliveries
 from ..admission.recalls import Generation, RecallReader
-from ..concurrency.coroutines import BusyTask, RunInThread, run_in_pool
+from ..concurrency.coroutines import RunInThread, run_in_pool
+from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..interfaces import (
     IContentStore,

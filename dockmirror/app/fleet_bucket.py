@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.coroutines import PeriodicTask, RunInThread
+from ..concurrency.coroutines import RunInThread
+from ..concurrency.periodic_task import PeriodicTask
 from ..history.fleet import FleetDay, FleetMirror, FleetSums, claim_upload, confirm_upload, read_day
 from ..history.pruning import SUMS_DAYS
 from ..history.pulls import HistoryError

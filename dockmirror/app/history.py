@@ -14,7 +14,8 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.coroutines import BusyTask, RunInThread, run_in_pool
+from ..concurrency.coroutines import RunInThread, run_in_pool
+from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
 from ..history.history_writer import HistoryWriter

@@ -26,7 +26,8 @@ from ..http.server import HttpSite
 from ..oci.request import Repository
 from ..store.store_directory import UnusableDirectory
 from ..store.warm_ups import TAG_REFRESHES
-from ..system.posix import LineWriter, raise_connection_limit, run_process
+from ..system.external_program import run_process
+from ..system.posix import LineWriter, raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver

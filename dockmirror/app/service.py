@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..config.consistency import question_settings
-from ..config.load import Options as Options
+from ..config.options import Options as Options
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for

@@ -22,7 +22,8 @@ from ..config.load import PASSWORD_PREFIX
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..history.database import UnusableHistory, require_local_history
 from ..store.store_directory import UnusableDirectory, require_known_format, require_local_disk
-from ..system.posix import explain_unwritable, run_process
+from ..system.external_program import run_process
+from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd

@@ -13,7 +13,8 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.coroutines import PeriodicTask, RunInThread
+from ..concurrency.coroutines import RunInThread
+from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, TooManyRequests, summarize_error
 from ..oci.media import EVERYTHING

@@ -33,7 +33,7 @@ from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, Ping, RegistryRequest, Repository, Tag
 from ..oci.token import TokenRequest, pull_scope
 from ..status import UpstreamHealth
-from ..system.posix import run_process
+from ..system.external_program import run_process
 from ..upstream.agents import HostAgent, parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused, threaded_resolver

@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from ..app.endpoints import listening_ports, operations_endpoint, parse_port
-from ..config.load import Options, load_found
+from ..config.load import load_found
+from ..config.options import Options
 from ..config.settings import ConfigurationError, Settings
 from .arguments import json_option
 from .command_context import Context, print_json, run_with_reactor

@@ -20,7 +20,7 @@ from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.errors import Denied, RegistryError, Unauthorized, Unavailable, find_challenge
 from ..oci.request import RegistryRequest
 from ..oci.token import Credentials, Login, Scope, Token
-from ..system.posix import ProcessFailed, ProcessResult
+from ..system.external_program import ProcessFailed, ProcessResult
 from ..upstream.registry_client import TOKEN_LIMIT
 
 LOGIN_TTL = 600.0

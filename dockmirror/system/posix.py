@@ -1,4 +1,4 @@
-"""Processes, files and signals: owners, open files, file systems, log lines, external programs."""
+"""Files and signals: owners, open files, types of file systems, lines appended to files, blocked signals."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from grp import getgrnam
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TextIO
 
-from attrs import field, frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IProcessTransport
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 _FALLBACK_LIMIT = 1_000_000
 """More than Linux allows by default."""
@@ -30,19 +24,6 @@ _RESERVED = 64
 """Files that the process itself needs, including the reserve of connections for health checks."""
 _FILES_PER_CLIENT = 3
 """Files for each client: its connection, the connection to an upstream, and a file of the store."""
-_log = Logger()
-MOUNTS = Path("/proc/self/mountinfo")
-_NETWORK_TYPES = (
-    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
-    "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb2", "smb3", "smbfs", "fuse.ceph", "fuse.davfs",
-    "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs", "fuse.rclone", "fuse.s3fs",
-    "fuse.seaweedfs", "fuse.sshfs",
-)  # fmt: skip
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-PROGRAM_TIMEOUT = 30.0
-"""Seconds until the program must have ended."""
-OUTPUT_LIMIT = 64 * 1024
-"""Bytes of output."""
 
 
 def raise_connection_limit() -> int:
@@ -137,6 +118,9 @@ def blocked_signals(signals: Collection[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+_log = Logger()
+
+
 class LineWriter:
     """Writes lines to a target that may fail: a full disk, or a pipe that nobody reads.
 
@@ -202,6 +186,16 @@ class AppendOnlyFile(LineWriter):
         os.close(self._file)
 
 
+MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK_TYPES = (
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
+    "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb2", "smb3", "smbfs", "fuse.ceph", "fuse.davfs",
+    "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs", "fuse.rclone", "fuse.s3fs",
+    "fuse.seaweedfs", "fuse.sshfs",
+)  # fmt: skip
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
 def find_file_system(mounts: str, path: Path) -> str | None:
     """Return the type of the file system that a resolved path lies on, from the kernel's table of mounts."""
     depth, file_system = -1, None
@@ -219,70 +213,3 @@ def find_network_file_system(directory: Path, mounts: Path = MOUNTS) -> str | No
         return None
     kind = find_file_system(mounts.read_text("utf-8", "surrogateescape"), directory.resolve())
     return kind if kind in _NETWORK_TYPES else None
-
-
-class ProcessFailed(Exception):
-    """The program could not be started, was too slow, or printed too much."""
-
-
-@frozen
-class ProcessResult:
-    """The result of a program.
-
-    :ivar code: the exit status; None if a signal ended it.
-    """
-
-    code: int | None
-    output: bytes = field(repr=False)
-
-
-async def run_process(
-    reactor: Any, command: Sequence[str], environ: Mapping[str, str], data: bytes
-) -> ProcessResult:
-    """Run a program and return its output; its standard error is discarded.
-
-    :param reactor: an ``IReactorProcess`` and ``IReactorTime``.
-    :param command: the program's path and arguments.
-    :param data: its standard input.
-    :raises ProcessFailed: when it cannot be started, is too slow, or prints too much; it is killed then.
-    """
-    process = _RunningProcess(data)
-    try:
-        reactor.spawnProcess(process, command[0], command, dict(environ))
-    except OSError as error:
-        raise ProcessFailed(f"cannot be started: {error.strerror}") from error
-    return await process.ended.addTimeout(PROGRAM_TIMEOUT, reactor, _raise_timeout)
-
-
-def _raise_timeout(_: object, seconds: float) -> NoReturn:
-    raise ProcessFailed(f"did not end within {seconds:g} s")
-
-
-class _RunningProcess(ProcessProtocol):
-    """:ivar ended: fires with the result; cancelling it kills the program."""
-
-    transport: IProcessTransport
-
-    def __init__(self, data: bytes) -> None:
-        self.ended: Deferred[ProcessResult] = Deferred(lambda _: self._kill())
-        self._data = data
-        self._output = b""
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._data)
-        self.transport.closeStdin()
-
-    def outReceived(self, data: bytes) -> None:
-        self._output += data
-        if len(self._output) > OUTPUT_LIMIT and not self.ended.called:
-            self._kill()
-            self.ended.errback(ProcessFailed(f"printed more than {OUTPUT_LIMIT} bytes"))
-
-    def processEnded(self, reason: Failure) -> None:
-        if not self.ended.called:
-            self.ended.callback(ProcessResult(getattr(reason.value, "exitCode", None), self._output))
-
-    def _kill(self) -> None:
-        self.transport.loseConnection()
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..concurrency.backoff import Backoff
-from ..concurrency.coroutines import PeriodicTask
+from ..concurrency.periodic_task import PeriodicTask
 from .certificate_files import PemFile, public_key
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")

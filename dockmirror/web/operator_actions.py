@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -35,7 +35,9 @@ from ..store.packed_images import ExportGate, ImageNotHeld, pack_image
 from ..store.pins import Pin
 from ..store.warm_ups import WarmUp
 from ..system.times import format_timestamp
-from .auth import Actor
+
+if TYPE_CHECKING:
+    from .auth import Actor
 
 T = TypeVar("T")
 ParseImage = Callable[[str], tuple[Repository, Reference]]

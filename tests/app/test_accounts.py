@@ -28,7 +28,7 @@ from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSet
 from dockmirror.oci.request import Repository
 from dockmirror.oci.token import Credentials, Login
 from dockmirror.status import AccountStatus, Quota
-from dockmirror.system.posix import ProcessResult
+from dockmirror.system.external_program import ProcessResult
 
 from ..answering import now
 from ..fake_registry import basic, digest

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from dockmirror.concurrency.coroutines import BusyTask, PeriodicTask
+from dockmirror.concurrency.periodic_task import BusyTask, PeriodicTask
 
 PERIOD = 10.0
 

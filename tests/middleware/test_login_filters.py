@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from dockmirror.system.posix import ProcessResult
+from dockmirror.system.external_program import ProcessResult
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import AUTH, BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet

@@ -24,7 +24,7 @@ from dockmirror.middleware.token_registry import (
 )
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.token import Credentials, Login, Scope, pull_scope
-from dockmirror.system.posix import ProcessFailed, ProcessResult
+from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from tests.accounts import Changing
 from tests.stacks import Outcome, logged, now
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.task import Clock, LoopingCall, deferLater
 
-from dockmirror.system.posix import OUTPUT_LIMIT, PROGRAM_TIMEOUT, ProcessFailed, ProcessResult, run_process
+from dockmirror.system.external_program import LIMIT, TIMEOUT, ProcessFailed, ProcessResult, run_process
 from tests.programs import program
 
 reactor: Any = _reactor
@@ -52,7 +52,7 @@ async def test_the_result_is_exit_status_and_output(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_program_that_prints_too_much_is_killed(tmp_path: Path) -> None:
-    with pytest.raises(ProcessFailed, match=f"printed more than {OUTPUT_LIMIT} bytes"):
+    with pytest.raises(ProcessFailed, match=f"printed more than {LIMIT} bytes"):
         await run(tmp_path, "exec cat /dev/zero")
 
 
@@ -73,7 +73,7 @@ async def test_a_program_that_does_not_end_is_killed_after_the_timeout(tmp_path:
     timed = TimedReactor()
     path = program(tmp_path / "program", "exec sleep 1000")
     asking = Deferred.fromCoroutine(run_process(timed, [path], {"PATH": "/usr/bin:/bin"}, b""))
-    timed.clock.advance(PROGRAM_TIMEOUT)
+    timed.clock.advance(TIMEOUT)
     with pytest.raises(ProcessFailed, match="did not end within 30 s"):
         await asking
     while timed.processes[0].pid is not None:

@@ -13,7 +13,8 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ...concurrency.coroutines import PeriodicTask, TTLCache
+from ...concurrency.coroutines import TTLCache
+from ...concurrency.periodic_task import PeriodicTask
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.manifest import parse_references

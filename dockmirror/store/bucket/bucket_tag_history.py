@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ...concurrency.coroutines import PeriodicTask, SingleFlight, TTLCache
+from ...concurrency.coroutines import SingleFlight, TTLCache
+from ...concurrency.periodic_task import PeriodicTask
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...concurrency.coroutines import PeriodicTask, RunInThread
+from ...concurrency.coroutines import RunInThread
+from ...concurrency.periodic_task import PeriodicTask
 from ...oci.digest import Digest
 from .. import layout, write_behind
 from ..files import is_sealed
