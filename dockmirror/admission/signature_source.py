@@ -3,6 +3,8 @@
 A digest is checked once for each trusted signer: that it has signed is kept as a document, by digest.  That
 it has not is never kept, since a signature may follow.  An image that a signed index lists needs no signature
 of its own.  Signatures and attestations themselves need none, if their layers were read and are such.
+
+Keyless bundles are verified by the library ``sigstore``, which is an optional dependency.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ _log = Logger()
 
 
 def is_sigstore_installed() -> bool:
-    """Report whether the library can be imported; blocks for a second the first time."""
+    """Report whether ``sigstore`` can be imported; blocks for a second the first time."""
     try:
         import sigstore.verify  # noqa: F401
     except ImportError:
@@ -75,7 +77,7 @@ def is_sigstore_installed() -> bool:
 
 @define
 class KeylessVerifier:
-    """Verifies bundles; calls block and may come from several threads.
+    """Verifies keyless bundles; calls block and may come from several threads.
 
     :ivar trust_root: a file with the root of trust (``trusted_root.json``), which is never replaced.  Without
         one, that of the public Sigstore is fetched by the library (TUF), and again after a day; while that
@@ -148,7 +150,7 @@ class KeylessVerifier:
 
 
 class IdentityPolicy:
-    """A policy for the library: the certificate must be of one of the identities.
+    """A policy for ``sigstore``: the certificate must be of one of the identities.
 
     :ivar found: the identities that certificates matched.
     """

@@ -127,7 +127,7 @@ def find_client(find_program: Callable[[str], str | None], is_container: bool) -
 
 
 def describe_start(settings: Settings, cache: CacheFacts | None, client: str) -> list[str]:
-    """Return the lines.
+    """Return the lines that are logged at start.
 
     :param client: the program of the command to try: docker, podman or curl.
     """
@@ -241,7 +241,7 @@ def _url(port: Port, settings: Settings) -> str:
 
 
 class StartMessage(Service):
-    """Logs the lines once the mirror serves."""
+    """Logs the lines of the start once the mirror serves."""
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._settings = settings

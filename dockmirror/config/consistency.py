@@ -24,7 +24,7 @@ _SHORTEST_AGE = 60.0
 
 
 def find_contradictions(settings: Settings) -> Iterator[Problem]:
-    """Yield all problems of that kind."""
+    """Yield the settings that contradict each other, or would not do what they say."""
     yield from _check_prefixes(settings.upstreams)
     yield from _check_registries(settings.upstreams)
     yield from _check_accounts(settings.upstreams)

@@ -58,7 +58,7 @@ def plain_http_response() -> bytes:
 
 
 class TlsHelloLog:
-    """Logs such clients, once a minute at most."""
+    """Logs clients that speak TLS to a port of plain HTTP, once a minute at most."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock

@@ -39,7 +39,7 @@ _OpenRange = Callable[[Range], Coroutine[Any, Any, Answer]] | None
 
 
 class FixedSegments:
-    """A number that the operator has set."""
+    """A number of connections that the operator has set."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -66,7 +66,7 @@ class _Rate:
 
 
 class AdaptiveSegments:
-    """Doubles the number while additional connections bring more, and halves it when they do not.
+    """Doubles the number of connections while additional ones bring more, and halves it when they do not.
 
     More connections help where each of them is slow (a long way, a limit for each connection), and not where
     one connection fills the line.

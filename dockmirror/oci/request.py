@@ -1,4 +1,4 @@
-"""Read requests to a registry, and the names in them: a path is parsed once, and written again from that.
+"""Read requests to a registry, and the names in them, parsed once from a path and written to one again.
 
 Sources: OCI distribution specification, "Endpoints", and "Pulling manifests" for the grammar of ``<name>``
 and ``<reference>``; ``_catalog`` is the distribution registry's. Paths are split before they are decoded, so

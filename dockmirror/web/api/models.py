@@ -319,7 +319,7 @@ class Description:
 
 
 def make_document(descriptions: Sequence[Description]) -> dict[str, Any]:
-    """Return the document as JSON has it."""
+    """Return the OpenAPI document as JSON has it."""
     models: list[type[BaseModel]] = [ErrorsBody]
     models += [each for d in descriptions for each in (d.returned, d.body) if each]
     _, schemas = models_json_schema([_validated(each) for each in models], ref_template=_REF)
