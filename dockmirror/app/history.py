@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
@@ -19,6 +19,7 @@ from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
 from ..history.history_writer import HistoryWriter
+from ..history.part_requests import PartRequest
 from ..history.pruning import HistoryBounds
 from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
@@ -49,13 +50,20 @@ def open_history(settings: Settings, reactor: Any) -> History | None:
 
 
 class HistoryService(Service):
-    """Hands the reports of a recorder to a writer in a thread.
+    """Hands what a recorder has noted to a thread, which adds it up and writes it.
 
-    If the thread falls behind by half a minute, reports are lost: requests are never slowed down.
+    If the thread falls behind by half a minute, a part is lost: requests are never slowed down.
+
+    :param add_up: returns what requests report of each pull; it is called in the thread.
     """
 
     def __init__(
-        self, recorder: PullRecorder, directory: Path, bounds: HistoryBounds, clock: IReactorTime
+        self,
+        recorder: PullRecorder,
+        directory: Path,
+        bounds: HistoryBounds,
+        add_up: Callable[[Sequence[PartRequest]], Sequence[PullReport]],
+        clock: IReactorTime,
     ) -> None:
         recorder.take = self._put
         self._flushes = BusyTask(recorder.flush, lambda: recorder.is_busy, FLUSH_PERIOD, clock)
@@ -64,7 +72,8 @@ class HistoryService(Service):
         self._clock = clock
         self._directory = directory
         self._bounds = bounds
-        self._batches: Queue[tuple[Sequence[PullReport], float] | None] = Queue(_MAX_BATCHES)
+        self._add_up = add_up
+        self._batches: Queue[tuple[Sequence[PartRequest], float] | None] = Queue(_MAX_BATCHES)
         self._thread = Thread(target=self._write, name="history", daemon=True)
         self._is_behind = False
         self._is_on = True
@@ -86,11 +95,11 @@ class HistoryService(Service):
             return
         self._thread.join(_STOP_SECONDS)
 
-    def _put(self, reports: Sequence[PullReport]) -> None:
+    def _put(self, requests: Sequence[PartRequest]) -> None:
         if not self._is_on:
             return
         try:
-            self._batches.put_nowait((reports, self._clock.seconds()))
+            self._batches.put_nowait((requests, self._clock.seconds()))
             self._is_behind = False
         except Full:
             if not self._is_behind:
@@ -105,8 +114,9 @@ class HistoryService(Service):
             self._is_on = False
             return
         while (batch := self._batches.get()) is not None:
+            requests, now = batch
             try:
-                writer.write(*batch)
+                writer.write(self._add_up(requests), now)
             except Exception:
                 _log.failure("cannot write the history")
         writer.close()

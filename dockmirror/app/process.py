@@ -21,6 +21,7 @@ from twisted.web.iweb import IAgent
 from ..admission.sightings import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.database import FILE_NAME
+from ..history.part_requests import add_up
 from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
 from ..oci.request import Repository
@@ -145,12 +146,7 @@ class ServingProcess:
         def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
             return make_agent(upstream, resolver, environ, reached, reactor)
 
-        telemetry = Telemetry.create(
-            memory,
-            reactor,
-            settings.history_addresses if settings.history is not None else None,
-            client_regions(settings),
-        )
+        telemetry = Telemetry.create(memory, reactor, settings.history is not None)
         passwords = ThreadPool(0, 2, "passwords")
         self._builder = SiteBuilder(
             StackContext(reactor, agent_for, telemetry, cache, open_history(settings, reactor)),
@@ -190,7 +186,9 @@ class ServingProcess:
         """Yield the services in the order in which they start."""
         if telemetry.pulls is not None and settings.history is not None:
             bounds = HistoryBounds(settings.history_days, settings.history_size)
-            yield HistoryService(telemetry.pulls, settings.history, bounds, reactor)
+            detail, regions = settings.history_addresses, tuple(client_regions(settings))
+            add_up_requests = partial(add_up, detail=detail, regions=regions)
+            yield HistoryService(telemetry.pulls, settings.history, bounds, add_up_requests, reactor)
         yield ThreadPoolService(passwords)
         if cache is not None:
             yield cache.service

@@ -19,7 +19,6 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.settings import Settings
 from ..history.pull_table import PullTable
 from ..history.recorder import PullRecorder
-from ..history.tracker import AddressDetail
 from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status import (
@@ -59,20 +58,11 @@ class Telemetry:
     prefetched: SharedDigests
 
     @classmethod
-    def create(
-        cls,
-        memory: SharedTables,
-        clock: IReactorTime,
-        addresses: AddressDetail | None = "full",
-        regions: Sequence[Region] = (),
-    ) -> Telemetry:
-        """:param addresses: the part of clients' addresses that the history keeps; None for no history."""
+    def create(cls, memory: SharedTables, clock: IReactorTime, keeps_history: bool = True) -> Telemetry:
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
-            None
-            if addresses is None
-            else PullRecorder(PullTable(memory.pulls), clock, addresses, tuple(regions)),
+            PullRecorder(PullTable(memory.pulls), clock) if keeps_history else None,
             SharedDigests(memory.prefetched, clock.seconds),
         )
 

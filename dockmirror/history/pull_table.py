@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import islice
 from struct import Struct
@@ -11,8 +11,9 @@ from typing import NamedTuple
 from attrs import define, field
 
 from ..oci.manifest import ManifestDocument
+from ..oci.request import Reference, Tag
 from ..system.shared_table import hash_key
-from .tracker import Member
+from .tracker import Member, has_several_pulls
 
 _MEMBERS = 8
 _MEMBER = Struct("<QQd?7x")
@@ -50,24 +51,37 @@ class ClientRecord:
     :ivar head: the key and the count before the members, as they were read; those of a new record are not
         its own.
     :ivar members: those that were added, at most eight.
+    :ivar read_at: when they were read.
+    :ivar has_several: True if a request may join more than one pull.
+    :ivar contents: contents that join the pull with the ``number``, until the members are read again.
     """
 
     key: int
     offset: int
     head: tuple[int, int] = (0, 0)
     members: list[Member] = field(factory=list)
+    read_at: float = 0.0
+    has_several: bool = False
+    number: int = 0
+    contents: Mapping[int, Named] = field(factory=dict)
 
-    def member(self, number: int, name: int) -> Member | None:
-        """Return the member of a pull that has a name, or None."""
-        for each in self.members:
-            if each[0] == number and each[1] == name:
-                return each
-        return None
+    def names(self, number: int) -> set[int]:
+        """Return the tags and manifests of a pull."""
+        return {name for other, name, _, _ in self.members if other == number}
+
+    def served(self, number: int) -> set[int]:
+        """Return the tags and manifests that a pull is known to have served."""
+        return {name for other, name, _, is_served in self.members if is_served and other == number}
 
 
-@lru_cache(maxsize=16_384)
-def hash_text(text: str) -> int:
-    return hash_key(text.encode())
+@lru_cache(maxsize=4096)
+def _hash_tag(name: str) -> int:
+    return hash_key(name.encode())
+
+
+def hash_reference(reference: Reference) -> int:
+    """Return 64 bits that stand for a tag, or a digest, which has enough of its own."""
+    return _hash_tag(reference.name) if isinstance(reference, Tag) else int(reference.hex[:16], 16) or 1
 
 
 class PullTable:
@@ -87,16 +101,20 @@ class PullTable:
         key = hash_key(repr(name).encode())
         return ClientRecord(key, key % (_CLIENT_SIZE // _CLIENT_BYTES) * _CLIENT_BYTES)
 
-    def read(self, record: ClientRecord) -> None:
+    def read(self, record: ClientRecord, now: float) -> None:
         """Read the members of a record, which has none if it is new."""
-        key, additions = self.head(record)
+        record.read_at, record.has_several, record.contents = now, False, {}
+        record.head = key, additions = self.head(record)
         if key not in (record.key, 0):
             record.offset = _find(self._clients, record.key, _CLIENT_BYTES)[0]
-            key, additions = self.head(record)
-        record.head = key, additions
+            record.head = key, additions = self.head(record)
+        if key != record.key:
+            record.members = []
+            return
         first = record.offset + _HEAD.size
-        end = first + (min(additions, _MEMBERS) * _MEMBER.size if key == record.key else 0)
+        end = first + min(additions, _MEMBERS) * _MEMBER.size
         record.members = list(_MEMBER.iter_unpack(self._clients[first:end]))
+        record.has_several = has_several_pulls(record.members, now)
 
     def head(self, record: ClientRecord) -> tuple[int, int]:
         """Return the head of a record, which changes when any process adds a member."""
@@ -110,42 +128,44 @@ class PullTable:
         last: float,
         names: Collection[int] = (),
         is_served: bool = False,
-    ) -> tuple[int, int]:
+    ) -> None:
         """Note the last byte of a pull, and add manifests and tags to it, in place of the oldest members.
 
         :param is_served: True if they were served, also those that are members already.
-        :return: the record's head after that.
         """
         memory, missing = self._clients, set(names)
         if _HEAD.unpack_from(memory, record.offset) != record.head:
-            self.read(record)
+            self.read(record, last)
         position = record.offset + _HEAD.size
-        for other, name, _, _ in record.members:
+        for place, (other, name, _, was_served) in enumerate(record.members):
             if other == number:
                 _TIME.pack_into(memory, position + _LAST, last)
                 if name in missing:
                     missing.discard(name)
                     memory[position + _SERVED] |= is_served
+                    was_served |= is_served
+                record.members[place] = other, name, last, was_served
             position += _MEMBER.size
-        if missing:
-            self._add(record, [(number, name, last, is_served) for name in missing])
-        return record.head
-
-    def _add(self, record: ClientRecord, added: Sequence[Member]) -> None:
-        if len(record.members) + len(added) > _MEMBERS:
-            self.read(record)  # for the times of others' members
-        members = record.members
-        for member in added:
-            place = len(members)
-            if place < _MEMBERS:
-                members.append(member)
-            else:
-                place = min(range(_MEMBERS), key=lambda each: members[each][2])
-                members[place] = member
-            _MEMBER.pack_into(self._clients, record.offset + _HEAD.size + place * _MEMBER.size, *member)
+        if not missing:
+            return
+        if len(record.members) + len(missing) > _MEMBERS:
+            self.read(record, last)  # for the times of others' members
+        for name in missing:
+            self._add(record, (number, name, last, is_served))
         before = record.head[1] if record.head[0] == record.key else 0
-        record.head = record.key, before + len(added)
-        _HEAD.pack_into(self._clients, record.offset, *record.head)
+        record.head = record.key, before + len(missing)
+        _HEAD.pack_into(memory, record.offset, *record.head)
+        record.has_several = has_several_pulls(record.members, last)
+
+    def _add(self, record: ClientRecord, member: Member) -> None:
+        members = record.members
+        place = len(members)
+        if place < _MEMBERS:
+            members.append(member)
+        else:
+            place = min(range(_MEMBERS), key=lambda each: members[each][2])
+            members[place] = member
+        _MEMBER.pack_into(self._clients, record.offset + _HEAD.size + place * _MEMBER.size, *member)
 
     def named(self, manifest: int, content: int) -> Named | None:
         """Return what a manifest says of a content; None if it does not name it."""
@@ -188,10 +208,10 @@ def read_names(manifest: bytes) -> dict[int, Named]:
     document = ManifestDocument.parse(manifest)
     if document is None:
         return {}
-    named = {hash_text(str(each.digest)): Named(True, "") for each in document.layers}
+    named = [(each, Named(True, "")) for each in document.layers]
     if document.config is not None:
-        named[hash_text(str(document.config.digest))] = Named(False, "")
+        named.append((document.config, Named(False, "")))
     for child in document.children:
         platform = str(child.platform) if child.platform and child.platform.is_real else ""
-        named[hash_text(str(child.descriptor.digest))] = Named(False, platform)
-    return dict(islice(named.items(), _MAX_NAMES))
+        named.append((child.descriptor, Named(False, platform)))
+    return {hash_reference(each.digest): name for each, name in islice(named, _MAX_NAMES) if each.digest}

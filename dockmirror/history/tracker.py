@@ -44,37 +44,46 @@ True if it was served completely.
 
 
 def find_pull(
-    members: Iterable[Member], name: int, is_named_by: Callable[[int], bool], now: float
-) -> int | None:
-    """Return the number of the pull that a request joins, or None.
+    members: Iterable[Member], name: int, is_named_by: Callable[[int, int], object], now: float
+) -> Member | None:
+    """Return the member by which a request joins its pull, or None.
 
     It joins the last pull in which the same name was requested, or else the last one of which a manifest
     names it.
 
     :param members: of the pulls by the same client and user from the same repository.
-    :param is_named_by: tells if the manifest with a hash names what is requested.
+    :param is_named_by: tells if the manifest with a hash names the content with another.
     """
-    found = None
-    for number, other, last, _ in members:
+    found, best = None, (False, 0.0, 0)
+    for member in members:
+        number, other, last, _ = member
         if abs(now - last) > JOIN_SECONDS:
             continue
         is_same = other == name
         if is_same:
             if now - began(number) > REPEAT_SECONDS:
                 continue
-        elif (found is not None and found[0]) or not is_named_by(other):
+        elif best[0] or not is_named_by(other, name):
             continue
-        if found is None or (is_same, last, number) > found:
-            found = is_same, last, number
-    return found[2] if found else None
+        rank = is_same, last, number
+        if rank > best:
+            found, best = member, rank
+    return found
 
 
-def find_failed_pull(members: Iterable[Member], name: int, now: float) -> int | None:
-    """Return the number of the pull that a failed request joins if its manifest was served before, or None.
+def find_failed_pull(members: Iterable[Member], name: int, now: float) -> Member | None:
+    """Return the member by which a failed request joins a pull if its manifest was served before, or None.
 
     It is the last pull in which the same name was requested, and was not served.
     """
-    return find_pull((each for each in members if not each[3]), name, lambda _: False, now)
+    return find_pull((each for each in members if not each[3]), name, lambda *_: False, now)
+
+
+def has_several_pulls(members: Sequence[Member], now: float) -> bool:
+    """Return whether a request may join more than one pull."""
+    if len({each[0] for each in members}) < 2:
+        return False  # most clients have one, and the times are slower to compare
+    return len({each[0] for each in members if abs(now - each[2]) <= JOIN_SECONDS}) > 1
 
 
 def make_number(now: float, process: int, count: int) -> int:

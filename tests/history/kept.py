@@ -11,10 +11,11 @@ from twisted.internet.task import Clock
 
 from dockmirror.history.database import FILE_NAME
 from dockmirror.history.history_writer import HistoryWriter
+from dockmirror.history.part_requests import PartRequest, add_up
 from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.reader import SqliteHistory
-from dockmirror.history.tracker import PartState, PullReport, make_number
+from dockmirror.history.tracker import AddressDetail, PartState, PullReport, make_number
 
 NOW = 1_800_000_000.0
 
@@ -32,9 +33,9 @@ class KeptHistory:
     def write(self, *reports: PullReport) -> None:
         self.writer.write(reports, self.clock.seconds())
 
-    def take(self, reports: Sequence[PullReport]) -> None:
-        """Write what a recorder reports."""
-        self.writer.write(reports, self.clock.seconds())
+    def take(self, requests: Sequence[PartRequest], detail: AddressDetail = "full") -> None:
+        """Write what a recorder hands over."""
+        self.writer.write(add_up(requests, detail, ()), self.clock.seconds())
 
     def pulls(self, **conditions: Any) -> Sequence[Pull]:
         return self.reader.pulls(PullFilter(**conditions))

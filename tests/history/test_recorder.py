@@ -91,6 +91,40 @@ def test_a_pull_by_digest_is_named_by_it_whichever_worker_reports_first(mirror: 
     assert pull.reference == pull.digest == PATHS["index"].partition("/")[2]
 
 
+def test_a_pull_is_not_named_by_an_image_of_its_index_that_another_worker_serves_again(
+    mirror: Mirror,
+) -> None:
+    for worker, name in enumerate(("index", "image", "image")):
+        mirror.workers[worker // 2].ask("GET", name)
+    mirror.workers[1].recorder.flush()
+    (pull,) = mirror.pulls()
+    assert pull.reference == pull.digest == PATHS["index"].partition("/")[2]
+
+
+def test_a_flush_tells_the_other_workers_of_the_last_byte(mirror: Mirror) -> None:
+    """The pull began 60.3 seconds before the last request, and its last byte was sent 59.8 seconds before."""
+    first, second = mirror.workers
+    image = first.ask("GET", "image")
+    second.ask("GET", "config")
+    mirror.clock.advance(0.5)
+    first.ask("GET", "layer")
+    first.recorder.flush()
+    mirror.clock.advance(59.8)
+    assert second.ask("GET", "other") == image
+
+
+def test_a_late_note_of_a_transfer_does_not_age_its_pull(mirror: Mirror) -> None:
+    """A blob was sent before, and another one is being sent."""
+    first, second = mirror.workers
+    image = first.ask("GET", "image")
+    first.ask("GET", "config")
+    first.begin_slow("layer")
+    mirror.clock.advance(30)
+    first.recorder.flush()
+    mirror.clock.advance(59)
+    assert second.ask("GET", "other") == image
+
+
 @pytest.mark.parametrize(
     ("requests", "expected"),
     [

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.internet.task import Clock
 
 from dockmirror.app.history import FLUSH_PERIOD, HistoryService
 from dockmirror.history.database import FILE_NAME
+from dockmirror.history.part_requests import PartRequest, RunningPull, add_up
 from dockmirror.history.pruning import HistoryBounds
-from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
+from dockmirror.history.pull_table import PULL_TABLE_SIZE, ClientRecord, PullTable
 from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
+from dockmirror.oci.request import Tag
+from dockmirror.system.networks import ClientAddress
 
 from ..integration.parts.process import wait_until
 from ..stacks import logged
-from .kept import NOW, number_at, report
+from .kept import NOW, number_at
 
 
 def make_service(directory: Path, clock: Clock | None = None) -> tuple[PullRecorder, HistoryService]:
     clock = clock or Clock()
     clock.advance(NOW)
     recorder = PullRecorder(PullTable(memoryview(bytearray(PULL_TABLE_SIZE))), clock)
-    return recorder, HistoryService(recorder, directory, HistoryBounds(), clock)
+    return recorder, HistoryService(
+        recorder, directory, HistoryBounds(), partial(add_up, detail="full", regions=()), clock
+    )
+
+
+def served(number: int) -> PartRequest:
+    """A request for a manifest that was served."""
+    client = ClientAddress(ip_address("10.0.0.1"), "http", "mirror.example")
+    pull = RunningPull(number, str(number), ClientRecord(1, 0), client, "docker.io", "library/nginx")
+    return PartRequest(pull, Tag("latest"), 1, True, False, True, True, False, NOW, 1, ended=NOW)
 
 
 def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
@@ -31,7 +45,7 @@ def test_reports_are_written_by_the_end(tmp_path: Path) -> None:
     recorder, service = make_service(tmp_path / "state" / "history")
     assert not (tmp_path / "state").exists()
     service.startService()
-    recorder.take([report(number_at(2))])
+    recorder.take([served(number_at(2))])
     service.stopService()
     reader = SqliteHistory(tmp_path / "state" / "history" / FILE_NAME, lambda: NOW)
 
@@ -73,6 +87,6 @@ def test_reports_are_lost_when_the_thread_falls_behind(tmp_path: Path) -> None:
     recorder, _ = make_service(tmp_path)
     with logged() as lines:
         for count in range(40):
-            recorder.take([report(number_at(count + 1))])
+            recorder.take([served(number_at(count + 1))])
     assert len(lines) == 1
     assert "written too slowly" in lines[0]

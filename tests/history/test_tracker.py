@@ -61,8 +61,8 @@ FIRST, SECOND = make_number(NOW - 5, 1, 2), make_number(NOW - 4, 1, 3)
     ],
 )
 def test_the_pull_that_a_request_joins(members: list[Member], name: int, expected: int | None) -> None:
-    found = find_pull(members, name, lambda manifest: name in NAMES.get(manifest, ()), NOW)
-    assert found == expected
+    found = find_pull(members, name, lambda manifest, name: name in NAMES.get(manifest, ()), NOW)
+    assert (found and found[0]) == expected
 
 
 def test_numbers_are_ordered_by_time_and_exact_in_json() -> None:

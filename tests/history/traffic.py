@@ -18,7 +18,6 @@ from zope.interface import implementer
 from dockmirror.body.bodies import BytesBody, NoBody
 from dockmirror.history.pull_table import PullTable
 from dockmirror.history.recorder import PullRecorder
-from dockmirror.history.tracker import AddressDetail
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IRegistry
@@ -111,12 +110,10 @@ class ScriptedRegistry:
 class Worker:
     """One process of a mirror."""
 
-    def __init__(
-        self, registry: ScriptedRegistry, memory: memoryview, clock: Clock, detail: AddressDetail = "full"
-    ) -> None:
+    def __init__(self, registry: ScriptedRegistry, memory: memoryview, clock: Clock) -> None:
         self.registry = registry
         self.metrics = Metrics(CollectorRegistry())
-        self.recorder = PullRecorder(PullTable(memory), clock, detail)
+        self.recorder = PullRecorder(PullTable(memory), clock)
         self.lines: list[dict[str, Any]] = []
         self.pull_ids: list[str] = []
         observed = RequestObserver(registry, "docker", self.metrics)
