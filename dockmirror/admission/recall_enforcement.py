@@ -74,6 +74,8 @@ class RecallEnforcement(PeriodicTask):
 
     async def run(self) -> None:
         """Remove what is recalled, after an exchange with the bucket, unless another process does."""
+        if self._exchange is None and not self._recalls.current().by_digest:
+            return  # no thread is needed for that
         if self._lock is None:
             self._lock = await self._in_thread(partial(files.lock, self._root / layout.RECALLS_LOCK))
         if self._lock is None:

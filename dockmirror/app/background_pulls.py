@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 
 from attrs import asdict, evolve
@@ -21,7 +22,7 @@ from ..oci.errors import RegistryError, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
 from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
-from ..store import files, pins, warm_ups
+from ..store import files, layout, pins, warm_ups
 from ..store.pins import Pin
 from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
 
@@ -29,6 +30,8 @@ REFRESH_PERIOD = 6 * 3600.0
 """Seconds after which a pinned image is pulled again."""
 REFRESH_POLL = 10.0
 """Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
+PIN_READ_INTERVAL = 60.0
+"""Seconds after which the pins are read again although none was added or removed."""
 REFRESH_RETRY = 900.0
 """Seconds until a failed refresh is tried again."""
 POLL = 2.0
@@ -56,11 +59,16 @@ class PinRefresh(PeriodicTask):
         self._in_thread = in_thread
         self._registry = registry
         self._failed: TTLCache[Pin, bool] = TTLCache(clock, _MAX_FAILURES)
+        self._version: files.Version | None = None
+        self._idle_since = -inf
 
     async def _refresh_due(self) -> None:
-        if not await self._due():
-            return
-        lock = await self._in_thread(partial(pins.lock_refresh, self._root))
+        version, now = files.file_version(self._root / layout.PINS), self._clock.seconds()
+        if version == self._version and 0 <= now - self._idle_since < PIN_READ_INTERVAL:
+            return  # no thread is needed for that
+        is_due = bool(await self._due())
+        self._version, self._idle_since = version, -inf if is_due else now
+        lock = await self._in_thread(partial(pins.lock_refresh, self._root)) if is_due else None
         if lock is None:
             return
         try:

@@ -192,9 +192,9 @@ class ServingProcess:
         yield ThreadPoolService(passwords)
         if cache is not None:
             yield cache.service
-        yield ReactorLagMonitor(reactor, telemetry.metrics.lag.observe)
         yield ClockStepGuard(reactor)
         yield DrainConnections(self.site, settings.grace)
+        yield ReactorLagMonitor(reactor, telemetry.metrics.lag.observe)
         if cache is None:
             return
         if cache.bucket is not None and telemetry.pulls is not None and settings.history is not None:

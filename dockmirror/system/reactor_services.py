@@ -34,7 +34,7 @@ def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) ->
     return result
 
 
-CHECK_INTERVAL = 5.0
+CHECK_INTERVAL = 10.0
 """Seconds between two checks of the clock; each wakes the processor."""
 _TOLERANCE = 1.0
 """Seconds by which the clock may be set back without any adjustment."""
@@ -98,8 +98,8 @@ LAG_INTERVAL = 2.0
 class ReactorLagMonitor(Service):
     """Measures how late timers fire, which shows that something blocks the event loop.
 
-    A ``LoopingCall`` would keep to its schedule, and fire a second late after firing early by a rounding
-    error.
+    Timers are due at multiples of the interval from the start, as those of a ``LoopingCall`` are, so that
+    both wake an idle process together.
 
     :param record: is called with the lag in seconds.
     """
@@ -111,7 +111,7 @@ class ReactorLagMonitor(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._reschedule()
+        self._schedule(self._clock.seconds() + LAG_INTERVAL)
 
     def stopService(self) -> None:
         super().stopService()
@@ -119,12 +119,13 @@ class ReactorLagMonitor(Service):
             self._timer.cancel()
             self._timer = None
 
-    def _reschedule(self) -> None:
-        self._timer = self._clock.callLater(LAG_INTERVAL, self._measure, self._clock.seconds() + LAG_INTERVAL)
+    def _schedule(self, due: float) -> None:
+        self._timer = self._clock.callLater(due - self._clock.seconds(), self._measure, due)
 
     def _measure(self, due: float) -> None:
-        self._record(max(0.0, self._clock.seconds() - due))
-        self._reschedule()
+        now = self._clock.seconds()
+        self._record(max(0.0, now - due))
+        self._schedule(now + LAG_INTERVAL - (now - due) % LAG_INTERVAL)
 
 
 class GracefulShutdown(Service):

@@ -23,7 +23,7 @@ from dockmirror.store import files, layout
 from ..answering import now
 from ..store.bucket.machines import BucketThreads, bucket
 from ..store.stocked import EPOCH, LATEST, Stocked, read_tag
-from ..store.threads import inline
+from ..store.threads import CountedThread, inline
 
 BAD = Recall(Digest.of(b"bad"), "CVE-1", EPOCH, EPOCH)
 WORSE = Recall(Digest.of(b"worse"), "CVE-2", EPOCH, EPOCH)
@@ -110,6 +110,19 @@ def test_bucket_down(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
     one.threads.down = False
     clock.advance(60)
     assert one.run() == two.run() == [BAD]
+
+
+def test_a_mirror_without_recalls_needs_no_thread_for_them(tmp_path: Path, clock: Clock) -> None:
+    thread = CountedThread()
+    enforcement = RecallEnforcement(tmp_path, RecallReader(tmp_path, clock), clock, thread)
+    enforcement.startService()
+    write_statement(tmp_path, BAD.lift(EPOCH + 60))
+    clock.pump([PERIOD] * 10)
+    assert thread.calls == 0
+    write_statement(tmp_path, WORSE)
+    clock.advance(PERIOD)
+    assert thread.calls > 0
+    enforcement.stopService()
 
 
 def test_enforcement(tmp_path: Path) -> None:

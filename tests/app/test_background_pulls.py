@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.app.background_pulls import (
+    PIN_READ_INTERVAL,
     POLL,
     REFRESH_PERIOD,
     REFRESH_POLL,
@@ -292,12 +293,26 @@ def test_pinned_images_are_pulled_on_a_schedule(tmp_path: Path, clock: Clock) ->
     asked = len(shelf.asked)
     clock.pump([REFRESH_POLL] * int(REFRESH_PERIOD / REFRESH_POLL - 1))
     assert len(shelf.asked) == asked
-    clock.advance(REFRESH_POLL)
+    clock.pump([REFRESH_POLL] * int(PIN_READ_INTERVAL / REFRESH_POLL))
     assert len(shelf.asked) > asked
     service.stopService()
     asked = len(shelf.asked)
     clock.advance(REFRESH_PERIOD)
     assert len(shelf.asked) == asked
+
+
+def test_pins_are_read_once_a_minute_while_none_is_due(tmp_path: Path, clock: Clock) -> None:
+    """No thread is needed in between; a new pin is pulled soon nevertheless."""
+    shelf, thread = Shelf(), CountedThread()
+    pins.add_pin(tmp_path, PIN)
+    pins.mark_refreshed(tmp_path, PIN, EPOCH)
+    PinRefresh(tmp_path, clock, thread, lambda: shelf).startService()
+    minutes = 10
+    clock.pump([REFRESH_POLL] * int(minutes * PIN_READ_INTERVAL / REFRESH_POLL))
+    assert (thread.calls, shelf.asked) == (minutes, [])
+    pins.add_pin(tmp_path, evolve(PIN, platforms=()))
+    clock.advance(REFRESH_POLL)
+    assert shelf.asked != []
 
 
 def test_one_of_the_processes_refreshes_a_pin(tmp_path: Path, clock: Clock) -> None:
@@ -331,6 +346,6 @@ def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock:
     shelf.asked.clear()
     clock.advance(REFRESH_RETRY - REFRESH_POLL)
     assert shelf.asked == []
-    clock.advance(REFRESH_POLL)
+    clock.pump([REFRESH_POLL] * int(PIN_READ_INTERVAL / REFRESH_POLL))
     assert [asked.rpartition("/")[2] for asked in shelf.asked] == [str(Digest.of(b"gone"))]
     service.stopService()

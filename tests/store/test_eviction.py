@@ -73,6 +73,20 @@ def test_no_scan_within_the_budget(store: Stocked) -> None:
     assert store.held(old, new, newest) == [False, True, True]
 
 
+def test_checks_of_an_idle_mirror_write_nothing(store: Stocked) -> None:
+    """A disk that nobody uses may sleep."""
+    store.blob(kilobyte("a"))
+    eviction = store.eviction(Budget(2500))
+    store.clock.advance(CHECK_INTERVAL)
+    counter = store.root / layout.USAGE_COUNTER
+    os.utime(counter, (0, 0))
+    store.clock.pump([CHECK_INTERVAL] * 10)
+    assert counter.stat().st_mtime == 0
+    eviction.add(1)
+    store.clock.advance(CHECK_INTERVAL)
+    assert counter.stat().st_mtime > 0
+
+
 def test_scan_corrects_the_count(store: Stocked) -> None:
     """A wrong count evicts nothing, and a scan corrects it each day."""
     digest = store.blob(kilobyte("a"))

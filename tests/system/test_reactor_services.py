@@ -115,13 +115,24 @@ def test_the_lag_is_measured_periodically_until_the_service_stops() -> None:
     clock, lags = Clock(), list[float]()
     monitor = ReactorLagMonitor(clock, lags.append)
     monitor.startService()
-    for seconds in (LAG_INTERVAL, LAG_INTERVAL + 3.5, LAG_INTERVAL):
+    for seconds in (
+        LAG_INTERVAL,
+        LAG_INTERVAL + 0.5,
+        LAG_INTERVAL - 0.5,
+        2.5 * LAG_INTERVAL,
+        LAG_INTERVAL / 2,
+    ):
         clock.advance(seconds)
-    assert lags == [pytest.approx(0), pytest.approx(3.5), pytest.approx(0)]
+    assert lags == [0, 0.5, 0, 1.5 * LAG_INTERVAL, 0]
+    (timer,) = clock.getDelayedCalls()
+    clock.rightNow -= HOUR
+    timer.reset(LAG_INTERVAL)  # as ``ClockStepGuard`` does
+    clock.pump([LAG_INTERVAL] * 2)
+    assert lags[5:] == [0, 0]
     monitor.stopService()
     monitor.stopService()
     clock.advance(5 * LAG_INTERVAL)
-    assert (len(lags), clock.getDelayedCalls()) == (3, [])
+    assert (len(lags), clock.getDelayedCalls()) == (7, [])
 
 
 class SignalledReactor:

@@ -158,7 +158,8 @@ class Sweep:
             size = 0 if usage is None else max(0, usage.size + added)
             if usage is None or abandoned or self._is_due(size, now - usage.scanned):
                 return self._scan(counter, abandoned, now)
-            counter.write(StoreUsage(size, usage.scanned))
+            if size != usage.size:  # an idle mirror keeps no disk awake
+                counter.write(StoreUsage(size, usage.scanned))
             return SweepResult(size, abandoned)
 
     def collect(self, now: float) -> SweepResult | None:
