@@ -23,6 +23,16 @@ from dockmirror.cli.main import main
 assert len(list(main.commands.values())) > 10
 print(*sys.modules)
 """
+SERVE = """
+import gc
+from dockmirror.cli.main import main
+from dockmirror.config.settings import ConfigurationError
+before = gc.get_stats()[1]["collections"]
+try:
+    main(["serve", "--listen", "none"])
+except ConfigurationError:
+    print(gc.get_stats()[1]["collections"] - before)
+"""
 LATE_IN_START = {
     "bucket": ("dockmirror.store.bucket", "dockmirror.store.tiered", "obstore"),
     "fleet": ("dockmirror.app.fleet_bucket", "dockmirror.history.fleet", "multiprocessing.pool"),
@@ -72,6 +82,12 @@ def unwanted(modules: list[str], late: dict[str, tuple[str, ...]]) -> set[str]:
 def test_a_start_imports_only_what_a_plain_mirror_needs(tmp_path: Path, workers: str) -> None:
     """The rest is imported when a setting or a request asks for it."""
     assert unwanted(imported(START, str(tmp_path), workers), LATE_IN_START) == set()
+
+
+def test_serve_is_imported_without_searching_objects_for_garbage_again() -> None:
+    """Python by itself would do that ten times."""
+    (searches,) = imported(SERVE)
+    assert int(searches) < 5
 
 
 def test_no_command_imports_what_serves_or_what_asks_a_network() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ..system.garbage_collector import paused_collector
+from ..system.garbage_collector import young_collections
 
 
 def main(arguments: Sequence[str]) -> None:
     """Import and run a worker."""
-    with paused_collector():
+    with young_collections():
         from . import worker
     worker.main(arguments)
 

@@ -17,6 +17,7 @@ from ..app.endpoints import listening_ports, operations_endpoint, parse_port
 from ..config.load import load_found
 from ..config.options import Options
 from ..config.settings import ConfigurationError, Settings
+from ..system.garbage_collector import young_collections
 from .arguments import json_option
 from .command_context import Context, print_json, run_with_reactor
 
@@ -49,7 +50,8 @@ def _serve(context: Context, /, **values: Any) -> None:
     """
     # By default SIGHUP ends a process: one that comes before the mirror handles it waits until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-    from ..app.service import run_mirror
+    with young_collections():
+        from ..app.service import run_mirror
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     options = {**given, "config": context.options.get("config")}

@@ -4,15 +4,15 @@ from typing import Any
 
 from twisted.application.service import ServiceMaker
 
-from dockmirror.system.garbage_collector import paused_collector
+from dockmirror.system.garbage_collector import young_collections
 
 
 class _QuickServiceMaker(ServiceMaker):
-    """Imports the service, which asking for its options does first, with the garbage collector paused."""
+    """Imports the service, which asking for its options does first, without searches for all garbage."""
 
     @property
     def options(self) -> Any:
-        with paused_collector():
+        with young_collections():
             return super().options
 
 
