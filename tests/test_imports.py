@@ -46,6 +46,7 @@ LATE_IN_START = {
         "josepy",
         "requests",
     ),
+    "client services": ("twisted.application.internet", "automat"),
     "users": ("dockmirror.users", "dockmirror.web.auth", "jwt"),
     "command": ("dockmirror.cli", "click", "rich"),
 }

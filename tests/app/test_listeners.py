@@ -14,13 +14,15 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
 from dockmirror.app.endpoints import HttpsEndpoint
-from dockmirror.app.listeners import BACKLOG, make_listener
+from dockmirror.app.listeners import BACKLOG, Listener, make_listener
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
 from dockmirror.tls.certificate_directory import CertificateDirectories
@@ -63,6 +65,22 @@ def test_a_listener_has_a_large_backlog_unless_the_operator_sets_one(endpoint: s
     assert [server[2] for server in listening.tcpServers] == [backlog]
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_listener_fails_at_once_on_a_port_in_use_and_frees_it_when_it_stops() -> None:
+    def listener(port: int) -> Listener:
+        return Listener(TCP4ServerEndpoint(reactor, port, interface="127.0.0.1"), Factory())
+
+    port = free_port()
+    first, second = listener(port), listener(port)
+    first.privilegedStartService()
+    with pytest.raises(CannotListenError):
+        second.privilegedStartService()
+    await first.stopService()
+    await second.stopService()
+    second.privilegedStartService()
+    await second.stopService()
+
+
 @pytest.mark.parametrize(
     ("endpoint", "message"),
     [
@@ -89,7 +107,7 @@ class _FullFactory(Factory):
 def test_a_rejected_connection_is_closed_below_tls(tmp_path: Path) -> None:
     (tmp_path / "m.pem").write_bytes(FIRST.key + FIRST.certificate)
     listening, directories = MemoryReactorClock(), CertificateDirectories(tmp_path, "m.example", reactor)
-    make_listener("listen.0", "https:443", _FullFactory(), listening, directories).startService()
+    make_listener("listen.0", "https:443", _FullFactory(), listening, directories).privilegedStartService()
     (_, factory, *_), *_ = listening.tcpServers
     assert factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)) is None
 
@@ -147,7 +165,7 @@ def get(connection: ssl.SSLSocket) -> bytes:
 async def listening(tmp_path: Path) -> Any:
     """A listener that runs during the test."""
     one = Listening(tmp_path)
-    one.service.startService()
+    one.service.privilegedStartService()
     yield one
     await one.service.stopService()
 

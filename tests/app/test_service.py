@@ -14,7 +14,6 @@ from pwd import getpwuid
 from typing import Any, cast
 
 import pytest
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -25,6 +24,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from zope.interface import implementer
 
 from dockmirror.app.cache_stack import StackContext
+from dockmirror.app.listeners import Listener
 from dockmirror.app.message_log import StartMessage
 from dockmirror.app.process import OrderedMultiService, ServingProcess
 from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
@@ -116,11 +116,8 @@ class TestMakeMirror:
             assert IService.providedBy(service)
             kinds = [type(part) for part in cast(MultiService, service)]
             serving = [OrderedMultiService] if workers == "1" else [ClockStepGuard, WorkerPool]
-            first, last = (
-                [StreamServerEndpointService, *serving],
-                [SettingsReload, GracefulShutdown, StartMessage],
-            )
-            assert kinds == [*first, *[StreamServerEndpointService] * listeners, *last]
+            last = [SettingsReload, GracefulShutdown, StartMessage]
+            assert kinds == [Listener, *serving, *[Listener] * listeners, *last]
         for endpoint, name in (("none", "listen.0"), ("tcp:0", "operations")):
             parts = make(operations=endpoint, listen=["tcp:0"], workers=workers)
             assert next(part.name for part in parts if part.name) == name
