@@ -42,7 +42,7 @@ from .notation import (
 class SettingsTable(BaseModel):
     """A table of the settings, which never changes; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class PolicyException(SettingsTable):
