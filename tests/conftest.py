@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
 
+from tests.forked_workers import fork_workers
 from tests.integration.parts.programs import describe_skips
 from tests.integration.parts.traces import Traces
 from tests.scheduling import PhasedScheduling, order_of
@@ -41,6 +43,13 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> PhasedScheduling:
     """Return the scheduler of a run with workers."""
     return PhasedScheduling(config, log)
+
+
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Collect the tests once for all workers, unless it is to be known which lines that runs."""
+    if len(specs) > 1 and not config.pluginmanager.has_plugin("_cov"):
+        process = fork_workers(config.invocation_params.args, specs)
+        config.add_cleanup(lambda: process.__exit__(None, None, None))
 
 
 @pytest.hookimpl(trylast=True)

@@ -44,9 +44,11 @@ def own_share(ports: range) -> range:
     return ports[worker % workers :: workers]
 
 
-_PORTS = own_share(range(24_000, 32_000))
-"""They lie below those from which systems give some to whoever asks for any; SeaweedFS has others."""
-_ports = cycle(random.sample(_PORTS, len(_PORTS)))
+@cache  # made when it is needed: this module is imported once for all workers
+def _ports() -> Iterator[int]:
+    """They lie below those from which systems give some to whoever asks for any; SeaweedFS has others."""
+    own = own_share(range(24_000, 32_000))
+    return cycle(random.sample(own, len(own)))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -54,7 +56,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
     No port that the system gives to whoever connects: then it would not be sure to be free at a restart.
     """
-    return next(port for port in _ports if is_free(host, port))
+    return next(port for port in _ports() if is_free(host, port))
 
 
 def is_free(host: str, port: int) -> bool:

@@ -25,7 +25,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_R
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _ABOVE = 10_000
 """Beside each HTTP port one for gRPC, so much above it."""
-_PORTS = own_share(range(12_000, 14_000))
+_PORTS = range(12_000, 14_000)
 """All of them lie below those from which systems give some to whoever asks for any."""
 
 
@@ -104,6 +104,7 @@ class SeaweedFS(Process):
 
 def _pairs(number: int) -> list[int]:
     """Free ports of which the ones that lie so much above are free as well."""
-    pairs = ((port, port + _ABOVE) for port in random.sample(_PORTS, len(_PORTS)))
+    own = own_share(_PORTS)
+    pairs = ((port, port + _ABOVE) for port in random.sample(own, len(own)))
     free = (pair[0] for pair in pairs if all(is_free("127.0.0.1", port) for port in pair))
     return list(islice(free, number))
