@@ -1,8 +1,9 @@
 """A process that is killed at any step serves nothing wrong afterwards and has lost nothing.
 
-For each call to the operating system that the work makes, a child is forked that kills itself with SIGKILL
-right before that call. What it leaves must serve nothing wrong and have lost nothing; and the work, done
-again, must succeed. The tests run this module in a process of its own, which forks the children.
+For each call to the operating system that the work makes, except those that only read, a child is forked
+that kills itself with SIGKILL right before that call. What it leaves must serve nothing wrong and have lost
+nothing; and the work, done again, must succeed. The tests run this module in a process of its own, which
+forks the children.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ METADATA = layout.growing_size(REGISTRY, NEW_DIGEST)
 ROOT = Path(__file__).parents[2]
 MEMORY = Path("/dev/shm")  # noqa: S108
 _CALL = re.compile(r'(?P<name>fsync|rename|unlink)\((?:\d+<)?"?(?P<path>[^">]+)[">](?:, "(?P<to>[^"]+)")?')
+_READING = {
+    "close", "fspath", "fstat", "geteuid", "getpid", "listdir", "lstat", "pread", "preadv", "scandir", "stat",
+    "statvfs", "urandom",
+}  # fmt: skip
+"""Calls before which a kill leaves what one before the next call leaves."""
 Step = Callable[[Stocked], object]
 Check = Callable[[Stocked], bool]
 
@@ -262,13 +268,13 @@ def killed(root: Path, work: Work, number: int) -> bool:
 
 
 class _Killer:
-    """Kills the process right before its n-th call to the operating system."""
+    """Kills the process right before its n-th call that may change the disk."""
 
     def __init__(self, number: int) -> None:
         self._left = number
 
     def __call__(self, frame: FrameType, event: str, call: Any) -> None:
-        if event == "c_call" and call.__module__ in ("posix", "fcntl"):
+        if event == "c_call" and call.__module__ in ("posix", "fcntl") and call.__name__ not in _READING:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -325,10 +331,10 @@ def results() -> dict[str, int | str]:
 
 @pytest.mark.parametrize("name", WORKS)
 def test_killed_at_each_step(name: str, results: dict[str, int | str]) -> None:
-    """The process is killed with SIGKILL before each call to the operating system."""
+    """The process is killed with SIGKILL before each call that may change the disk."""
     kills = results[name]
     assert isinstance(kills, int), kills
-    assert kills >= (40 if name == "download" else 5)
+    assert kills >= (30 if name == "download" else 4)
 
 
 @pytest.mark.integration
