@@ -213,7 +213,7 @@ def test_versions_are_replaced_under_load(installed: Installed) -> None:
 
         systemctl("enable", "--now", "dockmirror.socket", "dockmirror.service")
         installed.wait_until_ready(0)
-        with Load(connect, headers, "library/rolled", rolled, pause=0.1) as load:
+        with Load(connect, headers, "library/rolled", rolled) as load:
             load.go_on()
             with chain.blobs.valve.shut(2 * MIB):
                 running = pool.submit(mirror.client("docker").blob, "library/slow", slow.layers[0].digest)

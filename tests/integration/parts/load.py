@@ -1,4 +1,4 @@
-"""Clients that pull an image without a pause, and count what fails."""
+"""Clients that pull an image again and again, and count what fails."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .process import wait_until
 CLIENTS = 8
 ROUNDS = 20 if LONG else 3
 """How often each client pulls the image after each step of a test."""
+_PAUSE = 0.1
+"""Seconds after each request: the processor is for what happens to the mirror meanwhile."""
 Connect = Callable[[], http.client.HTTPConnection]
 
 
 class Load:
-    """Clients that pull an image again and again.
+    """Eight clients.
 
-    :param pause: seconds after each request.
     :ivar failures: the requests that were not answered as they should be.
     :ivar received: the bytes of bodies so far.
     """
@@ -33,13 +34,11 @@ class Load:
         headers: Mapping[str, str],
         repository: str,
         pulled: Image,
-        pause: float = 0,
     ) -> None:
         self.failures: list[object] = []
         self.received = 0
         self._connect = connect
         self._headers = dict(headers)
-        self._pause = pause
         self._wanted = [
             (f"/v2/{repository}/manifests/latest", pulled.manifest.data),
             *((f"/v2/{repository}/blobs/{each.digest}", each.data) for each in pulled.blobs),
@@ -88,7 +87,7 @@ class Load:
                 with self._lock:
                     self.received += len(data)
                 self._counts[number] += 1
-                self._stopped.wait(self._pause)
+                self._stopped.wait(_PAUSE)
         connection.close()
 
     def _get(self, connection: http.client.HTTPConnection, path: str) -> bytes:
