@@ -67,7 +67,7 @@ def test_sightings(seen: list[tuple[Digest, float]], expected: list[tuple[str, f
 
 def test_a_frozen_tag_keeps_what_it_is_served_as() -> None:
     """However often it has moved for 400 days; whatever the cool-down, and after a rollback as well."""
-    moves = [(Digest.of(b"%d" % move), 40 + move / 2) for move in range(1300)]
+    moves = [(Digest.of(b"%d" % move), 40 + move * 0.72) for move in range(900)]
     for seen in ([(A, 1), (A, 20), (B, 21), (B, 30), (C, 31)], [(A, 1), (A, 20), (B, 21), (B, 28), (A, 31)]):
         record = record_of(*seen, *moves)
         for days in (7, 15, 30):
@@ -149,7 +149,9 @@ def test_merging_makes_nothing_older(seen: Sequence[tuple[Digest, float, bool]])
 
 def test_the_shortest_sightings_are_forgotten() -> None:
     """Neither the first of all nor the longest is."""
-    record = record_of((A, 0), (B, 1), (B, 20), *((A if n % 2 else C, 21 + n / 100) for n in range(2000)))
+    record = record_of(
+        (A, 0), (B, 1), (B, 20), *((A if n % 2 else C, 21 + n / 100) for n in range(MAX_SIGHTINGS + 100))
+    )
     assert len(record.sightings) == MAX_SIGHTINGS
     assert record.sightings[0].is_baseline
     assert spans(record)[1] == ("b", 1, 20)
