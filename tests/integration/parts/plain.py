@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -145,5 +146,10 @@ class PlainClient:
         assert url.hostname
         if url.scheme == "http":
             return http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE)
-        context = ssl.create_default_context(cafile=self.authority)
+        context = _trusting(self.authority)
         return http.client.HTTPSConnection(url.hostname, url.port, timeout=_PATIENCE, context=context)
+
+
+@cache
+def _trusting(authority: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority)
