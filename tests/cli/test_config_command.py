@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -15,6 +14,7 @@ from dockmirror.cli.main import run
 from dockmirror.config.load import load
 from dockmirror.config.settings import Settings, UpstreamSettings
 
+from ..integration.parts.process import CLEAN_ENVIRONMENT, interpreter
 from ..issued import issue
 from .shop import run as run_command
 
@@ -188,7 +188,7 @@ def test_hosts_without_a_certificate_are_questioned(
     )
     program = str(Path(sys.executable).with_name("dockmirror"))
     command = [program, "-c", str(file), "config", "--check", "--json"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    ended = interpreter().run(command, CLEAN_ENVIRONMENT)
     asked = [each for each in json.loads(ended.stdout)["questions"] if each.startswith("certificates")]
     words = f"certificates: none is for {missing}; clients refuse another one's"
     assert asked == ([words] if missing else [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dockmirror.client_config.clients import CLIENTS
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 
+from ..integration.parts.process import interpreter
 from .shop import AMD, NGINX, Shop
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/reference/command.md").read_text("utf-8")
@@ -243,11 +243,9 @@ def test_an_error_of_the_system_is_one_line(tmp_path: Path) -> None:
     (tmp_path / layout.BLOBS).mkdir(parents=True)
     (tmp_path / layout.PINS).parent.mkdir(parents=True)
     (tmp_path / layout.PINS).touch()
-    command = "import sys; from dockmirror.cli.main import run; sys.argv[1:] = ['pin', 'nginx']; run()"
+    program = str(Path(sys.executable).with_name("dockmirror"))
     environ = {"DOCKMIRROR_CACHE": str(tmp_path), "DOCKMIRROR_MIN_FREE": "0B"}
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    result = interpreter().run([program, "pin", "nginx"], environ)
     assert result.returncode == 1
     assert re.fullmatch(rf"Error: {tmp_path}/\S+: Not a directory", result.stderr.splitlines()[-1])
     assert "Traceback" not in result.stderr

@@ -11,6 +11,8 @@ import pytest
 
 from dockmirror.cli.process_commands import find_mirror, read_environ
 
+from ..integration.parts.process import interpreter
+
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
 
@@ -82,7 +84,6 @@ print(listening.getsockname()[1], flush=True)
 signal.sigwait([signal.SIGHUP])
 print("reloaded", flush=True)
 """
-COMMAND = [sys.executable, "-c", "from dockmirror.cli.main import run; run()"]
 
 
 @pytest.fixture
@@ -98,9 +99,8 @@ def mirror() -> Iterator[subprocess.Popen[str]]:
 
 def reload(file: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in an environment without the mirror's password."""
-    return subprocess.run(  # noqa: S603
-        [*COMMAND, "-c", str(file), "reload"], capture_output=True, text=True, env={}, timeout=60, check=False
-    )
+    program = str(Path(sys.executable).with_name("dockmirror"))
+    return interpreter().run([program, "-c", str(file), "reload"], {})
 
 
 def test_settings_that_the_mirror_would_reject_are_reported_and_not_sent(
