@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from .images import Image
@@ -90,14 +91,16 @@ def wrong_blobs(cache: Path) -> list[Path]:
 
 def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
     """The files in which one of the secrets stands; the upstream's own contents are not looked into."""
+    looked_for = _split(frozenset(secrets))
+    return [str(file) for file in files(directory) if _BLOBS not in str(file) and _holds(file, *looked_for)]
+
+
+@lru_cache(maxsize=1)  # many directories are searched for the same ones
+def _split(secrets: frozenset[str]) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """Return the secrets that are short, the ends of the others, and the halves of these ends."""
     tails = {secret[-_TELLING:].encode() for secret in secrets}
     short = {tail for tail in tails if len(tail) < _TELLING}
-    halves = {tail[at : at + _HALF] for tail in tails - short for at in range(_HALF + 1)}
-    return [
-        str(file)
-        for file in files(directory)
-        if _BLOBS not in str(file) and _holds(file, short, tails - short, halves)
-    ]
+    return short, tails - short, {tail[at : at + _HALF] for tail in tails - short for at in range(_HALF + 1)}
 
 
 def _holds(file: Path, short: set[bytes], long: set[bytes], halves: set[bytes]) -> bool:
