@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from ..system.posix import MOUNTS, chown_to_parent, explain_unwritable, find_network_file_system
 
 FILE_NAME = "pulls.db"
-_VERSION = 1
+_VERSION = 2
 BUSY_SECONDS = 2.0
 """Seconds for which a thread waits for another process that writes."""
 _SCHEMA = """
@@ -33,7 +33,9 @@ CREATE TABLE pull (
 CREATE INDEX pull_image ON pull (image);
 CREATE INDEX pull_client ON pull (client);
 CREATE INDEX pull_user ON pull (user) WHERE user > 0;
+CREATE INDEX pull_owner ON pull (user, client) WHERE user > 0;
 CREATE INDEX pull_digest ON pull (digest) WHERE digest > 0;
+CREATE INDEX pull_failed ON pull (number) WHERE reason != '';
 CREATE TABLE part (
     number INTEGER NOT NULL, name INTEGER NOT NULL, ended REAL NOT NULL,
     is_layer INTEGER NOT NULL, is_cached INTEGER NOT NULL, reason TEXT NOT NULL,
@@ -47,19 +49,32 @@ CREATE TABLE sums (
     milliseconds INTEGER NOT NULL, upstream_milliseconds INTEGER NOT NULL,
     PRIMARY KEY (kind, period, key)
 ) WITHOUT ROWID;
+CREATE TABLE rollup (
+    kind INTEGER NOT NULL, seconds INTEGER NOT NULL, period INTEGER NOT NULL,
+    category INTEGER NOT NULL, key INTEGER NOT NULL,
+    pulls INTEGER NOT NULL, failed INTEGER NOT NULL,
+    cached_bytes INTEGER NOT NULL, upstream_bytes INTEGER NOT NULL,
+    saved_requests INTEGER NOT NULL, saved_pulls INTEGER NOT NULL,
+    milliseconds INTEGER NOT NULL, upstream_milliseconds INTEGER NOT NULL,
+    PRIMARY KEY (kind, seconds, period, category, key)
+) WITHOUT ROWID;
+CREATE TABLE category (
+    word INTEGER NOT NULL, category INTEGER NOT NULL, PRIMARY KEY (word, category)
+) WITHOUT ROWID;
+INSERT INTO category VALUES (0, 0);
+CREATE TABLE rollup_end (number INTEGER NOT NULL);
+INSERT INTO rollup_end VALUES (0);
 CREATE TABLE pruned (time REAL NOT NULL);
 INSERT INTO pruned VALUES (0);
+CREATE TABLE fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL);
+INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0;
 """
-_ADDITIONS = (
-    "CREATE INDEX IF NOT EXISTS pull_failed ON pull (number) WHERE reason != ''",
-    "CREATE INDEX IF NOT EXISTS pull_owner ON pull (user, client) WHERE user > 0",
-    "CREATE TABLE IF NOT EXISTS fleet (id TEXT NOT NULL, tried REAL NOT NULL, uploaded REAL NOT NULL)",
-    "INSERT INTO fleet SELECT lower(hex(randomblob(8))), 0, 0 WHERE NOT EXISTS (SELECT 1 FROM fleet)",
-)
-"""Adds what older files lack.
-
-Only tables and indices can be added: processes of the version before write to the same file.
-"""
+AMOUNTS = (
+    "pulls", "failed", "cached_bytes", "upstream_bytes", "saved_requests", "saved_pulls", "milliseconds",
+    "upstream_milliseconds",
+)  # fmt: skip
+"""The columns of all sums."""
+SUMS_OF_PULLS = ("count(*)", "sum(reason != '')", *(f"sum({name})" for name in AMOUNTS[2:]))
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _log = Logger()
 
@@ -74,6 +89,8 @@ class Word(IntEnum):
     DIGEST = 5
     PLATFORM = 6
     REGISTRY = 7
+    NETWORK = 8
+    NAMESPACE = 9
 
 
 class Sums(IntEnum):
@@ -146,8 +163,6 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             else:
                 _check_version(version)
-            for statement in _ADDITIONS:
-                connection.execute(statement)
     except BaseException:
         connection.close()
         raise

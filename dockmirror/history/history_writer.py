@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from .database import (
+    AMOUNTS,
     BUSY_SECONDS,
     Sums,
     Word,
@@ -20,6 +21,7 @@ from .database import (
 )
 from .pruning import PERIOD, HistoryBounds, prune
 from .pulls import OTHERS
+from .rollup import change_rollup, read_end
 from .tracker import PartState, PartSummary, PullReport, began, summarize_parts
 
 _MAX_PENDING = 30
@@ -27,13 +29,7 @@ _MAX_PENDING = 30
 _MAX_KEYS = 10_000
 """Registries, repositories or clients of a day that have sums of their own; the rest count as one."""
 _log = Logger()
-
-
-_AMOUNTS = (
-    "pulls", "failed", "cached_bytes", "upstream_bytes", "saved_requests", "saved_pulls", "milliseconds",
-    "upstream_milliseconds",
-)  # fmt: skip
-_ADDITIONS = ", ".join(f"{name} = {name} + ?" for name in _AMOUNTS)
+_ADDITIONS = ", ".join(f"{name} = {name} + ?" for name in AMOUNTS)
 
 
 class HistoryWriter:
@@ -117,13 +113,19 @@ class _Batch:
         self._execute = connection.execute
         self._words: dict[tuple[Word, str], int] = {}
         self._sums: dict[tuple[Sums, int, Word | None, str], list[int]] = {}
+        self._connection = connection
+        self._end = read_end(connection)
 
     def write(self, reports: Iterable[PullReport]) -> None:
         for report in reports:
-            if report.number:
+            if not report.number:
+                self._add(report.last, report)
+            elif report.number >= self._end:
                 self._write_pull(report)
             else:
-                self._add(report.last, report)
+                change_rollup(self._connection, report.number, report.number + 1, -1)
+                self._write_pull(report)
+                change_rollup(self._connection, report.number, report.number + 1, 1)
         for key, amounts in self._sums.items():
             self._add_to(*key, amounts)
 
@@ -198,7 +200,7 @@ class _Batch:
             (Sums.REPOSITORY, day, Word.IMAGE, f"{report.registry}/{report.repository}"),
             (Sums.CLIENT, day, Word.CLIENT, report.client),
         ):
-            total = self._sums.get(key, (0,) * len(_AMOUNTS))
+            total = self._sums.get(key, (0,) * len(AMOUNTS))
             self._sums[key] = [sum(pair) for pair in zip(total, amounts, strict=True)]
 
     def _add_to(self, kind: Sums, period: int, word: Word | None, text: str, amounts: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Deletes what exceeds the bounds of the history: old pulls, old sums, and texts that no row needs."""
+"""Keeps the history within its bounds, once per minute: deletes old pulls, old sums, and unused texts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 from attrs import frozen
 
 from .database import Sums, Word, transaction
+from .rollup import LAST_NUMBER, advance_rollup, delete_pulls
 from .tracker import first_number
 
 SUMS_DAYS = 400
@@ -41,6 +42,7 @@ def prune(connection: sqlite3.Connection, bounds: HistoryBounds, now: float) -> 
             return
         connection.execute("UPDATE pruned SET time = ?", (now,))
         _delete_finished(connection, now)
+    advance_rollup(connection, now)
     deleted = _delete_before(connection, first_number(now - bounds.days * _DAY))
     for _ in range(_CHUNKS):
         if _size(connection) <= bounds.size:
@@ -75,11 +77,7 @@ def _delete_before(connection: sqlite3.Connection, number: int) -> int:
     deleted = 0
     for _ in range(_CHUNKS):
         with transaction(connection):
-            count = connection.execute(
-                "DELETE FROM pull WHERE number IN"
-                " (SELECT number FROM pull WHERE number < ? ORDER BY number LIMIT ?)",
-                (number, _CHUNK),
-            ).rowcount
+            count = delete_pulls(connection, number, _CHUNK)
         deleted += count
         if count < _CHUNK:
             break
@@ -98,10 +96,7 @@ def _size(connection: sqlite3.Connection) -> int:
 def _delete_oldest(connection: sqlite3.Connection) -> int:
     """Delete the oldest pulls, or, when there are none, the oldest sums; return how many."""
     with transaction(connection):
-        count = connection.execute(
-            "DELETE FROM pull WHERE number IN (SELECT number FROM pull ORDER BY number LIMIT ?)", (_CHUNK,)
-        ).rowcount
-        return count or connection.execute(
+        return delete_pulls(connection, LAST_NUMBER, _CHUNK) or connection.execute(
             "DELETE FROM sums WHERE kind > 0"
             " AND period = (SELECT min(period) FROM sums WHERE kind = ?)", (Sums.REGISTRY,)
         ).rowcount  # fmt: skip
@@ -117,3 +112,8 @@ def _delete_words(connection: sqlite3.Connection) -> None:
                 " AND id NOT IN (SELECT key FROM sums WHERE kind = ?)",
                 (kind, _SUMS.get(kind, -1)),
             )
+        connection.execute("DELETE FROM category WHERE word > 0 AND word NOT IN (SELECT id FROM word)")
+        connection.execute(
+            "DELETE FROM word WHERE kind IN (?, ?) AND id NOT IN (SELECT category FROM category)",
+            (Word.NETWORK, Word.NAMESPACE),
+        )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from math import isinf
+from math import inf, isinf
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from attrs import evolve
 
 from ..system.networks import Network
-from .database import Sums, Word, open_for_reading
+from .database import AMOUNTS, SUMS_OF_PULLS, Sums, Word, open_for_reading
 from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
+from .rollup import LAST_NUMBER, LENGTHS, RollupKey, Span, category_length, read_end, split_numbers
 from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of, parse_client
 
 _GLOB = re.compile(r"[*?\[]")
@@ -26,8 +27,9 @@ _FEW = 8
 _FEW_PULLS = 20_000
 """Pulls of a network for which the index is used."""
 _SHORT = 2 * 86_400
-"""Seconds up to now in which the pulls themselves are counted, to be exact."""
+"""Seconds up to now in which only the pulls that are kept count, to be exact."""
 _ID_OF_WORD = "SELECT id FROM word WHERE kind = ? AND text = ?"
+_IDS_OF_GLOB = "SELECT id FROM word WHERE kind = ? AND text GLOB ?"
 _ENDED = "(pull.number >> 12) + pull.milliseconds"
 """When a pull ended, in milliseconds since the epoch."""
 _SELECT = """
@@ -39,14 +41,9 @@ FROM pull LEFT JOIN word AS client ON client.id = pull.client LEFT JOIN word AS 
     LEFT JOIN word AS digest ON digest.id = pull.digest
     LEFT JOIN word AS platform ON platform.id = pull.platform
 """
-_COLUMNS = (
-    "pulls", "failed", "cached_bytes", "upstream_bytes", "saved_requests", "saved_pulls", "milliseconds",
-    "upstream_milliseconds",
-)  # fmt: skip
-_OF_SUMS = ", ".join(f"sum({each})" for each in _COLUMNS)
-_OF_PULLS = "count(*) AS pulls, sum(reason != '') AS failed, " + ", ".join(
-    f"sum({each}) AS {each}" for each in _COLUMNS[2:]
-)
+_OF_SUMS = ", ".join(f"sum({each})" for each in AMOUNTS)
+_OF_ROWS = ", ".join(f"sum({each}) AS {each}" for each in AMOUNTS)
+_OF_PULLS = ", ".join(f"{each} AS {name}" for each, name in zip(SUMS_OF_PULLS, AMOUNTS, strict=True))
 _KINDS: dict[SumKey, Sums] = {
     "hour": Sums.HOUR,
     "day": Sums.HOUR,
@@ -97,14 +94,14 @@ class SqliteHistory:
     def sums(self, by: SumKey, filter: PullFilter, limit: int = 1000) -> Sequence[PullSums]:
         """Return sums of whole hours or days: without conditions other than the time, or of one repository.
 
-        A filter with other conditions, with parts of days, or of a part of the last two days counts the pulls
-        that are still kept.
+        A filter with other conditions, with parts of days, or of a part of the last two days has the sums of
+        the pulls that are still kept.
         """
         filter = self._complete(filter)
         with self._open() as connection:
             kind = _kind_of_sums(by, filter, self._now())
             rows = (
-                _sum_pulls(connection, by, filter, self._now()) if kind is None
+                _sum_kept(connection, by, filter, self._now()) if kind is None
                 else _sum_periods(connection, by, filter, kind)
             )  # fmt: skip
             whole = rows
@@ -124,6 +121,7 @@ class SqliteHistory:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(open_for_reading(self._path)) as connection:
+                connection.execute("BEGIN")  # the rollup may go on between two of an answer's queries
                 yield connection
         except sqlite3.Error as error:
             raise HistoryError(f"the history {self._path} cannot be read: {error}") from None
@@ -203,8 +201,30 @@ def _list_days(connection: sqlite3.Connection, kind: Sums, first: int, last: int
     return ", ".join(map(str, days))
 
 
-def _sum_pulls(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, now: float) -> list[Any]:
-    """Return the sums of the pulls that meet the filter, which are sorted by a number and not by a text.
+def _sum_kept(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, now: float) -> list[Any]:
+    """Return the sums of the pulls that are kept, out of the rollup as far as it has them."""
+    first = first_number(filter.since)
+    last = LAST_NUMBER if isinf(filter.until) else first_number(filter.until)
+    spans, rows = [Span(0, first, last)], _select_rows(connection, by, filter)
+    if rows is not None:
+        lengths = [each for each in LENGTHS if by != "day" or each <= _SECONDS["day"]]
+        spans = split_numbers(first, last, read_end(connection), lengths) or spans
+    pulls = [*_conditions(connection, evolve(filter, since=0.0, until=inf), now)]
+    parts = [
+        _sum_rollup(by, span, rows) if rows and span.seconds else _sum_pulls(by, span, pulls)
+        for span in spans
+    ]
+    key = {"hour": "key", "day": "key", "registry": "substr(text, 1, instr(text, '/') - 1)"}.get(by, "text")
+    union = " UNION ALL ".join(part for part, _ in parts)
+    return connection.execute(
+        f"SELECT {key}, {_OF_SUMS} FROM (SELECT key, {_OF_ROWS} FROM ({union}) GROUP BY 1)"  # noqa: S608
+        " LEFT JOIN word ON word.id = key WHERE pulls > 0 GROUP BY 1 ORDER BY 1",
+        [value for _, values in parts for value in values],
+    ).fetchall()
+
+
+def _sum_pulls(by: SumKey, span: Span, conditions: Sequence[Condition]) -> Condition:
+    """Return the query for the sums of pulls, which are sorted by a number and not by a text.
 
     The ``+`` keeps SQLite from reading all pulls in the order of an index.
     """
@@ -213,13 +233,62 @@ def _sum_pulls(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, n
         "day": "(pull.number >> 12) / 86400000",
         "client": "+pull.client",
     }.get(by, "+pull.image")
-    key = {"hour": "key", "day": "key", "registry": "substr(text, 1, instr(text, '/') - 1)"}.get(by, "text")
-    where, values = _where(_conditions(connection, filter, now))
-    return connection.execute(
-        f"SELECT {key}, {_OF_SUMS} FROM (SELECT {number} AS key, {_OF_PULLS} FROM pull {where} GROUP BY 1)"  # noqa: S608
-        " LEFT JOIN word ON word.id = key GROUP BY 1 ORDER BY 1",
-        values,
-    ).fetchall()
+    where, values = _where([*conditions, ("pull.number >= ? AND pull.number < ?", span[1:])])
+    return f"SELECT {number} AS key, {_OF_PULLS} FROM pull {where} GROUP BY 1", values  # noqa: S608
+
+
+def _sum_rollup(by: SumKey, span: Span, conditions: Sequence[Condition]) -> Condition:
+    number = "period * seconds / 86400" if by == "day" else "key"
+    where, values = _where([("seconds = ? AND period >= ? AND period < ?", span), *conditions])
+    return f"SELECT {number} AS key, {_OF_ROWS} FROM rollup {where} GROUP BY 1", values  # noqa: S608
+
+
+def _select_rows(
+    connection: sqlite3.Connection, by: SumKey, filter: PullFilter
+) -> Sequence[Condition] | None:
+    """Return the conditions of the rows in the rollup that answer a question; None if only the pulls do."""
+    others = (filter.digest, filter.user, filter.outcome, filter.reason)
+    if by == "hour" or any(others) or ":" in filter.image.rpartition("/")[2]:
+        return None
+    networks = _find_networks(connection, filter.client)
+    key: Condition = ("1", ())
+    if by == "client":
+        kind, categories = RollupKey.CLIENT, _find_namespaces(connection, filter.image)
+        if filter.client:
+            clients = f"SELECT word FROM category WHERE category IN ({networks})"  # noqa: S608
+            key = (
+                f"key IN ({_find_clients(connection, filter.client) if networks is None else clients})",
+                (),
+            )
+    else:
+        kind, categories = RollupKey.IMAGE, networks
+        if filter.image:
+            key = (f"key IN ({_IDS_OF_GLOB})", (Word.IMAGE, filter.image))
+    return None if categories is None else [("kind = ?", (kind,)), (f"category IN ({categories})", ()), key]
+
+
+def _find_networks(connection: sqlite3.Connection, client: str) -> str | None:
+    """Return the numbers of the categories that make up a network or a region; None if none do."""
+    if not client:
+        return "0"
+    if "/" not in client:
+        row = connection.execute(_ID_OF_WORD, (Word.NETWORK, client)).fetchone()
+        return None if row is None else str(row[0])
+    network = ip_network(client)
+    length = category_length(network)
+    found = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.NETWORK,)).fetchall()
+    names = (number for number, text in found if text.endswith(f"/{length}") and _is_inside(text, network))
+    return None if length is None else ", ".join(map(str, names))
+
+
+def _find_namespaces(connection: sqlite3.Connection, glob: str) -> str | None:
+    """Return the numbers of the categories that make up a glob; None if none do."""
+    if not glob:
+        return "0"
+    if not glob.endswith("/*") or _GLOB.search(glob[:-1]) or glob.count("/") > 2:
+        return None
+    found = connection.execute(_IDS_OF_GLOB, (Word.NAMESPACE, glob))
+    return ", ".join(str(number) for (number,) in found)
 
 
 def _where(conditions: Sequence[Condition] | Iterator[Condition]) -> tuple[str, list[object]]:
@@ -273,8 +342,7 @@ def _image_conditions(connection: sqlite3.Connection, glob: str) -> Iterator[Con
     if not _GLOB.search(name):
         yield _equals("image", Word.IMAGE, name)
     else:
-        words = "SELECT id FROM word WHERE kind = ? AND text GLOB ?"
-        found = [row[0] for row in connection.execute(words, (Word.IMAGE, name))]
+        found = [row[0] for row in connection.execute(_IDS_OF_GLOB, (Word.IMAGE, name))]
         # Where many images match, the newest pulls are found sooner without the index.
         column = "pull.image" if len(found) <= _FEW else "+pull.image"
         yield f"{column} IN ({', '.join(map(str, found))})", ()
@@ -286,13 +354,22 @@ def _client_condition(connection: sqlite3.Connection, client: str) -> Condition:
     """Return the condition of an address, or of a network in which clients lie."""
     if "/" not in client:
         return _equals("client", Word.CLIENT, client)
-    network = ip_network(client)
-    rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
-    found = ", ".join(str(number) for number, text in rows if _is_inside(text, network))
+    found = _find_clients(connection, client)
     some = f"SELECT 1 FROM pull WHERE client IN ({found}) LIMIT {_FEW_PULLS}"  # noqa: S608
     (count,) = connection.execute(f"SELECT count(*) FROM ({some})").fetchone()  # noqa: S608
     # The newest of many pulls are found sooner without the index.
     return f"{'pull.client' if count < _FEW_PULLS else '+pull.client'} IN ({found})", ()
+
+
+def _find_clients(connection: sqlite3.Connection, client: str) -> str:
+    """Return the numbers of an address, or of the clients in a network."""
+    if "/" not in client:
+        found = [number for (number,) in connection.execute(_ID_OF_WORD, (Word.CLIENT, client))]
+    else:
+        network = ip_network(client)
+        rows = connection.execute("SELECT id, text FROM word WHERE kind = ?", (Word.CLIENT,))
+        found = [number for number, text in rows if _is_inside(text, network)]
+    return ", ".join(map(str, found))
 
 
 def _is_inside(text: str, network: Network) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import zlib
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +103,6 @@ def test_only_changed_days_are_uploaded(tmp_path: Path) -> None:
     assert fourth is not None
     assert (fourth.days, fourth.history) == ([TODAY - 1, TODAY], first.history)
     kept.close()
-
-
-def test_an_older_file_gets_the_state_of_uploads(tmp_path: Path) -> None:
-    kept = KeptHistory(tmp_path)
-    kept.write(report(number_at(10)))
-    kept.close()
-    with closing(sqlite3.connect(kept.path)) as connection:
-        connection.execute("DROP TABLE fleet")
-    assert claim_upload(kept.path, NOW) is not None
-    assert len(kept.pulls()) == 1
 
 
 def test_many_clients_are_uploaded_as_one(tmp_path: Path) -> None:

@@ -292,16 +292,16 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     newer.write(report(number_at(1)))
     newer.close()
     with closing(sqlite3.connect(newer.path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     older = KeptHistory(tmp_path)
     with logged() as lines:
         older.write(report(number_at(2)))
         older.write(report(number_at(3)))
     assert len(lines) == 1
     assert (
-        "cannot be written: it has format 2, and this version of dockmirror knows format 1 only" in lines[0]
+        "cannot be written: it has format 3, and this version of dockmirror knows format 2 only" in lines[0]
     )
-    with pytest.raises(HistoryError, match="cannot be read: it has format 2"):
+    with pytest.raises(HistoryError, match="cannot be read: it has format 3"):
         older.pulls()
     older.close()
     assert {each.name for each in tmp_path.iterdir()} <= {"pulls.db", "pulls.db-wal", "pulls.db-shm"}
