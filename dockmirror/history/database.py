@@ -35,7 +35,10 @@ CREATE INDEX pull_client ON pull (client);
 CREATE INDEX pull_user ON pull (user) WHERE user > 0;
 CREATE INDEX pull_owner ON pull (user, client) WHERE user > 0;
 CREATE INDEX pull_digest ON pull (digest) WHERE digest > 0;
-CREATE INDEX pull_failed ON pull (number) WHERE reason != '';
+CREATE INDEX pull_failed ON pull (
+    number, client, image, gets, cached_bytes, upstream_bytes, saved_requests, saved_pulls,
+    milliseconds, upstream_milliseconds, reason
+) WHERE reason != '';
 CREATE TABLE part (
     number INTEGER NOT NULL, name INTEGER NOT NULL, ended REAL NOT NULL,
     is_layer INTEGER NOT NULL, is_cached INTEGER NOT NULL, reason TEXT NOT NULL,
