@@ -1,4 +1,7 @@
-"""``python -m bench.history``: the cost of the history, and its size and queries when full."""
+"""``python -m bench.history``: the cost of the history, and its size and queries when full.
+
+``--pulls 10000000`` measures the size and the queries alone, with so many pulls.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from dockmirror.history.pull_table import PULL_TABLE_SIZE, PullTable
 from dockmirror.history.pulls import PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.recorder import PullRecorder
+from dockmirror.history.rollup import CHUNK, advance_rollup
 from dockmirror.history.tracker import make_number
 from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
@@ -35,17 +39,18 @@ from dockmirror.oci.header_fields import CacheStatus
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.request import Blob, Manifest, Repository, Tag
 from dockmirror.system.networks import Address, ClientAddress
+from dockmirror.web.pages.history_form import begin_of
 
 from .blobs import verify
 from .clients.wrk import wrk
-from .command import run
+from .command import parser
 from .images import push_image
 from .peers import distribution
 from .peers.mirror import NAME, mirrored
 from .peers.peer import Peer, repository
 from .process import processor_time
 from .rounds import in_turn
-from .table import Row, at_least, at_most
+from .table import Row, at_least, at_most, table
 
 PULLS = 1_000_000
 CONNECTIONS = 64
@@ -60,7 +65,7 @@ def rows(rounds: int) -> Iterator[Row]:
     """Measure requests with and without the history, the reactor's time, and a full history."""
     yield from _requests(rounds)
     yield from _reactor()
-    yield from _full()
+    yield from _full(PULLS)
 
 
 def _requests(rounds: int) -> Iterator[Row]:
@@ -183,17 +188,22 @@ def _request(clock: Clock, address: Address) -> ServerRequest:
     return request
 
 
-def _full() -> Iterator[Row]:
+def _full(pulls: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         path, now = Path(name) / FILE_NAME, time.time()
-        with closing(open_for_writing(path)) as connection, transaction(connection):
-            _fill(connection, now)
-        case = f"history of {PULLS:,} pulls"
-        yield Row(case, "MB", [path.stat().st_size / 1e6], aim=at_most(200))
+        with closing(open_for_writing(path)) as connection:
+            connection.execute("PRAGMA cache_size = -500000")
+            with transaction(connection):
+                _fill(connection, now, pulls)
+            while advance_rollup(connection, now, 20 * CHUNK) or advance_rollup(connection, now):
+                pass
+        case = f"history of {pulls:,} pulls"
+        yield Row(case, "MB", [path.stat().st_size / 1e6], aim=at_most(pulls / 5000))
         reader = SqliteHistory(path, time.time)
-        week = PullFilter(since=now - 7 * 86_400)
+        week, month = (PullFilter(since=begin_of(days * 86_400, now)) for days in (7, 30))
         day = PullFilter(since=now - 86_400)
         of_network = evolve(week, client="10.0.1.0/24")
+        of_all, of_registry = evolve(month, client="10.0.0.0/8"), evolve(week, image="docker.io/*")
         of_client, of_image = evolve(week, client="10.0.0.7"), PullFilter(image="docker.io/library/image-7")
         queries: dict[str, Callable[[], object]] = {
             "a client's pulls": lambda: reader.pulls(PullFilter(client="10.0.0.7", user="user-7"), 20),
@@ -213,7 +223,14 @@ def _full() -> Iterator[Row]:
             "a network's pulls": lambda: reader.pulls(of_network, 101),
             "a network's week by repository": lambda: reader.sums("repository", of_network),
             "a network's week by client": lambda: reader.sums("client", of_network),
+            "a large network's month by repository": lambda: reader.sums("repository", of_all),
+            "a large network's month by client": lambda: reader.sums("client", of_all),
+            "failed ones of a week by client": lambda: reader.sums("client", evolve(week, outcome="failed")),
+            "a registry's week by repository": lambda: reader.sums("repository", of_registry),
+            "a registry's week by client": lambda: reader.sums("client", of_registry),
             "a day by repository": lambda: reader.sums("repository", day),
+            "a day by client": lambda: reader.sums("client", day),
+            "a network's day by client": lambda: reader.sums("client", evolve(of_network, since=day.since)),
             "a client's week": lambda: reader.sums("repository", of_client),
             "an image's month": lambda: reader.sums("day", of_image),
         }
@@ -228,7 +245,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _fill(connection: Any, now: float) -> None:
+def _fill(connection: Any, now: float, pulls: int) -> None:
     """Insert pulls of the last days, and sums of 400 days with as many keys."""
     chance = random.Random(16)
     words = [
@@ -248,14 +265,14 @@ def _fill(connection: Any, now: float) -> None:
         digest = ids[Word.DIGEST, f"sha256:{image * 10 + chance.randrange(10):064}"]
         size, cached = chance.randrange(10**9), chance.randrange(10**9)
         return (
-            make_number(first + _DAYS * 86_400 * count / PULLS, 1, count), chance.randrange(60_000),
+            make_number(first + _DAYS * 86_400 * count / pulls, 1, count), chance.randrange(60_000),
             1 + client, ids[Word.USER, f"user-{user}"] if user % 2 else 0, host, 1 + _CLIENTS + image,
             f"1.{chance.randrange(30)}", digest, platform, 10, 8, chance.randrange(9), cached, size, 9, 1,
             chance.randrange(60_000), "the registry does not answer" if chance.random() < 0.01 else "",
         )  # fmt: skip
 
     connection.executemany(
-        f"INSERT INTO pull VALUES ({', '.join('?' * 18)})", (pull(count) for count in range(PULLS))  # noqa: S608
+        f"INSERT INTO pull VALUES ({', '.join('?' * 18)})", (pull(count) for count in range(pulls))  # noqa: S608
     )  # fmt: skip
     amounts = (1000, 10, 10**12, 10**11, 8000, 900, 10**7, 10**6)
     hour, day = int(now // 3600), int(now // 86_400)
@@ -271,4 +288,7 @@ def _fill(connection: Any, now: float) -> None:
 
 
 if __name__ == "__main__":
-    run(rows)
+    arguments = parser("One case; see the module.")
+    arguments.add_argument("--pulls", type=int, help="measure the size and the queries with so many pulls")
+    given = arguments.parse_args()
+    print(table(_full(given.pulls) if given.pulls else rows(given.rounds)))
