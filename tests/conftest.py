@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
+from _pytest import unittest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
 
@@ -35,7 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the thousands of tests out of the garbage collector's way: each of its runs would look at them."""
+    """Keep the thousands of tests out of the garbage collector's way: each of its runs would look at them.
+
+    pytest reads the version of Twisted for each test, once something has imported ``twisted.trial``.
+    """
+    unittest._get_twisted_version = cache(unittest._get_twisted_version)
     gc.collect()
     gc.freeze()
 
