@@ -264,5 +264,5 @@ def test_mirrors_behind_a_load_balancer(
     proofs = "dockmirror/acme/"
     wait_until(lambda: not any(map(re.compile(proofs).match, sharing.keys())), "no proof is left")
     keys = {each.read_bytes().partition(b"-----BEGIN CERT")[0] for each in files}
-    bucket, stored = sharing.seaweedfs.store(sharing.prefix), sharing.keys()
+    bucket, stored = sharing.store, sharing.keys()
     assert not any(secret in bytes(bucket.get(key).bytes()) for key in stored for secret in keys)

@@ -43,12 +43,11 @@ def begins(mirror: Mirror, outcome: str) -> None:
 
 def expire_turn(sharing: Sharing) -> None:
     """Let the only turn end now that a mirror has, instead of an hour later."""
-    store = sharing.seaweedfs.store(sharing.prefix)
     listed = sharing.keys()
     [key] = [each for each in listed if each.startswith(str(layout.SYNC_TURNS))]
-    turn = json.loads(bytes(store.get(key).bytes()))
+    turn = json.loads(bytes(sharing.store.get(key).bytes()))
     assert turn["until"] > time.time()
-    store.put(key, json.dumps({**turn, "until": 0}).encode())
+    sharing.store.put(key, json.dumps({**turn, "until": 0}).encode())
 
 
 def test_a_mirror_takes_over_from_one_that_was_killed(sharing: Sharing) -> None:

@@ -42,12 +42,14 @@ class Sharing:
     """An upstream, a bucket, and mirrors.
 
     :ivar front: what the mirrors take for the object store.
+    :ivar store: their objects.
     :ivar patch: code for :meth:`Machine.patch` of mirrors that are added from then on.
     """
 
     def __init__(self, directory: Path, authority: Authority, seaweedfs: SeaweedFS, stack: ExitStack) -> None:
         self.seaweedfs = seaweedfs
         self.prefix = uuid.uuid4().hex
+        self.store = seaweedfs.store(self.prefix)
         self.mirrors: list[Mirror] = []
         self.patch = ""
         self._directory = directory
@@ -99,12 +101,12 @@ class Sharing:
 
     def keys(self) -> list[str]:
         """The keys in the bucket."""
-        return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
+        return [each["path"] for chunk in self.store.list() for each in chunk]
 
     def has(self, key: str) -> bool:
         """Return True if the bucket has an object."""
         try:
-            self.seaweedfs.store(self.prefix).head(key)
+            self.store.head(key)
         except FileNotFoundError:
             return False
         return True
@@ -116,9 +118,8 @@ class Sharing:
             assert mirror.failures() == ""
             assert wrong_blobs(mirror.cache) == []
             assert leaks(mirror.directory, secrets) == []
-        store = self.seaweedfs.store(self.prefix)
         for key in self.keys():
-            data = bytes(store.get(key).bytes())
+            data = bytes(self.store.get(key).bytes())
             assert not any(secret.encode() in data for secret in secrets), key
 
 
