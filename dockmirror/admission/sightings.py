@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -22,8 +23,10 @@ from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
 from ..pullthrough.write_through import tags_set
 from .admit import Subject
-from .policies import Policies
-from .tag_facts import CoolDownSource
+
+if TYPE_CHECKING:
+    from .policies import Policies
+    from .tag_facts import CoolDownSource
 
 CHECK_INTERVAL = 600.0
 """Seconds between two searches for tags that are due."""

@@ -1,13 +1,14 @@
-"""Admission in the stack of an upstream: the policies, the sources of facts, and what is held."""
+"""Admission in the stack of an upstream: the policies, the sources of facts, and what is held.
+
+A mirror without policies does not import it.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache as cache_calls
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -18,8 +19,7 @@ from ..admission.hook import HookSource, PolicyServer
 from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
 from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import FactGatherer, IFactSource, Policies
-from ..admission.recall_filter import RecallContext, RecallFilter
-from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
+from ..admission.sightings import PolledUpstream
 from ..admission.signature_source import KeylessVerifier, SignatureSource, is_sigstore_installed
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..admission.tag_facts import (
@@ -35,22 +35,18 @@ from ..body.bodies import collect
 from ..concurrency.coroutines import RunInThread, TTLCache
 from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
-from ..interfaces import IDocumentStore, IRegistry
+from ..interfaces import IDocumentStore
 from ..oci.digest import Descriptor, Digest
 from ..oci.header_fields import whole_range
 from ..oci.request import Repository, Tag
 from ..pullthrough.authorization import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.upstream_gateway import UpstreamGateway
-from ..store import files, layout, pins
+from ..store import pins
 from ..upstream.agents import make_http_client
 from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
 from .upstream_stack import AgentFor, UpstreamContext, upstream_errors
-
-if TYPE_CHECKING:
-    from ..store.bucket.bucket import Bucket
-
 
 _MOST = 10_000
 
@@ -59,11 +55,11 @@ _MOST = 10_000
 class Admission:
     """The parts that decide about the images of one upstream.
 
-    :ivar context: what manifests are served by; None without policies.
+    :ivar context: what manifests are served by.
     :ivar polled: what the upstream's tags are polled by.
     """
 
-    context: AdmissionContext | None
+    context: AdmissionContext
     polled: PolledUpstream
 
 
@@ -127,7 +123,7 @@ def make_admission(
         clock=clock,
     )
     polled = PolledUpstream(policies, cool_down, gateway, is_public, upstream.choice.choose)
-    return Admission(context if settings.policy else None, polled)
+    return Admission(context, polled)
 
 
 def check_lock_files(settings: Settings) -> None:
@@ -139,21 +135,6 @@ def check_lock_files(settings: Settings) -> None:
         if policy.lock is not None and policy.mode != "off":
             with setting_errors(f"policy.{number}.lock"):
                 LockReader(policy.lock).current()
-
-
-def add_recall_filter(registry: IRegistry, upstream: UpstreamContext, cache: CacheParts) -> IRegistry:
-    """Return the registry of an upstream without what was recalled."""
-    name, admissions = upstream.name, upstream.metrics.admissions
-    return RecallFilter(
-        registry,
-        RecallContext(
-            cache.recalls.current,
-            cache.deliveries,
-            partial(cache.tag_history.sightings, name),
-            lambda outcome: admissions.labels(name, "recall", outcome).inc(),
-            upstream.clock,
-        ),
-    )
 
 
 class _HeldManifests:
@@ -206,53 +187,6 @@ def _make_find_push(upstream: UpstreamContext, registry: str) -> FindPush | None
     agent = upstream.agent_for(api, lambda host, address: None)
     client = UpstreamClient(make_http_client(agent), upstream.clock, upstream.name, HUB_API)
     return HubPushTimes(client, upstream.clock).find
-
-
-def make_tag_polling(
-    cache: CacheParts, polled: Callable[[], Mapping[str, PolledUpstream]], clock: IReactorTime
-) -> TagPolling:
-    """Return the service that polls tags, in one process of one machine.
-
-    :param polled: returns the upstreams, by their names in the settings; a reload changes them.
-    """
-    turns = PollTurns(cache.root, cache.in_thread, cache.bucket, clock)
-    return TagPolling(polled, cache.tag_history, turns.claim, clock)
-
-
-class PollTurns:
-    """Gives one process at a time the turn to poll; of the mirrors of a bucket, one in an hour.
-
-    :param root: the cache directory.
-    """
-
-    def __init__(
-        self, root: Path, in_thread: RunInThread, bucket: Bucket | None, clock: IReactorTime
-    ) -> None:
-        self._lock = root / layout.TAG_POLL_LOCK
-        self._in_thread = in_thread
-        self._bucket = bucket
-        self._clock = clock
-
-    async def claim(self) -> Callable[[], None] | None:
-        """Return a function that ends the turn, or None if another process has it."""
-        lock = await self._in_thread(lambda: files.lock(self._lock))
-        if lock is None:
-            return None
-        try:
-            if self._bucket is None or await self._claim_hour(self._bucket):
-                return partial(os.close, lock)
-        except OSError:  # logged by the bucket
-            pass
-        os.close(lock)
-        return None
-
-    async def _claim_hour(self, bucket: Bucket) -> bool:
-        hour = int(self._clock.seconds() // SHORTEST)
-        if not await bucket.put_new(layout.TAG_POLLS / str(hour), b""):
-            return False
-        polls = await bucket.list(layout.TAG_POLLS)
-        await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{hour}")])
-        return True
 
 
 def make_verdict_sources(

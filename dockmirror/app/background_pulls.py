@@ -1,13 +1,14 @@
-"""The mirror's own pulls: of pinned images, and those requested through the API and the pages."""
+"""The mirror's own requests: pulls of pinned images and of what API and pages request, and polls of tags."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import asdict, evolve
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..admission.sightings import SHORTEST, PolledUpstream, TagPolling
 from ..concurrency.coroutines import Changes, RunInThread, TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..interfaces import IRegistry
@@ -25,6 +27,10 @@ from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
 from ..store import files, layout, pins, warm_ups
 from ..store.pins import Pin
 from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
+from .cache import CacheParts
+
+if TYPE_CHECKING:
+    from ..store.bucket.bucket import Bucket
 
 REFRESH_PERIOD = 6 * 3600.0
 """Seconds after which a pinned image is pulled again."""
@@ -232,3 +238,50 @@ def _log_failure(failure: Failure) -> None:
         _log.warn("cannot run the warm-ups: {error}", error=failure.value)
     elif not failure.check(CancelledError):
         _log.failure("cannot run the warm-ups", failure)
+
+
+def make_tag_polling(
+    cache: CacheParts, polled: Callable[[], Mapping[str, PolledUpstream]], clock: IReactorTime
+) -> TagPolling:
+    """Return the service that polls tags, in one process of one machine.
+
+    :param polled: returns the upstreams, by their names in the settings; a reload changes them.
+    """
+    turns = PollTurns(cache.root, cache.in_thread, cache.bucket, clock)
+    return TagPolling(polled, cache.tag_history, turns.claim, clock)
+
+
+class PollTurns:
+    """Gives one process at a time the turn to poll; of the mirrors of a bucket, one in an hour.
+
+    :param root: the cache directory.
+    """
+
+    def __init__(
+        self, root: Path, in_thread: RunInThread, bucket: Bucket | None, clock: IReactorTime
+    ) -> None:
+        self._lock = root / layout.TAG_POLL_LOCK
+        self._in_thread = in_thread
+        self._bucket = bucket
+        self._clock = clock
+
+    async def claim(self) -> Callable[[], None] | None:
+        """Return a function that ends the turn, or None if another process has it."""
+        lock = await self._in_thread(lambda: files.lock(self._lock))
+        if lock is None:
+            return None
+        try:
+            if self._bucket is None or await self._claim_hour(self._bucket):
+                return partial(os.close, lock)
+        except OSError:  # logged by the bucket
+            pass
+        os.close(lock)
+        return None
+
+    async def _claim_hour(self, bucket: Bucket) -> bool:
+        hour = int(self._clock.seconds() // SHORTEST)
+        if not await bucket.put_new(layout.TAG_POLLS / str(hour), b""):
+            return False
+        polls = await bucket.list(layout.TAG_POLLS)
+        await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{hour}")])
+        return True

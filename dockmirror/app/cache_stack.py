@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..admission.admission_registry import AdmissionContext
+from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import (
     PolledUpstream,
     PushSightings,
@@ -41,13 +41,13 @@ from ..pullthrough.write_through import PushCache, WriteThrough
 from ..store.held_images import StoreListing
 from ..upstream.registry_writer import LocationSigner
 from .accounts import AccountChoice, Accounts
-from .admission import add_recall_filter, make_admission
 from .cache import CacheParts
 from .history import History
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_peers, make_upstream
 
 if TYPE_CHECKING:
+    from ..admission.admission_registry import AdmissionContext
     from ..store.bucket.bucket_stores import NearBuckets
 
 
@@ -147,10 +147,15 @@ def _build_offline(upstream: UpstreamContext, settings: Settings, context: Stack
     gateway = UpstreamGateway(
         nothing, nothing, GrantCache(clock), public, RequestCircuitBreaker(clock), clock
     )
-    admission = make_admission(upstream, settings, cache, gateway, context.audit)
-    registry = add_recall_filter(held, upstream, cache)
+    registry = _add_recall_filter(held, upstream, cache)
     tokens = TokenObserver(held, upstream.name, upstream.metrics)
-    return HostRegistries(registry, registry, tokens, choice, admission=admission.context, public=public)
+    stack = HostRegistries(registry, registry, tokens, choice, public=public)
+    if not settings.policy:
+        return stack
+    from .admission import make_admission
+
+    admission = make_admission(upstream, settings, cache, gateway, context.audit)
+    return evolve(stack, admission=admission.context)
 
 
 def _pull_through(
@@ -196,24 +201,19 @@ def _pull_through(
         ListCache(choice.cache_partition, gateway, cache.documents, clock, lifetime.ttl, changes),
     )
     cached = refresher = make_tag_refresher(cached, context, lifetime, gateway, cache)
-    cached = add_recall_filter(cached, context, cache)
+    cached = _add_recall_filter(cached, context, cache)
     if _has_prefetch(upstream, cache):
         budget = _prefetch_budget(context, cache)
         cached = PrefetchRegistry(
             cached, cache.contents, budget, clock, changes.store_name, shared.telemetry.prefetched
         )
 
-    admission = make_admission(context, settings, cache, gateway, shared.audit)
-    stack = HostRegistries(
-        cached,
-        cached,
-        tokens,
-        choice,
-        admission=admission.context,
-        public=gateway.public,
-        polled=admission.polled,
-        refresher=refresher,
-    )
+    stack = HostRegistries(cached, cached, tokens, choice, public=gateway.public, refresher=refresher)
+    if settings.policy:
+        from .admission import make_admission
+
+        admission = make_admission(context, settings, cache, gateway, shared.audit)
+        stack = evolve(stack, admission=admission.context, polled=admission.polled)
     if parts.writes is None:
         return stack
     cache.deletions.expect(registry)
@@ -222,6 +222,21 @@ def _pull_through(
     sighted = PushSightings(pushes, recorder)  # below the wrapper that goes on if a client leaves
     writes = WriteThrough(sighted, changes, cache.contents, cache.tags, grants)
     return evolve(stack, virtual=PushProbeBypass(cached, gateway), writes=writes)
+
+
+def _add_recall_filter(registry: IRegistry, upstream: UpstreamContext, cache: CacheParts) -> IRegistry:
+    """Return the registry of an upstream without what was recalled."""
+    name, admissions = upstream.name, upstream.metrics.admissions
+    return RecallFilter(
+        registry,
+        RecallContext(
+            cache.recalls.current,
+            cache.deliveries,
+            partial(cache.tag_history.sightings, name),
+            lambda outcome: admissions.labels(name, "recall", outcome).inc(),
+            upstream.clock,
+        ),
+    )
 
 
 def _line(upstream: UpstreamSettings, clock: IReactorTime) -> Line:

@@ -34,9 +34,7 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import AddressCache, threaded_resolver
 from ..web.shared_tables import SharedTables
 from .accounts import REST, load_accounts
-from .acme import missing_certificates
-from .admission import make_tag_polling
-from .background_pulls import PinRefresh, WarmUpRunner
+from .background_pulls import PinRefresh, WarmUpRunner, make_tag_polling
 from .cache import CacheParts, open_cache
 from .cache_settings import check_without_cache, client_regions, has_cache
 from .cache_stack import StackContext
@@ -235,8 +233,12 @@ class ServingProcess:
 
     def _certificate_ends(self) -> Mapping[str, float]:
         """Return when each certificate expires; missing ones count as expired, so that alerts fire."""
-        missing = {str(path): 0.0 for path in missing_certificates(self._builder.settings)}
-        return {**missing, **self.certificates.expiry_times()}
+        settings, ends = self._builder.settings, self.certificates.expiry_times()
+        if settings.acme is None:
+            return ends
+        from .acme import missing_certificates
+
+        return {**{str(path): 0.0 for path in missing_certificates(settings)}, **ends}
 
 
 def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:

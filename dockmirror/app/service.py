@@ -36,8 +36,6 @@ from ..workers.worker_program import (
     WorkerProgram,
     pass_on_output,
 )
-from .acme import make_certificate_renewal
-from .admission import check_lock_files
 from .cache_settings import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_listener, make_listeners
@@ -150,7 +148,10 @@ def make_mirror(
     def read_checked() -> Settings:
         """Check lock files too; a worker that finds one malformed refuses its tags, and serves all others."""
         found = read()
-        check_lock_files(found)
+        if found.policy:
+            from .admission import check_lock_files
+
+            check_lock_files(found)
         return found
 
     settings = read_checked()
@@ -175,6 +176,8 @@ def make_mirror(
         endpoint, binding = operations_endpoint(settings), ReclaimingReactor(running)
         services.insert(0, make_listener("operations", endpoint, operations, binding, server.certificates))
     if settings.acme:
+        from .acme import make_certificate_renewal
+
         services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
     notices = ShutdownNotices(server.count_transfers, server.abort, running, _kill)
     shutdown = GracefulShutdown(running, on_first=notices.announce, on_second=notices.stop_now)

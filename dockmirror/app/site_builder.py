@@ -27,7 +27,6 @@ from ..web.respond import AccelFilter, HealthRoute, LoopFilter
 from ..web.shared_tables import SharedTables
 from ..web.site import FORM_LIMIT, NetworkFilter, RegistryHost, VirtualHosts, is_form, may_stream
 from .accounts import Accounts
-from .acme import route_challenges
 from .cache_settings import check_without_cache, make_budget, make_retention
 from .cache_stack import HostRegistries, StackContext
 from .host_pages import LatePages, make_export_resource, make_images_resource
@@ -158,6 +157,10 @@ class SiteBuilder:
     def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
         clock, metrics = self._context.clock, self._context.telemetry.metrics
         guarded = apply_access_rules(settings, hosts, clock, self._in_thread, self._memory, metrics)
+        if settings.acme is None:
+            return HealthRoute(guarded)
+        from .acme import route_challenges
+
         cache = self._context.cache
         bucket = None if cache is None else cache.bucket
         return route_challenges(settings, HealthRoute(guarded), bucket, clock)

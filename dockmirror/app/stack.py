@@ -41,7 +41,6 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from ..admission.admission_registry import AdmissionRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IRegistry, IWritableRegistry
 from ..middleware.filters import (
@@ -115,6 +114,12 @@ def build_stack(
             below, names[0], telemetry.pulls, lambda: "docker.io" in names or bool(health.quotas)
         )
 
+    def admit(below: IRegistry) -> IRegistry:
+        from ..admission.admission_registry import AdmissionRegistry
+
+        assert base.admission is not None
+        return AdmissionRegistry(below, base.admission)
+
     def is_public(repository: Repository) -> bool:
         return not base.choice.has_account(repository)
 
@@ -128,7 +133,7 @@ def build_stack(
         *_when(context.budgets.budgets, lambda below: BudgetFilter(below, names[0], context.budgets)),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
-        *([] if base.admission is None else [partial(AdmissionRegistry, context=base.admission)]),
+        *_when(base.admission, admit),
         *_when(context.near_buckets, redirect),
     ]
     virtual: list[Layer] = [

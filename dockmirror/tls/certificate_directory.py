@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from OpenSSL.SSL import TLS_METHOD, Connection, Context
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
@@ -12,7 +13,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..system.times import format_timestamp
-from .certificate_files import CertificateChain, read_certificate_folder
+
+if TYPE_CHECKING:
+    from .certificate_files import CertificateChain
 
 _SUFFIXES = (".pem", ".crt", ".cer", ".key")
 _CHECK_PERIOD = 1.0
@@ -88,6 +91,8 @@ class CertificateDirectory:
         return self._selector
 
     def _read(self, state: _State) -> SniSelector:
+        from .certificate_files import read_certificate_folder  # a mirror without https needs none of it
+
         by_folder = groupby(sorted(state, key=lambda path: (path.parent, path)), key=lambda path: path.parent)
         folders = [read_certificate_folder(paths) for _, paths in by_folder]
         chains = [each for folder in folders for each in folder.chains]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from attrs import define, evolve, field, frozen
+from obstore.store import MemoryStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -20,6 +21,7 @@ from dockmirror.app.background_pulls import (
     REFRESH_POLL,
     REFRESH_RETRY,
     PinRefresh,
+    PollTurns,
     WarmUpRunner,
 )
 from dockmirror.body.bodies import BytesBody
@@ -33,8 +35,10 @@ from dockmirror.store import layout, pins, warm_ups
 from dockmirror.store.pins import Pin
 from dockmirror.store.warm_ups import PULLS, TAG_REFRESHES, WarmUp, WarmUpQueue
 
+from ..answering import now
 from ..shelf import AMD, LATEST, PLACE, Shelf
 from ..stacks import logged
+from ..store.bucket.machines import BucketThreads, bucket
 from ..store.threads import CountedThread, inline
 
 EPOCH = 1_700_000_000.0
@@ -349,3 +353,29 @@ def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock:
     clock.pump([REFRESH_POLL] * int(PIN_READ_INTERVAL / REFRESH_POLL))
     assert [asked.rpartition("/")[2] for asked in shelf.asked] == [str(Digest.of(b"gone"))]
     service.stopService()
+
+
+def test_one_process_polls(tmp_path: Path) -> None:
+    one, other = (PollTurns(tmp_path, inline, None, Clock()) for _ in range(2))
+    release = now(one.claim())
+    assert release is not None
+    assert now(other.claim()) is None
+    release()
+    assert now(other.claim()) is not None
+
+
+def test_one_mirror_of_a_bucket_polls(tmp_path: Path) -> None:
+    """Each hour another one may; while the bucket is down, none does."""
+    clock, store, threads = Clock(), MemoryStore(), BucketThreads()
+    one, other = (
+        PollTurns(tmp_path / name, inline, bucket(clock, store, threads), clock) for name in ("one", "other")
+    )
+    for first, second in ((one, other), (other, one)):
+        release = now(first.claim())
+        assert release is not None
+        release()
+        assert now(second.claim()) is None
+        assert now(first.claim()) is None
+        clock.advance(3600)
+    threads.down = True
+    assert now(one.claim()) is None

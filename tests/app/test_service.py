@@ -399,7 +399,8 @@ def test_settings_that_a_reload_does_not_read_are_listed_as_start_only(tmp_path:
     process = ServingProcess(before, {}, reactor, SharedTables.create())
     new, read = record_reads(before)
     now(process.apply(new))
-    read |= {"tag_ttl", "operations_names", "sync"}  # read when they are needed, from the settings in force
+    # these are read when they are needed, from the settings in force
+    read |= {"tag_ttl", "operations_names", "sync", "gate"}
     assert set(Settings.model_fields) - read <= set(START_ONLY)
     (listed,) = re.findall(r"read at start only: (.*?); and `cache_size`", text("docs/how-to/run.md"))
     assert re.findall(r"`(\w+)`", listed) == list(START_ONLY)
