@@ -75,9 +75,10 @@ def makeService(options: Options) -> IService:
 def _make_directories(options: Options) -> None:
     """Create the directories that must belong to the user which twistd will switch to."""
     twistd: Mapping[str, Any] = options.parent or {}
-    uid, settings = twistd.get("uid"), options.read()
+    uid = twistd.get("uid")
     if uid is None:
         return
+    settings = options.read()
     gid = twistd.get("gid")
     directories = {"cache": settings.cache, "history": settings.history}
     if settings.access.htpasswd is not None and settings.access.keys is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import cache as cache_calls
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -170,8 +171,9 @@ def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter
     return RequestCounter({**virtual, **own}, settings.domain, metrics)
 
 
+@cache_calls
 def find_version(package: str) -> str:
-    """Return the version of an installed package, or ``unknown``."""
+    """Return the version of an installed package, or ``unknown``; forked workers find nothing anew."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from its sources
