@@ -198,7 +198,7 @@ def _full(pulls: int) -> Iterator[Row]:
             while advance_rollup(connection, now, 20 * CHUNK) or advance_rollup(connection, now):
                 pass
         case = f"history of {pulls:,} pulls"
-        yield Row(case, "MB", [path.stat().st_size / 1e6], aim=at_most(pulls / 5000))
+        yield Row(case, "MB", [path.stat().st_size / 1e6], aim=at_most(max(200, pulls / 5000)))
         reader = SqliteHistory(path, time.time)
         week, month = (PullFilter(since=begin_of(days * 86_400, now)) for days in (7, 30))
         day = PullFilter(since=now - 86_400)

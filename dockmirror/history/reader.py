@@ -18,7 +18,7 @@ from attrs import evolve
 from ..system.networks import Network
 from .database import AMOUNTS, SUMS_OF_PULLS, Sums, Word, open_for_reading
 from .pulls import HistoryError, InvalidFilter, Pull, PullFilter, PullSums, SumKey
-from .rollup import LAST_NUMBER, LENGTHS, RollupKey, Span, category_length, read_end, split_numbers
+from .rollup import LAST_NUMBER, LENGTHS, RollupKey, RollupSpan, category_length, read_end, split_numbers
 from .tracker import QUIET_SECONDS, AddressDetail, began, first_number, outcome_of, parse_client
 
 _GLOB = re.compile(r"[*?\[]")
@@ -205,7 +205,7 @@ def _sum_kept(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, no
     """Return the sums of the pulls that are kept, out of the rollup as far as it has them."""
     first = first_number(filter.since)
     last = LAST_NUMBER if isinf(filter.until) else first_number(filter.until)
-    spans, rows = [Span(0, first, last)], _select_rows(connection, by, filter)
+    spans, rows = [RollupSpan(0, first, last)], _select_rows(connection, by, filter)
     if rows is not None:
         lengths = [each for each in LENGTHS if by != "day" or each <= _SECONDS["day"]]
         spans = split_numbers(first, last, read_end(connection), lengths) or spans
@@ -223,7 +223,7 @@ def _sum_kept(connection: sqlite3.Connection, by: SumKey, filter: PullFilter, no
     ).fetchall()
 
 
-def _sum_pulls(by: SumKey, span: Span, conditions: Sequence[Condition]) -> Condition:
+def _sum_pulls(by: SumKey, span: RollupSpan, conditions: Sequence[Condition]) -> Condition:
     """Return the query for the sums of pulls, which are sorted by a number and not by a text.
 
     The ``+`` keeps SQLite from reading all pulls in the order of an index.
@@ -237,7 +237,7 @@ def _sum_pulls(by: SumKey, span: Span, conditions: Sequence[Condition]) -> Condi
     return f"SELECT {number} AS key, {_OF_PULLS} FROM pull {where} GROUP BY 1", values  # noqa: S608
 
 
-def _sum_rollup(by: SumKey, span: Span, conditions: Sequence[Condition]) -> Condition:
+def _sum_rollup(by: SumKey, span: RollupSpan, conditions: Sequence[Condition]) -> Condition:
     number = "period * seconds / 86400" if by == "day" else "key"
     where, values = _where([("seconds = ? AND period >= ? AND period < ?", span), *conditions])
     return f"SELECT {number} AS key, {_OF_ROWS} FROM rollup {where} GROUP BY 1", values  # noqa: S608

@@ -42,7 +42,7 @@ class RollupKey(IntEnum):
     IMAGE = 1
 
 
-class Span(NamedTuple):
+class RollupSpan(NamedTuple):
     """A part of a time.
 
     :ivar seconds: the length of its periods; 0 for single pulls.
@@ -54,7 +54,7 @@ class Span(NamedTuple):
     last: int
 
 
-def split_numbers(first: int, last: int, end: int, lengths: Sequence[int] = LENGTHS) -> list[Span]:
+def split_numbers(first: int, last: int, end: int, lengths: Sequence[int] = LENGTHS) -> list[RollupSpan]:
     """Split a range of numbers into periods that the rollup has whole, and pulls to be counted.
 
     :param end: the end of the rollup.
@@ -62,7 +62,7 @@ def split_numbers(first: int, last: int, end: int, lengths: Sequence[int] = LENG
     if first >= last:
         return []
     if not lengths:
-        return [Span(0, first, last)]
+        return [RollupSpan(0, first, last)]
     seconds, *shorter = lengths
     length, oldest = first_number(seconds), _first_hour(end) * _ONE_HOUR if seconds == HOUR else 0
     start = -(-max(first, oldest) // length)
@@ -72,7 +72,7 @@ def split_numbers(first: int, last: int, end: int, lengths: Sequence[int] = LENG
         return split_numbers(first, last, end, shorter)
     return [
         *split_numbers(first, start * length, end, shorter),
-        Span(seconds, start, stop),
+        RollupSpan(seconds, start, stop),
         *split_numbers(min(stop * length, end), last, end, shorter),
     ]
 
