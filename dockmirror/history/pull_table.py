@@ -53,7 +53,9 @@ class ClientRecord:
     :ivar members: those that were added, at most eight.
     :ivar read_at: when they were read.
     :ivar has_several: True if a request may join more than one pull.
-    :ivar contents: contents that join the pull with the ``number``, until the members are read again.
+    :ivar number: of the only pull, to which the contents and manifests below belong.
+    :ivar contents: what a manifest of it names; forgotten when the members are read again, as the next.
+    :ivar manifests: those that it has served, by the hashes of the references.
     """
 
     key: int
@@ -64,6 +66,7 @@ class ClientRecord:
     has_several: bool = False
     number: int = 0
     contents: Mapping[int, Named] = field(factory=dict)
+    manifests: dict[int, int] = field(factory=dict)
 
     def names(self, number: int) -> set[int]:
         """Return the tags and manifests of a pull."""
@@ -96,14 +99,18 @@ class PullTable:
         self._clients = memory[:_CLIENT_SIZE]
         self._named = memory[_CLIENT_SIZE:]
 
-    def open(self, name: tuple[object, ...]) -> ClientRecord:
-        """Return the record of a client, its user and a repository; it is to be read."""
+    def open(self, name: tuple[object, ...], now: float) -> ClientRecord:
+        """Return the record of a client, its user and a repository, as it is now."""
         key = hash_key(repr(name).encode())
-        return ClientRecord(key, key % (_CLIENT_SIZE // _CLIENT_BYTES) * _CLIENT_BYTES)
+        record = ClientRecord(key, key % (_CLIENT_SIZE // _CLIENT_BYTES) * _CLIENT_BYTES, read_at=now)
+        if self.head(record) != record.head:
+            self.read(record, now)
+        return record
 
     def read(self, record: ClientRecord, now: float) -> None:
         """Read the members of a record, which has none if it is new."""
-        record.read_at, record.has_several, record.contents = now, False, {}
+        record.read_at, record.has_several = now, False
+        record.contents, record.manifests = {}, {}
         record.head = key, additions = self.head(record)
         if key not in (record.key, 0):
             record.offset = _find(self._clients, record.key, _CLIENT_BYTES)[0]

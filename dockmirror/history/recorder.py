@@ -77,7 +77,7 @@ class PullRecorder:
         reference: Reference = target.reference if isinstance(target, Manifest) else target.digest
         repository = target.repository.name
         key = (int(address) if address else None, client.user, registry, repository)
-        record = self._clients.get(key) or self._add_client(key)
+        record = self._clients.get(key) or self._add_client(key, now)
         if (
             record.has_several
             or self._table.head(record) != record.head
@@ -86,8 +86,8 @@ class PullRecorder:
             self._table.read(record, now)
         name, number, is_new = hash_reference(reference), record.number, False
         named = record.contents.get(name)
-        if named is None:
-            number, named = self._find(record, name, now)
+        if named is None and name not in record.manifests:
+            number, named = self._find(record, name, now) if record.members else (0, None)
             is_new = is_manifest and not number
             if is_new:
                 number = make_number(now, self.process, next(self._count))
@@ -118,10 +118,10 @@ class PullRecorder:
             record.number, record.contents = number, self._names[manifest][1]
         return number, self._find_named(manifest, name) or _UNNAMED
 
-    def _add_client(self, key: _ClientKey) -> ClientRecord:
+    def _add_client(self, key: _ClientKey, now: float) -> ClientRecord:
         if len(self._clients) >= _MAX_MEMORY:
             self._clients.clear()  # they are found in the table again
-        record = self._clients[key] = self._table.open(key)
+        record = self._clients[key] = self._table.open(key, now)
         return record
 
     def _add_pull(
@@ -179,6 +179,8 @@ class PullRecorder:
         """Let a manifest belong to its pull; a HEAD does not prolong the pull that it joins."""
         pull, record = part.pull, part.pull.record
         part.manifest = hash_reference(digest)
+        if record.manifests.get(part.name) == part.manifest:
+            return  # the table knows it
         if part.is_first and not pull.digest:
             pull.digest = str(digest)
         if part.manifest != part.name and part.name not in self._names:
@@ -188,7 +190,7 @@ class PullRecorder:
             self._table.read(record, last)
             names = part.manifest, part.manifest
             last = max((each[2] for each in record.members if each[0] == pull.number), default=last)
-        if not record.names(pull.number).issuperset(names):
+        if part.is_new or not record.names(pull.number).issuperset(names):
             self._table.update(record, pull.number, last, names)
 
     def _remember(self, manifest: int, now: float, names: Mapping[int, Named]) -> None:
@@ -265,11 +267,20 @@ class PullRecorder:
         if not pull.touched:
             self._touched.append(pull)
         pull.touched = now
-        names = (part.name, part.manifest or part.name) if part.is_manifest else ()
-        if names and (part.reason or not record.served(pull.number).issuperset(names)):
-            self._table.update(record, pull.number, now, names, not part.reason)
+        if part.is_manifest and (part.reason or part.name not in record.manifests):
+            self._serve(part, now)
         elif record.has_several:
             self._table.update(record, pull.number, now)  # it is compared with the others
+
+    def _serve(self, part: PartRequest, now: float) -> None:
+        """Let a pull have served a manifest, unless it has failed."""
+        pull, record = part.pull, part.pull.record
+        names = part.name, part.manifest or part.name
+        self._table.update(record, pull.number, now, names, not part.reason)
+        if not part.reason:
+            if record.number != pull.number:
+                record.number, record.contents, record.manifests = pull.number, {}, {}
+            record.manifests.update(dict.fromkeys(names, part.manifest))
 
     @property
     def is_busy(self) -> bool:
