@@ -102,7 +102,7 @@ class CuttableBody:
 class RecallContext:
     """Everything that the refusal of recalled contents needs, for one upstream.
 
-    :ivar current: returns the recalls in force.
+    :ivar current: returns the recalls in force, for which it asks the file system.
     :ivar history: returns what a tag of this upstream has named.
     :ivar count: counts a decision: "refused" or "replaced".
     """
@@ -125,7 +125,6 @@ class RecallFilter:
     def __init__(self, registry: IRegistry, context: RecallContext) -> None:
         self._registry = registry
         self._context = context
-        self._current = context.current
         self._recalls = Recalls()
         self._checked: dict[Digest, Recall | None] = {}
         self._recalled_tags: dict[tuple[Repository, Tag], Digest] = {}
@@ -155,7 +154,8 @@ class RecallFilter:
         return await self._registry.fetch(request)
 
     def _check_blob(self, digest: Digest) -> None:
-        recall = self._current().find_blob(digest, self._context.clock.seconds()) or self._known(digest)
+        recalls = self._current()
+        recall = recalls.find_blob(digest, self._context.clock.seconds()) or self._checked.get(digest)
         if recall is not None:
             raise Recalled(explain(recall, digest))
 
@@ -175,7 +175,7 @@ class RecallFilter:
         if not isinstance(target.reference, Tag):
             raise error
         named = [each.digest for each in await self._sightings(target.repository, target.reference)]
-        for digest in fallbacks(named, lambda each: self._current().find(each) or self._known(each)):
+        for digest in fallbacks(named, self._find):
             earlier = evolve(target, reference=digest)
             try:
                 answer = await self._fetch_admitted(evolve(request, target=earlier), earlier)
@@ -205,7 +205,7 @@ class RecallFilter:
             return None
         sightings = await self._sightings(target.repository, target.reference)
         last = sightings[-1].digest if sightings else None
-        return (self._current().find(last) or self._known(last)) if last else None
+        return self._find(last) if last else None
 
     async def _fetch_admitted(self, request: RegistryRequest, target: Manifest) -> Answer:
         """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
@@ -231,24 +231,23 @@ class RecallFilter:
             head = await self._registry.fetch(evolve(request, head=True, if_none_match=None))
             head.body.discard()
             digest = head.body.descriptor.digest
-        recall = self._current().find(digest) if digest else None
-        recall = recall or (self._known(digest) if digest else None)
+        recall = self._find(digest) if digest else None
         if recall is not None:
             raise Recalled(explain(recall, digest))
 
-    def _known(self, digest: Digest) -> Recall | None:
-        """Return what was found out about a manifest under the recalls in force."""
-        self._forget_outdated()
-        return self._checked.get(digest)
+    def _find(self, digest: Digest) -> Recall | None:
+        """Return the recall of a digest, or of what its manifest refers to as far as that is known."""
+        return self._current().find(digest) or self._checked.get(digest)
 
-    def _forget_outdated(self) -> None:
-        """Forget everything that was found out under other recalls."""
-        recalls = self._current()
+    def _current(self) -> Recalls:
+        """Return the recalls in force, and forget what was found out under other ones."""
+        recalls = self._context.current()
         if recalls is not self._recalls:
             self._recalls = recalls
             self._checked.clear()
             self._recalled_tags.clear()
             self._affected.clear()
+        return recalls
 
     async def _inspect(
         self, request: RegistryRequest, target: Manifest, answer: Answer
@@ -257,7 +256,7 @@ class RecallFilter:
         digest = answer.body.descriptor.digest
         is_whole = answer.status == 200 and not request.head
         if digest is not None:
-            recall = self._current().find(digest) or self._known(digest)
+            recall = self._find(digest)
             if recall is not None or digest in self._checked:
                 return answer, digest, recall
         if is_whole:
@@ -272,7 +271,6 @@ class RecallFilter:
             return answer, digest, None
         digest = digest or Digest.of(data)
         recall = self._current().find(digest, parse_references(data))
-        self._forget_outdated()
         if len(self._checked) >= _MAX_REMEMBERED:
             self._checked.clear()
         self._checked[digest] = recall
@@ -289,7 +287,6 @@ class RecallFilter:
 
     def _remember(self, target: Manifest, digest: Digest | None) -> None:
         """Remember that the target is refused."""
-        self._forget_outdated()
         self._affected.add(target.repository)
         if isinstance(target.reference, Tag) and digest is not None:
             if len(self._recalled_tags) >= _MAX_REMEMBERED:
