@@ -75,7 +75,10 @@ class Shop:
         self, *arguments: str, code: int = 0, environ: Mapping[str, str | None] | None = None, **more: Any
     ) -> Result:
         """Run the command, check its exit status, and return the result."""
-        own = {"DOCKMIRROR_CACHE": str(self.root), "DOCKMIRROR_MIN_FREE": "0B", "COLUMNS": "80", "TZ": "UTC"}
+        own = {
+            "DOCKMIRROR_CACHE": str(self.root), "STATE_DIRECTORY": str(self.root.with_name("state")),
+            "DOCKMIRROR_MIN_FREE": "0B", "COLUMNS": "80", "TZ": "UTC",
+        }  # fmt: skip
         return run(*arguments, code=code, environ={**own, **self.environ, **(environ or {})}, **more)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
