@@ -162,7 +162,8 @@ class PullTable:
         before = record.head[1] if record.head[0] == record.key else 0
         record.head = record.key, before + len(missing)
         _HEAD.pack_into(memory, record.offset, *record.head)
-        record.has_several = has_several_pulls(record.members, last)
+        is_alone = len(record.members) == len(missing)
+        record.has_several = not is_alone and has_several_pulls(record.members, last)
 
     def _add(self, record: ClientRecord, member: Member) -> None:
         members = record.members

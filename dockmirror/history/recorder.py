@@ -264,13 +264,15 @@ class PullRecorder:
     def _touch(self, part: PartRequest, now: float) -> None:
         """Note when a pull's last byte was sent, and what it served; the table may learn the time later."""
         pull, record = part.pull, part.pull.record
-        if not pull.touched:
-            self._touched.append(pull)
-        pull.touched = now
         if part.is_manifest and (part.reason or part.name not in record.manifests):
             self._serve(part, now)
         elif record.has_several:
             self._table.update(record, pull.number, now)  # it is compared with the others
+        elif not pull.touched:
+            self._touched.append(pull)
+            pull.touched = now
+        if pull.touched:
+            pull.touched = now
 
     def _serve(self, part: PartRequest, now: float) -> None:
         """Let a pull have served a manifest, unless it has failed."""
