@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamServerEndpoint, ITransport
+from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -22,10 +23,14 @@ BACKLOG = 4096
 
 Twisted's default is 50: a burst of clients overflows it, and the others retry after a second at the earliest.
 """
+_log = Logger()
 
 
 class Listener(Service):
-    """Listens on an endpoint; to import Twisted's own service for that takes a fiftieth of the start."""
+    """Listens on an endpoint.
+
+    Twisted's own service for that imports its service for clients, which takes a fiftieth of a start.
+    """
 
     def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> None:
         self._endpoint = endpoint
@@ -40,6 +45,13 @@ class Listener(Service):
         self._listening.addErrback(failures.append)
         for failure in failures:
             failure.raiseException()
+        self._listening.addCallback(self._check, failures)
+
+    def _check(self, port: Any, failures: list[Failure]) -> Any:
+        """Log the failure of an endpoint that failed later than at once."""
+        for failure in failures:
+            _log.failure("{name}: cannot listen", failure, name=self.name)
+        return port
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

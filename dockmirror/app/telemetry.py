@@ -173,7 +173,7 @@ def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter
 
 @cache_calls
 def find_version(package: str) -> str:
-    """Return the version of an installed package, or ``unknown``; forked workers find nothing anew."""
+    """Return the version of an installed package, or ``unknown``; it is kept for forked workers, too."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from its sources

@@ -254,3 +254,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def number_word(connection: sqlite3.Connection, kind: Word, text: str) -> int:
+    """Return the number of a text; within a transaction, because others may delete unused ones."""
+    row = connection.execute("SELECT id FROM word WHERE kind = ? AND text = ?", (kind, text)).fetchone()
+    if row is None:
+        insert = "INSERT INTO word (kind, text) VALUES (?, ?) RETURNING id"
+        row = connection.execute(insert, (kind, text)).fetchone()
+    return int(row[0])

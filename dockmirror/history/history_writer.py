@@ -15,6 +15,7 @@ from .database import (
     Word,
     is_broken,
     is_locked,
+    number_word,
     open_for_writing,
     set_aside,
     transaction,
@@ -222,15 +223,9 @@ class _Batch:
         return self._execute(update, (*amounts, kind, period, key)).rowcount > 0
 
     def _word(self, kind: Word, text: str) -> int:
-        """Return the number of a text; within a transaction, because others may delete unused ones."""
         if not text:
             return 0
         number = self._words.get((kind, text))
         if number is None:
-            row = self._execute("SELECT id FROM word WHERE kind = ? AND text = ?", (kind, text)).fetchone()
-            if row is None:
-                row = self._execute(
-                    "INSERT INTO word (kind, text) VALUES (?, ?) RETURNING id", (kind, text)
-                ).fetchone()
-            number = self._words[kind, text] = int(row[0])
+            number = self._words[kind, text] = number_word(self._connection, kind, text)
         return number

@@ -53,9 +53,9 @@ class ClientRecord:
     :ivar members: those that were added, at most eight.
     :ivar read_at: when they were read.
     :ivar has_several: True if a request may join more than one pull.
-    :ivar number: of the only pull, to which the contents and manifests below belong.
-    :ivar contents: what a manifest of it names; forgotten when the members are read again, as the next.
-    :ivar manifests: those that it has served, by the hashes of the references.
+    :ivar number: of the pull that requests for the contents and manifests below join without a search.
+    :ivar contents: those that one of its manifests names; none after the members were read again.
+    :ivar manifests: those that it has served, by the hashes of their references; none after that, either.
     """
 
     key: int
@@ -67,6 +67,11 @@ class ClientRecord:
     number: int = 0
     contents: Mapping[int, Named] = field(factory=dict)
     manifests: dict[int, int] = field(factory=dict)
+
+    def expect(self, number: int) -> None:
+        """Begin to remember the contents and manifests of a pull, unless they are its already."""
+        if self.number != number:
+            self.number, self.contents, self.manifests = number, {}, {}
 
     def names(self, number: int) -> set[int]:
         """Return the tags and manifests of a pull."""

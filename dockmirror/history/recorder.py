@@ -115,7 +115,8 @@ class PullRecorder:
             return member[0] if member else 0, None
         number, manifest = member[:2]
         if manifest in self._names:
-            record.number, record.contents = number, self._names[manifest][1]
+            record.expect(number)
+            record.contents = self._names[manifest][1]
         return number, self._find_named(manifest, name) or _UNNAMED
 
     def _add_client(self, key: _ClientKey, now: float) -> ClientRecord:
@@ -185,12 +186,12 @@ class PullRecorder:
             pull.digest = str(digest)
         if part.manifest != part.name and part.name not in self._names:
             self._remember(part.name, inf, {})  # a tag names nothing
-        names, last = (part.name, part.manifest), part.reported
+        names, last = {part.name, part.manifest}, part.reported
         if part.is_head and not part.is_new:
             self._table.read(record, last)
-            names = part.manifest, part.manifest
+            names = {part.manifest}
             last = max((each[2] for each in record.members if each[0] == pull.number), default=last)
-        if part.is_new or not record.names(pull.number).issuperset(names):
+        if part.is_new or not names <= record.names(pull.number):
             self._table.update(record, pull.number, last, names)
 
     def _remember(self, manifest: int, now: float, names: Mapping[int, Named]) -> None:
@@ -264,7 +265,7 @@ class PullRecorder:
     def _touch(self, part: PartRequest, now: float) -> None:
         """Note when a pull's last byte was sent, and what it served; the table may learn the time later."""
         pull, record = part.pull, part.pull.record
-        if part.is_manifest and (part.reason or part.name not in record.manifests):
+        if part.is_manifest and (part.reason or record.manifests.get(part.name) != part.manifest):
             self._serve(part, now)
         elif record.has_several:
             self._table.update(record, pull.number, now)  # it is compared with the others
@@ -280,8 +281,7 @@ class PullRecorder:
         names = part.name, part.manifest or part.name
         self._table.update(record, pull.number, now, names, not part.reason)
         if not part.reason:
-            if record.number != pull.number:
-                record.number, record.contents, record.manifests = pull.number, {}, {}
+            record.expect(pull.number)
             record.manifests.update(dict.fromkeys(names, part.manifest))
 
     @property

@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from ..system.networks import Network
-from .database import AMOUNTS, SUMS_OF_PULLS, Word, transaction
+from .database import AMOUNTS, SUMS_OF_PULLS, Word, number_word, transaction
 from .tracker import first_number
 
 HOUR, DAY, WEEK = 3600, 86_400, 604_800
@@ -127,16 +127,8 @@ def _add_categories(connection: sqlite3.Connection, first: int, last: int) -> No
         ).fetchall()
         for word, text in words:
             categories = networks_of(text) if kind is Word.NETWORK else {namespace_of(text)}
-            numbers = [0, *(_number_category(connection, kind, each) for each in categories)]
+            numbers = [0, *(number_word(connection, kind, each) for each in categories)]
             connection.executemany("INSERT INTO category VALUES (?, ?)", [(word, each) for each in numbers])
-
-
-def _number_category(connection: sqlite3.Connection, kind: Word, text: str) -> int:
-    row = connection.execute(
-        "INSERT INTO word (kind, text) VALUES (?, ?) ON CONFLICT DO UPDATE SET kind = kind RETURNING id",
-        (kind, text),
-    ).fetchone()
-    return int(row[0])
 
 
 def networks_of(client: str) -> Iterable[str]:

@@ -299,19 +299,19 @@ class PrefetchRegistry:
     async def fetch(self, request: RegistryRequest) -> Answer:
         answer = await self._registry.fetch(request)
         target = request.target
-        if not request.head and isinstance(target, Manifest):
+        if isinstance(target, Manifest) and not request.head:
             self._record_manifest((target.repository, request.credentials), answer)
-        elif not request.head and isinstance(target, Blob) and not is_asked_by_peer():
-            # the answer does not wait for it
-            begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
-            begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
-            return self._count_as_fetched(target.digest, answer)
+        elif isinstance(target, Blob) and not is_asked_by_peer():
+            if not request.head:  # the answer does not wait for it
+                begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
+                begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
+            return self._count_as_fetched(target.digest, answer, request.head)
         return answer
 
-    def _count_as_fetched(self, digest: Digest, answer: Answer) -> Answer:
-        """Return the answer with a layer; for the first client that asks for it, a prefetch saves nothing."""
-        cache = answer.cache
-        if answer.status not in (200, 206) or not self._parts.prefetched.discard(_key(digest)):
+    def _count_as_fetched(self, digest: Digest, answer: Answer, head: bool) -> Answer:
+        """Return the answer with a layer; for the first client that fetches it, a prefetch saves nothing."""
+        cache, key, prefetched = answer.cache, _key(digest), self._parts.prefetched
+        if answer.status not in (200, 206) or not (key in prefetched if head else prefetched.discard(key)):
             return answer
         if cache is None or cache.result not in (CacheResult.HIT, CacheResult.CONFIRMED):
             return answer

@@ -14,7 +14,7 @@ def young_collections() -> Iterator[None]:
     """Have the collector search new objects once, and pass over all that exists afterwards.
 
     Imported modules are never garbage.  A process starts a tenth sooner when the collector does not search
-    them again and again.  What it finds among new objects is 1.5 MB.
+    them again and again.  The garbage among new objects amounts to 1.5 MB.
     """
     thresholds = gc.get_threshold()
     gc.set_threshold(_NEW_OBJECTS, 2**31 - 1)

@@ -14,20 +14,25 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
+from zope.interface import implementer
 
 from dockmirror.app.endpoints import HttpsEndpoint
 from dockmirror.app.listeners import BACKLOG, Listener, make_listener
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
 from dockmirror.tls.certificate_directory import CertificateDirectories
+from tests.answering import watch
 from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue
+from tests.stacks import logged
 
 reactor: Any = _reactor
 FIRST, SECOND = issue("m.example", days=3000), issue("m.example", days=3000)
@@ -79,6 +84,28 @@ async def test_a_listener_fails_at_once_on_a_port_in_use_and_frees_it_when_it_st
     await second.stopService()
     second.privilegedStartService()
     await second.stopService()
+
+
+@implementer(IStreamServerEndpoint)
+class SlowEndpoint:
+    """Listens when the test says so."""
+
+    def __init__(self) -> None:
+        self.listening: Deferred[Any] = Deferred()
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        return self.listening
+
+
+def test_the_failure_of_an_endpoint_that_fails_later_is_logged() -> None:
+    endpoint = SlowEndpoint()
+    listener = Listener(endpoint, Factory())
+    listener.setName("listen.0")
+    listener.privilegedStartService()
+    with logged() as lines:
+        endpoint.listening.errback(CannotListenError("interface", 1, OSError("in use")))
+    assert any("listen.0: cannot listen" in line for line in lines)
+    assert watch(listener.stopService()) == [None]
 
 
 @pytest.mark.parametrize(

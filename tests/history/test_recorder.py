@@ -248,6 +248,22 @@ def test_a_refusal_after_an_image_was_served_is_a_pull_of_its_own(
     ]
 
 
+def test_a_refusal_after_the_image_of_a_moved_tag_was_served_is_a_pull_of_its_own(mirror: Mirror) -> None:
+    """The tag is requested twice within seconds, and names the image of its index the second time."""
+    [served] = mirror.ask("tag")
+    fetch = mirror.registry.fetch
+
+    async def fetch_moved(request: RegistryRequest) -> Answer:
+        digest = Digest.parse(PATHS["image"].partition("/")[2])
+        return await fetch(evolve(request, target=Manifest(Repository("library/nginx"), digest)))
+
+    mirror.registry.fetch = fetch_moved  # type: ignore[method-assign]
+    assert mirror.workers[0].ask("GET", "tag") == served
+    mirror.registry.fetch = fetch  # type: ignore[method-assign]
+    mirror.registry.error = Denied("it was recalled")
+    assert mirror.workers[0].ask("GET", "image") != served
+
+
 def test_a_refusal_before_an_image_was_served_belongs_to_its_pull(mirror: Mirror) -> None:
     """A HEAD serves nothing, and neither does an index whose image is refused."""
     ids = mirror.ask("HEAD index, index")

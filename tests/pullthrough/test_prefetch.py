@@ -188,7 +188,10 @@ def test_one_transfer_serves_the_prefetch_and_its_client(origin: Origin) -> None
 
 
 def test_the_first_client_of_a_prefetched_layer_has_saved_nothing(origin: Origin) -> None:
-    """Its bytes were fetched, whichever process it asks; later they come out of the cache."""
+    """Its bytes were fetched, whichever process it asks; later they come out of the cache.
+
+    A HEAD says the same before, and changes nothing.
+    """
     prefetching, path = Prefetching(origin), begin(origin)
     prefetching.mirror.get(f"{path}{Digest.of(LAYERS[4])}")
     pull_layer(prefetching, path, 0)
@@ -202,8 +205,10 @@ def test_the_first_client_of_a_prefetched_layer_has_saved_nothing(origin: Origin
         (3, other, CacheResult.JOINED),
         (4, prefetching.mirror, CacheResult.HIT),
     ):
-        asked = [mirror.ask(f"{path}{Digest.of(LAYERS[number])}").cache for _ in range(2)]
-        assert [each and each.result for each in asked] == [first, CacheResult.HIT], number
+        layer = f"{path}{Digest.of(LAYERS[number])}"
+        asked = [mirror.ask(layer, head=head).cache for head in (True, True, False, False, True)]
+        results = [each and each.result for each in asked]
+        assert results == [first, first, first, CacheResult.HIT, CacheResult.HIT], number
 
 
 def test_a_layer_that_the_client_asks_for_counts_as_its_own(origin: Origin) -> None:
