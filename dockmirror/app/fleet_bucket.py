@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from ..concurrency.coroutines import RunInThread
 from ..concurrency.periodic_task import PeriodicTask
 from ..history.fleet import FleetDay, FleetMirror, FleetSums, claim_upload, confirm_upload, read_day
-from ..history.pruning import SUMS_DAYS
+from ..history.history_writer import SUMS_DAYS
 from ..history.pulls import HistoryError
 from ..store import layout
 

@@ -18,9 +18,8 @@ from ..concurrency.coroutines import RunInThread, run_in_pool
 from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
 from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
-from ..history.history_writer import HistoryWriter
+from ..history.history_writer import HistoryBounds, HistoryWriter
 from ..history.part_requests import PartRequest
-from ..history.pruning import HistoryBounds
 from ..history.pulls import HistoryReader
 from ..history.reader import SqliteHistory
 from ..history.recorder import PullRecorder

@@ -21,8 +21,8 @@ from twisted.web.iweb import IAgent
 from ..admission.sightings import PolledUpstream
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..history.database import FILE_NAME
+from ..history.history_writer import HistoryBounds
 from ..history.part_requests import add_up
-from ..history.pruning import HistoryBounds
 from ..http.server import HttpSite
 from ..oci.request import Repository
 from ..store.store_directory import UnusableDirectory

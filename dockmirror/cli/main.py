@@ -58,7 +58,7 @@ class CommandGroup(click.Group):
 _COMMANDS = {
     "check": "check_command:check",
     "client": "client_command:client",
-    "config": "config_command:config",
+    "config": "process_commands:config",
     "export": "export_command:export",
     "gc": "store_commands:gc",
     "history": "history_commands:history",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from .database import Sums, open_for_reading, open_for_writing, transaction
-from .pruning import SUMS_DAYS
+from .history_writer import SUMS_DAYS
 from .pulls import OTHERS, PullFilter, PullSums, SumKey
 from .reader import find_speed, make_sums, period_of
 

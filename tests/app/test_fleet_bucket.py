@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.app.fleet_bucket import FleetReader, FleetUploader
 from dockmirror.history.fleet import UPLOAD_PERIOD
-from dockmirror.history.pruning import SUMS_DAYS
+from dockmirror.history.history_writer import SUMS_DAYS
 from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.store import layout
 

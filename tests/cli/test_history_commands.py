@@ -15,8 +15,7 @@ from attrs import evolve
 from click.testing import Result
 
 from dockmirror.cli.history_commands import format_lines, newly_ended
-from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.pulls import Outcome, Pull
 from dockmirror.history.tracker import PartState, make_number
 

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dockmirror.admission import recalls
 from dockmirror.admission.recalls import Recall
 from dockmirror.admission.signatures import PublicKey
-from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag

@@ -10,9 +10,8 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from dockmirror.history.database import FILE_NAME
-from dockmirror.history.history_writer import HistoryWriter
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.part_requests import PartRequest, add_up
-from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pulls import Pull, PullFilter
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import AddressDetail, PartState, PullReport, make_number

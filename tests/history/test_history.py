@@ -13,8 +13,7 @@ import pytest
 from attrs import evolve
 
 from dockmirror.history.database import UnusableHistory, prepare_directory
-from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.history.tracker import PartState
 

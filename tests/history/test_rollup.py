@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.history.database import Word, open_for_reading, open_for_writing, transaction
-from dockmirror.history.pruning import HistoryBounds, prune
+from dockmirror.history.history_writer import HistoryBounds, prune
 from dockmirror.history.pulls import Pull, PullFilter, SumKey
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.rollup import (

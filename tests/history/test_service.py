@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 
 from dockmirror.app.history import FLUSH_PERIOD, HistoryService
 from dockmirror.history.database import FILE_NAME
+from dockmirror.history.history_writer import HistoryBounds
 from dockmirror.history.part_requests import PartRequest, RunningPull, add_up
-from dockmirror.history.pruning import HistoryBounds
 from dockmirror.history.pull_table import PULL_TABLE_SIZE, ClientRecord, PullTable
 from dockmirror.history.pulls import HistoryError, PullFilter
 from dockmirror.history.reader import SqliteHistory

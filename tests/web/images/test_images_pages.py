@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.pulls import HistoryError, Pull, PullFilter, PullSums, SumKey
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number

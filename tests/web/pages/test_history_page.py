@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from twisted.web.template import flattenString
 
-from dockmirror.history.history_writer import HistoryWriter
-from dockmirror.history.pruning import HistoryBounds
+from dockmirror.history.history_writer import HistoryBounds, HistoryWriter
 from dockmirror.history.pulls import OTHERS, Pull, PullFilter, PullSums, SumKey
 from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number
