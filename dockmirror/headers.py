@@ -1,4 +1,4 @@
-"""Header fields of requests and responses, as text."""
+"""Header fields of responses, as text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,3 @@ def lines(headers: Headers, name: str) -> list[str]:
 def first(headers: Headers, name: str) -> str | None:
     """Return the first value of a field, or None."""
     return next(iter(lines(headers, name)), None)
-
-
-def lines_by_name(headers: Headers) -> dict[str, list[str]]:
-    """Return the values of all fields, by their names in lower case; see ``lines``."""
-    return {
-        name.decode("ascii", "replace").lower(): [value.decode("ascii", "replace") for value in values]
-        for name, values in headers.getAllRawHeaders()
-    }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.python.failure import Failure
@@ -18,7 +19,7 @@ from dockmirror.interfaces import Answer, IBody, IFileConsumer, IUpstream
 from dockmirror.oci.digest import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.header_fields import Hop
-from dockmirror.oci.request import RegistryRequest
+from dockmirror.oci.request import RegistryRequest, Requester
 from dockmirror.oci.token import TokenRequest
 from dockmirror.system.request_context import current_hops
 
@@ -47,6 +48,15 @@ def now(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> Result:
     if isinstance(outcome[0], Failure):
         outcome[0].raiseException()
     return outcome[0]
+
+
+@frozen
+class Received:
+    """A client's request."""
+
+    requester: Requester = field(factory=Requester)
+    requested_host: str = ""
+    is_from_peer: bool = False
 
 
 def run_behind(hops: tuple[Hop, ...], call: Callable[[], Result]) -> Result:

@@ -14,7 +14,8 @@ from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
 from dockmirror.system.networks import NetworkAccess
-from dockmirror.web.site import NetworkFilter, RegistryHost
+from dockmirror.web.respond import NetworkFilter
+from dockmirror.web.site import RegistryHost
 
 from .fakes import Reply, Seen, Server, World
 from .house import Answer as Received

@@ -297,7 +297,7 @@ class RecallFilter:
         digest = digest or answer.body.descriptor.digest
         if digest is None or answer.status not in (200, 206) or isinstance(answer.body, BytesBody):
             return answer  # bytes in memory are written at once
-        return evolve(answer, body=CuttableBody(answer.body, digest, self._context.deliveries))
+        return answer.with_body(CuttableBody(answer.body, digest, self._context.deliveries))
 
 
 def _is_held(answer: Answer) -> bool:
@@ -306,7 +306,9 @@ def _is_held(answer: Answer) -> bool:
 
 @implementer(IContentStore)
 class RecalledContentFilter:
-    """Hides recalled contents, and neither stores nor links any, so that no pull brings them back.
+    """Neither stores nor links recalled contents, so that no pull brings them back.
+
+    It hides none: ``RecallFilter`` refuses them, and falls back to what a tag named before.
 
     :param current: returns the recalls in force.
     """
@@ -317,13 +319,13 @@ class RecalledContentFilter:
         self._clock = clock
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        return None if self._is_recalled(digest) else await self._contents.open(repository, digest, kind)
+        return await self._contents.open(repository, digest, kind)
 
     async def holds(self, digest: Digest) -> bool:
-        return not self._is_recalled(digest) and await self._contents.holds(digest)
+        return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        return None if self._is_recalled(digest) else await self._contents.peek(digest)
+        return await self._contents.peek(digest)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         return not self._is_recalled(digest) and await self._contents.link(repository, digest, kind)

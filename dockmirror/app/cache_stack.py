@@ -27,7 +27,7 @@ from ..middleware.filters import NO_BUDGETS, Budgets
 from ..middleware.observers import TokenObserver
 from ..middleware.peers import PeerFetch
 from ..oci.pull_rule import PullRule
-from ..oci.request import InRepository, Repository
+from ..oci.request import InRepository
 from ..pullthrough.authorization import GrantCache, PublicRepositories
 from ..pullthrough.blobs import BlobCache, BlobRegistries
 from ..pullthrough.generations import Generations
@@ -172,7 +172,9 @@ def _pull_through(
         SightingUpstream(parts.relayed, recorder),
         SightingRegistry(parts.authorized, recorder),
         grants,
-        PublicRepositories(choice.cache_partition, cache.documents, clock, _may_mark_public(context, parts)),
+        PublicRepositories(
+            choice.cache_partition, cache.documents, clock, partial(parts.may_mark_public, context)
+        ),
         RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause, choice.choose_for),
         clock,
         settings.keep_deleted_upstream,
@@ -309,18 +311,3 @@ def make_tag_refresher(
             clock=context.clock,
         ),
     )
-
-
-def _may_mark_public(context: UpstreamContext, parts: UpstreamParts) -> Callable[[Repository], bool]:
-    """Return a function that tells if an anonymous answer makes content of a repository public.
-
-    All clients share an account of the mirror's own, so what it may read counts as public among them.
-    """
-    stated = context.settings.public
-
-    def may_mark_public(repository: Repository) -> bool:
-        if context.choice.has_account(repository):
-            return True
-        return not parts.is_private() if stated is None else stated
-
-    return may_mark_public

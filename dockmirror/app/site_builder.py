@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
 from ..config.settings import ConfigurationError, Settings, setting_errors
-from ..http.connections import HttpLimits
+from ..http.connections import ConnectionLimit, HttpLimits
 from ..http.server_request import ServerRequest
 from ..http.usage import RateCounters
 from ..interfaces import IRegistry
@@ -22,10 +22,10 @@ from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..system.times import format_timestamp
 from ..web.access_log import AccessLog, AuditLog, Write
-from ..web.client_limits import ConnectionLimit, ConnectionLimitedSite
-from ..web.respond import AccelFilter, HealthRoute, LoopFilter
+from ..web.client_limits import ConnectionLimitedSite
+from ..web.respond import AccelFilter, HealthRoute, LoopFilter, NetworkFilter
 from ..web.shared_tables import SharedTables
-from ..web.site import FORM_LIMIT, NetworkFilter, RegistryHost, VirtualHosts, is_form, may_stream
+from ..web.site import FORM_LIMIT, RegistryHost, VirtualHosts, is_form, may_stream
 from .accounts import Accounts
 from .cache_settings import check_without_cache, make_budget, make_retention
 from .cache_stack import HostRegistries, StackContext

@@ -33,8 +33,8 @@ from ..oci.errors import NameInvalid
 from ..oci.request import RegistryRequest, Repository
 from ..oci.token import Credentials
 from ..status import UpstreamHealth
-from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
-from ..upstream.addresses import AllowedAddresses
+from ..system.networks import parse_networks
+from ..upstream.addresses import AllowedAddresses, PrivateAddressDetector
 from ..upstream.agents import (
     AccountGuard,
     ConcurrencyLimit,
@@ -100,22 +100,6 @@ class UpstreamContext:
         return AccountChoice(self.name, self.settings)
 
 
-class PrivateAddressDetector:
-    """Remembers whether an upstream's own host was reached at a private address.
-
-    Such an upstream may answer because of the mirror's network, so its content is not public.
-    """
-
-    def __init__(self, host: str) -> None:
-        self.is_private = False
-        self._host = host
-
-    def __call__(self, host: str, address: str) -> None:
-        """Note a connection; see ``AgentFor``."""
-        if host.lower() == self._host and is_within(parse_address(address), PRIVATE):
-            self.is_private = True
-
-
 @frozen
 class UpstreamParts:
     """The registries of one upstream.
@@ -133,9 +117,14 @@ class UpstreamParts:
     breaker_key: Callable[[RegistryRequest], object] = lambda _: None
     writes: IWritableRegistry | None = None
 
-    def is_private(self) -> bool:
-        """Return whether any address of the registry itself proved to be a private one."""
-        return any(each.is_private for each in self.detectors)
+    def may_mark_public(self, context: UpstreamContext, repository: Repository) -> bool:
+        """Return whether an anonymous answer makes content of a repository public.
+
+        All clients share an account of the mirror's own, so what it may read counts as public among them.
+        """
+        stated = context.settings.public
+        is_public = not any(each.is_private for each in self.detectors) if stated is None else stated
+        return is_public or context.choice.has_account(repository)
 
 
 @frozen

@@ -44,7 +44,8 @@ def shield(work: Awaitable[T], late: Callable[[T], None] = lambda _: None) -> De
         elif not isinstance(outcome, Failure):
             late(outcome)
 
-    Deferred.fromCoroutine(_await(work)).addBoth(forward)
+    running = Deferred.fromCoroutine(work if isinstance(work, Coroutine) else _await(work))
+    running.addBoth(forward)
     return waiting
 
 

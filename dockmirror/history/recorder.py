@@ -101,7 +101,7 @@ class PullRecorder:
         if platform and not pull.platform:
             pull.platform = platform
         if number:
-            request.pull_id = pull.id
+            request.join_pull(pull.id)
         part = PartRequest(
             pull, reference, name, is_manifest, head, is_first, is_new, is_layer, now, not head
         )  # fmt: skip
@@ -147,10 +147,10 @@ class PullRecorder:
             for number, other, _, _ in pull.record.members
         )
 
-    def answered(self, request: ServerRequest, answer: Answer, is_limited: bool) -> Answer:
+    def answered(self, request: ServerRequest, answer: Answer, is_limited: Callable[[], bool]) -> Answer:
         """Note the registry's answer, and return it.
 
-        :param is_limited: True if the upstream limits pulls.
+        :param is_limited: tells if the upstream limits pulls.
         """
         running = self._running.get(id(request))
         if running is None:
@@ -162,7 +162,8 @@ class PullRecorder:
             part.is_cached = result in CACHED
             part.saved_requests = int(result.is_hit)
             if part.is_manifest and not part.is_head:
-                part.saved_pulls = int(saves_pull(result, answer.body.descriptor.media_type, is_limited))
+                media_type = answer.body.descriptor.media_type
+                part.saved_pulls = int(saves_pull(result, media_type) and is_limited())
         if not part.is_manifest or answer.status in (301, 307):
             return answer
         digest = answer.body.descriptor.digest
@@ -260,7 +261,7 @@ class PullRecorder:
             left = self._add_pull(number, pull.record, pull.client, pull.registry, pull.repository)
             left.reference = str(part.reference)
         part.pull, part.gets, part.manifest = left, 1, 0
-        request.pull_id = left.id
+        request.join_pull(left.id)
 
     def _touch(self, part: PartRequest, now: float) -> None:
         """Note when a pull's last byte was sent, and what it served; the table may learn the time later."""

@@ -104,12 +104,12 @@ def first_number(time: float) -> int:
     return int(max(0.0, time) * 1000) << _NUMBER_BITS
 
 
-def saves_pull(result: CacheResult, media_type: str | None, is_limited: bool) -> bool:
-    """Return whether a GET of a manifest saved one of the upstream's limited pulls.
+def saves_pull(result: CacheResult, media_type: str | None) -> bool:
+    """Return whether a GET of a manifest saved a pull, of an upstream that limits them.
 
     Docker Hub counts a pull for each platform of an image, and no HEAD; an index alone is none.
     """
-    return is_limited and result in _COUNTED_ELSEWHERE and media_type not in (OCI_INDEX, DOCKER_LIST)
+    return result in _COUNTED_ELSEWHERE and media_type not in (OCI_INDEX, DOCKER_LIST)
 
 
 def is_ignored(status: int, reference: str) -> bool:

@@ -7,34 +7,33 @@ ngx_http_not_modified_filter_module.c for what nginx makes of the request's own 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from twisted.web.http_headers import Headers
-
-from ..headers import lines
 
 ACCEL_FIELD = "Dockmirror-Accel"
 """The field of requests with which a proxy declines: "off" once it could not open a file."""
 CACHE_CONTROL_FIELD = "Dockmirror-Cache-Control"
 """The field of responses from which nginx's location of the files sets ``Cache-Control``."""
 _LOCATION = PurePosixPath("/dockmirror-blobs")
-_CONDITIONS = ("If-Match", "If-Modified-Since", "If-Unmodified-Since")
+_CONDITIONS = ("if-match", "if-modified-since", "if-unmodified-since")
 _SINGLE_RANGE = re.compile(r"bytes=(\d{1,18}-(\d{1,18})?|-\d{1,18})", re.ASCII)
 
 
-def accepts_accel(method: bytes, headers: Headers) -> bool:
+def accepts_accel(method: bytes, fields: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a request that a trusted proxy has passed on may be answered with a file's name."""
-    return method == b"GET" and not headers.hasHeader(ACCEL_FIELD)
+    return method == b"GET" and ACCEL_FIELD.lower() not in fields
 
 
-def is_same_for_nginx(status: int, headers: Headers) -> bool:
+def is_same_for_nginx(status: int, fields: Mapping[str, Sequence[str]]) -> bool:
     """Return whether nginx, which reads the request's fields itself, will answer with this status, too.
 
     It evaluates the conditions that the mirror ignores, by the file's time, and it refuses malformed ranges.
     """
-    if any(headers.hasHeader(name) for name in _CONDITIONS):
+    if any(name in fields for name in _CONDITIONS):
         return False
-    ranges = lines(headers, "Range")
+    ranges = fields.get("range", ())
     if status == 206:
         return len(ranges) == 1 and _SINGLE_RANGE.fullmatch(ranges[0]) is not None
     return status == 200 and not ranges

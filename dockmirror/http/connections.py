@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sized
+from functools import lru_cache
+from math import inf
 from typing import Protocol
 
 from attrs import frozen
@@ -129,7 +131,12 @@ class IConnection(Protocol):
 def get_peer_network(peer: IAddress | None) -> Network | None:
     """Return the client network that a connection comes from; None for a UNIX socket."""
     host = getattr(peer, "host", None)
-    return None if host is None else client_network(parse_address(host))
+    return None if host is None else _network_of(host)
+
+
+@lru_cache(maxsize=4096)
+def _network_of(host: str) -> Network:
+    return client_network(parse_address(host))
 
 
 class OpenConnections:
@@ -165,8 +172,9 @@ class OpenConnections:
         """Return how many connections come from a client network."""
         return self._by_network[network]
 
-    def add(self, connection: IConnection, network: Network | None = None) -> None:
+    def add(self, connection: IConnection, peer: IAddress | None = None) -> None:
         """Count a connection that was made."""
+        network = get_peer_network(peer)
         self._open[connection] = network
         self._by_network[network] += 1
 
@@ -220,3 +228,30 @@ class OpenConnections:
         waiting, self._waiting = self._waiting, []
         for outcome in waiting:
             outcome.callback(self._aborted)
+
+
+@frozen
+class ConnectionLimit:
+    """The maximum number of connections.
+
+    :ivar total: for all clients together.
+    :ivar share: the fraction of ``total`` that one client network may use.
+    :ivar proxies: networks of trusted proxies, which stand for many clients and are exempt from ``share``.
+    """
+
+    total: float = inf
+    share: float = 1.0
+    proxies: tuple[Network, ...] = ()
+
+    def is_reached(self, connections: OpenConnections) -> bool:
+        return connections.open_count >= self.total
+
+    def is_reached_by(self, peer: IAddress | None, connections: OpenConnections) -> bool:
+        """Return whether the client network of a new connection uses its whole share."""
+        network = get_peer_network(peer)
+        if network is None or self.share >= 1 or self._is_proxy(network):
+            return False
+        return connections.count_from(network) >= max(1, int(self.share * self.total))
+
+    def _is_proxy(self, network: Network) -> bool:
+        return any(network.network_address in proxy for proxy in self.proxies)

@@ -33,11 +33,6 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _log = Logger()
 
 
-def is_tls_hello(data: bytes | bytearray) -> bool:
-    """Return whether a connection began with a TLS handshake."""
-    return data.startswith(_TLS_RECORD)
-
-
 def tls_hello_error() -> RegistryError:
     """Return the response: from its plain HTTP the client learns what is wrong, and says so."""
     return Unsupported("this port speaks plain HTTP, and the client spoke TLS: use http://", status=400)
@@ -168,34 +163,29 @@ class HeadBuffer:
     """The input of a connection that has not been processed: request heads, and the bytes between them.
 
     :param head_bytes: the most that a head may have.
+    :ivar bytes: the input; what has arrived is appended to it.
     :ivar has_partial_head: True if a head has begun to arrive and is not complete.
     """
 
     def __init__(self, head_bytes: int) -> None:
         self.has_partial_head = False
         self._head_bytes = head_bytes
-        self._bytes = bytearray()
+        self.bytes = bytearray()
         self._scanned = 0  # of an incomplete head
-
-    def __len__(self) -> int:
-        return len(self._bytes)
 
     @property
     def is_tls_hello(self) -> bool:
         """The buffered bytes begin a TLS handshake instead of a head."""
-        return is_tls_hello(self._bytes)
-
-    def add(self, data: bytes) -> None:
-        self._bytes += data
+        return self.bytes.startswith(_TLS_RECORD)
 
     def put_back(self, data: bytes) -> None:
         """Insert bytes before the buffered ones."""
-        self._bytes[:0] = data
+        self.bytes[:0] = data
 
     def take(self) -> bytes:
         """Remove and return all bytes."""
-        data = bytes(self._bytes)
-        self._bytes.clear()
+        data = bytes(self.bytes)
+        self.bytes.clear()
         return data
 
     def take_head(self) -> bytes | None:
@@ -203,17 +193,17 @@ class HeadBuffer:
 
         :raises RegistryError: when it is malformed or too large.
         """
-        while self._bytes.startswith(b"\r\n"):  # to be ignored, RFC 9112 section 2.2
-            del self._bytes[:2]
+        while self.bytes.startswith(b"\r\n"):  # to be ignored, RFC 9112 section 2.2
+            del self.bytes[:2]
             self._scanned = 0
-        if not self._bytes:
+        if not self.bytes:
             return None
-        end = find_head_end(self._bytes, self._scanned, self._head_bytes)
+        end = find_head_end(self.bytes, self._scanned, self._head_bytes)
         if end is None:
-            self.has_partial_head, self._scanned = True, len(self._bytes)
+            self.has_partial_head, self._scanned = True, len(self.bytes)
             return None
-        head = to_origin_form(bytes(self._bytes[:end]))
-        del self._bytes[:end]
+        head = to_origin_form(bytes(self.bytes[:end]))
+        del self.bytes[:end]
         self.has_partial_head, self._scanned = False, 0
         return head
 

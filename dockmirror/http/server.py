@@ -14,10 +14,9 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Site as TwistedSite
 
-from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from ..oci.media import parse_media_type
-from .connections import HttpLimits, MinimumRate, OpenConnections, Timer, WriteTimeout, get_peer_network
+from .connections import HttpLimits, MinimumRate, OpenConnections, Timer, WriteTimeout
 from .request_reader import HeadBuffer, RequestBody, TlsHelloLog, malformed_request, tls_hello_error
 from .server_request import BodyLimit, ServerRequest
 
@@ -43,6 +42,7 @@ class LimitedHTTPChannel(HTTPChannel):
         self._write_timeout = WriteTimeout(limits.write_seconds, self._abort_unread, clock)
         self._opened_at = 0.0
         self._input = HeadBuffer(limits.head_bytes)
+        self._target = b""
         self._is_processing = False
         self._is_silent = True
         # Of the request that runs: bytes that still come and are discarded; None while input is read.
@@ -57,7 +57,7 @@ class LimitedHTTPChannel(HTTPChannel):
         # Heads are measured before Twisted sees them: its own limits must not be smaller.
         self.totalHeadersSize = self.MAX_LENGTH = self._limits.head_bytes
         self._opened_at = self._clock.seconds()
-        self._connections.add(self, get_peer_network(self.transport.getPeer()))
+        self._connections.add(self, self.transport.getPeer())
         limits, draining = self._limits, self._connections.draining
         self._deadline.set(
             limits.first_request_seconds if draining else limits.head_seconds, self.loseConnection
@@ -66,7 +66,7 @@ class LimitedHTTPChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Accept bytes from the client, or pipelined ones that Twisted kept while a response ran."""
         self._is_silent = False
-        self._input.add(data)
+        self._input.bytes += data
         self._process_input()
 
     def _process_input(self) -> None:
@@ -75,7 +75,7 @@ class LimitedHTTPChannel(HTTPChannel):
             return
         self._is_processing = True
         try:
-            while self._input and self._process_next():
+            while self._input.bytes and self._process_next():
                 pass
         finally:
             self._is_processing = False
@@ -102,7 +102,9 @@ class LimitedHTTPChannel(HTTPChannel):
         was_partial = self._input.has_partial_head
         head = self._input.take_head()
         if head is not None:
-            super().dataReceived(head)
+            # Twisted looks at one byte of a target after the other, and the buffer has checked it already.
+            method, self._target, rest = head.split(b" ", 2)
+            super().dataReceived(b"%b / %b" % (method, rest))
         elif (
             self._input.has_partial_head and not was_partial
         ):  # empty lines before it do not restart the timer
@@ -113,6 +115,7 @@ class LimitedHTTPChannel(HTTPChannel):
         """Decide about the request's body, before Twisted answers an ``Expect``."""
         request = self.requests[-1]
         # Twisted sets them on the request only after the body, and keeps them here until then.
+        self._path = self._target
         request.identify(self._command, self._path, self._version)
         if self.length != 0:
             self._admit_body(request)
@@ -135,13 +138,13 @@ class LimitedHTTPChannel(HTTPChannel):
 
     def _make_body(self, request: ServerRequest, length: int | None) -> RequestBody:
         min_rate = MinimumRate(self._limits.body_window_bytes, self._limits.body_seconds)
-        media_type = parse_media_type(first(request.requestHeaders, "Content-Type"))
-        expected = (first(request.requestHeaders, "Expect") or "").lower() == "100-continue"
+        media_type = parse_media_type(request.field("content-type"))
+        expected = (request.field("expect") or "").lower() == "100-continue"
         continue_due = expected and self._version == b"HTTP/1.1"
 
         def resume() -> None:
             nonlocal continue_due
-            if continue_due and not self._input:
+            if continue_due and not self._input.bytes:
                 super(LimitedHTTPChannel, self)._send100Continue()
             continue_due = False
             self._networkProducer.resumeProducing()
@@ -245,7 +248,7 @@ class LimitedHTTPChannel(HTTPChannel):
         if self.requests:
             self.persistent = False
             return
-        if self._input or self._unread_bytes is not None:
+        if self._input.bytes or self._unread_bytes is not None:
             return
         remaining = self._opened_at + self._limits.first_request_seconds - self._clock.seconds()
         if self._is_silent and remaining > 0:

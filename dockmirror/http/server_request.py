@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http.client import responses
 from io import BytesIO
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,7 +26,6 @@ from twisted.web.server import Request as TwistedRequest
 from zope.interface import implementer
 
 from ..body.consumers import ForwardingConsumer
-from ..headers import first, lines
 from ..interfaces import IAccelConsumer, IFileConsumer
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.header_fields import ContentRange, Hop, Range
@@ -51,6 +51,11 @@ class ServerRequest(TwistedRequest):
     :ivar admitted_client: the client, once it was let in.
     :ivar scopes: the scopes that a challenge to this request names.
     :ivar hops: the mirrors that the request has passed.
+    :ivar is_from_peer: True if the last of them is another mirror of the fleet, which asks for a client.
+    :ivar pull_id: the number of the pull that the request belongs to; empty if it belongs to none.
+    :ivar fields: the values of the header fields, one for each line, by their names in lower case; bytes
+        outside ASCII are replaced.
+    :ivar is_token_request: True if it is for the token service, on any host and below any registry's name.
     :ivar is_writable: True if its registry accepts writes.
     :ivar upstream_status: the upstream's status, if it was asked.
     :ivar reason: a sentence that says why the request was refused, or why its response was cut off.
@@ -70,6 +75,9 @@ class ServerRequest(TwistedRequest):
     admitted_client: ClientAddress | None = None
     scopes: tuple[Scope, ...] = ()
     hops: tuple[Hop, ...] = ()
+    is_from_peer = False
+    fields: Mapping[str, Sequence[str]] = MappingProxyType({})
+    is_token_request = False
     is_writable = False
     upstream_status: int | None = None
     reason: str | None = None
@@ -79,7 +87,7 @@ class ServerRequest(TwistedRequest):
     is_cut_off = False
     may_accelerate = False
     is_accelerated = False
-    _pull_id = ""
+    pull_id = ""
     _log = Logger()
 
     def __init__(self, channel: Any, queued: object = False) -> None:
@@ -95,19 +103,28 @@ class ServerRequest(TwistedRequest):
         return f"<{type(self).__name__} {self.method!r} {self.path!r}>"
 
     def identify(self, method: bytes, uri: bytes, version: bytes) -> None:
-        """Set the request line, which is known before the body."""
+        """Set the request line and the header fields, which are known before the body."""
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.partition(b"?")[0]
+        self.is_token_request = self.path.endswith(b"/v2/auth")
+        self.fields = {
+            name.decode("ascii", "replace").lower(): [value.decode("ascii", "replace") for value in values]
+            for name, values in self.requestHeaders.getAllRawHeaders()
+        }
 
-    @property
-    def pull_id(self) -> str:
-        """The number of the pull that the request belongs to; empty if it belongs to none."""
-        return self._pull_id
+    def field(self, name: str) -> str | None:
+        """Return the first value of a header field, or None; the name is in lower case."""
+        values = self.fields.get(name, ())
+        return values[0] if values else None
 
-    @pull_id.setter
-    def pull_id(self, number: str) -> None:
-        """Set the number, which messages of the coroutine that answers the request bear from now on."""
-        self._pull_id = number
+    def drop_credentials(self) -> None:
+        """Remove the credentials, so that they are not passed on."""
+        self.requestHeaders.removeHeader("Authorization")
+        self.fields = {name: lines for name, lines in self.fields.items() if name != "authorization"}
+
+    def join_pull(self, number: str) -> None:
+        """Set the number of the pull, which messages of the answering coroutine bear from now on."""
+        self.pull_id = number
         current_pull.set(number)
 
     @property
@@ -120,11 +137,6 @@ class ServerRequest(TwistedRequest):
     def requested_host(self) -> str:
         """The host that the client used, with its port if any; empty until the client is identified."""
         return self.peer.host if self.peer is not None else ""
-
-    @property
-    def is_token_request(self) -> bool:
-        """Tell whether it is for the token service, on any host and below any registry's name."""
-        return self.path.endswith(b"/v2/auth")
 
     @property
     def is_site_draining(self) -> bool:
@@ -244,7 +256,7 @@ class _ResponseConsumer(ForwardingConsumer):
         is_whole_body = headers.getRawHeaders(b"Content-Length") == [b"%d" % part.length]
         if not request.may_accelerate or request.startedWriting or not is_whole_body:
             return False
-        if not is_same_for_nginx(request.code, request.requestHeaders):
+        if not is_same_for_nginx(request.code, request.fields):
             return False
         prepare_for_accel(headers, name)
         request.sentLength += part.length
@@ -330,7 +342,7 @@ def parse_credentials(request: ServerRequest) -> Credentials | None:
 
     :raises RegistryError: when they are malformed, or there are two: a server could read the other one.
     """
-    headers = [header for header in lines(request.requestHeaders, "Authorization") if header]
+    headers = [header for header in request.fields.get("authorization", ()) if header]
     if len(headers) > 1:
         raise RegistryError("more than one 'Authorization'", status=400)
     parsed = Credentials.parse(headers[0]) if headers else None
@@ -344,6 +356,6 @@ def parse_range(request: ServerRequest, etag: str) -> Range | None:
 
     :param etag: the strong entity tag of the current content.
     """
-    if request.method != b"GET" or first(request.requestHeaders, "If-Range") not in (None, etag):
+    if request.method != b"GET" or request.field("if-range") not in (None, etag):
         return None
-    return Range.parse(first(request.requestHeaders, "Range") or "")
+    return Range.parse(request.field("range") or "")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -13,7 +10,7 @@ from ..body.bodies import BytesBody, ResumingBody, Slice, VerifiedBody
 from ..body.segmented import PIECE, Line, SegmentedBody
 from ..concurrency.backoff import is_outage
 from ..concurrency.coroutines import TTLCache
-from ..interfaces import Answer, IBody, IRegistry
+from ..interfaces import Answer, IBody, IRegistry, OpenRange
 from ..oci.digest import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError, Unavailable
 from ..oci.header_fields import ContentRange, Range
@@ -35,7 +32,6 @@ SINGLE_CONNECTION_TTL = 600.0
 A blob that was right is stored; this one may have been wrong because of its segments.
 """
 _MOST = 10_000
-_OpenRange = Callable[[Range], Coroutine[Any, Any, Answer]] | None
 
 
 class FixedSegments:
@@ -251,7 +247,7 @@ class _SegmentSource:
         self._registry = registry
         self._request = request
         self._size = size
-        self._open_range: _OpenRange = answer.open_range
+        self._open_range: OpenRange | None = answer.open_range
         self._reject = answer.reject
 
     async def open(self, first: int, last: int) -> IBody:

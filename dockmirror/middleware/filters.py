@@ -258,17 +258,21 @@ class _LoginFilter:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """:raises Denied: for a login, and for content that the registry does not give."""
-        port = port_suffix(request.received.requested_host) if request.received else ""
         if isinstance(request.target, Ping):
             if request.credentials is not None:
-                raise Denied(self._no_logins(port))
+                raise Denied(self._no_logins(_port(request)))
             return Answer(json_body(b"{}"))
         if request.credentials is not None:
             request = evolve(request, credentials=None)
         try:
             return await self._registry.fetch(request)
         except Unauthorized as refused:
-            raise Denied(self._not_given(port), upstream_status=refused.upstream_status) from refused
+            reason = self._not_given(_port(request))
+            raise Denied(reason, upstream_status=refused.upstream_status) from refused
+
+
+def _port(request: RegistryRequest) -> str:
+    return port_suffix(request.received.requested_host) if request.received else ""
 
 
 @implementer(IRegistry)

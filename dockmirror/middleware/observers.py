@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from functools import cache, partial
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
@@ -23,7 +22,6 @@ from ..oci.request import Blob, Manifest, Ping, RegistryRequest
 from ..oci.token import Scope, TokenRequest
 from ..oci.write import Write, WriteResult
 from ..status import AddressHealth
-from ..system.request_context import is_asked_by_peer
 
 _log = Logger()
 _HELD = {CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.CONFIRMED, CacheResult.STALE}
@@ -65,7 +63,7 @@ class RequestObserver:
             self._results(type(request.target).__name__.lower(), label(result)).inc()
         if request.head or answer.status not in (200, 206) or result not in _HELD:
             return answer
-        return evolve(answer, body=_ObservedBody(answer.body, self._held_bytes.inc))
+        return answer.with_body(_ObservedBody(answer.body, self._held_bytes.inc))
 
 
 @implementer(IRegistry)
@@ -89,12 +87,13 @@ class PullObserver:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         received, target = request.received, request.target
-        is_of_peer = isinstance(target, Blob) and is_asked_by_peer()
-        if is_of_peer or not isinstance(target, Manifest | Blob) or not isinstance(received, ServerRequest):
+        if not isinstance(target, Manifest | Blob) or not isinstance(received, ServerRequest):
+            return await self._registry.fetch(request)
+        if isinstance(target, Blob) and received.is_from_peer:
             return await self._registry.fetch(request)
         self._pulls.begin(received, self._name, target, request.head)
         answer = await self._registry.fetch(request)
-        return self._pulls.answered(received, answer, self._is_limited())
+        return self._pulls.answered(received, answer, self._is_limited)
 
 
 @implementer(ITokenService)
@@ -113,7 +112,7 @@ class TokenObserver:
         self._results(label(answer.cache.result)).inc()
         if answer.cache.result not in _HELD:
             return answer
-        return evolve(answer, body=_ObservedBody(answer.body, self._held_bytes.inc))
+        return answer.with_body(_ObservedBody(answer.body, self._held_bytes.inc))
 
 
 def label(result: CacheResult) -> str:

@@ -28,7 +28,7 @@ from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, RegistryRequest
-from ..system.request_context import is_asked_by_peer
+from ..system.request_context import current_hops
 from .failover import QUARANTINE_TTL, UpstreamAddress
 
 PATIENCE = 3.0
@@ -155,7 +155,7 @@ class PeerFetch:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         target = request.target
-        if not isinstance(target, Blob) or request.head or is_asked_by_peer():
+        if not isinstance(target, Blob) or request.head or _is_asked_by_peer():
             return await self._registry.fetch(request)
         peer = self._choose(target.digest, request)
         if peer is None:
@@ -173,6 +173,12 @@ class PeerFetch:
         ranked = (self._peers[address] for address in rank_peers(digest, self._peers))
         first = next((peer for peer in ranked if peer.is_self or peer.is_up(request)), None)
         return None if first is None or first.is_self or first.has_broken(digest) else first
+
+
+def _is_asked_by_peer() -> bool:
+    """Return whether another mirror of the fleet has asked; a peer that asked on might be asked back."""
+    hops = current_hops.get()
+    return bool(hops) and hops[-1].is_peer
 
 
 def _raise_timed_out(_: object, seconds: float) -> NoReturn:

@@ -180,21 +180,15 @@ class BlobUploadUnknown(RegistryError):
 class DigestInvalid(RegistryError):
     """The text is no digest, or the content has another one."""
 
-    code, default_status, default_message = (
-        "DIGEST_INVALID",
-        400,
-        "provided digest did not match uploaded content",
-    )
+    code, default_status = "DIGEST_INVALID", 400
+    default_message = "provided digest did not match uploaded content"
 
 
 class ManifestBlobUnknown(RegistryError):
     """The manifest refers to a blob that the registry does not have."""
 
-    code, default_status, default_message = (
-        "MANIFEST_BLOB_UNKNOWN",
-        404,
-        "manifest references a blob unknown to registry",
-    )
+    code, default_status = "MANIFEST_BLOB_UNKNOWN", 404
+    default_message = "manifest references a blob unknown to registry"
 
 
 class ManifestInvalid(RegistryError):
@@ -224,11 +218,8 @@ class NameUnknown(RegistryError):
 class SizeInvalid(RegistryError):
     """The length does not match the content, or exceeds a limit."""
 
-    code, default_status, default_message = (
-        "SIZE_INVALID",
-        400,
-        "provided length did not match content length",
-    )
+    code, default_status = "SIZE_INVALID", 400
+    default_message = "provided length did not match content length"
 
 
 class Unauthorized(RegistryError):

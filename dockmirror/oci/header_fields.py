@@ -177,7 +177,10 @@ def _span(text: str) -> Span | None:
 
 
 class CacheResult(Enum):
-    """The outcome of a cache lookup; the value is its list of RFC 9211 parameters."""
+    """The outcome of a cache lookup; the value is its list of RFC 9211 parameters.
+
+    :ivar is_hit: True if the cache answered without asking the upstream.
+    """
 
     HIT = "hit"
     STALE_WHILE_REVALIDATE = "hit; detail=stale-while-revalidate"
@@ -189,10 +192,8 @@ class CacheResult(Enum):
     STALE = "fwd=stale; detail=upstream"
     BYPASS = "fwd=bypass"
 
-    @property
-    def is_hit(self) -> bool:
-        """Return whether the cache answered without asking the upstream."""
-        return self in (CacheResult.HIT, CacheResult.STALE_WHILE_REVALIDATE, CacheResult.REDIRECTED)
+    def __init__(self, parameters: str) -> None:
+        self.is_hit = parameters.startswith("hit")
 
 
 @frozen

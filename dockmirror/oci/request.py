@@ -215,8 +215,12 @@ class ReceivedRequest(Protocol):
     def requested_host(self) -> str:
         """The host that the client used, with its port if any."""
 
+    @property
+    def is_from_peer(self) -> bool:
+        """True if the client is another mirror of the fleet; see ``middleware/peers.py``."""
 
-@frozen
+
+@frozen(slots=False)
 class RegistryRequest:
     """One read request of a client.
 
@@ -256,7 +260,9 @@ class RegistryRequest:
             return self
         if repository == self.target.repository:
             return self
-        return evolve(self, target=evolve(self.target, repository=repository))
+        request = object.__new__(RegistryRequest)  # many requests need it, and ``evolve`` takes much longer
+        request.__dict__.update(self.__dict__, target=evolve(self.target, repository=repository))
+        return request
 
 
 def repository_of(target: Target) -> Repository | None:

@@ -119,7 +119,9 @@ class BlobCache:
         asked.  The empty blob is not secret, and needs no authorization.
         """
         in_doubt = await self._generations.tombstone(place, target.digest, ContentKind.BLOB) is not None
-        facts, stored = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+        facts, stored = await self._gateway.facts(request), None
+        if in_doubt:
+            facts = evolve(facts, in_doubt=True)
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
             stored = await self._contents.open(place, target.digest, ContentKind.BLOB)
@@ -274,15 +276,12 @@ def cached_response(
 
     :raises RangeInvalid: when no byte lies in the requested ranges; the content is closed.
     """
-    answer = Answer(NoBody(descriptor), cache=status)
-    if etag_matches(request.if_none_match, descriptor.digest):
+    is_match = request.if_none_match is not None and etag_matches(request.if_none_match, descriptor.digest)
+    if is_match or request.head:
         stored.close()
-        return evolve(answer, status=304)
-    if request.head:
-        stored.close()
-        return answer
+        return Answer(NoBody(descriptor), 304 if is_match else 200, cache=status)
     if request.range is None or len(request.range.spans) > _MOST_RANGES:
-        return evolve(answer, body=stored.body(descriptor, whole_range(stored.size)))
+        return Answer(stored.body(descriptor, whole_range(stored.size)), cache=status)
     try:
         parts = request.range.resolve(stored.size)
     except Exception:
@@ -290,8 +289,8 @@ def cached_response(
         raise
     if len(parts) > 1:
         content = _multipart(stored, descriptor, parts)
-        return evolve(answer, status=206, body=content, headers=(*answer.headers, *_of_whole(descriptor)))
-    return evolve(answer, status=206, content_range=parts[0], body=_part(stored, descriptor, parts[0]))
+        return Answer(content, 206, headers=_of_whole(descriptor), cache=status)
+    return Answer(_part(stored, descriptor, parts[0]), 206, parts[0], cache=status)
 
 
 def _of_whole(descriptor: Descriptor) -> _Headers:

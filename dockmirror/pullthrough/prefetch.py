@@ -20,7 +20,6 @@ from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.header_fields import CacheResult, Range
 from ..oci.request import Blob, Manifest, RegistryRequest, Repository
 from ..oci.token import Credentials
-from ..system.request_context import is_asked_by_peer
 from ..system.shared_table import SharedDigests
 from .error_tolerant_store import ErrorTolerantContentStore
 from .manifest_store import ManifestStore
@@ -301,10 +300,9 @@ class PrefetchRegistry:
         target = request.target
         if isinstance(target, Manifest) and not request.head:
             self._record_manifest((target.repository, request.credentials), answer)
-        elif isinstance(target, Blob) and not is_asked_by_peer():
-            if not request.head:  # the answer does not wait for it
-                begun = Deferred.fromCoroutine(self._record_blob(request, target, answer))
-                begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
+        elif isinstance(target, Blob) and not (request.received and request.received.is_from_peer):
+            if not request.head:
+                self._record_blob(request, target, answer)
             return self._count_as_fetched(target.digest, answer, request.head)
         return answer
 
@@ -323,14 +321,17 @@ class PrefetchRegistry:
             others = [each for each in self._served.get(client) or () if each != digest]
             self._served.put(client, (digest, *others[: _MAX_PER_REPOSITORY - 1]), _MANIFEST_TTL)
 
-    async def _record_blob(self, request: RegistryRequest, target: Blob, answer: Answer) -> None:
+    def _record_blob(self, request: RegistryRequest, target: Blob, answer: Answer) -> None:
         client = target.repository, request.credentials
         for each in list(self._running.get(client, {}).values()):
             each.record_request(target.digest)
         is_missing = answer.cache is not None and answer.cache.result in _BEGUN
         is_whole = request.range is None or request.range == Range.starting_at(0)
-        if not (is_missing and is_whole and self._budget.is_open()):
-            return
+        if is_missing and is_whole and self._budget.is_open():  # the answer does not wait for it
+            begun = Deferred.fromCoroutine(self._begin(client, request, target))
+            begun.addErrback(lambda failure: _log.failure("a prefetch was not begun", failure=failure))
+
+    async def _begin(self, client: _Client, request: RegistryRequest, target: Blob) -> None:
         for digest in self._served.get(client) or ():
             layers = await self._layers_behind(self._store_name(target.repository), digest, target.digest)
             # a client asks for several layers at once, and another request may have begun it meanwhile

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from attrs import astuple, evolve, frozen
+from attrs import astuple, define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -313,22 +313,15 @@ def _marker(result: CacheResult) -> Answer:
 
 
 @implementer(IRegistry)
+@define(eq=False)
 class PullThrough:
     """Serves stored content to authorized clients, and fetches the rest."""
 
-    def __init__(
-        self,
-        gateway: UpstreamGateway,
-        logins: LoginCache,
-        manifests: ManifestCache,
-        blobs: BlobCache,
-        lists: ListCache,
-    ) -> None:
-        self._gateway = gateway
-        self._logins = logins
-        self._manifests = manifests
-        self._blobs = blobs
-        self._lists = lists
+    _gateway: UpstreamGateway
+    _logins: LoginCache
+    _manifests: ManifestCache
+    _blobs: BlobCache
+    _lists: ListCache
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         try:

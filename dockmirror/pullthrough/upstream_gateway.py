@@ -130,11 +130,12 @@ class UpstreamGateway:
 
         :param digest: of the stored content, if the request is for a tag.
         """
-        repository, extent = repository_of(request.target), Extent.of(request.target)
         credentials, requested = request.credentials, _digest_of(request)
+        repository = repository_of(request.target)
         if repository is None:
             return Facts(credentials is None)
-        age, digest = await self.public.age(repository, extent), requested or digest
+        extent, digest = Extent.of(request.target), requested or digest
+        age = await self.public.age(repository, extent)
         granted = credentials is not None and self.grants.is_granted(repository, credentials, extent)
         imported = False
         if digest is not None and not granted and age >= PUBLIC_STALE_TTL:

@@ -274,13 +274,27 @@ class FileBody:
         if self._is_sent_by_proxy(consumer):
             self._reader.close()
             return succeed(None)
-        large = sum(map(_length, self._segments)) > PIECE
+        large = (self.descriptor.size or 0) > PIECE
+        data = None if large else self._read_nowait()
+        if data is not None:
+            self._reader.close()
+            consumer.write(data)
+            return succeed(None)
         producer = CoroutineProducer(consumer, self._clock, self._reader.close)
         transfer = choose_transfer(producer, consumer) if large else CopyTransfer(producer.write)
         return producer.follow(self._deliver(producer, transfer, large))
 
     def discard(self) -> None:
         self._reader.close()
+
+    def _read_nowait(self) -> bytes | None:
+        """Return a body of one part; None if the disk must be waited for, or has less."""
+        part = self._segments[0] if len(self._segments) == 1 else b""
+        if isinstance(part, bytes):
+            return None
+        length = part.last + 1 - part.first
+        data = self._reader.read_nowait(part.first, length)
+        return None if data is None or len(data) < length else data
 
     def _is_sent_by_proxy(self, consumer: IConsumer) -> bool:
         """Leave one part of a file that is still sealed to a proxy, if there is one that takes it."""
@@ -315,10 +329,6 @@ class FileBody:
                 await producer.ready()  # it may have been paused meanwhile
                 sent = send()
             offset += sent
-
-
-def _length(segment: bytes | ContentRange) -> int:
-    return len(segment) if isinstance(segment, bytes) else segment.length
 
 
 @implementer(IStoredContent)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..oci.errors import Denied
 
@@ -58,7 +58,7 @@ def parse_address(text: str) -> Address:
 
 @lru_cache(maxsize=4096)
 def _parse_unmapped(text: str) -> Address:
-    """Parse an address, cached because it is needed for each request of a client."""
+    """Parse an address, cached because it is needed for each request; a zone could be of any length."""
     address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
@@ -133,6 +133,7 @@ class ClientAddress:
     :ivar address: None on a UNIX socket.
     :ivar scheme: of the URL that the client used, as far as a trusted proxy reports it.
     :ivar host: the host, with its port if any, that the client used.
+    :ivar host_name: that host without its port; see ``normalize_host``.
     :ivar user: its user name, if the mirror requires a login.
     :ivar is_proxied: True if a trusted proxy passed the request on.
     """
@@ -142,6 +143,11 @@ class ClientAddress:
     host: str
     user: str | None = None
     is_proxied: bool = False
+    host_name: str = field(init=False, eq=False, repr=False)
+
+    @host_name.default
+    def _normalized_host(self) -> str:
+        return normalize_host(self.host)
 
 
 @frozen

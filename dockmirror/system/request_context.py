@@ -10,9 +10,3 @@ current_pull: ContextVar[str] = ContextVar("current_pull", default="")
 """The number of the pull that the request belongs to; messages of the log bear it."""
 current_hops: ContextVar[tuple[Hop, ...]] = ContextVar("current_hops", default=())
 """The mirrors that the request has passed before it reached this one."""
-
-
-def is_asked_by_peer() -> bool:
-    """Return whether another mirror of the fleet has asked; see ``middleware/peers.py``."""
-    hops = current_hops.get()
-    return bool(hops) and hops[-1].is_peer

@@ -34,9 +34,9 @@ class SharedTable:
 
     def get(self, key: int) -> tuple[int, Record] | None:
         """Return the offset of the key's slot and its record, or None."""
-        for candidate in self._candidates(key):
-            if candidate[1][0] == key:
-                return candidate
+        for offset, record in self._candidates(key):
+            if record[0] == key:
+                return offset, record
         return None
 
     def put(self, offset: int, key: int, *fields: Any) -> None:
@@ -49,9 +49,10 @@ class SharedTable:
         return (record for record in records if record[0])
 
     def _candidates(self, key: int) -> Iterator[tuple[int, Record]]:
-        for step in range(_CANDIDATES):
-            offset = (key + step) % self._count * self._record.size
-            yield offset, self._record.unpack_from(self._memory, offset)
+        size = self._record.size
+        start = key % max(1, self._count - _CANDIDATES + 1) * size
+        end = min(start + _CANDIDATES * size, self._count * size)
+        return zip(range(start, end, size), self._record.iter_unpack(self._memory[start:end]), strict=True)
 
     def _rank(self, candidate: tuple[int, Record]) -> tuple[Any, ...]:
         _, record = candidate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 from attrs import frozen
@@ -14,7 +15,14 @@ MAX_CRON_DELAY = 900.0
 
 def format_timestamp(seconds: float) -> str:
     """Write a time since 1970 with milliseconds, such as 2026-01-31T09:30:00.250+00:00."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_format_second(whole)}.{microseconds // 1000:03}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _format_second(seconds: int) -> str:
+    """Write a second of the log once for all of its lines."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 class Schedule(Protocol):

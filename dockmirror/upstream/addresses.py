@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from ..system.networks import Address, Network
+from ..system.networks import PRIVATE, Address, Network, is_within, parse_address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -33,6 +33,22 @@ def _canonical_all(hosts: Iterable[str]) -> frozenset[str]:
 
 def _host_ports(urls: Iterable[str]) -> frozenset[tuple[str, int | None]]:
     return frozenset((_canonical(host), port) for _, host, port in map(parse_origin, urls))
+
+
+class PrivateAddressDetector:
+    """Remembers whether an upstream's own host was reached at a private address.
+
+    Such an upstream may answer because of the mirror's network, so its content is not public.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.is_private = False
+        self._host = host
+
+    def __call__(self, host: str, address: str) -> None:
+        """Note a connection; its address is an IP address, once it is made."""
+        if host.lower() == self._host and is_within(parse_address(address), PRIVATE):
+            self.is_private = True
 
 
 @frozen

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from urllib.parse import urlencode, urlsplit
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
@@ -103,25 +103,18 @@ class _UploadResponse:
 
 
 @implementer(IWritableRegistry)
+@define(eq=False)
 class RegistryWriter:
     """Sends writes to one upstream, with the client's own credentials.
 
     :param url: the upstream's URL, without a slash at the end.
     """
 
-    def __init__(
-        self,
-        url: str,
-        client: UpstreamClient,
-        upload_client: UploadClient,
-        challenges: ChallengeCache,
-        signer: LocationSigner,
-    ) -> None:
-        self._url = url
-        self._client = client
-        self._upload_client = upload_client
-        self._challenges = challenges
-        self._signer = signer
+    _url: str
+    _client: UpstreamClient
+    _upload_client: UploadClient
+    _challenges: ChallengeCache
+    _signer: LocationSigner
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
         outcome = await self._send(write, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
@@ -240,6 +241,7 @@ COMMIT_TIMEOUT = 300.0
 """The least seconds in which an upstream must respond to a complete blob, which it may verify first."""
 
 
+@define(eq=False)
 class UploadClient:
     """Uploads bodies to the servers of one upstream.
 
@@ -248,19 +250,11 @@ class UploadClient:
     :param on_sent: called with the size of each piece that was sent.
     """
 
-    def __init__(
-        self,
-        agent: IAgent,
-        client: UpstreamClient,
-        clock: IReactorTime,
-        timeout: float,
-        on_sent: Callable[[int], None],
-    ) -> None:
-        self._agent = agent
-        self._client = client
-        self._clock = clock
-        self._timeout = timeout
-        self._on_sent = on_sent
+    _agent: IAgent
+    _client: UpstreamClient
+    _clock: IReactorTime
+    _timeout: float
+    _on_sent: Callable[[int], None]
 
     async def upload(
         self, method: str, url: str, headers: tuple[Header, ...], body: IBody

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
@@ -307,22 +307,15 @@ def _read_descriptor(response: IResponse, target: Manifest) -> Descriptor:
 
 
 @implementer(IUpstream)
+@define(eq=False)
 class UpstreamRegistry:
     """One upstream registry, without a cache."""
 
-    def __init__(
-        self,
-        client: UpstreamClient,
-        registry_client: RegistryClient,
-        challenges: ChallengeCache,
-        relay: TokenRelay,
-        sizes: BlobSizes,
-    ) -> None:
-        self._client = client
-        self._registry_client = registry_client
-        self._challenges = challenges
-        self._relay = relay
-        self._sizes = sizes
+    _client: UpstreamClient
+    _registry_client: RegistryClient
+    _challenges: ChallengeCache
+    _relay: TokenRelay
+    _sizes: BlobSizes
 
     async def token(self, request: TokenRequest) -> Answer:
         return await self._relay.token(request)

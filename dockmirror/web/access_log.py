@@ -18,7 +18,7 @@ from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import decode_segments, parse_target
 from ..oci.write import is_upload_path
-from ..system.networks import is_address, normalize_host
+from ..system.networks import is_address
 from ..system.times import format_timestamp
 
 Write = Callable[[str], None]
@@ -141,7 +141,7 @@ class RequestCounter:
 
     def __call__(self, request: ServerRequest) -> None:
         """Count a finished request; call once for each."""
-        host = self._host(normalize_host(request.peer.host if request.peer else ""))
+        host = self._host(request.peer.host_name if request.peer else "")
         status = str(request.code) if 100 <= request.code < 600 else OTHER
         self._requests(host, endpoint_name(request.path or b""), status).inc()
         self._sent_bytes(host).inc(request.sentLength)
@@ -158,7 +158,7 @@ def endpoint_name(path: bytes) -> str:
     segments = parts if parts[1:2] == [b"v2"] else [b"", *parts[2:]]
     if segments == [b"", b"v2", b"auth"]:
         return "token"
-    if is_upload_path(b"/".join(segments)):
+    if b"uploads" in path and is_upload_path(b"/".join(segments)):
         return "upload"
     try:
         return type(parse_target(b"/".join(segments))).__name__.lower()

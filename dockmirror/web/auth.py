@@ -20,7 +20,6 @@ from zope.interface import implementer
 
 from ..body.bodies import json_body
 from ..concurrency.coroutines import SingleFlight
-from ..headers import first
 from ..http.connections import get_peer_network
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, ITokenService
@@ -59,7 +58,7 @@ class AuthFilter(RequestFilter):
         passwords = PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
         if request.is_token_request:
             return TokenResource(_UserTokenService(passwords, self._tokens))
-        scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
+        scheme, _, value = (request.field("authorization") or "").partition(" ")
         if scheme.lower() == "basic":
             return _PasswordCheck(self, passwords.verify_basic(value))
         if scheme.lower() == "bearer":
@@ -73,7 +72,7 @@ class AuthFilter(RequestFilter):
 
 def authenticate(request: ServerRequest, name: str) -> None:
     """Record the user in the request and drop the credentials, so that they are not passed on."""
-    request.requestHeaders.removeHeader("Authorization")
+    request.drop_credentials()
     if request.admitted_client is not None:
         request.admitted_client = evolve(request.admitted_client, user=name)
 
@@ -231,12 +230,12 @@ class TokenAuth:
         """
         client, name = str(getattr(request.getClientAddress(), "host", None) or "unix"), ANONYMOUS
         try:
-            if first(request.requestHeaders, "Sec-Fetch-Site") in ("cross-site", "same-site"):
+            if request.field("sec-fetch-site") in ("cross-site", "same-site"):
                 raise Denied("a page of another site may not change anything here")
             name = await self._authenticate(request)
             self._check_scope(name, scope)
         except RegistryError as error:
-            is_challenge = first(request.requestHeaders, "Authorization") is None and error.status == 401
+            is_challenge = request.field("authorization") is None and error.status == 401
             if request.method not in (b"GET", b"HEAD") and not is_challenge:
                 asked = b"%s %s" % (request.method, request.path)
                 await self._record_refusal(Actor(name, client), asked.decode("ascii", "replace"), str(error))
@@ -248,7 +247,7 @@ class TokenAuth:
 
         :raises Unauthorized: for a wrong token.
         """
-        if self._tokens is None or first(request.requestHeaders, "Authorization") is None:
+        if self._tokens is None or request.field("authorization") is None:
             return ANONYMOUS
         name = await self._authenticate(request)
         self._check_scope(name, "read")
@@ -264,7 +263,7 @@ class TokenAuth:
             raise Denied(f"the token {name} does not have the scope '{scope}'")
 
     async def _verify(self, tokens: ApiTokens, request: ServerRequest) -> str:
-        scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
+        scheme, _, value = (request.field("authorization") or "").partition(" ")
         network = get_peer_network(request.getClientAddress())
         verifier = PasswordVerifier(tokens, self._failed_logins, self._running, network)
         try:

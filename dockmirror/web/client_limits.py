@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from math import ceil, inf
+from math import ceil
 from struct import Struct
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 
-from ..http.connections import OpenConnections, get_peer_network
+from ..http.connections import ConnectionLimit
 from ..http.server import HttpSite
 from ..http.server_request import BodyLimit, ServerRequest
 from ..http.usage import LimitTerms, UsageMeter
@@ -35,32 +34,6 @@ _SLOT = Struct("<QdQ")
 """Key of the network or name, start of the window, number of failures."""
 FAILED_LOGINS_SIZE = 16_384 * _SLOT.size
 """Bytes of memory for 16,384 networks and names."""
-
-
-@frozen
-class ConnectionLimit:
-    """The maximum number of connections.
-
-    :ivar total: for all clients together.
-    :ivar share: the fraction of ``total`` that one client network may use.
-    :ivar proxies: networks of trusted proxies, which stand for many clients and are exempt from ``share``.
-    """
-
-    total: float = inf
-    share: float = 1.0
-    proxies: tuple[Network, ...] = ()
-
-    def is_reached(self, connections: OpenConnections) -> bool:
-        return connections.open_count >= self.total
-
-    def is_reached_by(self, network: Network | None, connections: OpenConnections) -> bool:
-        """Return whether the client network uses its whole share."""
-        if network is None or self.share >= 1 or self._is_proxy(network):
-            return False
-        return connections.count_from(network) >= max(1, int(self.share * self.total))
-
-    def _is_proxy(self, network: Network) -> bool:
-        return any(network.network_address in proxy for proxy in self.proxies)
 
 
 class ConnectionLimitedSite(HttpSite):
@@ -89,7 +62,7 @@ class ConnectionLimitedSite(HttpSite):
         """Return a connection that is served, or one of a reserve."""
         if self.limit.is_reached(self.connections):
             site: HttpSite = self._full
-        elif self.limit.is_reached_by(get_peer_network(addr), self.connections):
+        elif self.limit.is_reached_by(addr, self.connections):
             site = self._over_share
         else:
             return super().buildProtocol(addr)

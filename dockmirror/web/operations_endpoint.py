@@ -10,7 +10,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 
-from ..headers import first, lines
 from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
 from ..system.networks import is_address, normalize_host
@@ -135,7 +134,7 @@ class NamedHostOnly(Resource):
         self._names = names
 
     def render(self, request: ServerRequest) -> object:
-        name = normalize_host(first(request.requestHeaders, "Host") or "")
+        name = normalize_host(request.field("host") or "")
         if is_address(name) or name in self._names():
             return self._resource.render(request)
         return refuse(
@@ -155,8 +154,8 @@ def send_status_page(status: Status, request: ServerRequest) -> None:
         refuse(request, error)
         return
     request.setHeader("Vary", "Accept, Accept-Language")
-    host = first(request.requestHeaders, "Host") or ""
-    kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+    host = request.field("host") or ""
+    kind = negotiate_media_type(request.fields.get("accept", ()), TEXT, HTML, JSON)
     if kind == JSON:
         send_status_json(status, request)
     elif kind == TEXT:

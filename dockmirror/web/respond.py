@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ..headers import lines
 from ..http.accel import accepts_accel
 from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
 from ..oci.errors import Challenge, RegistryError, Unsupported, find_challenge
-from ..oci.header_fields import CDN_LOOP, format_etag, format_next_page, format_unsatisfied, parse_hops
+from ..oci.header_fields import CDN_LOOP, format_next_page, format_unsatisfied, parse_hops
 from ..oci.write import allowed_methods
+from ..system.networks import NetworkAccess
 from ..system.request_context import current_hops
 
 _UNSAFE = re.compile(r"[^\t -~]")
+_LOOP_FIELD = CDN_LOOP.lower()
 _CHALLENGE_PATH = b"/.well-known/acme-challenge/"
 FindProof = Callable[[str], Coroutine[Any, Any, bytes | None]]
 _log = Logger()
@@ -60,7 +63,7 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
 def _may_want_page(request: ServerRequest) -> bool:
     """Return whether a browser may have sent this; clients of registries and the API are programs."""
     is_api = b"/v2/" in request.path + b"/" or request.path.startswith(b"/api/")
-    return not is_api and "text/html" in ",".join(lines(request.requestHeaders, "Accept"))
+    return not is_api and "text/html" in ",".join(request.fields.get("accept", ()))
 
 
 async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:
@@ -103,8 +106,8 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
         fields += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
         fields += [("Content-Range", answer.content_range), ("Location", answer.location)]
     if descriptor.digest is not None:
-        fields += [("Docker-Content-Digest", descriptor.digest), ("ETag", format_etag(descriptor.digest))]
-        fields += [("Accept-Ranges", "bytes")]
+        digest = str(descriptor.digest)
+        fields += [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), ("Accept-Ranges", "bytes")]
     if answer.age is not None and (answer.cache is None or answer.cache.age is None):
         fields += [("Age", int(answer.age))]
     if answer.next_page is not None:
@@ -173,11 +176,13 @@ def render_coroutine(request: ServerRequest, answering: Coroutine[Any, Any, None
     The coroutine answers expected errors itself; an exception that leaves it is a fault of the mirror.
     """
     running: Deferred[None]
+
+    def fail(failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            request.processingFailed(failure)
+
     request.notifyFinish().addErrback(lambda _: running.cancel())
-    running = Deferred.fromCoroutine(answering)
-    running.addErrback(lambda failure: failure.trap(CancelledError))
-    running.addErrback(request.processingFailed)
-    running.addErrback(lambda _: None)
+    running = Deferred.fromCoroutine(answering).addErrback(fail)
     return NOT_DONE_YET
 
 
@@ -240,6 +245,20 @@ class RefusalResource(Resource):
         return refuse(request, self._error)
 
 
+class NetworkFilter(RequestFilter):
+    """Lets only clients of the allowed networks pass, and records the client in the request."""
+
+    def __init__(self, resource: IResource, access: NetworkAccess) -> None:
+        super().__init__(resource)
+        self._access = access
+
+    def check(self, request: ServerRequest) -> None:
+        peer = getattr(request.getClientAddress(), "host", None)
+        request.peer = self._access.identify_client(peer, request.isSecure(), request.fields)
+        self._access.check(request.peer)
+        request.admitted_client = request.peer
+
+
 class LoopFilter(RequestFilter):
     """Rejects requests that this mirror has sent itself, and records which mirrors the others have passed.
 
@@ -252,7 +271,10 @@ class LoopFilter(RequestFilter):
 
     def check(self, request: ServerRequest) -> None:
         """:raises Unsupported: with status 508 (RFC 5842, 7.2)."""
-        request.hops = parse_hops(lines(request.requestHeaders, CDN_LOOP))
+        if _LOOP_FIELD not in request.fields:
+            return
+        request.hops = parse_hops(request.fields[_LOOP_FIELD])
+        request.is_from_peer = bool(request.hops) and request.hops[-1].is_peer
         if any(hop.mirror == self._mirror_id for hop in request.hops):
             raise Unsupported(
                 "loop: this mirror got its own request back; the 'url' of an upstream leads to the mirror"
@@ -267,7 +289,7 @@ class AccelFilter(RequestFilter):
     def check(self, request: ServerRequest) -> None:
         client = request.admitted_client
         request.may_accelerate = (
-            client is not None and client.is_proxied and accepts_accel(request.method, request.requestHeaders)
+            client is not None and client.is_proxied and accepts_accel(request.method, request.fields)
         )
 
 
@@ -320,42 +342,36 @@ class AcmeChallengeRoute(RequestFilter):
             return None
         token = request.path.removeprefix(_CHALLENGE_PATH).decode("ascii", "replace")
         proof = self._proof(token)
-        if proof is not None:
-            return IResource(KeyAuthorization(proof))
-        return None if self._find_shared is None else IResource(SharedProof(token, self._find_shared))
+        if proof is None and self._find_shared is None:
+            return None
+        return IResource(KeyAuthorization(partial(self._find, token, proof)))
+
+    async def _find(self, token: str, proof: bytes | None) -> bytes:
+        if proof is None and self._find_shared is not None:
+            proof = await self._find_shared(token)
+        if proof is None:
+            raise Unsupported("no challenge has this token", status=404)
+        return proof
 
 
 class KeyAuthorization(Resource):
-    """Sends the key authorization of a challenge."""
+    """Sends the key authorization of a challenge.
+
+    :param find: returns it, or raises a ``RegistryError``.
+    """
 
     isLeaf = True
 
-    def __init__(self, proof: bytes) -> None:
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, bytes]]) -> None:
         super().__init__()
-        self._proof = proof
-
-    def render_GET(self, request: ServerRequest) -> bytes:
-        request.setHeader("Content-Type", "application/octet-stream")
-        return self._proof
-
-
-class SharedProof(Resource):
-    """Sends the key authorization of another mirror's challenge, or answers 404."""
-
-    isLeaf = True
-
-    def __init__(self, token: str, find: FindProof) -> None:
-        super().__init__()
-        self._token = token
         self._find = find
 
     def render_GET(self, request: ServerRequest) -> int:
         return render_or_refuse(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> None:
-        proof = await self._find(self._token)
-        if proof is None:
-            raise Unsupported("no challenge has this token", status=404)
+        proof = await self._find()
         request.setHeader("Content-Type", "application/octet-stream")
+        request.setHeader("Content-Length", str(len(proof)))
         request.write(proof)
         request.finish()

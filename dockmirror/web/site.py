@@ -9,7 +9,6 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
 from ..body.bodies import BytesBody, NoBody, collect
-from ..headers import first, lines, lines_by_name
 from ..http.server_request import (
     Parameters,
     ServerRequest,
@@ -21,13 +20,13 @@ from ..http.server_request import (
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported, find_challenge
-from ..oci.header_fields import demands_revalidation, format_etag, parse_if_none_match
+from ..oci.header_fields import Range, demands_revalidation, format_etag, parse_if_none_match
 from ..oci.media import parse_accept
-from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
+from ..oci.request import Blob, Manifest, RegistryRequest, Target, parse_target
 from ..oci.token import Scope, TokenRequest, parse_scopes
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
-from ..system.networks import NetworkAccess, is_address, normalize_host
-from .respond import RefusalResource, RequestFilter, respond
+from ..system.networks import is_address
+from .respond import RefusalResource, respond
 
 FORM_LIMIT = 64 * 1024
 """Bytes of a token request's form: a name, a password or refresh token, and scopes."""
@@ -107,25 +106,35 @@ class PassthroughResource(Resource):
             raise Unsupported("this mirror is read-only")
         segments = request.path.split(b"/")
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
-        request.scopes = () if target.scope is None else (target.scope,)
-        query = parse_query(request)
-        no_cache = demands_revalidation(lines(request.requestHeaders, "Cache-Control"))
+        query, credentials, fields = parse_query(request), parse_credentials(request), request.fields
+        condition = fields.get("if-none-match")
+        no_cache = "cache-control" in fields and demands_revalidation(fields["cache-control"])
         read = RegistryRequest(
             target,
             head=request.method == b"HEAD",
             query=()
             if isinstance(target, Blob | Manifest)
             else tuple(pair for pair in query if pair[0] != "ns"),
-            accept=parse_accept(lines(request.requestHeaders, "Accept")),
-            range=parse_range(request, format_etag(target.digest)) if isinstance(target, Blob) else None,
-            if_none_match=parse_if_none_match(first(request.requestHeaders, "If-None-Match")),
-            credentials=parse_credentials(request),
+            accept=parse_accept(fields.get("accept", ())),
+            range=_parse_range(request, target),
+            if_none_match=parse_if_none_match(condition[0]) if condition else None,
+            credentials=credentials,
             namespace=dict(query).get("ns"),
             revalidate=no_cache,
             no_cache=no_cache,
             received=request,
         )
-        return await self._registry.fetch(read)
+        try:
+            return await self._registry.fetch(read)
+        except Unauthorized:
+            request.scopes = () if target.scope is None else (target.scope,)
+            raise
+
+
+def _parse_range(request: ServerRequest, target: Target) -> Range | None:
+    if not isinstance(target, Blob) or "range" not in request.fields:
+        return None
+    return parse_range(request, format_etag(target.digest))
 
 
 class TokenResource(Resource):
@@ -156,7 +165,7 @@ def is_form(request: ServerRequest) -> bool:
 
 
 def _form(request: ServerRequest) -> Parameters:
-    kind = first(request.requestHeaders, "Content-Type") or ""
+    kind = request.field("content-type") or ""
     if kind.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise RegistryError("expected a form: application/x-www-form-urlencoded", status=400)
     return parse_pairs(request.content.read() if request.content else b"")
@@ -186,7 +195,7 @@ class WriteResource(Resource):
         return respond(request, self._write(request))
 
     async def _write(self, request: ServerRequest) -> Answer:
-        parts = ", ".join(lines(request.requestHeaders, "Content-Range")) or None
+        parts = ", ".join(request.fields.get("content-range", ())) or None
         method = request.method.decode("ascii", "replace")
         write = parse_write(method, request.path, parse_query(request), parts)
         write = evolve(write, credentials=parse_credentials(request))
@@ -243,21 +252,6 @@ def _answer(result: WriteResult, prefix: str) -> Answer:
     )
 
 
-class NetworkFilter(RequestFilter):
-    """Lets only clients of the allowed networks pass, and records the client in the request."""
-
-    def __init__(self, resource: IResource, access: NetworkAccess) -> None:
-        super().__init__(resource)
-        self._access = access
-
-    def check(self, request: ServerRequest) -> None:
-        peer = getattr(request.getClientAddress(), "host", None)
-        headers = lines_by_name(request.requestHeaders)
-        request.peer = self._access.identify_client(peer, request.isSecure(), headers)
-        self._access.check(request.peer)
-        request.admitted_client = request.peer
-
-
 class VirtualHosts(NameVirtualHost):
     """One virtual host per registry, and the mirror's own host for its names and addresses.
 
@@ -281,7 +275,7 @@ class VirtualHosts(NameVirtualHost):
         return IResource(self._host(request).getChildWithDefault(path, request))
 
     def _host(self, request: ServerRequest) -> IResource:
-        name = normalize_host(request.admitted_client.host if request.admitted_client else "")
+        name = request.admitted_client.host_name if request.admitted_client else ""
         host = self.hosts.get(name)
         if host is None:
             host = self._own if is_address(name) else self._default

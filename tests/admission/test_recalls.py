@@ -240,18 +240,17 @@ def test_remove_a_layer(stocked: Stocked) -> None:
 
 
 def test_filter(stocked: Stocked) -> None:
-    """Recalled contents are neither found nor stored, for any repository."""
+    """Recalled contents are neither stored nor linked, for any repository; held ones are still found."""
     bad, layer, good = stocked.blob(b"bad"), stocked.blob(b"layer"), stocked.blob(b"good")
     contents = RecalledContentFilter(
         stocked.contents, RecallReader(stocked.root, stocked.clock).current, stocked.clock
     )
     assert now(read_all(contents, bad)) == b"bad"
     write_statement(stocked.root, recall(bad, layer))
-    for digest, seen in ((bad, None), (layer, None), (good, b"good")):
-        assert now(read_all(contents, digest)) == seen
-        assert now(contents.holds(digest)) == (seen is not None)
-        assert now(read(now(contents.peek(digest)))) == seen
-        assert now(contents.link(ELSEWHERE, digest, ContentKind.BLOB)) == (seen is not None)
+    for digest, data in ((bad, b"bad"), (layer, b"layer"), (good, b"good")):
+        assert now(read_all(contents, digest)) == now(read(now(contents.peek(digest)))) == data
+        assert now(contents.holds(digest))
+        assert now(contents.link(ELSEWHERE, digest, ContentKind.BLOB)) == (digest == good)
     assert not now(contents.add(HERE, bad, ContentKind.MANIFEST, b"bad"))
     assert now(contents.add(HERE, good, ContentKind.MANIFEST, b"good"))
     now(contents.unlink(HERE, good, ContentKind.BLOB))

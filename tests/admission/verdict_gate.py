@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -26,6 +25,7 @@ from dockmirror.oci.request import (
     parse_reference,
 )
 
+from ..answering import Received
 from ..fakes import World
 from ..shelf import PLACE, Shelf
 from ..stacks import Outcome, bytes_of
@@ -36,14 +36,6 @@ T = TypeVar("T")
 
 def at_once(call: Callable[[], T], /) -> Awaitable[T]:
     return succeed(call())
-
-
-@frozen
-class Received:
-    """The request of a client."""
-
-    requester: Requester
-    requested_host: str = ""
 
 
 ALICE = Received(Requester("192.0.2.1", "alice"))

@@ -12,11 +12,13 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.upstream_stack import PrivateAddressDetector, UpstreamContext, make_agent, make_upstream
+from dockmirror.app.upstream_stack import UpstreamContext, make_agent, make_upstream
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.metrics import Metrics
+from dockmirror.oci.request import Repository
 from dockmirror.status import UpstreamHealth
+from dockmirror.upstream.addresses import PrivateAddressDetector
 from tests.connections import FakeResolver
 from tests.fake_registry import Open, Registry, Tokens, basic
 from tests.fakes import Reply
@@ -164,11 +166,11 @@ def test_a_private_address_of_the_registry_itself_is_detected(replicas: bool, pr
     context = UpstreamContext("two", settings.upstreams["two"], agent_for, Clock(), metrics, health)
     two = make_upstream(context)
     assert [isinstance(each, PrivateAddressDetector) for each in observers] == [True, True]
-    assert not two.is_private()
+    assert two.may_mark_public(context, Repository("team/app"))
     observers[1]("b", "10.0.0.1")
-    assert two.is_private() is private
+    assert two.may_mark_public(context, Repository("team/app")) is not private
     observers[0]("a", "10.0.0.1")
-    assert two.is_private()
+    assert not two.may_mark_public(context, Repository("team/app"))
 
 
 NAMES = {"r.example": ["10.1.2.3"], "auth.example": ["10.1.2.4"], "cdn.example": ["10.1.2.5"]}

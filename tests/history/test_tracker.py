@@ -75,24 +75,21 @@ def test_numbers_are_ordered_by_time_and_exact_in_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "media_type", "is_limited", "expected"),
+    ("result", "media_type", "expected"),
     [
-        (CacheResult.HIT, OCI_MANIFEST, True, True),
-        (CacheResult.CONFIRMED, OCI_MANIFEST, True, True),
-        (CacheResult.STALE, OCI_MANIFEST, True, True),
-        (CacheResult.JOINED, OCI_MANIFEST, True, True),
-        (CacheResult.STORED, OCI_MANIFEST, True, False),
-        (CacheResult.MISS, OCI_MANIFEST, True, False),
-        (CacheResult.BYPASS, OCI_MANIFEST, True, False),
-        (CacheResult.HIT, OCI_INDEX, True, False),
-        (CacheResult.HIT, DOCKER_LIST, True, False),
-        (CacheResult.HIT, OCI_MANIFEST, False, False),
+        (CacheResult.HIT, OCI_MANIFEST, True),
+        (CacheResult.CONFIRMED, OCI_MANIFEST, True),
+        (CacheResult.STALE, OCI_MANIFEST, True),
+        (CacheResult.JOINED, OCI_MANIFEST, True),
+        (CacheResult.STORED, OCI_MANIFEST, False),
+        (CacheResult.MISS, OCI_MANIFEST, False),
+        (CacheResult.BYPASS, OCI_MANIFEST, False),
+        (CacheResult.HIT, OCI_INDEX, False),
+        (CacheResult.HIT, DOCKER_LIST, False),
     ],
 )
-def test_the_pulls_that_are_saved(
-    result: CacheResult, media_type: str, is_limited: bool, expected: bool
-) -> None:
-    assert saves_pull(result, media_type, is_limited) == expected
+def test_the_pulls_that_are_saved(result: CacheResult, media_type: str, expected: bool) -> None:
+    assert saves_pull(result, media_type) == expected
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from dockmirror.oci.manifest import ManifestDocument
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.access_log import AccessLog, RequestCounter
-from dockmirror.web.respond import LoopFilter
-from dockmirror.web.site import NetworkFilter, RegistryHost
+from dockmirror.web.respond import LoopFilter, NetworkFilter
+from dockmirror.web.site import RegistryHost
 
 from ..fake_registry import digest
 from ..house import Connection

@@ -110,9 +110,9 @@ def test_connections_are_counted_by_client_network() -> None:
     four, _, six, _ = networks
     assert four is not None
     assert six is not None
-    for line, network in zip(lines, networks, strict=True):
+    for line, peer in zip(lines, peers, strict=True):
         connections.remove(line)
-        connections.add(line, network)
+        connections.add(line, peer)
     assert (connections.count_from(four), connections.count_from(six)) == (2, 2)
     for line in lines[:3]:
         connections.remove(line)

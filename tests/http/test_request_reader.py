@@ -51,7 +51,7 @@ def test_a_head_may_be_as_large_as_the_limit_and_no_larger() -> None:
         find_head_end(bytearray(HEAD), 0, len(HEAD) - 1)
     assert caught.value.status == 431
     received = HeadBuffer(len(SHORT_HEAD) - 1)
-    received.add(SHORT_HEAD)
+    received.bytes += SHORT_HEAD
     with pytest.raises(RegistryError, match="larger than"):
         received.take_head()
 
@@ -129,9 +129,9 @@ def test_http_1_0_needs_no_host_and_knows_no_coding() -> None:
 def test_heads_and_the_bytes_between_them_are_taken_separately() -> None:
     """Empty lines before a head are ignored."""
     received = HeadBuffer(100)
-    received.add(b"\r\n" + SHORT_HEAD + b"body")
+    received.bytes += b"\r\n" + SHORT_HEAD + b"body"
     assert received.take_head() == SHORT_HEAD
-    assert (len(received), received.take(), len(received)) == (4, b"body", 0)
+    assert (len(received.bytes), received.take(), len(received.bytes)) == (4, b"body", 0)
     received.put_back(SHORT_HEAD)
     assert received.take_head() == SHORT_HEAD
 
@@ -139,12 +139,12 @@ def test_heads_and_the_bytes_between_them_are_taken_separately() -> None:
 def test_a_head_in_pieces_is_partial_until_its_last_byte() -> None:
     """An empty line does not begin one."""
     received = HeadBuffer(100)
-    received.add(b"\r\n")
+    received.bytes += b"\r\n"
     assert (received.take_head(), received.has_partial_head) == (None, False)
     for place in range(len(SHORT_HEAD) - 1):
-        received.add(SHORT_HEAD[place : place + 1])
+        received.bytes += SHORT_HEAD[place : place + 1]
         assert (received.take_head(), received.has_partial_head) == (None, True)
-    received.add(SHORT_HEAD[-1:])
+    received.bytes += SHORT_HEAD[-1:]
     assert (received.take_head(), received.has_partial_head) == (SHORT_HEAD, False)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import obstore
 import pytest
-from attrs import frozen
 from obstore.store import MemoryStore
 from twisted.application.service import Service
 from twisted.internet.task import Clock
@@ -22,7 +21,7 @@ from dockmirror.store.bucket.bucket import HEALTHY_FOR, MAX_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, NearBucket, NearBuckets
 from dockmirror.system.networks import Address, Region
 
-from ..answering import now
+from ..answering import Received, now
 from ..pullthrough.mirrors import NAME, Mirror, body, header
 from ..pullthrough.origin import Origin
 from ..store.bucket.machines import BucketThreads, SigningBucket, bucket
@@ -33,14 +32,6 @@ PATH = f"{NAME}/blobs/{DIGEST}"
 NEAR, FAR = "10.1.2.3", "203.0.113.9"
 EU = Region("eu", (ip_network("10.1.0.0/16"),))
 URL = "https://cdn.example/mirrors"
-
-
-@frozen
-class Received:
-    """A client's request."""
-
-    requester: Requester
-    requested_host: str = ""
 
 
 class Fleet:

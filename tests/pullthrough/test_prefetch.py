@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail
@@ -13,7 +14,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import Answer, ContentKind, IRegistry, IStoredContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests
-from dockmirror.oci.header_fields import CacheResult, Hop
+from dockmirror.oci.header_fields import CacheResult
 from dockmirror.oci.media import IMAGE_CONFIGS, OCI_MANIFEST
 from dockmirror.oci.request import RegistryRequest, Repository
 from dockmirror.pullthrough.error_tolerant_store import ErrorTolerantContentStore
@@ -28,7 +29,7 @@ from dockmirror.pullthrough.prefetch import (
 )
 from dockmirror.system.shared_table import DIGESTS_SIZE, SharedDigests
 
-from ..answering import run_behind
+from ..answering import Received
 from ..shelf import described
 from .mirrors import NAME, Mirror
 from .origin import Origin, repository
@@ -120,13 +121,15 @@ def begin(origin: Origin, name: str = NAME, who: str | None = None, config: str 
     return f"{name}/blobs/"
 
 
-def pull_layer(prefetching: Prefetching, path: str, number: int, who: str | None = None) -> None:
+def pull_layer(
+    prefetching: Prefetching, path: str, number: int, who: str | None = None, **details: Any
+) -> None:
     """Ask for the manifest, then for one layer, whose body is left unread."""
     mirror = prefetching.mirror
     mirror.get(path.replace("/blobs/", "/manifests/latest"), who)
     mirror.store.downloads.slow = True
     mirror.origin.take()
-    mirror.ask(f"{path}{Digest.of(LAYERS[number])}", who)
+    mirror.ask(f"{path}{Digest.of(LAYERS[number])}", who, **details)
 
 
 @pytest.mark.parametrize(("first", "expected"), [(0, "01234"), (2, "234"), (4, "4")])
@@ -153,7 +156,7 @@ def test_nothing_is_fetched_behind_a_layer_that_a_peer_asks_for(
 ) -> None:
     """It prefetches by itself; a mirror in front that is no peer is a client."""
     prefetching, path = Prefetching(origin), begin(origin)
-    run_behind((Hop("a" * 32, "", is_peer),), lambda: pull_layer(prefetching, path, 0))
+    pull_layer(prefetching, path, 0, received=Received(is_from_peer=is_peer))
     assert "".join(prefetching.fetched()) == expected
 
 
@@ -244,7 +247,7 @@ def test_layers_asked_for_at_once_begin_one_prefetch(origin: Origin) -> None:
 def test_it_does_not_pass_on_the_http_request_of_its_client(origin: Origin) -> None:
     """The client's request may end before the transfers do."""
     prefetching, path = Prefetching(origin), begin(origin)
-    mirror, received = prefetching.mirror, object()
+    mirror, received = prefetching.mirror, Received()
     mirror.get(path.replace("/blobs/", "/manifests/latest"))
     mirror.store.downloads.slow = True
     mirror.ask(f"{path}{Digest.of(LAYERS[0])}", received=received)

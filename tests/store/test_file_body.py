@@ -75,9 +75,10 @@ def body_of(
     clock: Clock | None = None,
     segments: Sequence[bytes | ContentRange] = (ContentRange(0, SIZE - 1, SIZE),),
 ) -> FileBody:
-    """Return the body of the whole file."""
+    """Return the body of the whole file, or of those segments."""
     file = os.open(path, os.O_RDONLY)
-    return FileBody(reader(file, in_thread), Descriptor(None, None, SIZE), segments, clock or Clock())
+    size = sum(len(each) if isinstance(each, bytes) else each.length for each in segments)
+    return FileBody(reader(file, in_thread), Descriptor(None, None, size), segments, clock or Clock())
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])

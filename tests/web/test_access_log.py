@@ -175,7 +175,7 @@ class Pulls(Resource):
         return respond(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> Answer:
-        request.pull_id = request.path.decode().strip("/")
+        request.join_pull(request.path.decode().strip("/"))
         self.breaks.append(Deferred())
         return Answer(BrokenBody(self.breaks[-1]))
 

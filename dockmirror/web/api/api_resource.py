@@ -14,7 +14,6 @@ from twisted.web.resource import Resource
 
 from ...config.explain import SHARED_WORDS
 from ...config.field_types import suggest
-from ...headers import first
 from ...history.pulls import HistoryError, HistoryReader, InvalidFilter, PullFilter
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.digest import Digest
@@ -319,7 +318,7 @@ def _parse_given(request: ServerRequest, description: Description) -> BaseModel 
         return _parse(query, lambda: query.model_validate(pairs))
     if body is None:
         return None
-    kind = (first(request.requestHeaders, "Content-Type") or "").partition(";")[0].strip().lower()
+    kind = (request.field("content-type") or "").partition(";")[0].strip().lower()
     if kind != JSON:  # no page of another site can send this type without asking first
         raise Unsupported("expected 'Content-Type: application/json'", status=415)
     assert request.content is not None, "the site collects bodies"

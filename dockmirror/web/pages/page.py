@@ -17,7 +17,6 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.template import Tag, flattenString, tags
 
 from ...client_config.snippet import Snippet
-from ...headers import lines
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.errors import RegistryError
 from ...system.networks import ClientAddress
@@ -166,7 +165,7 @@ def language_for(request: ServerRequest) -> Language:
     :raises RegistryError: when the query cannot be parsed.
     """
     requested = dict(parse_query(request)).get("lang", "")
-    preferred = negotiate_language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
+    preferred = negotiate_language(request.fields.get("accept-language", ()), *LANGUAGES)
     return LANGUAGES.get(requested) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
 
 
@@ -255,7 +254,7 @@ def _aligned_row(row: Iterable[str], widths: Iterable[int]) -> str:
 
 def refuse_with_page(request: ServerRequest, error: RegistryError) -> None:
     """Write an error as a page, or in JSON for a client that prefers it."""
-    if negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML) == JSON:
+    if negotiate_media_type(request.fields.get("accept", ()), JSON, HTML) == JSON:
         request.refuse(error)
         return
     try:

@@ -13,7 +13,6 @@ from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, SETUP_CLIENTS, render_setup_script
 from ...client_config.snippet import MirrorAddress
-from ...headers import lines
 from ...http.server_request import ServerRequest, parse_query
 from ...oci.errors import Denied, RegistryError, Unsupported
 from ...system.networks import ClientAddress, normalize_host
@@ -130,7 +129,7 @@ class _HomePage(Resource):
             return
         view = await self._context.view(request, self._registry)
         request.setHeader("Vary", "Accept, Accept-Language")
-        kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+        kind = negotiate_media_type(request.fields.get("accept", ()), TEXT, HTML, JSON)
         if kind == JSON:
             send(render_json(view).encode(), request, JSON)
         elif kind == TEXT:
@@ -271,7 +270,7 @@ class UnknownHost(Resource):
         client = requesting_client(request)
         request.reason = _describe(client)
         mirror = self._find_mirror(client.scheme, client.host)
-        accepted = negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
+        accepted = negotiate_media_type(request.fields.get("accept", ()), JSON, HTML)
         if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
             return send(self._error(client, mirror), request, JSON)
         try:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from attrs import define, field
 from twisted.web.template import Tag, tags
 
-from ...headers import first
 from ...http.server_request import ServerRequest
 from ...status import DownloadStatus, UpstreamStatus
 from ..events import NextEvent
@@ -175,7 +174,7 @@ class StatusEvents:
 
         :raises RegistryError: when the query cannot be parsed.
         """
-        say, host = language_for(request), first(request.requestHeaders, "Host") or ""
+        say, host = language_for(request), request.field("host") or ""
         return _Viewer(self._overview, host, say).next_event
 
 

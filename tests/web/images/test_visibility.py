@@ -35,8 +35,7 @@ from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.images.catalog import ImageCatalog, PullFigures
 from dockmirror.web.images.images_resource import ClientViewer, ImagesContext, ImagesResource, VisibleUpstream
-from dockmirror.web.respond import RequestFilter
-from dockmirror.web.site import NetworkFilter
+from dockmirror.web.respond import NetworkFilter, RequestFilter
 from tests.archive.packing import manifest
 from tests.cli.shop import USED, Shop
 from tests.house import Answer, House

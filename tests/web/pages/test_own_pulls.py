@@ -27,7 +27,7 @@ from dockmirror.web.pages.own_pulls import (
 )
 from dockmirror.web.pages.page import LANGUAGES
 from dockmirror.web.pages.resources import PageContext, PageFactory
-from dockmirror.web.site import NetworkFilter
+from dockmirror.web.respond import NetworkFilter
 from tests.house import Answer, House
 from tests.internet import Internet
 
