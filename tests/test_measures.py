@@ -15,7 +15,7 @@ from .measures import PACKAGE, TESTS
 LINES_OF_CODE, LINES_OF_TESTS, SLACK = 35_270, 87_100, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
 MODULES = 264
-LONG_SIGNATURES, MOST_PARAMETERS = 3, 7
+LONG_SIGNATURES, MOST_PARAMETERS = 0, 6
 REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
 

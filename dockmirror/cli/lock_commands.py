@@ -81,7 +81,7 @@ _TIME = ParsedType("date", _parse_time)
 @click.argument("patterns", nargs=-1)
 @click.pass_obj
 def lock(
-    context: Context, /, as_json: bool, file: Path | None, mirror: MirrorOptions, as_of: float | None,
+    context: Context, /, file: Path | None, mirror: MirrorOptions, as_of: float | None,
     patterns: tuple[str, ...], **flags: bool,
 ) -> None:  # fmt: skip
     """Add the images in the cache to the lock file, or those whose names match PATTERNS.
@@ -96,7 +96,7 @@ def lock(
     Exit status: 0; 1 when there is no cache, when a new file would list no image that matches PATTERNS, when
     the file is invalid, when you answer no, or when the running mirror answers for no tag (--refresh).
     """
-    update = flags["update"]
+    update, as_json = flags["update"], flags["as_json"]
     if update and as_of is not None:
         raise click.UsageError("--update and --as-of exclude each other")
     if flags["refresh"] and not update:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 
-from attrs import evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -47,6 +47,7 @@ The second argument states whether the store can answer instead.
 
 
 @implementer(IUpstream)
+@define(eq=False)
 class UpstreamGateway:
     """Asks with a client's credentials, or, if it has none, with the mirror's own anonymous token.
 
@@ -55,25 +56,19 @@ class UpstreamGateway:
     :param keep_deleted: True if content that the upstream has deleted is still served.
     """
 
-    def __init__(
-        self,
-        registry: IUpstream,
-        anonymous: IRegistry,
-        grants: GrantCache,
-        public: PublicRepositories,
-        breaker: RequestCircuitBreaker,
-        clock: IReactorTime,
-        keep_deleted: bool = False,
-    ) -> None:
-        self._registry = registry
-        self.grants = grants
-        self.public = public
-        self._breaker = breaker
-        self._token_breaker = RequestCircuitBreaker(clock)
-        self._anonymous = anonymous
-        self._clock = clock
-        self._keep_deleted = keep_deleted
-        self._recent_probes: TTLCache[Repository, bool] = TTLCache(clock, _MOST)
+    _registry: IUpstream
+    _anonymous: IRegistry
+    grants: GrantCache
+    public: PublicRepositories
+    _breaker: RequestCircuitBreaker
+    _clock: IReactorTime
+    _keep_deleted: bool = False
+    _token_breaker: RequestCircuitBreaker = field(init=False)
+    _recent_probes: TTLCache[Repository, bool] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._token_breaker = RequestCircuitBreaker(self._clock)
+        self._recent_probes = TTLCache(self._clock, _MOST)
 
     async def fetch(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
         """Return the upstream's answer.

@@ -352,17 +352,12 @@ class RawPathAgent(Agent):
     """
 
     def _requestWithEndpoint(
-        self,
-        key: tuple[bytes, bytes, int],
-        endpoint: IStreamClientEndpoint,
-        method: bytes,
-        parsedURI: URI,
-        headers: Headers | None,
-        bodyProducer: IBodyProducer | None,
-        requestPath: bytes,
+        self, key: Any, endpoint: IStreamClientEndpoint, method: bytes, parsedURI: URI, *rest: Any
     ) -> Deferred[IResponse]:
+        """Replace the path, which is the last of the rest, behind headers and body."""
+        headers, body, _ = rest
         path = raw_path(parsedURI)
-        return super()._requestWithEndpoint(key, endpoint, method, parsedURI, headers, bodyProducer, path)
+        return super()._requestWithEndpoint(key, endpoint, method, parsedURI, headers, body, path)
 
 
 def raw_path(uri: URI) -> bytes:

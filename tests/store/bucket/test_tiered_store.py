@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,12 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF, BucketUnavailable
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
-from dockmirror.store.bucket.bucket_uploader import ARRIVAL_GRACE, BucketUploader
+from dockmirror.store.bucket.bucket_uploader import (
+    ARRIVAL_GRACE,
+    LOOK_INTERVAL,
+    POLL_INTERVAL,
+    BucketUploader,
+)
 from dockmirror.store.bucket.tiered_store import (
     BUCKET_CHECK_INTERVAL,
     REFRESH_TTL,
@@ -41,7 +47,7 @@ from ..stocked import (
     read_tag,
 )
 from ..threads import HeldThreads, inline
-from .machines import Machine, bucket
+from .machines import BucketThreads, Machine, bucket
 
 
 @pytest.fixture
@@ -279,6 +285,24 @@ def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
     threads.run()
     assert running == [None]
     assert len(write_behind.list_pending(one.root)) == 1
+
+
+def test_an_empty_queue_is_listed_again_when_its_directory_changes(tmp_path: Path) -> None:
+    """And once a minute; otherwise no thread is asked, which would wake an idle mirror each second."""
+    clock, threads = Clock(), BucketThreads()
+    clock.advance(time.time() + 60)
+    machine = Machine(tmp_path, MemoryStore(), clock)
+    uploads = BucketUploader(machine.local, BucketContentStore(machine.bucket, clock), clock, threads)
+    calls = []
+    for seconds in (0.0, POLL_INTERVAL, LOOK_INTERVAL, POLL_INTERVAL):
+        clock.advance(seconds)
+        now(uploads.run())
+        calls.append(threads.calls)
+    assert calls == [1, 1, 2, 2]
+    now(machine.documents.write("name", b"1"))
+    now(uploads.run())
+    assert (uploads.waiting, write_behind.list_pending(machine.root)) == (0, [])
+    assert now(machine.bucket_documents.read("name")) == b"1"
 
 
 def test_documents(machines: Machines, clock: Clock) -> None:
