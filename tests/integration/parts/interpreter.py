@@ -159,7 +159,7 @@ def _enter(root: str, libc: ctypes.CDLL) -> None:
 
 
 def _import_all() -> None:
-    """Import what the programs import."""
+    """Import what the programs import, and make what they would make of it."""
     import dockmirror
 
     gc.disable()
@@ -167,6 +167,7 @@ def _import_all() -> None:
         import_module(each)
     for module in pkgutil.walk_packages(dockmirror.__path__, "dockmirror."):
         import_module(module.name)
+    import_module("dockmirror.config.load").load({}, {})  # pydantic makes its validators now
     assert "twisted.internet.reactor" not in sys.modules, "a fork needs one of its own"
     gc.freeze()
     gc.enable()
