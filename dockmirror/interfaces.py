@@ -101,7 +101,7 @@ class Answer:
     reject: Callable[[Digest], None] | None = field(default=None, eq=False, repr=False)
 
     def with_body(self, body: IBody) -> Answer:
-        """Return the answer with another body, as each request needs it: faster than ``evolve``."""
+        """Return the answer with another body, faster than ``evolve``: most requests need one."""
         answer = object.__new__(Answer)
         answer.__dict__.update(self.__dict__, body=body)
         return answer

@@ -30,6 +30,10 @@ from .command_context import Context, print_json, print_table, run_with_reactor
 
 _OWN = {"config", "version"}
 """Options that the command has by itself."""
+_PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
+"""The username and the password in an address; any characters, since the text may be no valid address."""
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_TABLES = {"upstreams", "access", "gate"}
 
 
 def _make_options() -> Iterator[click.Option]:
@@ -214,12 +218,6 @@ def version(as_json: bool) -> None:
         return
     for name, number in _versions():
         click.echo(f"{name} {number}")
-
-
-_PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
-"""The username and the password in an address; any characters, since the text may be no valid address."""
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_TABLES = {"upstreams", "access", "gate"}
 
 
 @click.command("config", short_help="Show the settings in force and the source of each value.")

@@ -27,7 +27,7 @@ from .tracker import PartState, PartSummary, PullReport, began, first_number, su
 
 SUMS_DAYS = 400
 """Days for which sums are kept."""
-PERIOD = 60.0
+PRUNING_PERIOD = 60.0
 """Seconds after which the bounds are looked at again."""
 _DAY = 86_400
 _PART_SECONDS = 180.0
@@ -36,6 +36,12 @@ _CHUNK = 5000
 _CHUNKS = 40
 _KINDS = {Word.IMAGE: "image", Word.CLIENT: "client", Word.USER: "user", Word.DIGEST: "digest"}
 _SUMS = {Word.IMAGE: Sums.REPOSITORY, Word.CLIENT: Sums.CLIENT}
+_MAX_PENDING = 30
+"""Batches that are kept while another process holds the file: half a minute."""
+_MAX_KEYS = 10_000
+"""Registries, repositories or clients of a day that have sums of their own; the rest count as one."""
+_log = Logger()
+_ADDITIONS = ", ".join(f"{name} = {name} + ?" for name in AMOUNTS)
 
 
 @frozen
@@ -53,7 +59,7 @@ def prune(connection: sqlite3.Connection, bounds: HistoryBounds, now: float) -> 
     """
     with transaction(connection):
         (before,) = connection.execute("SELECT time FROM pruned").fetchone()
-        if abs(now - before) < PERIOD:
+        if abs(now - before) < PRUNING_PERIOD:
             return
         connection.execute("UPDATE pruned SET time = ?", (now,))
         _delete_finished(connection, now)
@@ -134,14 +140,6 @@ def _delete_words(connection: sqlite3.Connection) -> None:
         )
 
 
-_MAX_PENDING = 30
-"""Batches that are kept while another process holds the file: half a minute."""
-_MAX_KEYS = 10_000
-"""Registries, repositories or clients of a day that have sums of their own; the rest count as one."""
-_log = Logger()
-_ADDITIONS = ", ".join(f"{name} = {name} + ?" for name in AMOUNTS)
-
-
 class HistoryWriter:
     """Writes batches of reports; what cannot be written is lost, and never stops the mirror.
 
@@ -167,7 +165,7 @@ class HistoryWriter:
                 with transaction(connection):
                     _Batch(connection).write(self._pending[0])
                 del self._pending[0]
-            if abs(now - self._pruned) >= PERIOD:
+            if abs(now - self._pruned) >= PRUNING_PERIOD:
                 prune(connection, self._bounds, now)
                 self._pruned = now
             self._is_failing = False

@@ -105,7 +105,7 @@ def first_number(time: float) -> int:
 
 
 def saves_pull(result: CacheResult, media_type: str | None) -> bool:
-    """Return whether a GET of a manifest saved a pull, of an upstream that limits them.
+    """Return whether a GET of a manifest saved a pull, if the upstream limits pulls.
 
     Docker Hub counts a pull for each platform of an image, and no HEAD; an index alone is none.
     """

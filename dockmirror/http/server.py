@@ -102,7 +102,7 @@ class LimitedHTTPChannel(HTTPChannel):
         was_partial = self._input.has_partial_head
         head = self._input.take_head()
         if head is not None:
-            # Twisted looks at one byte of a target after the other, and the buffer has checked it already.
+            # Twisted would check the target byte by byte, which the buffer has done faster.
             method, self._target, rest = head.split(b" ", 2)
             super().dataReceived(b"%b / %b" % (method, rest))
         elif (
@@ -114,8 +114,8 @@ class LimitedHTTPChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Decide about the request's body, before Twisted answers an ``Expect``."""
         request = self.requests[-1]
+        self._path = self._target  # Twisted was given "/"
         # Twisted sets them on the request only after the body, and keeps them here until then.
-        self._path = self._target
         request.identify(self._command, self._path, self._version)
         if self.length != 0:
             self._admit_body(request)

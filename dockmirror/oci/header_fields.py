@@ -251,7 +251,7 @@ def _quotable(text: str) -> str:
     return "".join(letter for letter in plain if letter.isprintable())[:_LONGEST_MEMBER]
 
 
-def format_etag(digest: Digest) -> str:
+def format_etag(digest: Digest | str) -> str:
     """Return the entity tag for a digest."""
     return f'"{digest}"'
 

@@ -276,7 +276,7 @@ def cached_response(
 
     :raises RangeInvalid: when no byte lies in the requested ranges; the content is closed.
     """
-    is_match = request.if_none_match is not None and etag_matches(request.if_none_match, descriptor.digest)
+    is_match = etag_matches(request.if_none_match, descriptor.digest)
     if is_match or request.head:
         stored.close()
         return Answer(NoBody(descriptor), 304 if is_match else 200, cache=status)

@@ -289,7 +289,9 @@ class FileBody:
 
     def _read_nowait(self) -> bytes | None:
         """Return a body of one part; None if the disk must be waited for, or has less."""
-        part = self._segments[0] if len(self._segments) == 1 else b""
+        if len(self._segments) != 1:
+            return None
+        (part,) = self._segments
         if isinstance(part, bytes):
             return None
         length = part.last + 1 - part.first

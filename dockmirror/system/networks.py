@@ -58,7 +58,7 @@ def parse_address(text: str) -> Address:
 
 @lru_cache(maxsize=4096)
 def _parse_unmapped(text: str) -> Address:
-    """Parse an address, cached because it is needed for each request; a zone could be of any length."""
+    """Parse an address without its zone, which may be long; cached, because each request needs it."""
     address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 

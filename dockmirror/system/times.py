@@ -21,7 +21,7 @@ def format_timestamp(seconds: float) -> str:
 
 @lru_cache(maxsize=8)
 def _format_second(seconds: int) -> str:
-    """Write a second of the log once for all of its lines."""
+    """Write a time without a fraction; cached, because many lines of the log share a second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 

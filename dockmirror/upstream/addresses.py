@@ -46,7 +46,7 @@ class PrivateAddressDetector:
         self._host = host
 
     def __call__(self, host: str, address: str) -> None:
-        """Note a connection; its address is an IP address, once it is made."""
+        """Note a connection to a host that was made to this IP address."""
         if host.lower() == self._host and is_within(parse_address(address), PRIVATE):
             self.is_private = True
 

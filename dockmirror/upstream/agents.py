@@ -354,7 +354,7 @@ class RawPathAgent(Agent):
     def _requestWithEndpoint(
         self, key: Any, endpoint: IStreamClientEndpoint, method: bytes, parsedURI: URI, *rest: Any
     ) -> Deferred[IResponse]:
-        """Replace the path, which is the last of the rest, behind headers and body."""
+        """Send the path of the URL; the rest are the headers, the body and the path by ``urlunparse``."""
         headers, body, _ = rest
         path = raw_path(parsedURI)
         return super()._requestWithEndpoint(key, endpoint, method, parsedURI, headers, body, path)

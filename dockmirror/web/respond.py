@@ -18,7 +18,7 @@ from ..http.accel import accepts_accel
 from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
 from ..oci.errors import Challenge, RegistryError, Unsupported, find_challenge
-from ..oci.header_fields import CDN_LOOP, format_next_page, format_unsatisfied, parse_hops
+from ..oci.header_fields import CDN_LOOP, format_etag, format_next_page, format_unsatisfied, parse_hops
 from ..oci.write import allowed_methods
 from ..system.networks import NetworkAccess
 from ..system.request_context import current_hops
@@ -99,15 +99,16 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
     request.setResponseCode(answer.status)
     _set_common_headers(request)
     descriptor = answer.body.descriptor
+    named: list[tuple[str, object]] = []
+    if descriptor.digest is not None:
+        digest = str(descriptor.digest)
+        named = [("Docker-Content-Digest", digest), ("ETag", format_etag(digest)), ("Accept-Ranges", "bytes")]
     fields: list[tuple[str, object]] = [*answer.headers, *(answer.cache.headers() if answer.cache else ())]
-    if descriptor.digest is not None:  # the digest is the entity tag, whatever the upstream says
-        fields = [(name, value) for name, value in fields if name != "ETag"]
+    if named:  # the digest is the entity tag, whatever the upstream says
+        fields = [pair for pair in fields if pair[0] != "ETag"] + named
     if answer.status != 304:
         fields += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
         fields += [("Content-Range", answer.content_range), ("Location", answer.location)]
-    if descriptor.digest is not None:
-        digest = str(descriptor.digest)
-        fields += [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), ("Accept-Ranges", "bytes")]
     if answer.age is not None and (answer.cache is None or answer.cache.age is None):
         fields += [("Age", int(answer.age))]
     if answer.next_page is not None:

@@ -207,10 +207,14 @@ def test_clients_users_and_repositories_have_pulls_of_their_own(mirror: Mirror) 
     assert len(ids) == len(mirror.pulls()) == 3
 
 
-def test_limited_pulls_are_counted_by_platform(mirror: Mirror) -> None:
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_limited_pulls_are_counted_by_platform(mirror: Mirror, is_limited: bool) -> None:
+    """An upstream that does not limit pulls has none to save."""
     mirror.registry.result = CacheResult.HIT
+    for worker in mirror.workers:
+        worker.is_limited = is_limited
     mirror.ask("HEAD tag, tag, image, layer")
-    assert [each.saved_pulls for each in mirror.pulls()] == [1]
+    assert [each.saved_pulls for each in mirror.pulls()] == [int(is_limited)]
 
 
 def test_a_long_pull_is_live_and_stays_one(mirror: Mirror) -> None:

@@ -116,8 +116,9 @@ class Worker:
         self.recorder = PullRecorder(PullTable(memory), clock)
         self.lines: list[dict[str, Any]] = []
         self.pull_ids: list[str] = []
+        self.is_limited = True
         observed = RequestObserver(registry, "docker", self.metrics)
-        stack = PullObserver(observed, "docker.io", self.recorder, lambda: True)
+        stack = PullObserver(observed, "docker.io", self.recorder, lambda: self.is_limited)
         resource = NetworkFilter(LoopFilter(RegistryHost(stack, {}), "f" * 32), NetworkAccess())
         count = RequestCounter({HOST: HOST}, HOST, self.metrics)
         log_line = AccessLog("json", clock, lambda line: self.lines.append(json.loads(line)))

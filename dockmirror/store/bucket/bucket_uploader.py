@@ -27,7 +27,7 @@ from .bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagSto
 
 POLL_INTERVAL = 1.0
 """Seconds between two checks of the queue; of an empty one only the directory's time is read."""
-LOOK_INTERVAL = 60.0
+LISTING_INTERVAL = 60.0
 """Seconds after which an empty queue is listed again, although its directory is unchanged."""
 ARRIVAL_GRACE = 60.0
 """Seconds after queueing during which a missing content may still be about to be stored."""
@@ -54,8 +54,8 @@ class BucketUploader(PeriodicTask):
     ) -> None:
         super().__init__(self.run, POLL_INTERVAL, clock, "cannot upload queued writes")
         self.waiting = 0
-        self._empty: Version | None = None
-        self._next_look = 0.0
+        self._empty_version: Version | None = None
+        self._next_listing = 0.0
         self._failed: dict[str, int] = {}
         self._failures = count(1)
         self._local = local
@@ -69,14 +69,14 @@ class BucketUploader(PeriodicTask):
     async def run(self) -> None:
         """Upload all queued writes, unless another process does."""
         version, now = file_version(self._local.root / layout.WRITE_BEHIND), self._clock.seconds()
-        if version == self._empty and now < self._next_look:
+        if version == self._empty_version and now < self._next_listing:
             return
         paths = await self._in_thread(partial(write_behind.list_pending, self._local.root))
         self.waiting = len(paths)
         if not paths:
-            # A write that is queued in the moment of the last change may leave the directory's time as it is.
+            # A file that is added right after another change may leave the directory's time as it is.
             if version is None or now - version[2] / 1e9 > POLL_INTERVAL:
-                self._empty, self._next_look = version, now + LOOK_INTERVAL
+                self._empty_version, self._next_listing = version, now + LISTING_INTERVAL
             return
         lock = await self._in_thread(partial(write_behind.lock_queue, self._local.root))
         if lock is None:

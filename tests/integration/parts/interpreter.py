@@ -159,7 +159,7 @@ def _enter(root: str, libc: ctypes.CDLL) -> None:
 
 
 def _import_all() -> None:
-    """Import what the programs import, and make what they would make of it."""
+    """Import what the programs import, and prepare what each of them would prepare at its start."""
     import dockmirror
 
     gc.disable()
@@ -167,7 +167,7 @@ def _import_all() -> None:
         import_module(each)
     for module in pkgutil.walk_packages(dockmirror.__path__, "dockmirror."):
         import_module(module.name)
-    import_module("dockmirror.config.load").load({}, {})  # pydantic makes its validators now
+    import_module("dockmirror.config.load").load({}, {})  # so that pydantic makes its validators
     assert "twisted.internet.reactor" not in sys.modules, "a fork needs one of its own"
     gc.freeze()
     gc.enable()

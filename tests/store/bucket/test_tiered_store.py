@@ -20,7 +20,7 @@ from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF, BucketUnava
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.bucket.bucket_uploader import (
     ARRIVAL_GRACE,
-    LOOK_INTERVAL,
+    LISTING_INTERVAL,
     POLL_INTERVAL,
     BucketUploader,
 )
@@ -294,7 +294,7 @@ def test_an_empty_queue_is_listed_again_when_its_directory_changes(tmp_path: Pat
     machine = Machine(tmp_path, MemoryStore(), clock)
     uploads = BucketUploader(machine.local, BucketContentStore(machine.bucket, clock), clock, threads)
     calls = []
-    for seconds in (0.0, POLL_INTERVAL, LOOK_INTERVAL, POLL_INTERVAL):
+    for seconds in (0.0, POLL_INTERVAL, LISTING_INTERVAL, POLL_INTERVAL):
         clock.advance(seconds)
         now(uploads.run())
         calls.append(threads.calls)
