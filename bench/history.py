@@ -21,6 +21,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
+from twisted.web.template import flattenString
 
 from dockmirror.body.bodies import BytesBody
 from dockmirror.history.database import FILE_NAME, Sums, Word, open_for_writing, transaction
@@ -39,7 +40,9 @@ from dockmirror.oci.header_fields import CacheStatus
 from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.request import Blob, Manifest, Repository, Tag
 from dockmirror.system.networks import Address, ClientAddress
-from dockmirror.web.pages.history_form import begin_of
+from dockmirror.web.pages.history_form import HistoryForm, begin_of
+from dockmirror.web.pages.history_page import SHOWN_PULLS, HistoryAnswer, HistoryView, render_history
+from dockmirror.web.pages.page import ENGLISH, LANGUAGES
 
 from .blobs import verify
 from .clients.wrk import wrk
@@ -233,10 +236,20 @@ def _full(pulls: int) -> Iterator[Row]:
             "a network's day by client": lambda: reader.sums("client", evolve(of_network, since=day.since)),
             "a client's week": lambda: reader.sums("repository", of_client),
             "an image's month": lambda: reader.sums("day", of_image),
+            "a full page of a week": lambda: _render(reader, week),
         }
         for query, ask in queries.items():
             milliseconds = min(_seconds(ask) for _ in range(3)) * 1e3
             yield Row(f"{case}: {query}", "ms", [milliseconds], aim=at_most(100))
+
+
+def _render(reader: SqliteHistory, filter: PullFilter) -> None:
+    """Read and render a page; the mirror reads both sums at once, in threads."""
+    by_image, by_client = reader.sums("repository", filter), reader.sums("client", filter)
+    answer = HistoryAnswer(filter, by_image, by_client, reader.pulls(filter, SHOWN_PULLS), 0, {})
+    page = render_history(HistoryView(HistoryForm(), {}, answer), LANGUAGES[ENGLISH])
+    body: Any = flattenString(None, page).result
+    assert body.count(b"<time") == SHOWN_PULLS
 
 
 def _seconds(call: Callable[[], object]) -> float:

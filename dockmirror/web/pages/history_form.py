@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
-from attrs import asdict, evolve, field, fields, frozen
+from attrs import asdict, field, fields, frozen
 
 from ...history.pulls import PullFilter
 from ...history.tracker import AddressDetail, parse_client
@@ -47,13 +47,16 @@ class HistoryForm:
 
     def query(self, **changes: str) -> dict[str, str]:
         """Return the parameters of this question with other fields, from its first page."""
-        changed, default = asdict(evolve(self, **{"after": "", **changes})), asdict(HistoryForm())
-        return {name: text for name, text in changed.items() if text != default[name]}
+        changed = {name: getattr(self, name) for name in _DEFAULTS} | {"after": "", **changes}
+        return {name: text for name, text in changed.items() if text != _DEFAULTS[name]}
 
     def link(self, **changes: str) -> str:
         """Return the address of the page with the answer to this question with other fields."""
         query = urlencode(self.query(**changes), safe="/:*,", quote_via=quote)
         return f"/history?{query}" if query else "/history"
+
+
+_DEFAULTS: Mapping[str, str] = asdict(HistoryForm())
 
 
 class InvalidForm(Exception):

@@ -30,7 +30,8 @@ from .page import Language, PageAssets, inline_code, language_for, read_asset, s
 ASSETS = PageAssets(IMAGES_ASSETS.style + read_asset(__package__, "history.css"), "")
 POLICY = ASSETS.policy.replace("form-action 'none'", "form-action 'self'")
 """The ``Content-Security-Policy``: no script, and a form that leads here."""
-SHOWN_PULLS = 100
+SHOWN_PULLS = 50
+"""The rows of pulls take up most of a page's time, which the reactor spends on nothing else."""
 SHOWN_SUMS = 20
 _CHOICES: Mapping[str, Sequence[str]] = {"outcome": ("", *OUTCOMES), "time": tuple(TIMES)}
 _SUM_COLUMNS = (*SUM_COLUMNS, "limited", "waiting")

