@@ -31,7 +31,6 @@ RUN = {
     r"systemctl (daemon-reload|(enable --now|start|restart|stop) dockmirror(-next|.socket)?)": _UNITS,
     r"journalctl -fu dockmirror": _UNITS,
     r"sed -i .s#/opt/dockmirror/#/opt/dockmirror-new/#g. \S+/dockmirror.service": _UNITS,
-    r"curl --retry 10 --retry-connrefused -f http://127.0.0.1:946[45]/readyz": _UNITS,
     r"\S*dockmirror serve( --offline)?": _INSTALLED,
     r"docker pull \S+": "integration/test_clients.py::test_dockerd",
     r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",

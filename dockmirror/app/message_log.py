@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -22,6 +22,7 @@ from ..config.settings import Settings
 from ..store.eviction.store_budget import Budget, read_store_usage
 from ..system.networks import is_within, parse_address, parse_networks
 from ..system.posix import is_output_discarded, write_line
+from ..system.reactor_services import WhenServing
 from ..system.request_context import current_pull
 from ..system.times import format_timestamp
 from .cache_settings import has_cache, make_budget
@@ -243,13 +244,13 @@ def _url(port: Port, settings: Settings) -> str:
 class StartMessage(Service):
     """Logs the lines of the start once the mirror serves."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, when_serving: WhenServing) -> None:
         self._settings = settings
-        self._reactor = reactor
+        self._when_serving = when_serving
 
     def startService(self) -> None:
         super().startService()
-        self._reactor.callWhenRunning(self._log_lines)
+        self._when_serving(self._log_lines)
 
     def _log_lines(self) -> None:
         client = find_client(shutil.which, any(mark.exists() for mark in _CONTAINER_MARKS))

@@ -24,7 +24,7 @@ from ..config.options import Options as Options
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
-from ..system.reactor_services import ClockStepGuard, GracefulShutdown
+from ..system.reactor_services import ClockStepGuard, GracefulShutdown, SystemdNotice, WhenServing
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.worker_pool import RpcError, WorkerPool
@@ -103,6 +103,7 @@ class _Server:
     :ivar abort: cuts off the transfers that a shutdown waits for.
     """
 
+    when_serving: WhenServing
     telemetry: WorkerTelemetry
     memory: SharedTables
     certificates: CertificateDirectories
@@ -182,8 +183,9 @@ def make_mirror(
         services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
     notices = ShutdownNotices(server.count_transfers, server.abort, running, _kill)
     shutdown = GracefulShutdown(running, on_first=notices.announce, on_second=notices.stop_now)
+    notice = SystemdNotice(environ.get("NOTIFY_SOCKET", ""), server.when_serving)
     mirror = OrderedMultiService()
-    for service in (*services, reload, shutdown, StartMessage(settings, running)):
+    for service in (*services, reload, shutdown, StartMessage(settings, server.when_serving), notice):
         service.setServiceParent(mirror)
     return mirror
 
@@ -211,8 +213,8 @@ def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) ->
 
     services = [process.service, *listeners]
     return _Server(
-        process.telemetry, memory, process.certificates, services, process.apply, count_transfers,
-        connections.abort,
+        reactor.callWhenRunning, process.telemetry, memory, process.certificates, services, process.apply,
+        count_transfers, connections.abort,
     )  # fmt: skip
 
 
@@ -252,8 +254,8 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     )
     services = [ClockStepGuard(reactor), pool, *listeners]
     return _Server(
-        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, services, apply,
-        count_transfers, pool.abort,
+        pool.when_serving, PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, services,
+        apply, count_transfers, pool.abort,
     )  # fmt: skip
 
 

@@ -88,19 +88,20 @@ _PROGRAMS = (b"dockmirror", b"mirror.tac")
 
 
 @click.command("reload", short_help="Let the running mirror read its settings again.")
+@click.option("--process", "named", type=click.IntRange(1), help="The mirror's process.")
 @json_option
 @click.pass_obj
-def reload(context: Context, as_json: bool) -> None:
+def reload(context: Context, named: int | None, as_json: bool) -> None:
     """Let this machine's running mirror read its settings again, without interrupting transfers.
 
     The settings are checked first, in the environment of the mirror: what it would reject is reported here,
-    and the mirror is left alone.  The mirror is the process that listens on the ports in the settings; its
-    log names the settings that changed, and those that need a restart.
+    and the mirror is left alone.  The mirror is the process that listens on the ports in the settings, unless
+    --process names it; its log names the settings that changed, and those that need a restart.
 
     Exit status: 0; 1 when the mirror would reject the settings, is not found or belongs to another user, 2
     when the settings are invalid.
     """
-    process = find_mirror(_ports(context.settings), _PROC)
+    process = named or find_mirror(_ports(context.settings), _PROC)
     if process is None:
         raise click.ClickException(
             "no process of a mirror that this user may see listens on the ports in the settings"
@@ -108,6 +109,8 @@ def reload(context: Context, as_json: bool) -> None:
     _check_reload(context, process)
     try:
         os.kill(process, signal.SIGHUP)
+    except ProcessLookupError:
+        raise click.ClickException(f"there is no process {process}") from None
     except PermissionError:
         raise click.ClickException(f"process {process} belongs to another user") from None
     if as_json:

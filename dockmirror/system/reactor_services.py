@@ -1,8 +1,9 @@
-"""Services around the reactor: daemon threads, clock steps, event loop lag, and graceful shutdown."""
+"""Services around the reactor: daemon threads, clock steps, event loop lag, systemd, graceful shutdown."""
 
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread
@@ -126,6 +127,37 @@ class ReactorLagMonitor(Service):
         now = self._clock.seconds()
         self._record(max(0.0, now - due))
         self._schedule(now + LAG_INTERVAL - (now - due) % LAG_INTERVAL)
+
+
+WhenServing = Callable[[Callable[[], None]], object]
+"""Calls a function once clients are served."""
+
+
+class SystemdNotice(Service):
+    """Tells systemd when clients are served, which ``Type=notify`` waits for, and when the service stops.
+
+    :param address: systemd's socket, from the variable ``NOTIFY_SOCKET`` (sd_notify(3)); empty without one.
+    """
+
+    def __init__(self, address: str, when_serving: WhenServing) -> None:
+        self._address = address
+        self._when_serving = when_serving
+
+    def startService(self) -> None:
+        super().startService()
+        self._when_serving(lambda: self._send(b"READY=1"))
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._send(b"STOPPING=1")
+
+    def _send(self, state: bytes) -> None:
+        if not self._address:
+            return
+        is_abstract = self._address.startswith("@")  # unix(7) has a null byte there
+        address = f"\0{self._address[1:]}" if is_abstract else self._address
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.sendto(state, address)
 
 
 class GracefulShutdown(Service):

@@ -151,6 +151,13 @@ class WorkerPool(Service):
         self._short_lives = 0
         self._restarts: set[IDelayedCall] = set()
         self._last_number = 0
+        self._serving: Deferred[Any] = Deferred()
+
+    def when_serving(self, call: Callable[[], None]) -> None:
+        """Call a function once the first worker serves."""
+        self._serving.addCallback(lambda _: call()).addErrback(
+            lambda failure: _log.failure("cannot go on after the start", failure=failure)
+        )
 
     def startService(self) -> None:
         super().startService()
@@ -205,7 +212,11 @@ class WorkerPool(Service):
             self._handle_exit(number)
             return
         started = Deferred.fromCoroutine(worker.channel.call("start", self._start_arguments()))
-        started.addErrback(self._handle_start_failure, worker)
+        started.addCallbacks(self._handle_start, self._handle_start_failure, errbackArgs=(worker,))
+
+    def _handle_start(self, _: object) -> None:
+        if not self._serving.called:
+            self._serving.callback(None)
 
     def _handle_start_failure(self, failure: Failure, worker: WorkerProcess) -> None:
         """Stop a worker that cannot serve, so that another one replaces it."""

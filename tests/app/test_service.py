@@ -36,7 +36,7 @@ from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSet
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import NameUnknown
 from dockmirror.oci.request import Blob, RegistryRequest, Repository
-from dockmirror.system.reactor_services import ClockStepGuard, GracefulShutdown
+from dockmirror.system.reactor_services import ClockStepGuard, GracefulShutdown, SystemdNotice
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.workers.worker_pool import WorkerPool
 from tests.fake_registry import digest
@@ -116,7 +116,7 @@ class TestMakeMirror:
             assert IService.providedBy(service)
             kinds = [type(part) for part in cast(MultiService, service)]
             serving = [OrderedMultiService] if workers == "1" else [ClockStepGuard, WorkerPool]
-            last = [SettingsReload, GracefulShutdown, StartMessage]
+            last = [SettingsReload, GracefulShutdown, StartMessage, SystemdNotice]
             assert kinds == [Listener, *serving, *[Listener] * listeners, *last]
         for endpoint, name in (("none", "listen.0"), ("tcp:0", "operations")):
             parts = make(operations=endpoint, listen=["tcp:0"], workers=workers)

@@ -97,10 +97,10 @@ def mirror() -> Iterator[subprocess.Popen[str]]:
         running.kill()
 
 
-def reload(file: Path) -> subprocess.CompletedProcess[str]:
+def reload(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command in an environment without the mirror's password."""
     program = str(Path(sys.executable).with_name("dockmirror"))
-    return interpreter().run([program, "-c", str(file), "reload"], {})
+    return interpreter().run([program, "-c", str(file), "reload", *options], {})
 
 
 def test_settings_that_the_mirror_would_reject_are_reported_and_not_sent(
@@ -128,3 +128,22 @@ def test_settings_that_the_mirror_would_reject_are_reported_and_not_sent(
         f"process {mirror.pid} reads its settings again; its log names those that changed\n"
     )
     assert mirror.stdout.readline() == "reloaded\n"
+
+
+def test_a_process_that_is_named_needs_no_port(mirror: subprocess.Popen[str], tmp_path: Path) -> None:
+    """systemd's sockets have none in the settings."""
+    assert mirror.stdout is not None
+    file, _ = tmp_path / "dockmirror.toml", mirror.stdout.readline()
+    file.write_text("""
+        listen = ["systemd:domain=INET6:index=0"]
+        operations = "none"
+        networks = ["private"]
+        [upstreams.ghcr]
+        username = "alice"
+        """)
+    accepted = reload(file, "--process", str(mirror.pid))
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    assert mirror.stdout.readline() == "reloaded\n"
+    file.write_text('networks = ["private"]')
+    missing = reload(file, "--process", "4194304")
+    assert (missing.returncode, missing.stderr) == (1, "Error: there is no process 4194304\n")

@@ -174,16 +174,9 @@ class Installed:
         (machine.directory / "opt/new").mkdir()
         (machine.directory / "opt/new/sitecustomize.py").write_text(OTHER_VERSION)
 
-    def wait_until_ready(self, service: int) -> None:
-        """Wait until a service serves: the first or the second."""
-
-        def is_ready() -> bool:
-            try:
-                return self.operations[service].bare("GET", "/readyz", None, {}).status == 200
-            except OSError:
-                return False
-
-        wait_until(is_ready, "the service is ready")
+    def is_ready(self, service: int) -> bool:
+        """Return True if a service serves: the first or the second."""
+        return self.operations[service].bare("GET", "/readyz", None, {}).status == 200
 
     def version(self, service: int) -> object:
         """Return the version that a service says it is."""
@@ -212,7 +205,7 @@ def test_versions_are_replaced_under_load(installed: Installed) -> None:
             succeeded(systemd.run("systemctl", *arguments))
 
         systemctl("enable", "--now", "dockmirror.socket", "dockmirror.service")
-        installed.wait_until_ready(0)
+        assert installed.is_ready(0)
         with Load(connect, headers, "library/rolled", rolled) as load:
             load.go_on()
             with chain.blobs.valve.shut(2 * MIB):
@@ -220,7 +213,7 @@ def test_versions_are_replaced_under_load(installed: Installed) -> None:
                 growing = growing_file(systemd.root / "var/cache/dockmirror", slow.layers[0].digest)
                 wait_until(growing.exists, "the first version fetches it")
                 systemctl("start", "dockmirror-next")
-                installed.wait_until_ready(1)
+                assert installed.is_ready(1)
                 load.go_on()
                 succeeded(systemd.run("sed", "-i", "s#/opt/dockmirror/#/opt/dockmirror-new/#g", SERVICE))
                 systemctl("daemon-reload")
@@ -229,7 +222,7 @@ def test_versions_are_replaced_under_load(installed: Installed) -> None:
                 assert not restarting.done()
             assert running.result().body == slow.layers[0].data
             restarting.result()
-            installed.wait_until_ready(0)
+            assert installed.is_ready(0)
             assert installed.version(0) == installed.version(1) == OTHER
             systemctl("stop", "dockmirror-next")
             load.go_on()
@@ -239,3 +232,26 @@ def test_versions_are_replaced_under_load(installed: Installed) -> None:
     assert "finishing " in log
     assert "Traceback" not in log
     print(f"\nreplaced by systemd: {load.count} requests, {len(load.failures)} failed")
+
+
+def test_wrong_settings_fail_the_reload_and_the_start(installed: Installed) -> None:
+    """A reload leaves the mirror as it is; after a start, `systemctl` says that it failed."""
+    settings = "etc/dockmirror.toml"
+    with running_systemd(installed.machine) as systemd:
+
+        def has_failed(verb: str) -> bool:
+            return systemd.run("systemctl", verb, "dockmirror").returncode != 0
+
+        succeeded(systemd.run("systemctl", "enable", "--now", "dockmirror.socket", "dockmirror.service"))
+        right = (systemd.root / settings).read_text()
+        (systemd.root / settings).write_text(f'{right}\n[access]\naudit = "/nowhere/log"\n')
+        assert has_failed("reload")
+        assert installed.is_ready(0)
+        assert has_failed("restart")
+        (systemd.root / settings).write_text(right)
+        assert not has_failed("restart")
+        assert installed.is_ready(0)
+        assert not has_failed("reload")
+        log = succeeded(systemd.run("journalctl", "--unit=dockmirror", "--output=cat"))
+    assert "access.audit: the directory /nowhere does not exist" in log
+    assert "settings reloaded; changed: none" in log

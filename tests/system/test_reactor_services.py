@@ -1,4 +1,4 @@
-"""Clock steps, event loop lag, shutdown by signals, and calls in daemon threads."""
+"""Clock steps, event loop lag, systemd, shutdown by signals, and calls in daemon threads."""
 
 # mypy: allow-untyped-calls
 
@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
@@ -24,6 +26,7 @@ from dockmirror.system.reactor_services import (
     ClockStepGuard,
     GracefulShutdown,
     ReactorLagMonitor,
+    SystemdNotice,
     run_in_daemon_thread,
 )
 from tests.stacks import Outcome
@@ -233,3 +236,30 @@ def test_a_cancelled_call_in_a_thread_reports_nothing_when_it_ends() -> None:
     assert isinstance(outcome.error, CancelledError)
     end.set()
     reactor.call()
+
+
+@pytest.mark.parametrize("kind", ["file", "abstract"])
+def test_systemd_is_told_when_clients_are_served_and_when_the_service_stops(
+    tmp_path: Path, kind: str
+) -> None:
+    name = f"{os.getpid()}/systemd" if kind == "abstract" else str(tmp_path / "systemd")
+    calls: list[Callable[[], None]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}" if kind == "abstract" else name)
+        systemd.setblocking(False)
+        notice = SystemdNotice(f"@{name}" if kind == "abstract" else name, calls.append)
+        notice.startService()
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+        calls[0]()
+        assert systemd.recv(100) == b"READY=1"
+        notice.stopService()
+        assert systemd.recv(100) == b"STOPPING=1"
+
+
+@pytest.mark.parametrize("address", ["", "/nowhere/systemd"])
+def test_a_mirror_without_systemd_tells_nobody(address: str) -> None:
+    notice = SystemdNotice(address, lambda call: call())
+    notice.startService()
+    notice.stopService()
+    assert not notice.running

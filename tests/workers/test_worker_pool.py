@@ -146,6 +146,19 @@ def test_a_worker_that_cannot_start_is_replaced(pool: WorkerPool, reactor: Recor
     assert len(reactor.started) == 3
 
 
+def test_clients_are_served_once_one_worker_has_started(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    calls: list[None] = []
+    pool.when_serving(lambda: calls.append(None))
+    first, second = reactor.started
+    first.answers(error="no certificate")
+    assert not calls
+    second.answers(answer=None)
+    first.exits()
+    reactor.advance(1)
+    reactor.started[2].answers(answer=None)
+    assert len(calls) == 1
+
+
 def test_the_delay_grows_while_workers_die_young(pool: WorkerPool, reactor: RecordingReactor) -> None:
     """A worker that has lived longer is replaced at once."""
     for pause in (1, 5, 15, 30, 30):
