@@ -39,11 +39,13 @@ class LimitedHTTPChannel(HTTPChannel):
         self._body_limit = body_limit
         self._clock = clock
         self._deadline = Timer(clock)
+        self._next_turn = Timer(clock)
         self._write_timeout = WriteTimeout(limits.write_seconds, self._abort_unread, clock)
         self._opened_at = 0.0
         self._input = HeadBuffer(limits.head_bytes)
         self._target = b""
         self._is_processing = False
+        self._is_paused = False  # responses wait for the client to read
         self._is_silent = True
         # Of the request that runs: bytes that still come and are discarded; None while input is read.
         self._unread_bytes: float | None = None
@@ -70,15 +72,25 @@ class LimitedHTTPChannel(HTTPChannel):
         self._process_input()
 
     def _process_input(self) -> None:
-        """Process the buffered input until more must arrive."""
-        if self._is_processing:
+        """Process the buffered input until more must arrive.
+
+        After a request that is answered at once, other clients have a turn before the next one.
+        """
+        if self._is_processing or self._next_turn.is_set:
             return
         self._is_processing = True
         try:
             while self._input.bytes and self._process_next():
-                pass
+                if self._input.bytes and not self.requests:
+                    self._networkProducer.pauseProducing()
+                    self._next_turn.set(0, self._continue_input)
+                    break
         finally:
             self._is_processing = False
+
+    def _continue_input(self) -> None:
+        self._networkProducer.resumeProducing()
+        self._process_input()
 
     def _process_next(self) -> bool:
         """Process the next piece of the input; return False if more must arrive first."""
@@ -88,12 +100,19 @@ class LimitedHTTPChannel(HTTPChannel):
             elif self._body is not None:
                 return self._feed_body(self._body)
             elif self.line_mode:
-                return self._process_head()
+                return not self._must_wait() and self._process_head()
             else:
                 super().dataReceived(self._input.take())
         except RegistryError as error:
             self._refuse(error)
         return True
+
+    def _must_wait(self) -> bool:
+        """Begin no request while the client reads no responses: they would fill the memory."""
+        if self._is_paused:
+            self._deadline.clear()  # the time in which the client must read runs instead
+            self._networkProducer.pauseProducing()
+        return self._is_paused
 
     def _process_head(self) -> bool:
         if self._input.is_tls_hello:
@@ -259,12 +278,15 @@ class LimitedHTTPChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """Pause the response, and start the time in which the client must read on."""
         super().pauseProducing()
+        self._is_paused = True
         self._write_timeout.start()
 
     def resumeProducing(self) -> None:
         """Resume the response: the client has read some of it."""
         self._write_timeout.stop()
+        self._is_paused = False
         super().resumeProducing()
+        self._process_input()
 
     def abort(self, reason: str) -> None:
         for request in self.requests:
@@ -276,6 +298,7 @@ class LimitedHTTPChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._deadline.clear()
+        self._next_turn.clear()
         self._write_timeout.cancel()
         try:
             super().connectionLost(reason)

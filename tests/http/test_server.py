@@ -78,14 +78,16 @@ class Line:
 
     def __init__(self, site: HttpSite) -> None:
         self.transport = StringTransport()
+        self._clock: Any = site.reactor
         built: Any = site.buildProtocol(None)
         self.channel: LimitedHTTPChannel = built
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> Line:
-        """Send, unless the server has closed."""
+        """Send, unless the server has closed, and let it have its turns."""
         if not self.transport.disconnecting:
             self.channel.dataReceived(data)
+            self._clock.advance(0)
         return self
 
     def leave(self) -> None:
@@ -164,7 +166,36 @@ class TestKeptAlive:
         line = site.connect(LATER + GET).send(GET)
         assert line.statuses == []
         site.pages.seen[0].finish()
+        site.pass_time(0)
         assert [answer.body for answer in line.answers] == [b"", b"/v2/", b"/v2/"]
+
+    def test_other_clients_have_a_turn_between_pipelined_requests(self, site: Site) -> None:
+        """Meanwhile no more is read, and the connection may be lost."""
+        line, gone = site.connect(), site.connect()
+        for each in (line, gone):
+            each.channel.dataReceived(3 * GET)
+        gone.leave()
+        turns = []
+
+        def have_turn() -> None:
+            turns.append((len(line.statuses), line.transport.producerState))
+            if len(turns) < 3:
+                site.clock.callLater(0, have_turn)
+
+        have_turn()
+        site.pass_time(0)
+        assert turns == [(1, "paused"), (2, "paused"), (3, "producing")]
+        assert len(site.pages.seen) == 4
+
+    def test_no_request_begins_while_the_client_reads_no_responses(self, site: Site) -> None:
+        line = site.connect(LATER + GET)
+        line.channel.pauseProducing()
+        site.pages.seen[0].finish()
+        line.send(GET)
+        assert (line.statuses, line.transport.producerState) == ([200], "paused")
+        line.channel.resumeProducing()
+        site.pass_time(0)
+        assert (line.statuses, line.transport.producerState) == ([200] * 3, "producing")
 
     def test_empty_lines_before_a_request_are_ignored(self, site: Site) -> None:
         """Some clients end a body with one (RFC 9112 section 2.2)."""
@@ -558,6 +589,7 @@ def test_any_pieces_of_a_stream_give_the_same_responses(sent: bytes, cuts: list[
         for request in site.pages.seen:
             if not request.finished and request.path == b"/later":
                 request.finish()
+                site.pass_time(0)
         return line.transport.value(), line.closed, [(request.method, request.uri) for request in site.log]
 
     edges = sorted({0, *(cut for cut in cuts if cut < len(sent)), len(sent)})
