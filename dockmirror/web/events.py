@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -11,6 +12,7 @@ from zope.interface import implementer
 
 from ..http.server_request import ServerRequest
 from ..oci.errors import RegistryError, TooManyRequests
+from ..system.networks import Network, client_network
 from .respond import refuse, render_coroutine
 
 INTERVAL = 1.0
@@ -33,22 +35,27 @@ class EventStream(Resource):
     :param subscribe: returns the function that makes one viewer's events, and remembers what it sent; raises
         ``RegistryError`` to refuse the request.
     :param most: viewers at the same time; further ones are refused.
+    :param share: viewers of one network at the same time.
     """
 
     isLeaf = True
 
     def __init__(
-        self, subscribe: Callable[[ServerRequest], NextEvent], clock: IReactorTime, most: int = 64
+        self,
+        subscribe: Callable[[ServerRequest], NextEvent],
+        clock: IReactorTime,
+        most: int = 64,
+        share: int = 16,
     ) -> None:
         super().__init__()
         self._subscribe = subscribe
         self._clock = clock
-        self._most = most
-        self._viewers = 0
+        self._most, self._share = most, share
+        self._viewers = Counter[Network | None]()
 
     def render_GET(self, request: ServerRequest) -> int:
         try:
-            if self._viewers >= self._most:
+            if self._viewers.total() >= self._most or self._viewers[_network(request)] >= self._share:
                 raise TooManyRequests("too many pages are open; reload this one later", status=503)
             next_event = self._subscribe(request)
         except RegistryError as error:
@@ -56,14 +63,15 @@ class EventStream(Resource):
         return render_coroutine(request, self._send(request, next_event))
 
     async def _send(self, request: ServerRequest, next_event: NextEvent) -> None:
-        self._viewers += 1
-        viewer = _Viewer(request)
+        viewer, network = _Viewer(request), _network(request)
+        self._viewers[network] += 1
         try:
             await self._send_until_end(viewer, next_event)
         except RegistryError as error:
             request.reason = error.summary
         finally:
-            self._viewers -= 1
+            self._viewers[network] -= 1
+            self._viewers = +self._viewers  # without networks that have none
         viewer.end()
 
     async def _send_until_end(self, viewer: _Viewer, next_event: NextEvent) -> None:
@@ -76,6 +84,12 @@ class EventStream(Resource):
                     viewer.write(COMMENT if text is None else encode_event(text))
                     last = self._clock.seconds()
             await deferLater(self._clock, INTERVAL)
+
+
+def _network(request: ServerRequest) -> Network | None:
+    """Return the viewer's network; all who use a socket without addresses are one."""
+    client = request.admitted_client
+    return client_network(client.address) if client and client.address else None
 
 
 def encode_event(text: str) -> bytes:

@@ -72,7 +72,7 @@ class OperationsResource(Resource):
             (b"status.json", send_status_json),
         ):
             self.putChild(path, NamedHostOnly(_DeferredResource(overview.status, send_status), names))
-        events = EventStream(StatusEvents(overview).subscribe, clock, _MOST_VIEWERS)
+        events = EventStream(StatusEvents(overview).subscribe, clock, _MOST_VIEWERS, _MOST_VIEWERS)
         self.putChild(b"events", NamedHostOnly(events, names))
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:

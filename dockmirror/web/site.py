@@ -35,6 +35,9 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 _EMPTY = BytesBody(b"", Descriptor(size=0))
 
 
+_NOT_FOUND = RefusalResource(Unsupported("not found; registry paths begin with /v2/", status=404))
+
+
 class LateResource(Resource):
     """Stands for a resource that is made, with all that it imports, at the first request for it."""
 
@@ -283,10 +286,13 @@ class VirtualHosts(NameVirtualHost):
 
 
 class _PathLevel(Resource):
-    """A segment of a host's paths; answers 404 for children that it does not have."""
+    """A segment of a host's paths; answers 404 for itself and for children that it does not have."""
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        return RefusalResource(Unsupported("not found; registry paths begin with /v2/", status=404))
+        return _NOT_FOUND
+
+    def render(self, request: ServerRequest) -> int:
+        return _NOT_FOUND.render(request)
 
 
 class RegistryHost(_PathLevel):

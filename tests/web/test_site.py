@@ -85,10 +85,11 @@ def test_a_short_text_describes_the_host(house: House, host: str, text: str) -> 
 
 @pytest.mark.parametrize("host", [DOCKER, OWN])
 @pytest.mark.parametrize(
-    "path", ["/v1/", "/v2x", "//", "//v2/", "/a/v2/", "/v2%2F", "/..%2fv2/", "/%00", "/V2/"]
+    "path", ["/v1/", "/v2x", "//", "//v2/", "/a/v2/", "/v2%2F", "/..%2fv2/", "/%00", "/V2/", "/docker.io"]
 )
 def test_other_paths_get_404_in_the_registrys_format(house: House, host: str, path: str) -> None:
     assert house.get(host, path).error == (404, "UNSUPPORTED")
+    assert house.ask("HEAD", host, path).status == 404
     assert house.world.seen == []
 
 

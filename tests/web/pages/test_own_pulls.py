@@ -245,6 +245,17 @@ def test_an_open_page_is_told_what_changes() -> None:
     assert ["nginx" in event["pulls"] for event in events] == [False, True, True]
 
 
+def test_one_network_leaves_live_pages_to_others() -> None:
+    house = Pages(Shelf()).house
+
+    def connect(peer: str) -> bytes:
+        value: bytes = house.connect(peer).ask("GET", "mirror.example", "/pulls/events").transport.value()
+        return value[:12]
+
+    assert [connect("192.168.1.1") for _ in range(17)] == [b"HTTP/1.1 200"] * 16 + [b"HTTP/1.1 503"]
+    assert connect("192.168.1.2") == b"HTTP/1.1 200"
+
+
 def test_a_script_learns_when_the_last_byte_was_pulled() -> None:
     """A pull that is repeated within a minute is the same one, with another end."""
     assert Pages(Shelf()).get("/pulls?latest").body == b"0.000\n"
