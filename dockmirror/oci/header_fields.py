@@ -31,6 +31,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASC
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _CACHE = "dockmirror"
 _LONGEST_MEMBER = 200
+_LONGEST_STATUS = 2000
+"""Characters of a ``Cache-Status`` that is read: the time for a malformed one grows with their square."""
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
 _AGE = re.compile(r"[0-9]{1,10}")
 CDN_LOOP = "CDN-Loop"
@@ -220,7 +222,8 @@ class CacheStatus:
     @classmethod
     def parse(cls, lines: Iterable[str]) -> CacheStatus | None:
         """Read the lines of ``Cache-Status``; return None if the nearest cache is no mirror."""
-        members = _MEMBER.findall(",".join(lines))
+        text = ",".join(lines)
+        members = _MEMBER.findall(text) if len(text) <= _LONGEST_STATUS else []
         cache, _, parameters = (members[-1] if members else "").partition(";")
         try:
             return cls(CacheResult(parameters.strip())) if cache.strip() == _CACHE else None
@@ -270,8 +273,8 @@ def etag_matches(if_none_match: str | None, digest: Digest | None) -> bool:
     """Return whether a client that sent this ``If-None-Match`` already has the content."""
     if if_none_match is None or digest is None:
         return False
-    tags = (tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(","))
-    return any(tag in ("*", str(digest)) for tag in tags)
+    tags = [tag.strip() for tag in if_none_match.split(",")]
+    return "*" in tags or str(digest) in (tag.removeprefix("W/").strip('"') for tag in tags)
 
 
 def demands_revalidation(lines: Iterable[str]) -> bool:

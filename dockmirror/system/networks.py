@@ -182,7 +182,7 @@ class NetworkAccess:
             if _FOR not in headers:
                 raise Denied("the proxy in front must send 'X-Forwarded-For' to identify the client")
             address = self._find_client(address, headers[_FOR])
-            scheme = _last_value(headers.get(_PROTO, ()), ("http", "https").__contains__) or scheme
+            scheme = (_last_value(headers.get(_PROTO, ()), _is_scheme) or scheme).lower()
             host = _last_value(headers.get(_FORWARDED_HOST, ()), _is_host) or host
         return ClientAddress(address, scheme, host, is_proxied=is_proxied)
 
@@ -236,6 +236,10 @@ def _last_value(lines: Sequence[str], valid: Callable[[str], bool]) -> str | Non
     if not valid(values[-1]):
         raise Denied("invalid 'X-Forwarded-Proto' or 'X-Forwarded-Host' header")
     return values[-1]
+
+
+def _is_scheme(text: str) -> bool:
+    return text.lower() in ("http", "https")
 
 
 def _is_host(text: str) -> bool:

@@ -120,7 +120,7 @@ class PassthroughResource(Resource):
             else tuple(pair for pair in query if pair[0] != "ns"),
             accept=parse_accept(fields.get("accept", ())),
             range=_parse_range(request, target),
-            if_none_match=parse_if_none_match(condition[0]) if condition else None,
+            if_none_match=parse_if_none_match(", ".join(condition)) if condition else None,
             credentials=credentials,
             namespace=dict(query).get("ns"),
             revalidate=no_cache,

@@ -166,7 +166,9 @@ def test_round_trip(result: CacheResult) -> None:
     assert CacheStatus.parse([headers["Cache-Status"]]) == CacheStatus(result)
 
 
-@pytest.mark.parametrize("field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else"])
+@pytest.mark.parametrize(
+    "field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else", f"{2000 * ' '}, dockmirror; hit"]
+)
 def test_fields_of_other_caches_are_ignored(field: str) -> None:
     assert CacheStatus.parse([field]) is None
 
@@ -239,7 +241,10 @@ def test_a_client_that_has_it_is_known(digest: Digest, others: list[Digest], wea
     [
         ("*", DIGEST, True),
         (f'"{DIGEST}"', None, False),
-        *((other, DIGEST, False) for other in (None, "", '""', ",", "W/", '"latest"', str(DIGEST)[:-1])),
+        *(
+            (other, DIGEST, False)
+            for other in (None, "", '""', '"*"', ",", "W/", '"latest"', str(DIGEST)[:-1])
+        ),
     ],
 )
 def test_a_client_without_the_content_is_sent_it(

@@ -265,6 +265,7 @@ def test_without_a_proxy_scheme_and_host_are_the_connections() -> None:
     ("fields", "scheme", "host"),
     [
         ({"X-Forwarded-Proto": "https"}, "https", "mirror.example:8080"),
+        ({"X-Forwarded-Proto": "HTTPS"}, "https", "mirror.example:8080"),
         ({"X-Forwarded-Proto": "http, https"}, "https", "mirror.example:8080"),
         ({"X-Forwarded-Proto": ["https", "http"]}, "http", "mirror.example:8080"),
         ({"X-Forwarded-Host": "a.example:5000"}, "http", "a.example:5000"),

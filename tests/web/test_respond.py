@@ -119,7 +119,9 @@ def test_a_list_of_unknown_length_is_sent_chunked(internet: Internet, house: Hou
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_client_that_has_the_content_gets_304_without_a_body(house: House, path: str, method: str) -> None:
     """The connection can be used again."""
-    client = house.connect().ask(method, K8S, path, f'If-None-Match: "{digest(BODY)}"')
+    client = house.connect().ask(
+        method, K8S, path, 'If-None-Match: "other"', f'If-None-Match: "{digest(BODY)}"'
+    )
     answer = client.answer
     assert (answer.status, answer.body) == (304, b"")
     assert (answer["ETag"], answer["Docker-Content-Digest"]) == (f'"{digest(BODY)}"', digest(BODY))
