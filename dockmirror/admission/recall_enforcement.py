@@ -28,6 +28,7 @@ from .recalls import (
     RecallScope,
     find_scope,
     new_generation,
+    parse_statement,
     read_statements,
     write_statement,
 )
@@ -153,8 +154,9 @@ class RecallExchange:
     async def _read_all(self) -> Mapping[Digest, Recall]:
         found: dict[Digest, Recall] = {}
         for listed in await self._bucket.list(layout.RECALLS):
-            data = await self._bucket.read(layout.RECALLS / listed.key.rpartition("/")[2])
-            recall = Recall.parse(data[0]) if data else None
+            name = listed.key.rpartition("/")[2]
+            data = await self._bucket.read(layout.RECALLS / name)
+            recall = parse_statement(name, data[0]) if data else None
             if recall is not None:
                 found[recall.digest] = recall
         return found

@@ -7,11 +7,13 @@
 4. The blobs that only a recalled image needed are refused for ten minutes, so that a pull that was cut off
    fails and is not resumed.
 5. Of two statements about one digest the later counts; of two at the same time, the recall.
+6. A statement that cannot be read recalls the digest in its name; any other statement about that counts more.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import randbelow, token_hex
@@ -32,6 +34,8 @@ from ..system.times import format_timestamp
 if TYPE_CHECKING:
     pass
 
+UNREADABLE = "its statement cannot be read"
+"""The reason of a recall by rule 6."""
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""
 MAX_FALLBACKS = 5
@@ -166,19 +170,31 @@ def fallbacks(named: Sequence[Digest], find: Callable[[Digest], Recall | None]) 
     return [each for each in dict.fromkeys(reversed(named)) if find(each) is None][:MAX_FALLBACKS]
 
 
-def read_statements(root: Path) -> Mapping[Digest, Recall]:
-    """Return the last statement about each digest that was ever recalled."""
-    found: dict[Digest, Recall] = {}
+def parse_statement(name: str, data: bytes) -> Recall | None:
+    """Return the statement with a name in the store or in a bucket; None if it is no statement's name.
+
+    See rule 6 for data that is malformed or could not be read.
+    """
     try:
-        paths = sorted((root / layout.RECALLS).iterdir())
+        digest = Digest.parse(name.replace("-", ":", 1))
+    except DigestInvalid:
+        return None
+    recall = Recall.parse(data)
+    return recall if recall and recall.digest == digest else Recall(digest, UNREADABLE, 0.0, 0.0)
+
+
+def read_statements(root: Path) -> Mapping[Digest, Recall]:
+    """Return the last statement about each digest that was ever recalled.
+
+    :raises OSError: when the directory cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(root / layout.RECALLS))
     except FileNotFoundError:
-        return found
-    for path in paths:
-        read = files.read_small_file(path)
-        recall = Recall.parse(read.data) if read else None
-        if recall is not None:
-            found[recall.digest] = recall
-    return found
+        return {}
+    read = ((name, files.read_small_file(root / layout.RECALLS / name)) for name in names)
+    statements = (parse_statement(name, found.data if found else b"") for name, found in read)
+    return {each.digest: each for each in statements if each is not None}
 
 
 def write_statement(root: Path, recall: Recall) -> None:
@@ -226,6 +242,13 @@ class RecallReader:
                 "the recalls in {path} cannot be read: {error}", path=str(self._directory), error=str(error)
             )
             return
+        unreadable = [each for each, recall in recalls.by_digest.items() if recall.reason == UNREADABLE]
+        if unreadable and recalls != self._recalls:
+            _log.error(
+                "the statements in {path} about {digests} cannot be read, and count as recalls; recall them"
+                " again, or lift the recalls",
+                path=str(self._directory), digests=", ".join(map(str, unreadable)),
+            )  # fmt: skip
         if recalls != self._recalls:  # an equal one stays the same object, by which users see a change
             self._recalls = recalls
 

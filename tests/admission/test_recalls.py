@@ -33,6 +33,7 @@ from dockmirror.oci.request import Tag
 from dockmirror.store import layout
 
 from ..answering import now
+from ..stacks import logged
 from ..store.stocked import ELSEWHERE, EPOCH, HERE, Stocked, read, read_tag
 
 BAD, GOOD, LAYER, OTHER = (Digest.of(name) for name in (b"bad", b"good", b"layer", b"other"))
@@ -138,7 +139,7 @@ def recall(digest: Digest, *layers: Digest) -> Recall:
 
 
 def test_reader(stocked: Stocked) -> None:
-    """Every process sees a change at once, and a malformed file is left out."""
+    """Every process sees a change at once, and a file that is no statement is left out."""
     reader = RecallReader(stocked.root, stocked.clock)
     assert reader.current() == Recalls()
     times = count(2)
@@ -169,10 +170,24 @@ def test_reader_reads_once(stocked: Stocked) -> None:
     assert reader.current() is first
     stocked.clock.advance(REREAD_SECONDS)
     second = reader.current()
-    assert second == Recalls()
+    assert second != first
     path.write_bytes(bytes(recall(Digest.of(b"bad"))))
     stocked.clock.advance(60)
     assert reader.current() is second
+
+
+@pytest.mark.parametrize("data", [b"", b"{", bytes(recall(Digest.of(b"another")))])
+def test_a_statement_that_cannot_be_read_is_a_recall(stocked: Stocked, data: bytes) -> None:
+    """Even one that was lifted; a statement from elsewhere takes its place."""
+    bad = recall(Digest.of(b"bad"))
+    write_statement(stocked.root, bad.lift(EPOCH + 1))
+    (stocked.root / layout.recall(bad.digest)).write_bytes(data)
+    with logged() as texts:
+        (found,) = RecallReader(stocked.root, stocked.clock).current().by_digest.values()
+    assert (found.digest, found.reason) == (bad.digest, "its statement cannot be read")
+    assert f"about {bad.digest} cannot be read, and count as recalls" in texts[0]
+    assert bad.supersedes(found)
+    assert not found.supersedes(bad)
 
 
 def test_reader_keeps_the_last_recalls(stocked: Stocked) -> None:
