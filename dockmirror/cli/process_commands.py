@@ -32,6 +32,8 @@ _OWN = {"config", "version"}
 """Options that the command has by itself."""
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
+_COMMANDS = {"serve", "start", "dockmirror"}
+"""Words of a command line before the options of a mirror: of this command, or of twistd."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _TABLES = {"upstreams", "access", "gate"}
 
@@ -101,6 +103,8 @@ def reload(context: Context, named: int | None, as_json: bool) -> None:
     Exit status: 0; 1 when the mirror would reject the settings, is not found or belongs to another user, 2
     when the settings are invalid.
     """
+    if named and (_PROC / str(named)).exists() and _PROC / str(named) not in _mirrors(_PROC):
+        raise click.ClickException(f"process {named} is no mirror")
     process = named or find_mirror(_ports(context.settings), _PROC)
     if process is None:
         raise click.ClickException(
@@ -124,7 +128,8 @@ def _check_reload(context: Context, process: int) -> None:
     from ..app.start_check import find_reload_problems
 
     environ = read_environ(process, _PROC) or context.environ
-    settings = Context({**context.options, "config": context.file}, environ).settings
+    options = {**read_serve_options(process, _PROC), "config": context.file}
+    settings = Context(options, environ).settings
 
     async def find(reactor: Any) -> list[str]:
         return find_reload_problems(settings, environ, reactor)
@@ -143,6 +148,23 @@ def read_environ(process: int, proc: Path) -> dict[str, str] | None:
     except OSError:
         return None
     return {name: value for name, equals, value in (each.partition("=") for each in variables) if equals}
+
+
+def read_serve_options(process: int, proc: Path) -> dict[str, Any]:
+    """Return the options with which a mirror was started; none if this user may not read them.
+
+    :param proc: the directory of the kernel's files about processes.
+    """
+    try:
+        words = os.fsdecode((proc / str(process) / "cmdline").read_bytes()).removesuffix("\0").split("\0")
+    except OSError:
+        return {}
+    command = next((number for number, word in enumerate(words) if word in _COMMANDS), len(words))
+    given = serve.make_context(
+        "serve", words[command + 1 :],
+        resilient_parsing=True, ignore_unknown_options=True, allow_extra_args=True,
+    ).params  # fmt: skip
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def _ports(settings: Settings) -> set[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.cli.process_commands import find_mirror, read_environ
+from dockmirror.cli.process_commands import find_mirror, read_environ, read_serve_options
 
 from ..integration.parts.process import interpreter
 
@@ -91,7 +91,10 @@ def mirror() -> Iterator[subprocess.Popen[str]]:
     """Run a program that the command takes for the mirror: it prints its port, and a line at SIGHUP."""
     environ = {"DOCKMIRROR_PASSWORD_GHCR": "secret"}
     with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", PROGRAM, "dockmirror"], stdout=subprocess.PIPE, text=True, env=environ
+        [sys.executable, "-c", PROGRAM, "dockmirror", "--networks=private"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
     ) as running:
         yield running
         running.kill()
@@ -131,13 +134,12 @@ def test_settings_that_the_mirror_would_reject_are_reported_and_not_sent(
 
 
 def test_a_process_that_is_named_needs_no_port(mirror: subprocess.Popen[str], tmp_path: Path) -> None:
-    """systemd's sockets have none in the settings."""
+    """systemd's sockets have none in the settings.  The options with which it was started count as well."""
     assert mirror.stdout is not None
     file, _ = tmp_path / "dockmirror.toml", mirror.stdout.readline()
     file.write_text("""
         listen = ["systemd:domain=INET6:index=0"]
         operations = "none"
-        networks = ["private"]
         [upstreams.ghcr]
         username = "alice"
         """)
@@ -147,3 +149,27 @@ def test_a_process_that_is_named_needs_no_port(mirror: subprocess.Popen[str], tm
     file.write_text('networks = ["private"]')
     missing = reload(file, "--process", "4194304")
     assert (missing.returncode, missing.stderr) == (1, "Error: there is no process 4194304\n")
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        spared = reload(file, "--process", str(other.pid))
+        assert (spared.returncode, spared.stderr) == (1, f"Error: process {other.pid} is no mirror\n")
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("python dockmirror -c a serve --networks private -c b --tag-ttl=5m --networks public --offline",
+         {"networks": ["private", "public"], "tag_ttl": "5m", "offline": True}),
+        ("python twistd -n --pidfile= dockmirror --listen 80", {"listen": ["80"]}),
+        ("python twistd -y mirror.tac", {}),
+        ("python dockmirror serve", {}),
+    ],
+)  # fmt: skip
+def test_the_options_of_a_running_mirror_are_read(
+    machine: Machine, command: str, options: dict[str, object]
+) -> None:
+    machine.runs(10, command, 1)
+    found = read_serve_options(10, machine.proc)
+    assert {name: value for name, value in found.items() if value} == options
+    assert read_serve_options(11, machine.proc) == {}
