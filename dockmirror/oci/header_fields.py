@@ -126,18 +126,23 @@ class Range:
         """The range, if there is exactly one."""
         return self.spans[0] if len(self.spans) == 1 else None
 
-    def resolve(self, size: int) -> tuple[ContentRange, ...]:
+    def parts(self, size: int) -> tuple[ContentRange, ...]:
         """Return the parts of a content of that size, in the requested order, and no byte of it twice.
 
         Parts that overlap or touch are joined (RFC 9110, 15.3.7.2): otherwise a short request could have the
-        content sent many times over.
-
-        :raises RangeInvalid: when no byte of the content lies in any of them.
+        content sent many times over.  There are none if no byte of the content lies in any of the ranges.
         """
-        parts = [part for part in (span.resolve(size) for span in self.spans) if part]
+        return _coalesced([part for part in (span.resolve(size) for span in self.spans) if part])
+
+    def resolve(self, size: int) -> tuple[ContentRange, ...]:
+        """Return the parts of a content of that size.
+
+        :raises RangeInvalid: when there are none.
+        """
+        parts = self.parts(size)
         if not parts:
             raise RangeInvalid(f"range not satisfiable: the content has {size} bytes", content_size=size)
-        return _coalesced(parts)
+        return parts
 
 
 def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:

@@ -67,17 +67,27 @@ class BlobSizes:
 def make_blob_answer(
     client: UpstreamClient, request: RegistryRequest, target: Blob, response: IResponse, limit: int
 ) -> Answer:
-    """Return the answer for a successful response to a blob's request.
-
-    One range is answered by 206 even if the upstream sends the whole blob: podman treats a 200 as a failure,
-    and dockerd aborts.
+    """Return the answer for a successful response to a blob's request; discard the response on an error.
 
     :param limit: how many bytes are accepted if the upstream announces no length.
     :raises Unavailable: when it is another range than was requested.
     :raises RangeInvalid: when the range has no byte in the whole blob, which the upstream sends.
     """
-    if response.code == 206 and not request.head:
-        return _make_range_answer(client, request, response)
+    try:
+        if response.code == 206 and not request.head:
+            return _make_range_answer(client, request, response)
+        return _make_whole_answer(client, request, target, response, limit)
+    except BaseException:
+        client.make_body(response, Descriptor()).discard()
+        raise
+
+
+def _make_whole_answer(
+    client: UpstreamClient, request: RegistryRequest, target: Blob, response: IResponse, limit: int
+) -> Answer:
+    """Answer one range by 206 even if the upstream sends the whole blob: podman treats a 200 as a failure,
+    and dockerd aborts.
+    """
     descriptor = Descriptor(BLOB_TYPE, target.digest, content_length(response))
     answer = make_answer(request, response, _make_body(client, target, response, descriptor, limit))
     span = request.range.single if request.range else None
@@ -85,7 +95,6 @@ def make_blob_answer(
         return answer
     part = span.resolve(descriptor.size)
     if part is None:
-        answer.body.discard()
         raise RangeInvalid(content_size=descriptor.size, upstream_status=response.code)
     return evolve(answer, status=206, content_range=part, body=Slice(answer.body, part.first, part.length))
 
@@ -202,7 +211,6 @@ def _make_range_answer(client: UpstreamClient, request: RegistryRequest, respons
             client.make_body(response, Descriptor(media_type, None, content_length(response))),
         )
     if part is None or not _is_requested(request, part):
-        client.release(response)
         raise Unavailable("the upstream sent another range than requested", upstream_status=206)
     body = client.make_body(response, Descriptor(BLOB_TYPE, None, part.length))
     return evolve(make_answer(request, response, body), content_range=part)
@@ -213,7 +221,7 @@ def _is_requested(request: RegistryRequest, part: ContentRange) -> bool:
     spans = request.range.spans if request.range else ()
     if request.range and part.size is not None:
         resolved = (span.resolve(part.size) for span in spans)
-        return part in resolved or part in request.range.resolve(part.size)
+        return part in resolved or part in request.range.parts(part.size)
     return any(span.first == part.first and span.last in (None, part.last) for span in spans)
 
 

@@ -168,6 +168,8 @@ def test_a_whole_blob_is_left_behind_the_range() -> None:
         ("10-19", part(0, 9)),
         ("10-19", part(10, 20)),
         ("10-19", part(10, 18)),
+        ("10-19", part(0, 4, 5)),
+        ("10-", part(0, 9, 10)),
         ("10-", part(10, 98)),
         ("-10", part(89, 99)),
         ("10-19", Reply(206, BLOB[10:20])),
