@@ -346,9 +346,18 @@ class LocalDocumentStore:
 
     async def write(self, name: str, data: bytes) -> None:
         """Replace the document; if the disk fails, the previous one stays."""
+        await self._write_if(lambda: True, name, data)
+
+    async def replace(self, name: str, old: bytes | None, new: bytes, is_pending: Callable[[], bool]) -> None:
+        """Replace the document if it is still the old one, and no other write of it is pending."""
+        now = self._clock.seconds()
+        await self._write_if(lambda: self._read_file(name, now) == old and not is_pending(), name, new)
+
+    async def _write_if(self, condition: Callable[[], bool], name: str, data: bytes) -> None:
         path, temporary = self._root / layout.document(name), self._root / layout.TEMPORARY
+        writing = partial(files.replace_file, path, data, temporary, self._clock.seconds())
         try:
-            await self._in_thread(partial(files.replace_file, path, data, temporary, self._clock.seconds()))
+            await self._in_thread(lambda: writing() if condition() else None)
         except OSError as error:
             _log.error("{name} cannot be written: {error}", name=name, error=error)
 

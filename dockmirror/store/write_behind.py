@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 
 from attrs import frozen
 
@@ -18,7 +17,7 @@ from ..oci.errors import RegistryError
 from ..oci.request import Repository, Tag
 from . import files, layout
 
-_CLAIMED = ".taken-"
+_CLAIMED = ".taken"
 
 
 @frozen
@@ -69,17 +68,20 @@ def enqueue(root: Path, write: PendingWrite, now: float) -> None:
     )
 
 
-def is_queued(root: Path, write: PendingWrite) -> bool:
-    """Report whether the write is queued and not claimed yet."""
-    return _path(root, write).exists()
+def is_pending(root: Path, write: PendingWrite) -> bool:
+    """Report whether the write is queued or claimed."""
+    queued = _path(root, write)  # again after the claim, which may just have been put back
+    return any(path.exists() for path in (queued, _claimed(queued), queued))
 
 
 def list_pending(root: Path) -> list[Path]:
     """List the files of the pending writes, in the order in which they are to be uploaded.
 
-    Those of unknown kinds are left to the version of the mirror that knows them.
+    Those of unknown kinds are left to the version of the mirror that knows them.  A write that was queued
+    again replaces its claim.
     """
-    names = files.list_names(root / layout.WRITE_BEHIND)
+    names = set(files.list_names(root / layout.WRITE_BEHIND))
+    names -= {f"{name}{_CLAIMED}" for name in names}
     known = [name for name in names if _kind_of(name) in _ORDER]
     return [root / layout.WRITE_BEHIND / name for name in sorted(known, key=_sort_key)]
 
@@ -98,7 +100,7 @@ def claim(path: Path) -> tuple[PendingWrite | None, Path]:
     """
     claimed = path
     if _CLAIMED not in path.name:
-        claimed = path.with_name(f"{path.name}{_CLAIMED}{token_hex(4)}")
+        claimed = _claimed(path)
         os.rename(path, claimed)
     return _parse_write(claimed.read_bytes()), claimed
 
@@ -133,6 +135,10 @@ def lock_queue(root: Path) -> int | None:
 def _path(root: Path, write: PendingWrite) -> Path:
     fields = write.to_fields()
     return root / layout.WRITE_BEHIND / f"{fields['is']}-{sha256(json.dumps(fields).encode()).hexdigest()}"
+
+
+def _claimed(path: Path) -> Path:
+    return path.with_name(path.name + _CLAIMED)
 
 
 def _sort_key(name: str) -> tuple[int, str]:

@@ -30,7 +30,7 @@ from ...oci.digest import Digest
 from ...oci.request import Repository, Tag
 from .. import write_behind
 from ..file_body import read_content
-from ..local_store import LocalStore, LocalTagStore
+from ..local_store import LocalDocumentStore, LocalStore, LocalTagStore
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 from .blocking_bucket import BucketAddress, with_known_format
 from .bucket import Bucket, BucketThreadPool, BucketUnavailable
@@ -213,20 +213,24 @@ REFRESH_TTL = 600.0
 
 @implementer(IDocumentStore)
 class TieredDocumentStore:
-    """Documents; a local write counts until it is uploaded, then the latest write of all mirrors does."""
+    """Documents; a local write counts until it is uploaded, then the latest write of all mirrors does.
+
+    :param is_pending: returns whether a local write of the document is still to be uploaded; only looks for
+        files.
+    """
 
     def __init__(
         self,
-        local: IDocumentStore,
+        local: LocalDocumentStore,
         bucket: IDocumentStore,
         enqueue: Enqueue,
-        is_queued: Callable[[PendingDocument], Awaitable[bool]],
+        is_pending: Callable[[PendingDocument], bool],
         clock: IReactorTime,
     ) -> None:
         self._local = local
         self._bucket = bucket
         self._enqueue = enqueue
-        self._is_queued = is_queued
+        self._is_pending = is_pending
         self._checked: TTLCache[str, bool] = TTLCache(clock, _MAX_CACHED)
         self._look_ups: SingleFlight[str, bytes | None] = SingleFlight()
 
@@ -253,15 +257,21 @@ class TieredDocumentStore:
         await self._enqueue(PendingDocument(name))
 
     async def _fetch_latest(self, name: str) -> bytes | None:
-        """Return the bucket's version, after storing it locally, unless a local write is queued."""
+        """Return the bucket's version, after storing it locally, unless a local write counts.
+
+        The bucket may have been read before a write that was uploaded meanwhile.
+        """
+        before = await self._local.read(name)
         if self._checked.get(name):
-            return await self._local.read(name)
+            return before
+        is_pending = partial(self._is_pending, PendingDocument(name))
+        was_pending = is_pending()
         try:
             remote = await self._bucket.read(name)
         except OSError:  # logged by the bucket
             return await self._local.read(name)
-        if remote is not None and not await self._is_queued(PendingDocument(name)):
-            await self._local.write(name, remote)
+        if remote is not None and not was_pending:
+            await self._local.replace(name, before, remote, is_pending)
         local = await self._local.read(name)
         self._checked.put(name, True, ABSENT_TTL if local is None else REFRESH_TTL)
         return remote if local is None else local
@@ -340,13 +350,16 @@ def open_tiered_store(
     async def enqueue(write: write_behind.PendingWrite) -> None:
         await in_thread(partial(write_behind.enqueue, local.root, write, reactor.seconds()))
 
-    async def is_queued(write: write_behind.PendingDocument) -> bool:
-        return await in_thread(partial(write_behind.is_queued, local.root, write))
-
     return TieredStore(
         TieredContentStore(local.contents, bucket_contents, enqueue, on_use),
         TieredTagStore(local.tags, BucketTagStore(bucket, reactor), enqueue, reactor),
-        TieredDocumentStore(local.documents, BucketDocumentStore(bucket), enqueue, is_queued, reactor),
+        TieredDocumentStore(
+            local.documents,
+            BucketDocumentStore(bucket),
+            enqueue,
+            partial(write_behind.is_pending, local.root),
+            reactor,
+        ),
         service,
         bucket,
         uploads,

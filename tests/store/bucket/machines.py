@@ -84,15 +84,15 @@ class Machine:
         self.tags = TieredTagStore(self.local.tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
         self.bucket_documents = BucketDocumentStore(self.bucket)
         self.documents = TieredDocumentStore(
-            self.local.documents, self.bucket_documents, self.enqueue, self.is_queued, clock
+            self.local.documents, self.bucket_documents, self.enqueue, self.is_pending, clock
         )
         self.uploads = BucketUploader(self.local, contents, clock, inline)
 
     async def enqueue(self, each: write_behind.PendingWrite) -> None:
         write_behind.enqueue(self.root, each, self.clock.seconds())
 
-    async def is_queued(self, each: write_behind.PendingDocument) -> bool:
-        return write_behind.is_queued(self.root, each)
+    def is_pending(self, each: write_behind.PendingDocument) -> bool:
+        return write_behind.is_pending(self.root, each)
 
     def upload(self) -> int:
         """Upload queued writes; return the number of those that remain."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from obstore.exceptions import GenericError
@@ -48,6 +50,8 @@ from ..stocked import (
 )
 from ..threads import HeldThreads, inline
 from .machines import BucketThreads, Machine, bucket
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -341,7 +345,7 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
 
     local = LocalDocumentStore(one.root, clock, inline)
     writing = watch(
-        TieredDocumentStore(local, one.bucket_documents, enqueue, one.is_queued, clock).write("name", b"2")
+        TieredDocumentStore(local, one.bucket_documents, enqueue, one.is_pending, clock).write("name", b"2")
     )
     now(one.documents.read("name"))
     queueing.callback(None)
@@ -356,7 +360,7 @@ def test_uploaded_during_a_write(machines: Machines, clock: Clock) -> None:
     one, two = machines
     local = LocalDocumentStore(one.root, clock, threads := HeldThreads())
     writing = watch(
-        TieredDocumentStore(local, one.bucket_documents, one.enqueue, one.is_queued, clock).write(
+        TieredDocumentStore(local, one.bucket_documents, one.enqueue, one.is_pending, clock).write(
             "name", b"1"
         )
     )
@@ -366,3 +370,59 @@ def test_uploaded_during_a_write(machines: Machines, clock: Clock) -> None:
     assert writing == [None]
     assert one.upload() == 0
     assert now(two.documents.read("name")) == b"1"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "write claim read answer fail",
+        "write claim read answer put",
+        "write claim read put answer",
+        "write read claim put answer",
+        "read write claim put answer",
+    ],
+)
+def test_a_refresh_does_not_bring_back_the_version_before_a_local_write(
+    tmp_path: Path, clock: Clock, order: str
+) -> None:
+    """Neither while that is uploaded, nor if the bucket answers late."""
+    machine = Machine(tmp_path, MemoryStore(), clock)
+    now(machine.documents.write("name", b"1"))
+    machine.upload()
+    clock.advance(REFRESH_TTL)
+    answered: Deferred[None] = Deferred()
+
+    async def answer_late(call: Callable[[], T], /) -> T:
+        result = call()
+        await answered
+        return result
+
+    uploader = Machine(tmp_path, machine.store, clock, puts := HeldThreads())
+    reader = Machine(tmp_path, machine.store, clock, answer_late)
+    steps: dict[str, Callable[[], object]] = {
+        "write": lambda: now(machine.documents.write("name", b"2")),
+        "claim": lambda: watch(uploader.uploads.run()),
+        "put": puts.run,
+        "fail": lambda: puts.fail(GenericError("HTTP error")),
+        "read": lambda: now(reader.documents.read("name")),
+        "answer": lambda: answered.callback(None),
+    }
+    for step in order.split():
+        steps[step]()
+    assert now(machine.local.documents.read("name")) == b"2"
+    assert machine.upload() == 0
+    assert now(machine.bucket_documents.read("name")) == b"2"
+
+
+def test_a_write_that_was_queued_again_after_a_kill_is_uploaded_once(tmp_path: Path, clock: Clock) -> None:
+    machine = Machine(tmp_path, MemoryStore(), clock)
+    now(machine.documents.write("name", b"1"))
+    (queued,) = write_behind.list_pending(tmp_path)
+    write, claimed = write_behind.claim(queued)
+    assert write_behind.list_pending(tmp_path) == [claimed]
+    now(machine.documents.write("name", b"2"))
+    assert write_behind.list_pending(tmp_path) == [queued]
+    assert machine.upload() == 0
+    assert write is not None
+    assert not write_behind.is_pending(tmp_path, write)
+    assert now(machine.bucket_documents.read("name")) == b"2"
