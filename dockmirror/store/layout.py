@@ -56,9 +56,10 @@ Source: distribution, registry/storage/paths.go.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
@@ -115,6 +116,9 @@ TAGS_OF_HISTORY = "_tags"
 
 _LINKS = {ContentKind.BLOB: LAYERS, ContentKind.MANIFEST: REVISIONS}
 _MAX_NAME = 200
+_SHORTENED = "!"
+"""The character, which is escaped in names, that comes before the hash of a long one."""
+_CUT_ESCAPE = re.compile("%.?$")
 
 
 def data(digest: Digest) -> PurePosixPath:
@@ -175,6 +179,12 @@ def document(name: str) -> PurePosixPath:
     return DOCUMENTS / _escape(name)
 
 
+def parse_document(file_name: str) -> tuple[str, bool]:
+    """Return the name of the document in a file, and whether that is the whole name and not its beginning."""
+    escaped, shortened, _ = file_name.partition(_SHORTENED)
+    return unquote(_CUT_ESCAPE.sub("", escaped)), not shortened
+
+
 def fleet_day(day: int, history: str) -> PurePosixPath:
     """Return the path of a mirror's sums of a day, which is counted since the epoch."""
     return FLEET / str(day) / history
@@ -214,7 +224,7 @@ def _escape(name: str) -> str:
     if escaped.startswith("."):
         escaped = "%2E" + escaped[1:]
     if not 0 < len(escaped) <= _MAX_NAME:
-        escaped = f"{escaped[: _MAX_NAME // 2]}!{sha256(name.encode()).hexdigest()}"
+        escaped = f"{escaped[: _MAX_NAME // 2]}{_SHORTENED}{sha256(name.encode()).hexdigest()}"
     return escaped
 
 

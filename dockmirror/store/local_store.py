@@ -335,7 +335,7 @@ def _close_lock(lock: int | None) -> None:
 @implementer(IDocumentStore)
 @define(eq=False)
 class LocalDocumentStore:
-    """Documents as files, which are evicted like contents."""
+    """Documents as files; ``may_evict_document`` says which of them are evicted."""
 
     _root: Path
     _clock: IReactorTime

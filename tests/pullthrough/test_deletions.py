@@ -16,11 +16,15 @@ from dockmirror.pullthrough.generations import (
     TombstoneFilter,
     Tombstones,
 )
+from dockmirror.store import layout, pins
 from dockmirror.store.bucket.tiered_store import REFRESH_TTL
+from dockmirror.store.eviction.store_budget import Budget
+from dockmirror.store.pins import Pin
 
 from ..answering import now
 from ..store.bucket.machines import Machine
-from ..store.stocked import DATA, DIGEST, EPOCH, HERE, LARGE, LARGE_DIGEST
+from ..store.stocked import DATA, DIGEST, EPOCH, HERE, LARGE, LARGE_DIGEST, LATEST, Stocked
+from .mirrors import DAY
 
 
 class Mirror:
@@ -115,3 +119,30 @@ def test_a_mirror_that_nobody_writes_through(mirrors: tuple[Mirror, Mirror], clo
     for _ in range(5):
         assert two.has()
     assert two.machine.bucket.requests == {"get": 1}
+
+
+def test_records_of_writes_stay_with_what_they_are_about(tmp_path: Path) -> None:
+    """However full the cache is; a month after that is gone, they go, and the few of the registry stay."""
+    store = Stocked(tmp_path)
+    deletions = Tombstones(store.documents, store.clock)
+    changes = Generations("docker.io", store.documents, deletions, store.clock)
+    image, pin = store.image(store.blob(DATA), tag="latest"), Pin(HERE, LATEST)
+    pins.add_pin(store.root, pin)
+    now(changes.advance(HERE))
+    now(changes.begin_write(HERE))
+    now(changes.record_doubt(HERE))
+    now(deletions.put(HERE, image, ContentKind.MANIFEST, certain=False))
+    now(store.documents.write("lists/docker/1", b"[]"))
+
+    def evict() -> set[str]:
+        """Return the kinds of the documents that stay."""
+        store.clock.advance(31 * DAY)
+        store.evict(Budget(0))
+        return {path.name.partition("%")[0] for path in (store.root / layout.DOCUMENTS).iterdir()}
+
+    few = {"written", "writing", "doubts"}
+    assert (evict(), store.held(image)) == ({*few, "changed", "gone"}, [True])
+    assert now(changes.tombstone(HERE, image, ContentKind.MANIFEST)) is not None
+    pins.remove_pin(store.root, pin)
+    assert (evict(), store.held(image)) == ({*few, "changed", "gone"}, [False])
+    assert evict() == few

@@ -14,7 +14,7 @@ from dockmirror.interfaces import Answer, IUpstream
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.media import OCI_INDEX
-from dockmirror.oci.request import RegistryRequest, Repository, parse_target
+from dockmirror.oci.request import RegistryRequest, Repository, Tag, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.authorization import Extent, imported_document
 from dockmirror.pullthrough.offline import (
@@ -25,8 +25,12 @@ from dockmirror.pullthrough.offline import (
     OfflineUpstream,
     paginate,
 )
+from dockmirror.store import pins
+from dockmirror.store.eviction.eviction import Sweep
+from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.held_images import StoreListing
 from dockmirror.store.local_store import LocalStore
+from dockmirror.store.pins import Pin
 
 from ..answering import now
 from ..cli.shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop, stocked
@@ -175,6 +179,32 @@ def test_public_true_gives_everything_to_everybody(shop: Shop) -> None:
     offline = Offline(shop.root, public=True)
     assert offline.get(f"{NAME}/manifests/1.27") == AMD
     assert offline.json("_catalog") == {"repositories": [NAME]}
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_an_eviction_leaves_pinned_images_to_clients(shop: Shop, is_imported: bool) -> None:
+    """Although nobody has asked for them in months."""
+    offline = Offline(shop.root)
+    if is_imported:
+        offline.say_imported(INDEX, AMD, BASE, CONFIG, LAYER)
+    else:
+        offline.publish()
+    pins.add_pin(shop.root, Pin(NGINX, Tag("latest")))
+    offline.clock.advance(YEAR)
+    assert Sweep(shop.root, Budget(0)).run(0, offline.clock.seconds()) is not None
+    assert offline.get(f"{NAME}/manifests/latest") == INDEX
+    assert offline.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
+    assert offline.json("_catalog") == {"repositories": [NAME]}
+
+
+def test_layers_are_served_as_long_as_their_manifests_are_in_use(shop: Shop) -> None:
+    """Machines that have the layers ask for the manifests alone."""
+    offline = Offline(shop.root)
+    offline.say_imported(INDEX, AMD, BASE, CONFIG, LAYER)
+    offline.clock.advance(YEAR)
+    assert offline.get(f"{NAME}/manifests/latest") == INDEX
+    assert Sweep(shop.root, Budget(0)).run(0, offline.clock.seconds()) is not None
+    assert offline.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
 
 
 def test_a_refusal_that_came_later_counts(offline: Offline) -> None:

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository
+from dockmirror.pullthrough.authorization import imported_document
+from dockmirror.pullthrough.generations import tombstone_document
 from dockmirror.store import files, layout
 from dockmirror.store.eviction.store_budget import Shortfall
-from dockmirror.store.eviction.store_scan import StoreScan, lru_order
+from dockmirror.store.eviction.store_scan import StoreScan, lru_order, may_evict_document
 
 from ..answering import now
-from .stocked import HOUR, LATEST, Stocked, read
+from .stocked import DIGEST, HERE, HOUR, LATEST, Stocked, read
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(12)]
 
@@ -152,3 +154,44 @@ def test_blocks_are_evicted_first(store: Stocked) -> None:
     scan.measure()
     scan.evict(Shortfall(1))
     assert (paths[1].exists(), store.held(old)) == (True, [False])
+
+
+DAY = 24 * HOUR
+REST = Repository(HERE.rest)
+LONG, OTHER_LONG = (Repository(f"{first}/{'long/' * 40}name") for first in ("team", "other"))
+SHA512 = Digest.of(b"held", "sha512")
+BY_AGE, TIED, STAYS, OF_OTHERS = (True, True, True), (False, False, True), (False,) * 3, (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lists/docker/1234", BY_AGE),
+        (f"signed/sha256/{DIGEST.hex}", BY_AGE),
+        (f"public-lists/docker/{REST}", BY_AGE),
+        ("written/docker.io", STAYS),
+        ("doubts/docker.io/63", STAYS),
+        (f"public/docker@docker.io+1234/{REST}", TIED),
+        (f"public/docker/{REST}/other", OF_OTHERS),
+        (f"changed/{HERE}", TIED),
+        (f"changed/docker.io/{LONG}", TIED),
+        (f"changed/docker.io/{OTHER_LONG}", OF_OTHERS),
+        (imported_document("docker", REST), TIED),
+        (imported_document("former@former.example", REST, DIGEST), TIED),
+        (imported_document("docker", REST, SHA512), TIED),
+        (imported_document("docker", REST, Digest.of(b"other")), OF_OTHERS),
+        (imported_document("docker", LONG, DIGEST), TIED),
+        (imported_document("docker", OTHER_LONG, DIGEST), OF_OTHERS),
+        (tombstone_document(HERE, DIGEST, ContentKind.BLOB), TIED),
+        (tombstone_document(Repository(f"docker.io/{LONG}"), DIGEST, ContentKind.BLOB), TIED),
+    ],
+)
+def test_documents_that_may_be_evicted(name: str, expected: tuple[bool, ...]) -> None:
+    """Unused for 31 days, while something is held; then, with nothing held, unused for 29 days and for 31."""
+    file, places = layout.document(name).name, [HERE, Repository(f"docker.io/{LONG}")]
+    held = {each for place in places for each in (place.name, place.rest)}
+    assert expected == (
+        may_evict_document(file, 31 * DAY, {DIGEST, SHA512}, held),
+        may_evict_document(file, 29 * DAY, set(), set()),
+        may_evict_document(file, 31 * DAY, set(), set()),
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from attrs import frozen
 
 from ...oci.digest import Digest
+from ...oci.errors import DigestInvalid
 from ...oci.request import Repository
 from .. import files, layout, pins, store_files, write_behind
 from ..held_images import HeldImages
@@ -24,6 +26,7 @@ IN_USE = "used in the last two minutes"
 PINNED = "pinned"
 NEEDED = "needed by policies"
 DOWNLOADING = "being downloaded"
+RECORDS = "records that cannot be made again"
 
 
 @frozen
@@ -184,8 +187,16 @@ class StoreScan:
         return kept
 
     def _file_candidates(self) -> Iterator[_Candidate]:
-        for path, stored in (*self._documents.items(), *self._blocks.items()):
+        for path, stored in self._blocks.items():
             yield _Candidate(path, stored, (stored.used, 0))
+        top = self._root / layout.REPOSITORIES
+        names = [str(path.relative_to(top)) for path in store_files.iter_repositories(self._root)]
+        held = {each for name in names for each in (name, Repository(name).rest)}
+        for path, stored in self._documents.items():
+            if may_evict_document(path.name, abs(self._now - stored.used), self._contents, held):
+                yield _Candidate(path, stored, (stored.used, 0))
+            else:
+                self.staying[RECORDS] += stored.size
 
     def _read_references(self) -> dict[Digest, Sequence[Digest]]:
         """Return what each manifest refers to."""
@@ -241,6 +252,40 @@ class StoreScan:
 def _result(evicted: Sequence[_Candidate]) -> EvictionResult:
     contents = tuple(each.key for each in evicted if isinstance(each.key, Digest))
     return EvictionResult(contents, sum(each.stored.size for each in evicted))
+
+
+_OF_REGISTRIES = {"written", "writing", "doubts"}
+"""Kinds of documents of which each registry has a few."""
+_OF_WHAT_IS_HELD = {"public", "imported", "changed", "gone", "back"}
+"""Kinds of documents about a content or a repository, which nobody may be able to make again."""
+_OUTLIVING = 30 * 86_400.0
+"""Seconds since its last use for which such a document outlives its content or repository."""
+
+
+def may_evict_document(
+    file_name: str, unused: float, contents: Container[Digest], repositories: Collection[str]
+) -> bool:
+    """Decide whether a document may be evicted, in the order of last uses.
+
+    One that is made again when it is missing may be.  One about a content or a repository may not while that
+    is held, since clients would be refused what is held, or given what was deleted; it outlives that by a
+    while.  The few of each registry always stay.
+
+    :param unused: the seconds since its last use.
+    :param repositories: the names of those that hold something, with their registry and without it.
+    """
+    name, is_whole = layout.parse_document(file_name)
+    kind, _, about = name.partition("/")
+    if kind not in _OF_WHAT_IS_HELD:
+        return kind not in _OF_REGISTRIES
+    if unused < _OUTLIVING:
+        return False
+    repository, at, digest = about.partition("/")[2].partition("@")
+    with suppress(DigestInvalid):
+        return Digest.parse(digest) not in contents
+    if is_whole or at:
+        return repository not in repositories
+    return not any(each.startswith(repository) for each in repositories)
 
 
 Age = tuple[float, int]
