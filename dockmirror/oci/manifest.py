@@ -2,7 +2,8 @@
 
 Clients in Go match keys without regard to case, and the last of several keys wins.  They pass over keys that
 they do not know.  So one document can be a harmless image to one program and another image to the next.  A
-document that clients may read in different ways is parsed as none.
+document that clients may read in different ways is parsed as none, and so is one of so many values that
+parsing it would keep other clients waiting.
 
 Sources: OCI image specification, manifest.md and image-index.md; distribution's schema 1 and 2; Go,
 ``encoding/json``, "Unmarshal"; CVE-2021-41190 (documents that are manifest and index at once).
@@ -37,6 +38,9 @@ _KINDS = (_IMAGE_KEYS, _INDEX_KEYS, _SCHEMA_1_KEYS)
 _MANIFEST_KEYS = frozenset.union(
     *_KINDS, {"schemaVersion", "mediaType", "artifactType", "subject", "annotations", "blobs"}
 )
+_MAX_VALUES = 32 * 1024
+"""Enough for an index of three thousand manifests with platforms and annotations, or an image of 8000 layers;
+clients pull none of more than 127."""
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_.-]")
 _PART_LENGTH = 50
 
@@ -192,8 +196,11 @@ def signed_payload(manifest: bytes) -> bytes:
 def load_manifest(data: bytes) -> dict[str, Any]:
     """Return the fields of a manifest or an index.
 
-    :raises ValueError: when the document is no object in UTF-8, or clients may read it in different ways.
+    :raises ValueError: when the document is no object in UTF-8, has too many values, or clients may read it
+        in different ways.
     """
+    if sum(map(data.count, (b",", b"{", b"["))) > _MAX_VALUES:  # each value but a key's follows one of them
+        raise ValueError("the document has too many values")
     try:
         fields = json.loads(data.decode(), object_pairs_hook=_read_object, parse_constant=_refuse_constant)
     except RecursionError:
@@ -269,9 +276,10 @@ def _check_descriptors(values: object) -> None:
 
 def _check_keys(keys: Iterable[str], known: frozenset[str]) -> None:
     """:raises ValueError: when a key is a known one in another case."""
-    folded = {each.casefold() for each in known}
-    for key in keys:
-        if key not in known and key.casefold() in folded:
+    unknown = [key for key in keys if key not in known]
+    folded = {each.casefold() for each in known} if unknown else ()
+    for key in unknown:
+        if key.casefold() in folded:
             raise ValueError(f"{key!a} is a known key in another case")
 
 

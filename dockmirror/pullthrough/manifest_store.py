@@ -31,7 +31,9 @@ _log = Logger()
 
 
 class ReferenceCache:
-    """The references of recently read manifests; those of a digest never change.
+    """The media types and references of recently read manifests; those of a digest never change.
+
+    A media type takes little room, and most requests need no more, so it is kept for longer.
 
     :param limit: the number of references that are cached, for all manifests together.
     """
@@ -40,6 +42,16 @@ class ReferenceCache:
         self._limit = limit
         self._count = 0
         self._references: OrderedDict[Digest, ManifestReferences] = OrderedDict()
+        self._media_types: dict[Digest, str] = {}
+
+    def media_type(self, digest: Digest, manifest: bytes) -> str | None:
+        """Return the media type of a verified manifest, or None if it has no references."""
+        known = self._media_types.get(digest)
+        if known is None and (references := self.get(digest, manifest)) is not None:
+            if len(self._media_types) >= _MOST:
+                self._media_types.clear()
+            known = self._media_types[digest] = references.media_type
+        return known
 
     def get(self, digest: Digest, manifest: bytes) -> ManifestReferences | None:
         """Return ``parse_references`` of a verified manifest."""
@@ -66,16 +78,16 @@ def _count(references: ManifestReferences) -> int:
 
 @frozen
 class StoredManifest:
-    """A stored manifest and its references."""
+    """A stored manifest, of which ``ManifestStore.references`` are known or can be parsed."""
 
     data: bytes
     digest: Digest
-    references: ManifestReferences
+    media_type: str
 
 
 def answer_stored(request: RegistryRequest, stored: StoredManifest, status: CacheStatus) -> Answer:
     """Return the answer with a stored manifest: without it for HEAD, and 304 if the client has it."""
-    descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
+    descriptor = Descriptor(stored.media_type, stored.digest, len(stored.data))
     if etag_matches(request.if_none_match, stored.digest):
         return Answer(NoBody(descriptor), 304, cache=status)
     return Answer(NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor), cache=status)
@@ -98,8 +110,11 @@ class ManifestStore:
             data = await collect(content, MANIFEST_LIMIT)
         except RegistryError:
             return None
-        references = self._references.get(digest, data)
-        return StoredManifest(data, digest, references) if references else None
+        media_type = self._references.media_type(digest, data)
+        return StoredManifest(data, digest, media_type) if media_type else None
+
+    def references(self, manifest: StoredManifest) -> ManifestReferences | None:
+        return self._references.get(manifest.digest, manifest.data)
 
     async def add(self, place: Repository, content: BytesBody) -> Digest | None:
         """Store a manifest, and return its digest, or None if it was not stored.
@@ -130,17 +145,20 @@ class ManifestStore:
 
     async def _is_complete(self, place: Repository, manifest: StoredManifest, missing: set[Digest]) -> bool:
         """:param missing: manifests found incomplete so far; several indexes may contain the same one."""
-        for digest in manifest.references.blobs:
+        references = self.references(manifest)
+        if references is None:
+            return False
+        for digest in references.blobs:
             if not await self._has_blob(place, digest):
                 return False
-        for digest in manifest.references.manifests:
+        for digest in references.manifests:
             if digest in missing:
                 continue
             child = await self.get(place, digest)
             if child is not None and await self._is_complete(place, child, missing):
                 return True
             missing.add(digest)
-        return not manifest.references.manifests
+        return not references.manifests
 
     async def _has_blob(self, place: Repository, digest: Digest) -> bool:
         stored = await self._contents.open(place, digest, ContentKind.BLOB)

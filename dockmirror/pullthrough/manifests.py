@@ -94,7 +94,7 @@ class ManifestCache:
             facts = await self._gateway.facts(request)
         if stored is None:
             return await self._fetch_upstream(request, place, None)
-        if not accepts(request.accept, stored.references.media_type):
+        if not accepts(request.accept, stored.media_type):
             return await self._pass_through(request)
         await self._check_complete(request, place, stored)
         return answer_stored(request, stored, CacheStatus(immutable=facts.is_for_everybody))
@@ -133,7 +133,7 @@ class ManifestCache:
         tagged = await self._find_tagged(place, tag)
         if tagged is None:
             return await self._fetch_upstream(request, place, tag)
-        if not accepts(request.accept, tagged.stored.references.media_type):
+        if not accepts(request.accept, tagged.stored.media_type):
             return await self._pass_through(request)
         facts = await self._gateway.facts(request, tagged.stored.digest)
         result = None if request.revalidate else await self._judge_age(request, tagged.age, ttl)
@@ -147,7 +147,7 @@ class ManifestCache:
             return await self._serve_stale(request, tagged, error)
         if current is None:
             return await self._adapt(request, confirmed)
-        if not accepts(request.accept, current.references.media_type):
+        if not accepts(request.accept, current.media_type):
             return await self._pass_through(request)
         status = CacheStatus(CacheResult.CONFIRMED, confirmed.age or 0.0)
         return evolve(answer_stored(request, current, status), headers=confirmed.headers)

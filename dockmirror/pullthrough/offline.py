@@ -152,7 +152,7 @@ class OfflineRegistry:
             status = CacheStatus(immutable=await self._is_public(target.repository))
         may_serve = await self._may_serve(target.repository, digest)
         stored = await self._manifests.get(place, digest) if may_serve else None
-        if stored is None or not accepts(request.accept, stored.references.media_type):
+        if stored is None or not accepts(request.accept, stored.media_type):
             raise target.unknown(NOT_HELD)
         if not await self._manifests.is_complete(place, stored):
             raise target.unknown(INCOMPLETE)

@@ -343,9 +343,10 @@ class PrefetchRegistry:
     async def _layers_behind(self, place: Repository, manifest: Digest, layer: Digest) -> Sequence[Digest]:
         """Return the image's layers that follow this one."""
         stored = await self._manifests.get(place, manifest)
-        if stored is None or not stored.references.is_image:
+        references = None if stored is None else self._manifests.references(stored)
+        if references is None or not references.is_image:
             return ()
-        layers = stored.references.blobs[1:]
+        layers = references.blobs[1:]
         return layers[layers.index(layer) + 1 :] if layer in layers else ()
 
     def _start(

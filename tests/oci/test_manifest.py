@@ -321,3 +321,17 @@ def test_a_document_in_another_encoding_is_not_read(encoding: str) -> None:
 def test_a_document_that_is_no_object(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         load_manifest(data)
+
+
+def test_an_index_of_thousands_of_images_is_read() -> None:
+    children = [described(A, platform=PLATFORM, annotations={"a": "b", "c": "d"}) for _ in range(2500)]
+    document = parsed(manifests=children)
+    assert document is not None
+    assert len(document.children) == 2500
+
+
+@pytest.mark.parametrize("fields", [{"layers": [{}] * 20_000}, {"x": [[]] * 20_000}, {"x": [0] * 40_000}])
+def test_a_document_of_too_many_values_is_not_read(fields: dict[str, Any]) -> None:
+    """Each request for it would take as long as a hundred others."""
+    with pytest.raises(ValueError, match="too many values"):
+        load_manifest(manifest(**fields))

@@ -88,6 +88,25 @@ def test_references_are_parsed_once() -> None:
     assert cache.get(_digest(3), b"{}") is None
 
 
+def test_a_media_type_is_known_for_longer_than_references_are() -> None:
+    """A client that asks for several large manifests in turn does not have them parsed each time."""
+    cache = ReferenceCache(limit=1)
+    for number in (1, 2):
+        assert cache.media_type(_digest(number), _index(number)) == OCI_INDEX
+    assert cache.media_type(_digest(1), b"not parsed") == OCI_INDEX
+    assert cache.media_type(_digest(3), b"{}") is None
+
+
+def test_any_manifest_has_room_for_its_references() -> None:
+    """One of as many references as can be parsed is found again."""
+    digests = (f'{{"digest":"{_digest(number)}"}}'.encode() for number in range(16_380))
+    data = b'{"mediaType":"%b","manifests":[%b]}' % (OCI_INDEX.encode(), b",".join(digests))
+    cache = ReferenceCache()
+    references = cache.get(_digest(1), data)
+    assert references is not None
+    assert cache.get(_digest(1), data) is references
+
+
 def test_the_least_recently_used_references_are_dropped() -> None:
     """An entry larger than the limit is not cached."""
     known = ReferenceCache(limit=4)

@@ -64,14 +64,15 @@ def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror)
         (odd(OCI_MANIFEST), DOCKER_MANIFEST),
         (odd(OCI_MANIFEST), "application/json"),
         (b"{", OCI_MANIFEST),
+        (odd(OCI_MANIFEST).replace(b"1.0", b"[0%b]" % (b",0" * 40_000)), OCI_MANIFEST),
         (odd(OCI_MANIFEST).replace(b'"x"', b'"Layers"'), OCI_MANIFEST),
         (odd(OCI_MANIFEST).replace(b'"x"', b'"layers"'), OCI_MANIFEST),
         (odd(OCI_MANIFEST).replace(b'"x"', b'"manifests"'), OCI_MANIFEST),
     ],
 )
 def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_type: str) -> None:
-    """Schema 1, artifacts of the past, what says of itself another kind than its server does, and what can
-    be read in different ways.
+    """Schema 1, artifacts of the past, what says of itself another kind than its server does, what can be
+    read in different ways, and what has too many values.
     """
     digest = origin.shelf(NAME).put(data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
