@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -15,6 +16,8 @@ from twisted.python.threadpool import ThreadPool
 T = TypeVar("T")
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+_TURN = 0.005
+"""Seconds of work after which other clients come first."""
 
 
 async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -29,6 +32,26 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for each in running:
             each.cancel()
         error.subFailure.raiseException()
+
+
+async def select(
+    items: Iterable[T],
+    is_wanted: Callable[[T], Awaitable[bool]],
+    clock: IReactorTime,
+    most: int | None = None,
+) -> list[T]:
+    """Return the first items that are wanted, or all; in between, the reactor serves other clients."""
+    found: list[T] = []
+    began = clock.seconds()
+    for each in items:
+        if not 0 <= clock.seconds() - began < _TURN:
+            await deferLater(clock, 0.0)
+            began = clock.seconds()
+        if await is_wanted(each):
+            found.append(each)
+            if len(found) == most:
+                break
+    return found
 
 
 def shield(work: Awaitable[T], late: Callable[[T], None] = lambda _: None) -> Deferred[T]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import NoReturn, Protocol
 
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.bodies import BytesBody, json_body
+from ..concurrency.coroutines import select
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import NameUnknown
@@ -44,6 +46,7 @@ from .manifest_store import ManifestStore, answer_stored
 NOT_HELD = "the mirror is offline, and holds nothing of this name that all clients may have"
 INCOMPLETE = "the mirror is offline, and holds only a part of this image"
 _COUNT = re.compile(r"[0-9]{1,9}")
+_Query = tuple[tuple[str, str], ...]
 
 
 @implementer(IUpstream)
@@ -173,32 +176,48 @@ class OfflineRegistry:
         return cached_response(request, stored, Descriptor(BLOB_TYPE, target.digest, stored.size), status)
 
     async def _list_tags(self, request: RegistryRequest, target: Tags) -> Answer:
-        tags = await self._listing.tags(self._place(target.repository))
-        names = [tag.name for tag, digest in tags.items() if await self._may_serve(target.repository, digest)]
-        if not names:
+        held = await self._listing.tags(self._place(target.repository))
+        digests = {tag.name: digest for tag, digest in held.items()}
+
+        async def may_list(name: str) -> bool:
+            return await self._may_serve(target.repository, digests[name])
+
+        page, following = await self._select_page(digests, may_list, request.query)
+        if not page and not await select(digests, may_list, self._clock, 1):
             raise target.unknown(NOT_HELD)
-        page, following = paginate(sorted(names), request.query)
         return _list_answer({"name": str(target.repository), "tags": page}, following)
 
     async def _list_repositories(self, request: RegistryRequest) -> Answer:
-        names = [
-            each.rest
-            for each in await self._listing.repositories(self._registry)
-            if await self._has_any(Repository(each.rest))
-        ]
-        page, following = paginate(sorted(names), request.query)
+        held = await self._listing.repositories(self._registry)
+
+        async def may_list(name: str) -> bool:
+            return await self._has_any(Repository(name))
+
+        page, following = await self._select_page((each.rest for each in held), may_list, request.query)
         return _list_answer({"repositories": page}, following)
+
+    async def _select_page(
+        self, names: Iterable[str], may_list: Callable[[str], Awaitable[bool]], query: _Query
+    ) -> tuple[Sequence[str], _Query | None]:
+        """Return a page of the names that may be listed; others are not checked."""
+        ordered = sorted(names)
+        last, count = _page_bounds(query)
+        following = ordered[bisect_right(ordered, last) :]
+        found = await select(following, may_list, self._clock, None if count is None else count + 1)
+        return paginate(found, query)
 
     async def _list_referrers(self, request: RegistryRequest, target: Referrers) -> Answer:
         """List referrers; a repository of which something is held has a list, which may be empty."""
         if not await self._has_any(target.repository):
             raise target.unknown(NOT_HELD)
         kind = dict(request.query).get("artifactType")
-        descriptors = [
-            each.descriptor()
-            for each in await self._listing.referrers(self._place(target.repository), target.digest)
-            if kind in (None, each.artifact_type) and await self._may_serve(target.repository, each.digest)
-        ]
+
+        async def may_list(referrer: Referrer) -> bool:
+            return await self._may_serve(target.repository, referrer.digest)
+
+        held = await self._listing.referrers(self._place(target.repository), target.digest)
+        wanted = (each for each in held if kind in (None, each.artifact_type))
+        descriptors = [each.descriptor() for each in await select(wanted, may_list, self._clock)]
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
         answer = _list_answer(index, None, OCI_INDEX)
         return answer if kind is None else evolve(answer, headers=(("OCI-Filters-Applied", "artifactType"),))
@@ -217,22 +236,23 @@ class OfflineRegistry:
         return Repository(f"{self._registry}/{repository.name}")
 
 
-_Query = tuple[tuple[str, str], ...]
-
-
 def paginate(names: Sequence[str], query: _Query) -> tuple[Sequence[str], _Query | None]:
     """Return the page of a sorted list that ``n`` and ``last`` ask for, and the query of the next page.
 
     Source: OCI distribution specification, "Listing Tags".
     """
-    parameters = dict(query)
-    after = [name for name in names if name > parameters.get("last", "")]
-    count = parameters.get("n", "")
-    if not _COUNT.fullmatch(count):
-        return after, None
-    page = after[: int(count)]
+    last, count = _page_bounds(query)
+    after = names[bisect_right(names, last) :]
+    page = after[:count]
     has_more = page and len(page) < len(after)
-    return page, (("n", count), ("last", page[-1])) if has_more else None
+    return page, (("n", str(count)), ("last", page[-1])) if has_more else None
+
+
+def _page_bounds(query: _Query) -> tuple[str, int | None]:
+    """Return the name after which a page begins, and the most names on it, if it is limited."""
+    parameters = dict(query)
+    count = parameters.get("n", "")
+    return parameters.get("last", ""), int(count) if _COUNT.fullmatch(count) else None
 
 
 def _list_answer(document: object, following: _Query | None, kind: str = "application/json") -> Answer:

@@ -8,9 +8,40 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.concurrency.coroutines import Interrupt, SingleFlight, TTLCache, gather
+from dockmirror.concurrency.coroutines import Interrupt, SingleFlight, TTLCache, gather, select
 
 from ..answering import now, watch
+
+
+async def is_even(number: int) -> bool:
+    return number % 2 == 0
+
+
+def test_a_selection_asks_about_no_more_items_than_it_needs() -> None:
+    numbers = iter(range(100))
+    assert now(select(numbers, is_even, Clock(), 3)) == [0, 2, 4]
+    assert next(numbers) == 5
+    assert now(select(range(5), is_even, Clock())) == [0, 2, 4]
+
+
+def test_the_reactor_works_during_a_long_selection() -> None:
+    """After each few milliseconds; a client that leaves ends it."""
+    clock, asked = Clock(), list[int]()
+
+    async def is_wanted(number: int) -> bool:
+        asked.append(number)
+        clock.rightNow += 0.002
+        return await is_even(number)
+
+    outcome = watch(select(range(10), is_wanted, clock))
+    assert (outcome, asked) == ([], [0, 1, 2])
+    clock.advance(0)
+    assert outcome == [[0, 2, 4, 6, 8]]
+    selection = Deferred.fromCoroutine(select(range(10), is_wanted, clock))
+    outcome = watch(selection)
+    selection.cancel()
+    assert isinstance(outcome[0], CancelledError)
+    assert not clock.getDelayedCalls()
 
 
 class Interrupted(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,13 @@ class Offline:
     def __init__(self, root: Path, public: bool | None = None) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000.0)
-        self.store = LocalStore.open(root, self.clock, inline, lambda _: None)
+        self.reads = 0
+
+        def count(call: Callable[[], Any]) -> Any:
+            self.reads += 1
+            return inline(call)
+
+        self.store = LocalStore.open(root, self.clock, count, lambda _: None)
         self.public = LastKnownPublic(
             lambda _: "docker",
             self.store.documents,
@@ -247,6 +254,23 @@ def test_a_catalog_lists_the_public_repositories_of_its_registry(offline: Offlin
     offline.publish("team/app")
     assert offline.json("_catalog") == {"repositories": [NAME, "team/app"]}
     assert offline.json("_catalog", ("n", "1")) == {"repositories": [NAME]}
+
+
+def test_only_the_names_on_a_page_are_checked(shop: Shop) -> None:
+    """A page of a list of thousands costs no more than one of a short list."""
+    manifests = [AMD + b" " * number for number in range(20)]
+    offline = Offline(shop.root)
+    for number, manifest in enumerate(manifests):
+        shop.image(Repository(f"docker.io/team/app{number:02}"), "1", AMD)
+        offline.say_imported(name=f"team/app{number:02}")
+        shop.image(NGINX, f"0.{number:02}", manifest)
+    offline.say_imported(*manifests)
+    for path in ("_catalog", f"{NAME}/tags/list"):
+        before = offline.reads
+        offline.ask(path, query=(("n", "1"),))
+        first = offline.reads - before
+        offline.ask(path)
+        assert first * 3 < offline.reads - before - first, path
 
 
 def test_referrers_are_found_among_the_held_manifests(offline: Offline, shop: Shop) -> None:

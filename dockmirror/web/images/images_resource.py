@@ -15,7 +15,8 @@ A repository that a client has pulled with credentials of its own is neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.template import Tag as Html
 
-from ...concurrency.coroutines import RunInThread, TTLCache
+from ...concurrency.coroutines import RunInThread, TTLCache, select
 from ...http.server_request import ServerRequest, parse_query
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
@@ -60,6 +61,8 @@ from .operator_pages import OperatorPages
 
 SNAPSHOT_TTL = 1.0
 """Seconds for which pages are made from the same view of the store."""
+HIDDEN_TTL = 10.0
+"""Seconds for which lists leave out a repository that a viewer may not see, without another check."""
 _MAX_SHARING = 20
 
 
@@ -74,7 +77,13 @@ class Rules(Protocol):
 
 
 class Viewer(Protocol):
-    """A client that looks at the pages."""
+    """A client that looks at the pages.
+
+    :ivar is_user: True for a user of the mirror; all users see the same, and so do all others.
+    """
+
+    @property
+    def is_user(self) -> bool: ...
 
     async def sources(self, name: str) -> Sequence[str]:
         """Return the upstreams that give a repository to it, whose name begins with the registry.
@@ -91,6 +100,8 @@ class OperatorViewer:
 
     :param upstreams: returns the upstreams of a registry.
     """
+
+    is_user = True
 
     def __init__(self, upstreams: Callable[[str], Sequence[str]]) -> None:
         self._upstreams = upstreams
@@ -126,7 +137,7 @@ class ClientViewer:
 
     def __init__(self, upstreams: Sequence[VisibleUpstream], is_user: bool) -> None:
         self._upstreams = upstreams
-        self._is_user = is_user
+        self.is_user = is_user
 
     async def sources(self, name: str) -> Sequence[str]:
         return [
@@ -155,7 +166,7 @@ class ClientViewer:
         return [
             (each, repository)
             for each in self._upstreams
-            if each.registry == registry and (self._is_user or not each.has_account(repository))
+            if each.registry == registry and (self.is_user or not each.has_account(repository))
         ]
 
 
@@ -211,6 +222,7 @@ class ImagesResource(Resource):
         self._context = context
         self._operator = operator
         self._snapshots: TTLCache[None, StoreSnapshot] = TTLCache(context.clock, 1)
+        self._hidden: TTLCache[bool, set[str]] = TTLCache(context.clock, 2)
 
     def render(self, request: ServerRequest) -> int:
         return render_or_refuse(request, self._answer(request))
@@ -258,20 +270,30 @@ class ImagesResource(Resource):
 
     async def _index(self, viewer: Viewer, held: StoreSnapshot, query: Mapping[str, str]) -> IndexView:
         text, after = query.get("q", "").strip().lower(), query.get("after", "")
-        found: list[str] = []
-        for name in held.names:
-            if name > after and text in name and await viewer.sources(name):
-                found.append(name)
-                if len(found) > PAGE_SIZE:
-                    break
+        following = held.names[bisect_right(held.names, after) :]
+        found = await self._visible(viewer, (each for each in following if text in each), PAGE_SIZE + 1)
         shown = found[:PAGE_SIZE]
         is_operator = self._operator is not None
         registries: list[tuple[str, int | None]] = []
         for registry, names in held.names_by_registry.items():
-            if await _sees_any(viewer, names):
+            if await self._visible(viewer, names, 1):
                 registries.append((registry, held.by_registry[registry].bytes if is_operator else None))
         rows = await self._context.in_thread(partial(self._rows, held, shown))
         return IndexView(text, registries, rows, shown[-1] if len(found) > PAGE_SIZE else "", is_operator)
+
+    async def _visible(self, viewer: Viewer, names: Iterable[str], most: int) -> list[str]:
+        """Return the first of the repositories that the viewer may see."""
+        known = self._hidden.get(viewer.is_user)
+        hidden: set[str] = set() if known is None else known
+        if known is None:
+            self._hidden.put(viewer.is_user, hidden, HIDDEN_TTL)
+
+        async def is_visible(name: str) -> bool:
+            if not await viewer.sources(name):
+                hidden.add(name)
+            return name not in hidden
+
+        return await select((n for n in names if n not in hidden), is_visible, self._context.clock, most)
 
     def _rows(self, held: StoreSnapshot, names: Sequence[str]) -> Sequence[RepositoryRow]:
         figures = self._context.figures.of_repositories()
@@ -290,9 +312,11 @@ class ImagesResource(Resource):
     ) -> RepositoryView:
         catalog = self._context.catalog
         entries = await self._context.in_thread(partial(catalog.list_tags, name))
-        tags = {
-            tag: each for tag, each in entries.items() if await viewer.may_see_image(name, tag, each.digest)
-        }
+
+        async def is_visible(tag: Tag) -> bool:
+            return await viewer.may_see_image(name, tag, entries[tag].digest)
+
+        tags = {tag: entries[tag] for tag in await select(entries, is_visible, self._context.clock)}
         read = partial(catalog.repository, held, name, tags, after, TAGS_SIZE)
         found = await self._context.in_thread(read)
         untagged = [each for each in found.untagged if await viewer.may_see_image(name, None, each.digest)]
@@ -323,10 +347,18 @@ class ImagesResource(Resource):
             self._context.find_pull(request, image),
             await self._context.in_thread(partial(self._context.figures.of_image, name, reference)),
             [each for each in sightings if await viewer.may_see_image(name, tag, each.digest)],
-            await _visible_sharing(viewer, details),
+            await self._visible_sharing(viewer, details),
             self._operator is not None,
             self._operator is not None and await self._operator.is_pinned(repository, reference),
         )
+
+    async def _visible_sharing(self, viewer: Viewer, details: HeldDetails) -> Mapping[Digest, Sequence[str]]:
+        """Return which of the repositories that have a layer, too, the viewer may see."""
+        return {
+            layer.digest: await self._visible(viewer, layer.sharing, _MAX_SHARING)
+            for platform in details.platforms
+            for layer in platform.layers
+        }
 
     async def _sightings(self, sources: Sequence[str], name: str, tag: Tag) -> list[Sighting]:
         """Return the digests that the viewer's upstreams have named, newest first."""
@@ -346,30 +378,6 @@ class ImagesResource(Resource):
             return
         self._snapshots.drop(None)
         send_document(operator.outcome_page(action, image, outcome, say), request, POLICY)
-
-
-async def _sees_any(viewer: Viewer, names: Sequence[str]) -> bool:
-    for name in names:
-        if await viewer.sources(name):
-            return True
-    return False
-
-
-async def _visible_sharing(viewer: Viewer, details: HeldDetails) -> Mapping[Digest, Sequence[str]]:
-    """Return which of the repositories that have a layer, too, the viewer may see."""
-    found: dict[Digest, Sequence[str]] = {}
-    known: dict[str, bool] = {}
-    for layer in (layer for each in details.platforms for layer in each.layers):
-        seen: list[str] = []
-        for name in layer.sharing:
-            if name not in known:
-                known[name] = bool(await viewer.sources(name))
-            if known[name]:
-                seen.append(name)
-            if len(seen) == _MAX_SHARING:
-                break
-        found[layer.digest] = seen
-    return found
 
 
 def _parse_path(path: str) -> tuple[str, Reference | None]:

@@ -20,7 +20,7 @@ from dockmirror.http.server import HttpSite
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.middleware.filters import PullRules
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.request import Repository, Tag
+from dockmirror.oci.request import InRepository, Repository, Tag
 from dockmirror.pullthrough.authorization import (
     PUBLIC_TTL,
     REREAD_AFTER,
@@ -34,7 +34,13 @@ from dockmirror.store.store_index import StoreIndex
 from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.images.catalog import ImageCatalog, PullFigures
-from dockmirror.web.images.images_resource import ClientViewer, ImagesContext, ImagesResource, VisibleUpstream
+from dockmirror.web.images.images_resource import (
+    HIDDEN_TTL,
+    ClientViewer,
+    ImagesContext,
+    ImagesResource,
+    VisibleUpstream,
+)
 from dockmirror.web.respond import NetworkFilter, RequestFilter
 from tests.archive.packing import manifest
 from tests.cli.shop import USED, Shop
@@ -65,6 +71,16 @@ class _User(RequestFilter):
             request.admitted_client = evolve(request.admitted_client, user=name)
 
 
+class _CountedRules(PullRules):
+    """Rules that record the repositories that they are asked about."""
+
+    checked: list[str]
+
+    def check(self, target: InRepository) -> None:
+        self.checked.append(str(target.repository))
+        super().check(target)
+
+
 class Front:
     """The pages of the mirror's own host, over two entries of one registry: without and with an account."""
 
@@ -91,7 +107,8 @@ class Front:
         for digest in (None, Digest.of(IMAGE)):
             now(self.documents.write(imported_document("hub", _rest(IMPORTED), digest), b""))
         self._write_old_confirmation()
-        rules = PullRules("upstreams.hub", (), ("library/denied", "library/public:internal-*"))
+        rules = _CountedRules("upstreams.hub", (), ("library/denied", "library/public:internal-*"))
+        self.checked = rules.checked = []
         open_rules = PullRules("upstreams.company", (), ())
         upstreams = [
             VisibleUpstream("hub", "docker.io", self.public, lambda _: False, rules),
@@ -239,6 +256,26 @@ def test_a_page_of_tags_tells_of_no_other_tag(front: Front) -> None:
     assert "Tags: 22;" in page_text(page)
     assert b"?after=v18" in page
     assert "v19 sha256" in page_text(front.get(f"/images/{PUBLIC}?after=v18").body)
+
+
+def test_a_list_checks_only_what_it_shows(front: Front) -> None:
+    """Not what comes before it; and what the client may not see is not checked for each page again."""
+    front.get("/images/?after=docker.io/site")
+    assert front.checked[0] == str(_rest(IMPORTED))
+    front.checked.clear()
+    for _ in range(3):
+        assert PUBLIC in page_text(front.get("/images/").body)
+    assert front.checked.count(str(_rest(PRIVATE))) <= 1
+    assert front.checked.count(str(_rest(PUBLIC))) >= 3
+
+
+def test_a_repository_that_is_public_now_appears(front: Front) -> None:
+    """On its own page at once, and in lists soon."""
+    assert PRIVATE not in front.seen()
+    now(front.public.confirm(_rest(PRIVATE), Extent.CONTENTS))
+    assert front.get(f"/images/{PRIVATE}").status == 200
+    front.clock.advance(HIDDEN_TTL)
+    assert PRIVATE in front.seen()
 
 
 def test_clients_of_the_own_host_have_no_actions(front: Front) -> None:
