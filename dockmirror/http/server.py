@@ -81,7 +81,7 @@ class LimitedHTTPChannel(HTTPChannel):
         self._is_processing = True
         try:
             while self._input.bytes and self._process_next():
-                if self._input.bytes and not self.requests:
+                if self._input.bytes and not self.requests and self._unread_bytes is None:
                     self._networkProducer.pauseProducing()
                     self._next_turn.set(0, self._continue_input)
                     break
