@@ -175,6 +175,19 @@ def test_a_part_behind_the_end_is_refused(parts: Mirror) -> None:
         parts.get(PUBLIC, range=ranged("0-0"))
 
 
+def test_a_part_behind_the_end_is_refused_after_consent(origin: Origin, parts: Mirror) -> None:
+    """A client that may not have the blob learns neither its size nor that others fetch it."""
+    behind = ranged(f"{len(DATA)}-")
+    parts.get(PRIVATE, "alice", range=ranged("0-9"))
+    origin.take()
+    for who in ("mallory", None):
+        with pytest.raises(Unauthorized):
+            parts.ask(PRIVATE, who, range=behind)
+    assert origin.take() == [f"mallory: CHECK {PRIVATE}", f"nobody: CHECK {PRIVATE}"]
+    with pytest.raises(RangeInvalid):
+        parts.ask(PRIVATE, "bob", range=behind)
+
+
 def test_several_ranges_are_passed_through(origin: Origin, parts: Mirror) -> None:
     parts.later(PUBLIC, range=ranged("0-1,5-6"))
     assert origin.take() == [f"nobody: GET {PUBLIC} bytes=0-1,5-6"]

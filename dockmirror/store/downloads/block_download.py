@@ -139,15 +139,16 @@ class BlockDownload:
         :raises RegistryError: when the client may not have it, or there is no such part.
         """
         await self._open(reader, span)
-        (part,) = Range((span,)).resolve(self.version.size)
-        first, last = part.first // BLOCK, last_block(span, part.first, part.last)
         self.check_state()
+        part = span.resolve(self.version.size)
+        first, last = (part.first // BLOCK, last_block(span, part.first, part.last)) if part else (0, -1)
         if not reader.is_granted and (self.file.present() or not self._begin_fetch(first, last, reader)):
             await reader.source.check(self._held(reader, first))
             reader.grant()
         while not reader.is_granted:
             self.check_state()
             await reader.wait(None, own=True)
+        (part,) = Range((span,)).resolve(self.version.size)  # only now, as the error tells the size
         while not self._has_begun(first):
             await self.advance(reader, first, last)
         self.file.touch(self.context.clock.seconds())
@@ -165,8 +166,7 @@ class BlockDownload:
         while self.is_present(block) and block * BLOCK < position + MAX_RUN * BLOCK:
             block += 1
         fetch = self._fetches.get(block)
-        end = max(block * BLOCK, fetch.written if fetch is not None else 0, position)
-        return min(end, self.version.size)
+        return min(max(block * BLOCK, position, fetch.written if fetch else 0), self.version.size)
 
     async def advance(self, waiter: BlockWaiter, block: int, last: int) -> None:
         """Bring a block closer: verify it, fetch it with what is missing up to ``last``, or wait for it.
