@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -78,7 +79,15 @@ class StoreSnapshot:
     @cached_property
     def names(self) -> Sequence[str]:
         """The repositories that hold something, sorted."""
-        return sorted(self.by_repository)
+        return sorted(
+            name
+            for name, each in self.repositories.items()
+            if any(self.size_of(digest) is not None for digest in chain(each.manifests, each.blobs))
+        )
+
+    def bytes_of(self, name: str) -> int:
+        """Return the bytes of a repository's contents."""
+        return sum(self.size_of(digest) or 0 for digest in self.repositories[name].all)
 
     @cached_property
     def names_by_registry(self) -> Mapping[str, Sequence[str]]:

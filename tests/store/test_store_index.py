@@ -57,6 +57,9 @@ def check(index: StoreIndex, root: Path) -> None:
         for sums in (held.by_repository, held.by_registry)
     )
     assert by_repository == walk(root, str)
+    assert {name: held.bytes_of(name) for name in held.names} == {
+        name: each.bytes for name, each in sorted(held.by_repository.items())
+    }
     assert by_registry == walk(root, lambda path: path.parts[0])
     parts = (root / layout.BLOBS, root / layout.DOCUMENTS, root / layout.GROWING)
     files = (path for part in parts for path in part.rglob("*") if path.is_file())

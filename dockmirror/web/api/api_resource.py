@@ -234,12 +234,15 @@ class ApiResource(Resource):
         return await self._in_thread(listed)
 
     async def _usage(self, _: Call) -> Mapping[str, Any]:
-        held = await self._in_thread(self._index.snapshot)
-        return {
-            "bytes": held.held_bytes,
-            "registries": [{"name": name, **asdict(each)} for name, each in held.by_registry.items()],
-            "repositories": [{"name": name, **asdict(each)} for name, each in held.by_repository.items()],
-        }
+        def summed() -> Mapping[str, Any]:
+            held = self._index.snapshot()
+            return {
+                "bytes": held.held_bytes,
+                "registries": [{"name": name, **asdict(each)} for name, each in held.by_registry.items()],
+                "repositories": [{"name": name, **asdict(each)} for name, each in held.by_repository.items()],
+            }
+
+        return await self._in_thread(summed)
 
     async def _pulls(self, call: Call) -> Mapping[str, Any]:
         if self._history is None:

@@ -207,9 +207,8 @@ class ImageCatalog:
             for tag in following
         ]
         untagged = () if after else tuple(self._untagged(images, repository, artifacts, limit))
-        total = held.by_repository.get(name)
         after_page = following[-1].name if following and tags[-1] != following[-1] else ""
-        return HeldRepository(name, total.bytes if total else 0, tags, page, after_page, untagged)
+        return HeldRepository(name, held.bytes_of(name), tags, page, after_page, untagged)
 
     def count_tags(self, name: str) -> int:
         """Return how many tags a repository has, without those by which clients find artifacts."""

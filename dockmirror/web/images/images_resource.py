@@ -270,23 +270,24 @@ class ImagesResource(Resource):
 
     async def _index(self, viewer: Viewer, held: StoreSnapshot, query: Mapping[str, str]) -> IndexView:
         text, after = query.get("q", "").strip().lower(), query.get("after", "")
+        by_registry = await self._context.in_thread(lambda: held.names_by_registry)
         following = held.names[bisect_right(held.names, after) :]
         found = await self._visible(viewer, (each for each in following if text in each), PAGE_SIZE + 1)
         shown = found[:PAGE_SIZE]
         is_operator = self._operator is not None
-        registries: list[tuple[str, int | None]] = []
-        for registry, names in held.names_by_registry.items():
-            if await self._visible(viewer, names, 1):
-                registries.append((registry, held.by_registry[registry].bytes if is_operator else None))
+        sums = await self._context.in_thread(lambda: held.by_registry) if is_operator else {}
+        registries = [
+            (registry, sums[registry].bytes if is_operator else None)
+            for registry, names in by_registry.items()
+            if await self._visible(viewer, names, 1)
+        ]
         rows = await self._context.in_thread(partial(self._rows, held, shown))
         return IndexView(text, registries, rows, shown[-1] if len(found) > PAGE_SIZE else "", is_operator)
 
     async def _visible(self, viewer: Viewer, names: Iterable[str], most: int) -> list[str]:
         """Return the first of the repositories that the viewer may see."""
-        known = self._hidden.get(viewer.is_user)
-        hidden: set[str] = set() if known is None else known
-        if known is None:
-            self._hidden.put(viewer.is_user, hidden, HIDDEN_TTL)
+        if (hidden := self._hidden.get(viewer.is_user)) is None:
+            self._hidden.put(viewer.is_user, hidden := set(), HIDDEN_TTL)
 
         async def is_visible(name: str) -> bool:
             if not await viewer.sources(name):
@@ -301,7 +302,7 @@ class ImagesResource(Resource):
             RepositoryRow(
                 name,
                 self._context.catalog.count_tags(name),
-                held.by_repository[name].bytes,
+                held.bytes_of(name),
                 None if figures is None else figures.get(name, PullFigure()),
             )
             for name in names
