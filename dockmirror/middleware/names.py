@@ -152,7 +152,10 @@ def _check_namespace(namespace: str, names: Collection[str], verb: str) -> None:
 
 @implementer(IRegistry)
 class RegistryRouter:
-    """Chooses the registry by the repository's first component, by ``ns``, or the default.
+    """Chooses the registry by ``ns``, by the repository's first component, or the default.
+
+    With ``ns`` the path is a name in that registry, which may begin with another one's: a proxy project of
+    Harbor has the name of what it mirrors.
 
     :param registries: registries by canonical name and by alias, in lower case.
     :param default: the registry of requests that name none.
@@ -169,7 +172,7 @@ class RegistryRouter:
     async def fetch(self, request: RegistryRequest) -> Answer:
         """Answer with the registry that the request names.
 
-        :raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree.
+        :raises NameUnknown: when the registry is not mirrored.
         :raises Unsupported: for a catalog without ``ns``: there is none of all registries.
         """
         named = self._named(request.namespace)
@@ -183,11 +186,9 @@ class RegistryRouter:
         registry = named or self._default
         if repository is not None and repository.rest:
             by_path = self._registries.get(repository.first)
-            if by_path is not None and named not in (None, by_path):
-                raise NameUnknown("'ns' and the path name different registries")
             if by_path is None and named is None and "." in repository.first:
                 raise NameUnknown(f"the registry {repository.first} is not mirrored here")
-            if by_path is not None:
+            if by_path is not None and named in (None, by_path):
                 registry, request = by_path, request.for_repository(Repository(repository.rest))
         if request.namespace is None:
             try:
