@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from ..concurrency.coroutines import RunInThread, run_in_pool
 from ..concurrency.periodic_task import BusyTask
 from ..config.settings import Settings
-from ..history.database import FILE_NAME, UnusableHistory, prepare_directory
+from ..history.database import FILE_NAME
 from ..history.history_writer import HistoryBounds, HistoryWriter
 from ..history.part_requests import PartRequest
 from ..history.pulls import HistoryReader
@@ -75,7 +75,6 @@ class HistoryService(Service):
         self._batches: Queue[tuple[Sequence[PartRequest], float] | None] = Queue(_MAX_BATCHES)
         self._thread = Thread(target=self._write, name="history", daemon=True)
         self._is_behind = False
-        self._is_on = True
 
     def startService(self) -> None:
         super().startService()
@@ -95,8 +94,6 @@ class HistoryService(Service):
         self._thread.join(_STOP_SECONDS)
 
     def _put(self, requests: Sequence[PartRequest]) -> None:
-        if not self._is_on:
-            return
         try:
             self._batches.put_nowait((requests, self._clock.seconds()))
             self._is_behind = False
@@ -106,12 +103,7 @@ class HistoryService(Service):
                 _log.warn("the history is written too slowly: a part of it is lost")
 
     def _write(self) -> None:
-        try:
-            writer = HistoryWriter(prepare_directory(self._directory), self._bounds)
-        except UnusableHistory as error:
-            _log.error("the mirror keeps no history: {error}", error=str(error))
-            self._is_on = False
-            return
+        writer = HistoryWriter(self._directory / FILE_NAME, self._bounds)
         while (batch := self._batches.get()) is not None:
             requests, now = batch
             try:

@@ -13,11 +13,13 @@ from .database import (
     AMOUNTS,
     BUSY_SECONDS,
     Sums,
+    UnusableHistory,
     Word,
     is_broken,
     is_locked,
     number_word,
     open_for_writing,
+    prepare_directory,
     set_aside,
     transaction,
 )
@@ -143,7 +145,7 @@ def _delete_words(connection: sqlite3.Connection) -> None:
 class HistoryWriter:
     """Writes batches of reports; what cannot be written is lost, and never stops the mirror.
 
-    Only one thread may call it at a time.
+    Each batch tries anew, and makes the directory if it is missing.  Only one thread may call it at a time.
     """
 
     def __init__(self, path: Path, bounds: HistoryBounds, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -168,9 +170,12 @@ class HistoryWriter:
             if abs(now - self._pruned) >= PRUNING_PERIOD:
                 prune(connection, self._bounds, now)
                 self._pruned = now
-            self._is_failing = False
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnusableHistory) as error:
             self._fail(error)
+        else:
+            if self._is_failing:
+                self._is_failing = False
+                _log.info("the history {path} is written again", path=str(self._path))
 
     def close(self) -> None:
         """Close the file; the next batch opens it again."""
@@ -179,11 +184,12 @@ class HistoryWriter:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        """Return the connection; open the file again if another process has set it aside."""
+        """Return the connection; open the file again if it was set aside, deleted or hidden by a mount."""
         if self._connection is not None and not self._is_same_file():
             self.close()
         if self._connection is None:
-            self._connection = open_for_writing(self._path, self._busy_seconds)
+            path = prepare_directory(self._path.parent)
+            self._connection = open_for_writing(path, self._busy_seconds)
             self._inode = self._path.stat().st_ino
         return self._connection
 
@@ -193,7 +199,7 @@ class HistoryWriter:
         except FileNotFoundError:
             return False
 
-    def _fail(self, error: sqlite3.Error | OSError) -> None:
+    def _fail(self, error: sqlite3.Error | OSError | UnusableHistory) -> None:
         """Drop what could not be written, unless the file was only locked; log it once."""
         if is_locked(error) and len(self._pending) < _MAX_PENDING:
             return
@@ -205,13 +211,17 @@ class HistoryWriter:
                 return
         except OSError as another:
             error = another
-        if not self._is_failing:
-            self._is_failing = True
-            _log.error(
-                "the history {path} cannot be written: {error}. The mirror serves as before; free space on"
-                " the disk, check the file's owner, or set history = false",
-                path=str(self._path), error=str(error),
-            )  # fmt: skip
+        if self._is_failing:
+            return
+        self._is_failing = True
+        if isinstance(error, UnusableHistory):
+            _log.error("the mirror keeps no history for now: {error}", error=str(error))
+            return
+        _log.error(
+            "the history {path} cannot be written: {error}. The mirror serves as before; free space on"
+            " the disk, check the file's owner, or set history = false",
+            path=str(self._path), error=str(error),
+        )  # fmt: skip
 
 
 class _Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -340,15 +341,31 @@ def test_a_locked_file_is_written_later(tmp_path: Path, kept: KeptHistory) -> No
 
 
 def test_a_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
-    kept = KeptHistory(tmp_path / "nowhere")
+    """Once it can, the log says so, and the history goes on."""
+    (tmp_path / "disk").touch()
+    kept = KeptHistory(tmp_path / "disk" / "history")
     with logged() as lines:
         for _ in range(3):
             kept.write(report(number_at(1)))
-    assert len(lines) == 1
-    assert "cannot be written" in lines[0]
-    with pytest.raises(HistoryError, match="cannot be read"):
-        kept.pulls()
+        with pytest.raises(HistoryError, match="cannot be read"):
+            kept.pulls()
+        (tmp_path / "disk").unlink()
+        for count in range(3):
+            kept.write(report(number_at(2 + count)))
+    assert len(lines) == 2
+    assert f"keeps no history for now: {tmp_path}/disk/history cannot be written" in lines[0]
+    assert f"the history {kept.path} is written again" in lines[1]
+    assert len(kept.pulls()) == 3
     kept.close()
+
+
+def test_a_directory_that_was_deleted_is_made_again(kept: KeptHistory) -> None:
+    """Nothing has failed, so the log says nothing."""
+    kept.write(report(number_at(2)))
+    shutil.rmtree(kept.path.parent)
+    with logged() as lines:
+        kept.write(report(number_at(1)))
+    assert (len(kept.pulls()), lines) == (1, [])
 
 
 def test_a_full_disk_costs_the_history_only(tmp_path: Path, kept: KeptHistory) -> None:

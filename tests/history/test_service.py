@@ -72,14 +72,18 @@ def test_an_idle_history_has_no_timer(tmp_path: Path) -> None:
     service.stopService()
 
 
-def test_a_directory_that_cannot_be_used_costs_the_history_only(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    _, service = make_service(tmp_path / "file" / "history")
+def test_a_directory_that_cannot_be_used_costs_the_history_only_until_it_can(tmp_path: Path) -> None:
+    (tmp_path / "disk").touch()
+    recorder, service = make_service(tmp_path / "disk" / "history")
     with logged() as lines:
         service.startService()
+        wait_until(lambda: bool(lines), "it has failed")
+        (tmp_path / "disk").unlink()
+        recorder.take([served(number_at(2))])
         service.stopService()
-    assert len(lines) == 1
-    assert "the mirror keeps no history" in lines[0]
+    assert ["the mirror keeps no history" in lines[0], "is written again" in lines[1]] == [True, True]
+    reader = SqliteHistory(tmp_path / "disk" / "history" / FILE_NAME, lambda: NOW)
+    assert [each.number for each in reader.pulls(PullFilter())] == [number_at(2)]
 
 
 def test_reports_are_lost_when_the_thread_falls_behind(tmp_path: Path) -> None:
