@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from functools import lru_cache
 from grp import getgrnam
 from pathlib import Path
@@ -124,7 +125,8 @@ _log = Logger()
 class LineWriter:
     """Writes lines to a target that may fail: a full disk, or a pipe that nobody reads.
 
-    Failures do not stop the mirror: the first one is logged, and again after writing has worked in between.
+    Failures do not stop the mirror: the first one is logged, and how many lines were lost when writing works
+    again.  Both concern the target, not the pull whose line is written.
 
     :param name: of the target, for the message.
     :param put: writes a line, given without its line break, or raises OSError.
@@ -133,17 +135,22 @@ class LineWriter:
     def __init__(self, name: str, put: Callable[[str], object]) -> None:
         self._name = name
         self._put = put
-        self._failing = False
+        self._lost = 0
 
     def write(self, line: str) -> None:
         """Write a line, given without its line break."""
         try:
             self._put(line)
-            self._failing = False
         except OSError as error:
-            if not self._failing:
-                self._failing = True
-                _log.error("cannot write to {name}: {error}", name=self._name, error=error.strerror)
+            if not self._lost:
+                text = "cannot write to {name}: {error}"
+                Context().run(_log.error, text, name=self._name, error=error.strerror)
+            self._lost += 1
+        else:
+            lost, self._lost = self._lost, 0
+            if lost:
+                text = "{name} is written again; lost lines: {lost}"
+                Context().run(_log.info, text, name=self._name, lost=lost)
 
 
 def write_line(stream: TextIO, line: str) -> None:
@@ -172,15 +179,43 @@ def _is_null(process: int) -> bool:
 class AppendOnlyFile(LineWriter):
     """Appends lines to a file that only its owner may read; several processes may share it.
 
-    :raises OSError: when the file cannot be opened.
+    A line of which a part can be written is lost like any other.  A named pipe is never waited for.
+
+    :raises OSError: when the file cannot be opened, or is a pipe that nobody reads.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lambda line: os.write(self._file, f"{line}\n".encode()))
+        super().__init__(str(path), self._append)
+        self._break = ""
         made = not path.exists()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
         if made:
             chown_to_parent(path)
+
+    def _append(self, line: str) -> None:
+        data = f"{self._break}{line}\n".encode()
+        count = os.write(self._file, data)
+        self._break = ""
+        if count < len(data):
+            if not self._take_back(count):
+                self._break = "\n"
+            raise OSError(errno.ENOSPC, "there is no space for a whole line")
+
+    def _take_back(self, count: int) -> bool:
+        """Remove the bytes that were written last, so that no process's next line continues them.
+
+        Returns False where that cannot be done: in a pipe, in a file that may only grow, and if another line
+        follows already.
+        """
+        try:
+            end = os.lseek(self._file, 0, os.SEEK_CUR)
+            if os.fstat(self._file).st_size != end:
+                return False
+            os.ftruncate(self._file, end - count)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         os.close(self._file)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import resource
@@ -14,9 +15,12 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from twisted.logger import ILogObserver, globalLogPublisher
 
+from dockmirror.app.message_log import MessageLog
 from dockmirror.system.posix import (
     AppendOnlyFile,
     LineWriter,
@@ -29,6 +33,7 @@ from dockmirror.system.posix import (
     remove_dead_socket,
     write_line,
 )
+from dockmirror.system.request_context import current_pull
 from tests.stacks import logged
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -127,17 +132,68 @@ def test_processes_append_lines_to_a_file_that_only_its_owner_may_read(tmp_path:
 
 
 def test_a_full_disk_is_logged_once_until_lines_can_be_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = AppendOnlyFile(Path("/dev/full"))
-    with logged() as texts:
+    """The pull whose line finds the disk full has nothing to do with it."""
+    full, messages = AppendOnlyFile(Path("/dev/full")), list[str]()
+    message_log = cast(ILogObserver, MessageLog(messages.append))
+    globalLogPublisher.addObserver(message_log)
+    token = current_pull.set("7f3a")
+    try:
         full.write("a")
         full.write("b")
-        assert len(texts) == 1
         with monkeypatch.context() as writable:
-            writable.setattr(os, "write", lambda *_: 1)
+            writable.setattr(os, "write", lambda _, data: len(data))
             full.write("c")
-        full.write("d")
-    assert [("No space left" in text, "/dev/full" in text) for text in texts] == [(True, True)] * 2
+            full.write("d")
+        full.write("e")
+    finally:
+        current_pull.reset(token)
+        globalLogPublisher.removeObserver(message_log)
+    assert [message.partition(" ")[2] for message in messages] == [
+        "error: cannot write to /dev/full: No space left on device",
+        "/dev/full is written again; lost lines: 2",
+        "error: cannot write to /dev/full: No space left on device",
+    ]
     full.close()
+
+
+def test_no_part_of_a_line_stays_in_a_full_file(tmp_path: Path) -> None:
+    """The next line stands alone, whichever process writes it."""
+    path = tmp_path / "audit"
+    one, other = AppendOnlyFile(path), AppendOnlyFile(path)
+    one.write("before")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with logged() as texts:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 4, hard))
+        try:
+            one.write("too long")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        other.write("after")
+        one.write("at last")
+    assert path.read_text() == "before\nafter\nat last\n"
+    assert ["no space for a whole line" in texts[0], "lost lines: 1" in texts[1]] == [True, True]
+    one.close()
+    other.close()
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    """The part of a line that a pipe has taken cannot be taken back, and so ends before the next line."""
+    path = tmp_path / "audit"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such device"):
+        AppendOnlyFile(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    pipe = AppendOnlyFile(path)
+    size = fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+    with logged() as texts:
+        pipe.write("a" * 2 * size)
+        pipe.write("b")
+        taken = os.read(reading, size)
+        pipe.write("c")
+    assert len(texts) == 2
+    assert taken + os.read(reading, size) == b"a" * size + b"\nc\n"
+    pipe.close()
+    os.close(reading)
 
 
 def test_a_blocked_signal_arrives_once_it_is_unblocked() -> None:
