@@ -68,10 +68,6 @@ class Timer:
         self.clear()
         self._call = self._clock.callLater(seconds, callback)
 
-    @property
-    def is_set(self) -> bool:
-        return self._call is not None and self._call.active()
-
     def clear(self) -> None:
         if self._call is not None and self._call.active():
             self._call.cancel()

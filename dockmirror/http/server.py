@@ -45,6 +45,7 @@ class LimitedHTTPChannel(HTTPChannel):
         self._input = HeadBuffer(limits.head_bytes)
         self._target = b""
         self._is_processing = False
+        self._awaits_turn = False
         self._is_paused = False  # responses wait for the client to read
         self._is_silent = True
         # Of the request that runs: bytes that still come and are discarded; None while input is read.
@@ -76,19 +77,21 @@ class LimitedHTTPChannel(HTTPChannel):
 
         After a request that is answered at once, other clients have a turn before the next one.
         """
-        if self._is_processing or self._next_turn.is_set:
+        if self._is_processing or self._awaits_turn:
             return
         self._is_processing = True
         try:
             while self._input.bytes and self._process_next():
                 if self._input.bytes and not self.requests and self._unread_bytes is None:
                     self._networkProducer.pauseProducing()
+                    self._awaits_turn = True
                     self._next_turn.set(0, self._continue_input)
                     break
         finally:
             self._is_processing = False
 
     def _continue_input(self) -> None:
+        self._awaits_turn = False
         self._networkProducer.resumeProducing()
         self._process_input()
 
