@@ -129,8 +129,8 @@ class BlobCache:
             stored = await self._contents.peek(target.digest)
         elif stored is None and await self._contents.holds(target.digest):
             consented = await self._consult(request, evolve(facts, held=not allowed), target, place)
+            facts = await self._gateway.facts(request)  # once the file is open, nothing is waited for
             stored = await self._open_linked(place, target, consented)
-            facts = await self._gateway.facts(request)
         if stored is None:
             return None
         status = CacheStatus(immutable=facts.is_for_everybody)

@@ -163,7 +163,7 @@ class OfflineRegistry:
 
     async def _blob(self, request: RegistryRequest, target: Blob) -> Answer:
         """Serve a blob; the empty one is not secret, and needs no authorization."""
-        stored = None
+        stored, status = None, CacheStatus(immutable=await self._is_public(target.repository))
         if target.digest.matches(b""):
             stored = await self._contents.peek(target.digest)
         elif await self._may_serve(target.repository, target.digest):
@@ -172,7 +172,6 @@ class OfflineRegistry:
             )
         if stored is None:
             raise target.unknown(NOT_HELD)
-        status = CacheStatus(immutable=await self._is_public(target.repository))
         return cached_response(request, stored, Descriptor(BLOB_TYPE, target.digest, stored.size), status)
 
     async def _list_tags(self, request: RegistryRequest, target: Tags) -> Answer:

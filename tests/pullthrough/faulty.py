@@ -1,19 +1,24 @@
-"""Stores that fail on command, and count the contents that are open."""
+"""Stores that fail on command or are slow, and count the contents that are open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.interfaces import IBody, IBucketBlob, IStoredContent
-from dockmirror.oci.digest import Descriptor
+from dockmirror.interfaces import ContentKind, IBody, IBucketBlob, IStoredContent
+from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.header_fields import ContentRange
+from dockmirror.oci.request import Repository
+from dockmirror.pullthrough.authorization import REREAD_AFTER
+from dockmirror.store.local_store import LocalContentStore
 
 from ..answering import Pieces
+from ..store.memory import MemoryDocuments
 
 _READS = ("open", "holds", "peek", "get", "read")
 
@@ -85,3 +90,25 @@ class _Faulty:
 
 def faulty(store: object, faults: Faults) -> Any:
     return _Faulty(store, faults)
+
+
+class LeavingDocuments(MemoryDocuments):
+    """Documents that cannot be read any more after a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock, self._until = clock, clock.seconds() + REREAD_AFTER
+
+    async def read(self, name: str) -> bytes | None:
+        if self._clock.seconds() >= self._until:
+            await Deferred()
+        return await super().read(name)
+
+
+class SlowContents(LocalContentStore):
+    """Contents on a clock that take so long to be opened that what is remembered is read again."""
+
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        opened = await super().open(repository, digest, kind)
+        cast("Clock", self._clock).advance(REREAD_AFTER)
+        return opened

@@ -33,10 +33,11 @@ from dockmirror.store.held_images import StoreListing
 from dockmirror.store.local_store import LocalStore
 from dockmirror.store.pins import Pin
 
-from ..answering import now
+from ..answering import now, watch
 from ..cli.shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop, stocked
 from ..stacks import bytes_of
 from ..store.threads import inline
+from .faulty import LeavingDocuments, SlowContents
 from .origin import user
 
 NAME = "library/nginx"
@@ -115,6 +116,19 @@ def offline(shop: Shop) -> Offline:
     offline.publish()
     offline.clock.advance(YEAR)
     return offline
+
+
+def test_a_blob_that_is_open_waits_for_nothing(shop: Shop, offline: Offline) -> None:
+    """Its file would be left open if the client left meanwhile."""
+    documents, clock = LeavingDocuments(offline.clock), offline.clock
+    public = LastKnownPublic(lambda _: "docker", documents, clock, False, lambda _: True)
+    now(public.confirm(Repository(NAME), Extent.CONTENTS))
+    contents = SlowContents(shop.root, clock, inline)
+    listing = StoreListing(shop.root, inline)
+    registry = OfflineRegistry("docker.io", contents, offline.store.tags, listing, public, clock)
+    request = RegistryRequest(parse_target(f"/v2/{NAME}/blobs/{Digest.of(LAYER)}".encode()))
+    (answer,) = watch(registry.fetch(request))
+    assert bytes_of(answer.body) == LAYER
 
 
 def test_it_is_an_upstream(offline: Offline) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import Answer, ContentKind, IPartSource
@@ -21,9 +20,10 @@ from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.local_store import LocalContentStore
 
 from ..answering import Recorder, now, watch
-from ..store.memory import MemoryContents, MemoryDocuments
+from ..store.memory import MemoryContents
 from ..store.threads import inline
 from .downloads import MemoryDownloads
+from .faulty import LeavingDocuments, SlowContents
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
@@ -82,19 +82,6 @@ class SlowDownloads(Downloads):
         return answer
 
 
-class LeavingDocuments(MemoryDocuments):
-    """Documents that cannot be read any more after a while."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock, self._until = clock, clock.seconds() + REREAD_AFTER
-
-    async def read(self, name: str) -> bytes | None:
-        if self._clock.seconds() >= self._until:
-            await Deferred()
-        return await super().read(name)
-
-
 def test_a_part_that_has_come_waits_for_nothing(origin: Origin, mirror: Mirror, tmp_path: Path) -> None:
     """Its body would be left open if the client left meanwhile."""
     contents, store = LocalContentStore(tmp_path, mirror.clock, inline), mirror.store
@@ -105,6 +92,20 @@ def test_a_part_that_has_come_waits_for_nothing(origin: Origin, mirror: Mirror, 
     origin.shelf("library/busybox").publish(SMALL, DATA)
     (answer,) = mirror.restarted().later(PUBLIC, range=ranged("5-9"))
     assert body(answer) == DATA[5:10]
+
+
+def test_a_held_blob_that_is_open_waits_for_nothing(origin: Origin, mirror: Mirror, tmp_path: Path) -> None:
+    """Its file would be left open if the client left meanwhile."""
+    contents, store = SlowContents(tmp_path, mirror.clock, inline), mirror.store
+    downloads = Downloads(DownloadContext(tmp_path, contents, mirror.clock, inline))
+    store.contents, store.downloads = cast("MemoryContents", contents), cast("MemoryDownloads", downloads)
+    origin.shelf("me/private", {"alice", "bob"}).publish(SMALL, DATA)
+    read(mirror, mirror.restarted().ask(PRIVATE, "alice"))
+    store.documents = LeavingDocuments(mirror.clock)
+    restarted = mirror.restarted()
+    (answer,) = restarted.later(PRIVATE, "bob")
+    assert header(answer, "Cache-Status") == "dockmirror; hit"
+    assert read(restarted, answer) == DATA
 
 
 def test_a_part_is_fetched_in_blocks(origin: Origin, parts: Mirror) -> None:
