@@ -54,7 +54,7 @@ class BlockWaiter:
     own: object | None = field(default=None, init=False)
     _failure: Exception | None = field(default=None, init=False)
     _waiting: Deferred[None] | None = field(default=None, init=False)
-    _since: float | None = field(default=None, init=False)
+    _waited: float = field(default=0.0, init=False)  # seconds for others since its last progress
 
     def grant(self) -> None:
         """Record that the upstream gives the blob to this client, for its repository."""
@@ -80,23 +80,24 @@ class BlockWaiter:
         :raises Exception: the failure of this reader.
         """
         self.check()
-        clock = self._clock
-        if not own and not self._is_patient:
-            if self._since is None:
-                self._since = clock.seconds()
-            left = self._since + MAX_WAIT - clock.seconds()
+        started, is_counted = self._clock.seconds(), not own and not self._is_patient
+        if is_counted:
+            left = MAX_WAIT - self._waited
             if left <= 0:
                 raise RelayRequired
             seconds = left if seconds is None else min(left, seconds)
         self._waiting = waiting = self._changes.next()
         if seconds is not None:
-            waiting.addTimeout(seconds, clock)
+            waiting.addTimeout(seconds, self._clock)
         try:
             await waiting
+            waited = max(0.0, self._clock.seconds() - started)  # the clock may have been set back
         except Elapsed:
-            pass
+            waited = seconds or 0.0
         finally:
             self._waiting = None
+        if is_counted:
+            self._waited += waited
         self.check()
 
     def cancel(self) -> None:
@@ -105,7 +106,7 @@ class BlockWaiter:
             self._waiting.cancel()
 
     def record_progress(self) -> None:
-        self._since = None
+        self._waited = 0.0
 
     def _interrupt(self) -> None:
         if self._waiting is not None and not self._waiting.called:

@@ -308,21 +308,19 @@ class DownloadReader:
                 return
 
     async def _wait(self) -> bool:
-        """Wait for the next byte of the part; False if it takes too long, and another request may be sooner.
+        """Wait for the next byte of the part; False if it takes too long, and another request may be sooner."""
+        waiting = Deferred.fromCoroutine(self._wait_for_byte())
+        if self.rest is not None:
+            waiting.addTimeout(MAX_WAIT, self._progress.clock)
+        with suppress(Elapsed):
+            await waiting
+            return True
+        return False
 
-        A change may be that of a byte before the part.
-        """
-        position, deadline = self._position, self._progress.clock.seconds() + MAX_WAIT
-        while self._readable <= 0 and self._progress.fallback is None and position != self._end:
-            left = deadline - self._progress.clock.seconds()
-            if self.rest is not None and left <= 0:
-                return False
-            change = self.change()
-            if self.rest is not None:
-                change.addTimeout(left, self._progress.clock)
-            with suppress(Elapsed):
-                await change
-        return True
+    async def _wait_for_byte(self) -> None:
+        """Wait for as long as it takes; a change may be that of a byte before the part."""
+        while self._readable <= 0 and self._progress.fallback is None and self._position != self._end:
+            await self.change()
 
     async def _read_then_send(
         self, producer: CoroutineProducer, transfer: ITransfer, file: FileReader, length: int

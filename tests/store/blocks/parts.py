@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.interfaces import Answer, IPartSource
@@ -237,6 +238,14 @@ def unlock(file: int) -> None:
     import struct
 
     fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def set_back(clock: Clock, seconds: float) -> None:
+    """Set a clock back, and its timers with it, as ``ClockStepGuard`` does."""
+    left = [(timer, timer.getTime() - clock.seconds()) for timer in clock.getDelayedCalls()]
+    clock.rightNow -= seconds
+    for timer, until in left:
+        timer.reset(until)
 
 
 def settle(upstream: PartUpstream, *mirrors: Mirror, times: int = 30) -> None:

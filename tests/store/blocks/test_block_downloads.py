@@ -22,7 +22,7 @@ from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ...answering import now, watch
 from ..downloads.upstream import ALPINE, BUSYBOX, FileClient, full
-from .parts import BLOB, BLOCKS, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, settle
+from .parts import BLOB, BLOCKS, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, set_back, settle
 
 WRONG = os.urandom(END)
 
@@ -461,6 +461,20 @@ def test_waits_for_its_own_request_do_not_count() -> None:
     assert others == []
     clock.advance(0.1)
     assert others == [None]
+    with pytest.raises(RelayRequired):
+        now(waiter.wait(None))
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_for_blocks_longer() -> None:
+    clock, changes = Clock(), Changes()
+    waiter = BlockWaiter(PartSource(PartUpstream()), clock, changes, lambda: None)
+    waits = [watch(waiter.wait(None))]
+    clock.advance(1)
+    set_back(clock, 3600)
+    changes.notify()
+    waits.append(watch(waiter.wait(None)))
+    clock.advance(MAX_WAIT)
+    assert waits == [[None], [None]]
     with pytest.raises(RelayRequired):
         now(waiter.wait(None))
 

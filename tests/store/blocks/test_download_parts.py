@@ -9,7 +9,7 @@ from dockmirror.oci.errors import RangeInvalid
 from dockmirror.store.downloads.context import LINGER, MAX_WAIT
 
 from ..downloads.upstream import Client
-from .parts import BLOB, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, settle
+from .parts import BLOB, END, MEBIBYTE, PartMirror, PartSource, PartUpstream, set_back, settle
 
 
 def download(mirror: PartMirror, upstream: PartUpstream) -> Client:
@@ -50,6 +50,20 @@ def test_a_download_that_stalls(mirror: PartMirror, upstream: PartUpstream) -> N
     assert upstream.requests[1:] == [(MEBIBYTE, MEBIBYTE + 99)]
     upstream.bodies[1].finish()
     assert (read.outcome, read.data == read.wanted) == (True, True)
+    settle(upstream, mirror)
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_for_a_download_longer(
+    mirror: PartMirror, upstream: PartUpstream
+) -> None:
+    download(mirror, upstream)
+    upstream.bodies[0].advance(MEBIBYTE)
+    mirror.turn(1)
+    mirror.read_part(PartSource(upstream), MEBIBYTE + 10, MEBIBYTE + 99)
+    set_back(mirror.clock, 3600)
+    upstream.bodies[0].advance(5)
+    mirror.turn(MAX_WAIT)
+    assert upstream.requests[1:] == [(MEBIBYTE + 10, MEBIBYTE + 99)]
     settle(upstream, mirror)
 
 
