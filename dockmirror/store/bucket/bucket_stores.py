@@ -130,11 +130,12 @@ class BucketContentStore:
 
     async def open_range(self, digest: Digest, first: int, end: int) -> ObjectReader:
         """Implement ``ObjectSource.open_range``."""
-        found = await self.bucket.get(layout.data(digest), (first, end))
-        if found is None:
+        if not self._absent.get(digest):
+            found = await self.bucket.get(layout.data(digest), (first, end))
+            if found is not None:
+                return found.body
             self._cache_result(digest, found)
-            raise FileNotFoundError(f"{digest} is not in the bucket any more")
-        return found.body
+        raise FileNotFoundError(f"{digest} is not in the bucket any more")
 
     async def report_corrupt(self, digest: Digest) -> None:
         """Delete the corrupt object; for some seconds it is not read again, even if that fails."""

@@ -259,6 +259,22 @@ def test_a_corrupt_object_that_cannot_be_deleted_is_left_alone_for_a_while(clock
     assert one_object.requests["head"] == 2
 
 
+def test_a_corrupt_blob_that_cannot_be_deleted_is_not_opened_again_at_once(clock: Clock) -> None:
+    """So that a download that has opened it gets the blob from the upstream."""
+    contents, one_object = large_blob(clock)
+    now(one_object.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
+    blob = open_blob(contents)
+    one_object.write_health.record_failure("access denied")
+    with pytest.raises(BrokenOff):
+        now(now(blob.open(0)).body.deliver(Recorder()))
+    for offset in (0, 1):
+        with pytest.raises(Unreachable):
+            now(blob.open(offset))
+    assert one_object.requests["get"] == 1
+    clock.advance(ABSENT_TTL)
+    now(blob.open(0)).body.discard()
+
+
 @pytest.mark.parametrize("size", [1, 80_000 * MIB, 80_000 * MIB + 1, 5_000_000 * MIB])
 def test_a_file_of_any_size_has_no_more_parts_than_s3_accepts(size: int) -> None:
     assert part_size(size) >= PART_SIZE
