@@ -18,6 +18,7 @@
       tmp/<anything>                              a file being written; locked by its writer
       tmp/push-<name>                             a staged copy of a blob that a client pushes
       usage_counter                               the number of stored bytes; locked during a sweep
+      clock_history                               by how much the clock was set, and when
       pins/<name>                                 a pinned image; modified when it was last refreshed
       pin_refresh.lock                            locked while pins are refreshed
       recalls/sha256-<hex>                        a recall, or that it was lifted; in a bucket, too
@@ -76,6 +77,7 @@ GROWING = _OURS / "growing"
 DOCUMENTS = _OURS / "documents"
 TEMPORARY = _OURS / "tmp"
 USAGE_COUNTER = _OURS / "usage_counter"
+CLOCK_HISTORY = _OURS / "clock_history"
 PINS = _OURS / "pins"
 PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
 RECALLS = _OURS / "recalls"

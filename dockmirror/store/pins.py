@@ -17,6 +17,7 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import Reference, Repository, Tag, image_name, parse_reference
+from ..system.times import ClockHistory
 from . import files, layout, store_files
 
 HOLD_SECONDS = 30 * 86_400.0
@@ -118,10 +119,10 @@ def hold_tag(root: Path, repository: Repository, tag: Tag, digest: Digest, now: 
     files.replace_file(path, str(digest).encode(), root / layout.TEMPORARY, now)
 
 
-def iter_held_manifests(root: Path, now: float) -> Iterator[Digest]:
+def iter_held_manifests(root: Path, clock: ClockHistory) -> Iterator[Digest]:
     """Iterate over the manifests that tags are held at; files of tags that nobody pulls are deleted."""
     for path, found in files.iter_small_files(root / layout.TAG_HOLDS):
-        if abs(now - found.modified) > HOLD_SECONDS:
+        if abs(clock.now - clock.correct(found.modified)) > HOLD_SECONDS:
             files.remove(path)
             continue
         with suppress(DigestInvalid):

@@ -1,7 +1,9 @@
-"""Times in UTC: how they are written, and schedules of what recurs."""
+"""Times in UTC: how they are written, schedules of what recurs, and corrections after a clock was set."""
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import ClassVar, Protocol
@@ -11,6 +13,10 @@ from cronsim import CronSim, CronSimError
 
 MAX_CRON_DELAY = 900.0
 """Seconds by which a random delay puts off the times of a cron expression, at most."""
+_LEAST_STEP = 60.0
+"""Seconds that a clock was set by if that is recorded."""
+_MOST_STEPS = 100
+"""Steps that are recorded, the last ones."""
 
 
 def format_timestamp(seconds: float) -> str:
@@ -104,3 +110,55 @@ def _explain(error: Exception) -> str:
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def read_uptime() -> float:
+    """Return the seconds since the machine was booted, also those in which it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@frozen
+class ClockHistory:
+    """The steps by which the clock was set, as the uptime shows; with them, times from before are corrected.
+
+    :ivar now: the last reading of the clock, in seconds since the epoch.
+    :ivar uptime: that of the uptime, at the same moment.
+    :ivar steps: the time before each step, and the seconds by which the clock was set then.
+    """
+
+    now: float
+    uptime: float
+    steps: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes) -> ClockHistory | None:
+        """Parse a stored history; None if it is malformed."""
+        try:
+            now, uptime, steps = json.loads(data)
+            return cls(float(now), float(uptime), tuple((float(at), float(step)) for at, step in steps))
+        except (ValueError, TypeError):
+            return None
+
+    def __bytes__(self) -> bytes:
+        return json.dumps([self.now, self.uptime, self.steps]).encode()
+
+    def advance(self, now: float, uptime: float) -> ClockHistory:
+        """Return the history with another reading.
+
+        The time in which the machine was off counts as a step: it may be the clock that is wrong.
+        """
+        expected = self.now + (uptime - self.uptime if uptime >= self.uptime else uptime)
+        is_step = abs(now - expected) >= _LEAST_STEP
+        steps = (*self.steps, (expected, now - expected))[-_MOST_STEPS:] if is_step else self.steps
+        return ClockHistory(now, uptime, steps)
+
+    def correct(self, recorded: float) -> float:
+        """Return the time that the clock, as it is set now, would have had; never one before the given one.
+
+        A clock that was set back has had some times twice; they count as the later ones.
+        """
+        corrected = recorded
+        for before, step in self.steps:
+            if corrected <= before and (step > 0 or corrected > recorded):
+                corrected += step
+        return max(recorded, corrected)

@@ -13,6 +13,7 @@ from dockmirror.oci.manifest import Platform
 from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import layout, pins
 from dockmirror.store.pins import Pin
+from dockmirror.system.times import ClockHistory
 
 from ..values import digests, repositories, tags
 from .stocked import Stocked
@@ -89,9 +90,14 @@ def test_manifests(tmp_path: Path) -> None:
 
 
 def test_what_a_tag_is_served_as_is_not_evicted(tmp_path: Path) -> None:
-    """As long as clients pull it."""
+    """As long as clients pull it; a clock that is set forward makes no difference."""
     held, now = Digest.of(b"held"), 1000 * DAY
     pins.hold_tag(tmp_path, NGINX.repository, Tag("latest"), held, now)
-    assert list(pins.iter_held_manifests(tmp_path, now + 29 * DAY)) == [held]
-    assert list(pins.iter_held_manifests(tmp_path, now + 31 * DAY)) == []
-    assert list(pins.iter_held_manifests(tmp_path, now)) == []
+    clock = ClockHistory(now, 0.0)
+    for later, uptime, expected in (
+        (29 * DAY, 29 * DAY, [held]),
+        (31 * DAY, 29 * DAY, [held]),
+        (31 * DAY, 31 * DAY, []),
+        (0.0, 0.0, []),
+    ):
+        assert list(pins.iter_held_manifests(tmp_path, clock.advance(now + later, uptime))) == expected

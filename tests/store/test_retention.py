@@ -30,6 +30,7 @@ from dockmirror.store.eviction.retention import (
 )
 from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.pins import Pin
+from dockmirror.system.times import ClockHistory
 
 from ..archive.packing import manifest
 from ..cli.shop import AMD, BASE, CONFIG, LAYER, NGINX, OTHER, USED, Shop, stocked
@@ -187,6 +188,54 @@ def test_the_background_sweep_applies_the_rules_every_hour(shop: Shop) -> None:
         assert found == expected
 
 
+class Machine:
+    """A machine whose clock can be set, with a mirror that deletes what was not pulled for 30 days."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._sweep = Sweep(shop.root, BUDGET, Retention([rule(unused=30 * DAY)]), lambda: self.uptime)
+        self.shop, self.clock, self.uptime = shop, USED, 10.0
+
+    def sweep(self, step: float = 0.0, passed: float = 10.0) -> bool:
+        """Set the clock forward, and sweep a while later; return whether images are left."""
+        self.clock, self.uptime = self.clock + passed + step, self.uptime + passed
+        assert self._sweep.run(0, self.clock) is not None
+        return bool(tags(self.shop))
+
+    def reboot(self) -> None:
+        self.uptime = 0.0
+
+
+def test_a_clock_that_is_ahead_for_a_while_deletes_nothing(shop: Shop) -> None:
+    """Nor does it later, and the rule deletes in time, once the clock is right again."""
+    machine = Machine(shop)
+    with logged() as lines:
+        for step in (0.0, 31 * DAY, -31 * DAY, 0.0):
+            assert machine.sweep(step)
+        assert machine.sweep(passed=29 * DAY)
+        assert not machine.sweep(passed=DAY)
+    (line,) = [each for each in lines if "the clock was set forward by" in each]
+    assert "31 days, 0:00:00" in line
+
+
+def test_images_that_were_pulled_before_the_clock_was_set_right_stay(shop: Shop) -> None:
+    """A machine without a battery begins in the past; the time that it runs from then on counts."""
+    machine = Machine(shop)
+    assert machine.sweep()
+    assert machine.sweep(56 * 365 * DAY)
+    assert machine.sweep(passed=29 * DAY)
+    assert not machine.sweep(passed=2 * DAY)
+
+
+def test_time_in_which_the_machine_was_off_does_not_count(shop: Shop) -> None:
+    """A clock that is wrong at the start looks the same."""
+    machine = Machine(shop)
+    assert machine.sweep()
+    machine.reboot()
+    assert machine.sweep(40 * DAY)
+    assert machine.sweep(-40 * DAY)
+    assert not machine.sweep(passed=30 * DAY)
+
+
 def test_a_dry_run_lists_what_would_go(shop: Shop, tmp_path: Path) -> None:
     """With the reasons; nothing is deleted."""
     settings = tmp_path / "dockmirror.toml"
@@ -246,7 +295,7 @@ def test_a_rule_needs_a_pattern_and_positive_numbers() -> None:
 def test_a_tag_that_moves_meanwhile_stays(shop: Shop) -> None:
     """A deletion is planned by the state of its moment."""
     retention = Retention([rule(unused=DAY)])
-    expired = retention.plan(shop.root, USED + 40 * DAY, lambda: None)
+    expired = retention.plan(shop.root, ClockHistory(USED + 40 * DAY, 0.0), lambda: None)
     store_files.remove_tag(shop.root / layout.tag_directory(NGINX, Tag("1.27")), shop.root)
     assert retention.apply(shop.root, expired) > 0
     assert tags(shop) == []

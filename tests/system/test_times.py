@@ -1,4 +1,4 @@
-"""Schedules by an interval, and by cron."""
+"""Schedules by an interval, and by cron; times from before a clock was set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.system.times import MAX_CRON_DELAY, CronSchedule, Interval, Schedule, check_cron
+from dockmirror.system.times import (
+    MAX_CRON_DELAY,
+    ClockHistory,
+    CronSchedule,
+    Interval,
+    Schedule,
+    check_cron,
+)
 
 SCHEDULES: list[Schedule] = [
     Interval(3600.0, 0.5),
@@ -58,3 +65,42 @@ def test_malformed_expressions_are_refused(text: str) -> None:
 
 def test_an_expression_stays_as_it_was_written() -> None:
     assert check_cron("0 3 * * mon-fri") == "0 3 * * mon-fri"
+
+
+@pytest.mark.parametrize(
+    ("readings", "recorded", "corrected"),
+    [
+        ([], 900, 900),
+        ([(2000, 1000)], 900, 900),
+        ([(2030, 1000)], 900, 900),
+        ([(5000, 1000)], 900, 3900),
+        ([(5000, 1000)], 4500, 4500),
+        ([(5000, 1000), (2100, 1100)], 900, 900),
+        ([(5000, 1000), (2100, 1100)], 2050, 2050),
+        ([(5000, 1000), (2100, 1100)], 4950, 4950),
+        ([(5000, 1000), (9100, 1100)], 900, 7900),
+        ([(5000, 1000), (9100, 1100)], 4500, 8500),
+        ([(100, 1000), (3000, 1100)], 900, 900),
+        ([(100, 1000), (3000, 1100)], 50, 2850),
+        ([(5000, 20)], 900, 4880),
+        ([(5000, 20), (1060, 60)], 900, 900),
+    ],
+)
+def test_times_from_before_a_clock_was_set(
+    readings: list[tuple[int, int]], recorded: int, corrected: int
+) -> None:
+    """The clock read 1000 when the machine had run for 0 seconds, or for 30 before it was rebooted."""
+    is_rebooted = bool(readings) and readings[0][1] < 30
+    history = ClockHistory(1000.0, 30.0 if is_rebooted else 0.0)
+    for now, uptime in readings:
+        known = history.advance(now, uptime)
+        history = ClockHistory.parse(bytes(known)) or history
+        assert history == known
+    assert history.correct(recorded) == corrected
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"1", b"[1, 2]", b"[1, 2, [3]]", b"[1, 2, [[3, null]]]", b"{}", b"\xff"]
+)
+def test_a_malformed_history_is_none(data: bytes) -> None:
+    assert ClockHistory.parse(data) is None

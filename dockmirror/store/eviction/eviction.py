@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from twisted.logger import Logger
 
 from ...concurrency.coroutines import RunInThread
 from ...config.notation import format_size
-from .. import files, layout, store_files
+from ...system.times import ClockHistory, read_uptime
+from .. import files, layout, pins, store_files
 from .retention import INTERVAL, ExpiredImage, Retention
 from .store_budget import (
     Budget,
@@ -133,8 +135,15 @@ class SweepStopped(Exception):
 class Sweep:
     """Sweeps a store, in a thread; one process of those that share the directory at a time."""
 
-    def __init__(self, root: Path, budget: Budget, retention: Retention | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        budget: Budget,
+        retention: Retention | None = None,
+        uptime: Callable[[], float] = read_uptime,
+    ) -> None:
         self._root = root
+        self._uptime = uptime
         self.budget = budget
         self.retention = retention or Retention()
         self._stopping = False
@@ -172,8 +181,9 @@ class Sweep:
 
     def dry_run(self, now: float) -> SweepResult:
         """Return what ``collect`` would do; the rules for retention may make room for what it evicts."""
-        expired = self.retention.plan(self._root, now, self._check)
-        scan = self._begin_scan(now)
+        clock = self._read_clock(now).advance(now, self._uptime())
+        expired = self.retention.plan(self._root, clock, self._check)
+        scan = self._begin_scan(clock)
         size, unreferenced = scan.measure(), scan.find_unreferenced()
         shortfall = self._shortfall(size - unreferenced.bytes)
         evicted = scan.dry_run(shortfall)
@@ -183,10 +193,32 @@ class Sweep:
             self._shortfall(0) - Shortfall(freed) or None, expired, scan.staying,
         )  # fmt: skip
 
-    def _expire(self, now: float) -> Sequence[ExpiredImage]:
+    def _read_clock(self, now: float) -> ClockHistory:
+        """Return when the clock was set, as far as scans before this one have seen."""
+        found = files.read_small_file(self._root / layout.CLOCK_HISTORY)
+        known = ClockHistory.parse(found.data) if found else None
+        return known or ClockHistory(now, self._uptime())
+
+    def _record_clock(self, now: float) -> ClockHistory:
+        """Return when the clock was set, as far as is known now, and store it; log each step forward once."""
+        known = self._read_clock(now)
+        clock = known.advance(now, self._uptime())
+        path, temporary = self._root / layout.CLOCK_HISTORY, self._root / layout.TEMPORARY
+        with suppress(OSError):
+            files.replace_file(path, bytes(clock), temporary, now)
+            step = clock.steps[-1][1] if clock.steps != known.steps else 0.0
+            if step >= _HOUR and any(rule.unused is not None for rule in self.retention.rules):
+                _log.info(
+                    "the clock was set forward by {step}, or the machine was off:"
+                    " 'unused' in the rules for retention does not count this time",
+                    step=str(timedelta(seconds=round(step))),
+                )
+        return clock
+
+    def _expire(self, clock: ClockHistory) -> Sequence[ExpiredImage]:
         """Delete the images that the rules for retention no longer keep, unless that is not certain."""
         try:
-            expired = self.retention.plan(self._root, now, self._check)
+            expired = self.retention.plan(self._root, clock, self._check)
         except OSError as error:
             _log.error("the rules for retention are not applied: {error}", error=str(error))
             return ()
@@ -199,14 +231,14 @@ class Sweep:
             return ()
         return expired
 
-    def _begin_scan(self, now: float) -> StoreScan:
+    def _begin_scan(self, clock: ClockHistory) -> StoreScan:
         """Begin a scan that evicts nothing that policies need, as far as that is known."""
+        needed = list(pins.iter_held_manifests(self._root, clock))
         try:
-            needed = self.retention.needed()
+            needed += self.retention.needed()
         except OSError as error:
             _log.error("images that policies need may be evicted: {error}", error=str(error))
-            needed = ()
-        return StoreScan(self._root, now, self._check, needed)
+        return StoreScan(self._root, clock.now, self._check, needed)
 
     def _is_due(self, size: int, age: float) -> bool:
         longest = INTERVAL if self.retention.rules else _DAY
@@ -219,8 +251,9 @@ class Sweep:
         now: float,
         collect: Callable[[StoreScan], EvictionResult | None] = lambda _: None,
     ) -> SweepResult:
-        expired = self._expire(now)
-        scan = self._begin_scan(now)
+        clock = self._record_clock(now)
+        expired = self._expire(clock)
+        scan = self._begin_scan(clock)
         size = scan.measure()
         unreferenced = collect(scan)
         size -= unreferenced.bytes if unreferenced else 0
@@ -247,8 +280,8 @@ class Eviction:
 
     Every few seconds the processes add up the bytes they have stored. Only if the sum exceeds the budget, the
     file system has too little space or the last scan was a day ago, one of them scans the directory, in a
-    thread, and evicts the least recently used contents until a tenth of the budget is spare. The only state
-    is the usage counter, which a scan corrects.
+    thread, and evicts the least recently used contents until a tenth of the budget is spare. The state is
+    the usage counter, which a scan corrects, and when the clock was set.
 
     :ivar size: the number of stored bytes, as far as known.
     :ivar scans: the number of scans by this process.

@@ -22,6 +22,7 @@ from ...oci.digest import Digest
 from ...oci.media import Referrer, parse_artifact_tag
 from ...oci.pull_rule import PullRule
 from ...oci.request import Manifest, Repository, Tag, Tags, image_name
+from ...system.times import ClockHistory
 from .. import pins
 from ..held_images import HeldImages, ListedImage, list_images
 from .removal import DeletionPlan, delete_planned, plan_manifest_deletion, plan_tag_deletion
@@ -57,7 +58,7 @@ class RetentionRule:
 class RetainedImage:
     """An image as the rules see it.
 
-    :ivar used: when it was last pulled, in seconds since the epoch.
+    :ivar used: when it was last pulled, by the clock as it is set now.
     :ivar sizes: the bytes of each of its contents.
     :ivar is_needed: True if it is pinned, or a policy needs it.
     """
@@ -162,7 +163,7 @@ class Retention:
     rules: Sequence[RetentionRule] = ()
     needed: Callable[[], Collection[Digest]] = tuple
 
-    def plan(self, root: Path, now: float, check: Callable[[], None]) -> list[ExpiredImage]:
+    def plan(self, root: Path, clock: ClockHistory, check: Callable[[], None]) -> list[ExpiredImage]:
         """Return the images that are to be deleted; blocks.
 
         :param check: called often; it may raise an exception to stop.
@@ -172,13 +173,13 @@ class Retention:
             return []
         held = HeldImages(root)
         pinned = {digest for _, digest in pins.iter_pinned_manifests(root)}
-        needed = {*pinned, *pins.iter_held_manifests(root, now), *self.needed()}
+        needed = {*pinned, *pins.iter_held_manifests(root, clock), *self.needed()}
         images: list[RetainedImage] = []
         for repository in held.list_repositories():
             check()
             if any(rule.pattern.matches_repository(Tags(repository)) for rule in self.rules):
-                images += _read_repository(held, repository, needed)
-        return plan_retention(images, self.rules, now)
+                images += _read_repository(held, repository, needed, clock)
+        return plan_retention(images, self.rules, clock.now)
 
     def apply(self, root: Path, expired: Sequence[ExpiredImage]) -> int:
         """Delete images; return the bytes freed.  The caller has locked the usage counter."""
@@ -192,7 +193,7 @@ def _plan_deletion(root: Path, image: RetainedImage) -> DeletionPlan | None:
 
 
 def _read_repository(
-    held: HeldImages, repository: Repository, needed: Collection[Digest]
+    held: HeldImages, repository: Repository, needed: Collection[Digest], clock: ClockHistory
 ) -> Iterator[RetainedImage]:
     """Yield the images of a repository, without the artifacts that belong to held images."""
     manifests = set(held.list_manifests(repository))
@@ -203,7 +204,7 @@ def _read_repository(
                 repository,
                 listed.tag,
                 image.digest,
-                max(each.used for each in image.walk()),
+                clock.correct(max(each.used for each in image.walk())),
                 image.content_sizes(),
                 any(each.digest in needed for each in image.walk()),
             )

@@ -158,8 +158,7 @@ class StoreScan:
     def _content_candidates(self) -> Iterator[_Candidate]:
         references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        held = pins.iter_held_manifests(self._root, self._now)
-        needed = store_files.find_descendants((*held, *self._needed), references.get)
+        needed = store_files.find_descendants(self._needed, references.get)
         pinned = self._find_pinned(references)
         for digest, age in lru_order(used, references).items():
             stored = self._contents[digest]
