@@ -8,7 +8,7 @@ nothing on it may tell of a repository that the client may not see.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from dockmirror.pullthrough.authorization import (
 )
 from dockmirror.store import store_files
 from dockmirror.store.local_store import LocalDocumentStore
-from dockmirror.store.store_index import StoreIndex
+from dockmirror.store.store_index import HeldBytes, StoreIndex, StoreSnapshot
 from dockmirror.store.tag_history import LocalTagHistory
 from dockmirror.system.networks import NetworkAccess
 from dockmirror.web.images.catalog import ImageCatalog, PullFigures
@@ -81,6 +81,20 @@ class _CountedRules(PullRules):
         super().check(target)
 
 
+class _UnsummedSnapshot(StoreSnapshot):
+    """Refuses to sum up all repositories, which takes seconds for a large store."""
+
+    @property
+    def by_repository(self) -> Mapping[str, HeldBytes]:
+        raise AssertionError
+
+
+class _UnsummedCatalog(ImageCatalog):
+    def snapshot(self) -> StoreSnapshot:
+        held = super().snapshot()
+        return _UnsummedSnapshot(held.sizes, held.repositories, held.other_bytes)
+
+
 class Front:
     """The pages of the mirror's own host, over two entries of one registry: without and with an account."""
 
@@ -120,7 +134,7 @@ class Front:
             return ClientViewer(upstreams, is_user=client is not None and client.user is not None)
 
         context = ImagesContext(
-            ImageCatalog(StoreIndex(root)),
+            _UnsummedCatalog(StoreIndex(root)),
             PullFigures(None, self.clock.seconds),
             LocalTagHistory(root, self.clock, inline),
             inline,
