@@ -160,6 +160,16 @@ class ImagePuller:
         ]
         return [RegistryRequest(target, accept=EVERYTHING) for target in targets]
 
+    async def into_cache(self, wanted: Wanted, pulled: PulledImage, clock: IReactorTime) -> None:
+        """Pull an image through a mirror, and ask the mirror whether it holds all parts.
+
+        :raises RegistryError: when a part cannot be pulled, or is not held after that.
+        """
+        parts = await self.image(wanted, pulled)
+        check = HeldCheck(self._registry, clock, self._slots.limit)
+        if problem := explain_missing(await check.missing(parts)):
+            raise RegistryError(problem)
+
     async def _list_tags(self, repository: Repository) -> Collection[str] | None:
         """Return a repository's tags; None if they cannot be listed, or are too many for that."""
         try:

@@ -23,7 +23,7 @@ from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest
-from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
+from ..pull import ImagePuller, PulledImage, Wanted
 from ..store import files, layout, pins, warm_ups
 from ..store.pins import Pin
 from ..store.warm_ups import PULLS, State, UnfinishedWarmUps, WarmUp, WarmUpQueue
@@ -95,7 +95,7 @@ class PinRefresh(PeriodicTask):
     async def _refresh(self, pin: Pin) -> None:
         wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
         try:
-            await ImagePuller(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
+            await ImagePuller(self._registry(), _REFRESH_JOBS).into_cache(wanted, pulled, self._clock)
         except (RegistryError, OSError) as error:
             _log.warn(
                 "cannot refresh the pinned image {image}: {error}",
@@ -213,12 +213,10 @@ class WarmUpRunner(PeriodicTask):
         wanted = Wanted(
             warm_up.repository, warm_up.reference, warm_up.platforms, warm_up.referrers, warm_up.refresh
         )
-        pulled = PulledImage()
+        pulled, error = PulledImage(), ""
         try:
             puller = ImagePuller(self._registry(), _BLOBS_AT_ONCE, note=_log_note)
-            parts = await puller.image(wanted, pulled)
-            missing = await HeldCheck(self._registry(), self._clock, _BLOBS_AT_ONCE).missing(parts)
-            error = explain_missing(missing) or ""
+            await puller.into_cache(wanted, pulled, self._clock)
         except RegistryError as refused:
             error = refused.summary
         return evolve(warm_up, error=error, **asdict(pulled))

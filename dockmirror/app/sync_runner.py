@@ -19,7 +19,7 @@ from ..interfaces import IRegistry
 from ..oci.errors import RegistryError, TooManyRequests, summarize_error
 from ..oci.media import EVERYTHING
 from ..oci.request import Manifest, RegistryRequest, Repository
-from ..pull import HeldCheck, ImagePuller, PulledImage, Wanted, explain_missing
+from ..pull import ImagePuller, PulledImage, Wanted
 from ..status import Quota
 from ..store import files, layout, pins, sync_states
 from ..store.pins import Pin
@@ -249,18 +249,16 @@ class SyncRunner(PeriodicTask):
         :param tags: the tags of artifacts in the repository.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
-        registry, pulled = self._context.registry(), PulledImage()
+        pulled, error = PulledImage(), ""
         wanted = Wanted(
             image.repository, image.reference, rule.platforms, rule.referrers, revalidate=True, tags=tags
         )
-        error = ""
         try:
             if is_quota_low(self._context.quota(rule.upstream, account)):
                 whose = f"{rule.upstream}, account {account}," if account else rule.upstream
                 raise _Pause(f"the rest of the rate limit of {whose} is left to clients")
-            parts = await ImagePuller(registry, _BLOBS_AT_ONCE, note=_log_note).image(wanted, pulled)
-            check = HeldCheck(registry, self._clock, _BLOBS_AT_ONCE)
-            error = explain_missing(await check.missing(parts)) or ""
+            puller = ImagePuller(self._context.registry(), _BLOBS_AT_ONCE, note=_log_note)
+            await puller.into_cache(wanted, pulled, self._clock)
         except TooManyRequests as refused:
             raise _Pause(refused.summary) from None
         except (RegistryError, OSError) as failure:

@@ -355,6 +355,39 @@ def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock:
     service.stopService()
 
 
+class FullShelf(Shelf):
+    """A registry whose cache holds nothing of what was read, as on a full disk."""
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        answer = await super().fetch(request)
+        self.held.clear()
+        return answer
+
+
+def test_a_pinned_image_that_is_not_held_is_not_refreshed(tmp_path: Path, clock: Clock) -> None:
+    """It counts as a failure, although all of it was pulled."""
+    shelf = FullShelf()
+    pins.add_pin(tmp_path, PIN)
+    start_refresh(tmp_path, clock, shelf)
+    with logged() as lines:
+        clock.pump([REFRESH_POLL, *HELD_PAUSES])
+    assert any("the mirror does not hold 5 of its parts" in line for line in lines)
+    assert dict(pins.iter_pins(tmp_path)) == {PIN: 0.0}
+    shelf.asked.clear()
+    clock.advance(REFRESH_RETRY - REFRESH_POLL)
+    assert shelf.asked == []
+    clock.advance(PIN_READ_INTERVAL)
+    assert shelf.fetched() == sorted(["amd", "base", "a"])
+
+
+def test_a_warm_up_that_is_not_held_has_failed(tmp_path: Path, clock: Clock) -> None:
+    warm_ups.add_warm_up(tmp_path, wanted())
+    run(tmp_path, clock, FullShelf())
+    (failed,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (failed.state, failed.fetched) == ("failed", 3)
+    assert "the mirror does not hold 5 of its parts" in failed.error
+
+
 def test_one_process_polls(tmp_path: Path) -> None:
     one, other = (PollTurns(tmp_path, inline, None, Clock()) for _ in range(2))
     release = now(one.claim())
