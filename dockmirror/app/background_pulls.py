@@ -39,7 +39,7 @@ REFRESH_POLL = 10.0
 PIN_READ_INTERVAL = 60.0
 """Seconds after which the pins are read again although none was added or removed."""
 REFRESH_RETRY = 900.0
-"""Seconds until a failed refresh is tried again."""
+"""Seconds until a failed refresh, or a warm-up whose state cannot be written, is tried again."""
 POLL = 2.0
 """Seconds between two looks for new warm-ups."""
 _BLOBS_AT_ONCE = 4
@@ -96,6 +96,7 @@ class PinRefresh(PeriodicTask):
         wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
         try:
             await ImagePuller(self._registry(), _REFRESH_JOBS).into_cache(wanted, pulled, self._clock)
+            await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))
         except (RegistryError, OSError) as error:
             _log.warn(
                 "cannot refresh the pinned image {image}: {error}",
@@ -104,7 +105,6 @@ class PinRefresh(PeriodicTask):
             )
             self._failed.put(pin, True, REFRESH_RETRY)
             return
-        await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))
         _log.info(
             "refreshed the pinned image {image}: fetched {fetched} blobs, {size} bytes",
             image=str(pin), fetched=pulled.fetched, size=pulled.bytes,
@@ -134,6 +134,7 @@ class WarmUpRunner(PeriodicTask):
         self._registry = registry
         self._queue = queue
         self._unfinished = UnfinishedWarmUps(root, queue)
+        self._unwritten: TTLCache[str, bool] = TTLCache(clock, queue.limit)
         self._version: files.Version | None = None
         self._is_idle = False
         self._ended = Changes()
@@ -165,6 +166,7 @@ class WarmUpRunner(PeriodicTask):
         while True:
             if looked is None or not 0 <= self._clock.seconds() - looked < POLL:
                 found = await self._in_thread(partial(self._unfinished.list, known))
+                found = [each for each in found if not self._unwritten.get(each.id)]
                 known.update(each.id for each in found)
                 waiting.extend(found)
                 looked = self._clock.seconds()
@@ -191,9 +193,14 @@ class WarmUpRunner(PeriodicTask):
         return version == before
 
     async def _run(self, warm_up: WarmUp) -> None:
-        await self._write(warm_up, "running")
-        ended = await (self._ask_tag(warm_up) if warm_up.tag_only else self._pull(warm_up))
-        await self._write(ended, "failed" if ended.error else "done")
+        """Run a warm-up; while its state cannot be written, it is not run again for a while."""
+        try:
+            await self._write(warm_up, "running")
+            ended = await (self._ask_tag(warm_up) if warm_up.tag_only else self._pull(warm_up))
+            await self._write(ended, "failed" if ended.error else "done")
+        except Exception:
+            self._unwritten.put(warm_up.id, True, REFRESH_RETRY)
+            raise
         _log.info("warm-up of {image}: {result}", image=warm_up.image, result=ended.error or "done")
 
     async def _ask_tag(self, warm_up: WarmUp) -> WarmUp:
@@ -202,8 +209,8 @@ class WarmUpRunner(PeriodicTask):
         request = RegistryRequest(target, accept=EVERYTHING, revalidate=True)
         try:
             answer = await self._registry().fetch(request)
-        except RegistryError as refused:
-            return evolve(warm_up, error=refused.summary)
+        except (RegistryError, OSError) as failure:
+            return evolve(warm_up, error=summarize_error(failure))
         answer.body.discard()
         error = answer.cache.unconfirmed if answer.cache else ""
         digest = str(answer.body.descriptor.digest or "")
@@ -217,8 +224,8 @@ class WarmUpRunner(PeriodicTask):
         try:
             puller = ImagePuller(self._registry(), _BLOBS_AT_ONCE, note=_log_note)
             await puller.into_cache(wanted, pulled, self._clock)
-        except RegistryError as refused:
-            error = refused.summary
+        except (RegistryError, OSError) as failure:
+            error = summarize_error(failure)
         return evolve(warm_up, error=error, **asdict(pulled))
 
     async def _write(self, warm_up: WarmUp, state: State) -> None:

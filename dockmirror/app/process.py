@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from errno import EACCES, EADDRINUSE
 from functools import partial
@@ -24,6 +23,7 @@ from ..history.database import FILE_NAME
 from ..history.history_writer import HistoryBounds
 from ..history.part_requests import add_up
 from ..http.server import HttpSite
+from ..oci.errors import summarize_error
 from ..oci.request import Repository
 from ..store.store_directory import UnusableDirectory
 from ..store.warm_ups import TAG_REFRESHES
@@ -57,9 +57,8 @@ class OrderedMultiService(MultiService):
             try:
                 service.privilegedStartService()
             except (CannotListenError, OSError, OverflowError) as error:
-                raise SystemExit(
-                    f"dockmirror: {service.name}: {_describe(error).rstrip('.')}{_hint(error)}"
-                ) from None
+                message = summarize_error(error).rstrip(".")
+                raise SystemExit(f"dockmirror: {service.name}: {message}{_hint(error)}") from None
 
     def stopService(self) -> Deferred[None]:
         Service.stopService(self)
@@ -68,14 +67,6 @@ class OrderedMultiService(MultiService):
     async def _stop(self) -> None:
         for service in reversed(list(self)):
             await maybeDeferred(service.stopService)
-
-
-def _describe(error: Exception) -> str:
-    """Return the system's message and the file concerned; for a UNIX socket that is its lock file."""
-    if not isinstance(error, OSError) or error.filename is None:
-        return str(error)
-    file = error.filename if error.filename2 is None else error.filename2
-    return f"{os.fsdecode(file)}: {error.strerror}"
 
 
 def _hint(error: Exception) -> str:

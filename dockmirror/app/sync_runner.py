@@ -29,7 +29,7 @@ from .sync_rules import LEASE, RENEWAL, SyncRule, SyncTurn, SyncTurns, find_imag
 POLL = 10.0
 """Seconds between two checks for rules that are due."""
 RETRY = 900.0
-"""Seconds after which a rule is run again whose tags could not be listed."""
+"""Seconds after which a rule is run again whose run could not be completed."""
 QUOTA_PAUSE = 3600.0
 """Seconds after which a rule goes on that has paused for the upstream's rate limit."""
 LOOK = 300.0
@@ -105,6 +105,9 @@ class SyncRunner(PeriodicTask):
             return
         try:
             await self._run_all(rules)
+        except Exception:  # perhaps no state records it
+            self._idle = _Idle(rules, self._versions(), self._clock.seconds() + RETRY)
+            raise
         finally:
             os.close(lock)
 
@@ -139,10 +142,13 @@ class SyncRunner(PeriodicTask):
         if state is None and not rule.schedule.starts_at_once:
             await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
         elif _next_run(state) <= self._clock.seconds():
-            if state is not None and state.is_run_requested:
-                await self._run_rule(rule, None)
-            else:
-                await self._run_turn(rule)
+            try:
+                if state is not None and state.is_run_requested:
+                    await self._run_rule(rule, None)
+                else:
+                    await self._run_turn(rule)
+            except (RegistryError, OSError) as error:
+                await self._end(rule, "failed", summarize_error(error), self._clock.seconds() + RETRY)
 
     def _next_time(self, rule: SyncRule) -> float:
         return rule.schedule.next_run(self._clock.seconds(), self._context.draw())
@@ -151,16 +157,15 @@ class SyncRunner(PeriodicTask):
         return await self._in_thread(partial(sync_states.read_owner, self._root, self._clock.seconds()))
 
     async def _run_turn(self, rule: SyncRule) -> None:
-        """Run a rule if it is this mirror's turn."""
+        """Run a rule if it is this mirror's turn.
+
+        :raises RegistryError: like ``_run_rule``.
+        :raises OSError: like that, or when the bucket fails.
+        """
         now = self._clock.seconds()
         last = state_of(rule, self._states)
         owner = await self._read_owner()
-        try:
-            turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
-        except OSError as error:  # logged by the bucket
-            message = error.strerror or str(error)
-            await self._write(evolve(last, outcome="failed", message=message, next_run=now + RETRY))
-            return
+        turn = await self._context.turns.claim(rule.key, rule.schedule.period(now), owner)
         if turn.owner == owner:
             await self._run_rule(rule, turn)
         else:
@@ -183,9 +188,11 @@ class SyncRunner(PeriodicTask):
         await self._unpin(rule.key, images)
 
     async def _run_rule(self, rule: SyncRule, turn: SyncTurn | None) -> None:
-        """Run a rule to its end, and record the outcome.
+        """Run a rule to its end or a pause, and record the outcome.
 
         :param turn: the mirror's turn; None if an operator has asked for the run.
+        :raises RegistryError: when no tags can be listed.
+        :raises OSError: when the pins or the state cannot be changed.
         """
         last = state_of(rule, self._states)
         await self._write(
@@ -200,13 +207,10 @@ class SyncRunner(PeriodicTask):
             await self._end(rule, "paused", str(pause), self._clock.seconds() + QUOTA_PAUSE)
             if turn is not None:
                 await self._context.turns.extend(turn, self._clock.seconds() + QUOTA_PAUSE + LEASE)
-        except RegistryError as error:
-            await self._end(rule, "failed", error.summary, self._clock.seconds() + RETRY)
 
     async def _sync(self, rule: SyncRule, turn: SyncTurn | None) -> None:
-        """Pull and pin what matches, and unpin the rest.
+        """Pull and pin what matches, and unpin the rest; it fails like ``_run_rule``.
 
-        :raises RegistryError: when no tags can be listed.
         :raises _Pause: when the upstream's rate limit is nearly used up.
         """
         found = await find_images(self._context.registry(), rule)
@@ -234,7 +238,8 @@ class SyncRunner(PeriodicTask):
 
     async def _end(self, rule: SyncRule, outcome: sync_states.Outcome, message: str, next_run: float) -> None:
         now = self._clock.seconds()
-        ended = evolve(self._states[rule.key], outcome=outcome, message=message, ended=now, next_run=next_run)
+        last = state_of(rule, self._states)
+        ended = evolve(last, outcome=outcome, message=message, ended=now, next_run=next_run)
         await self._write(ended)
         _log.info(
             "sync of {rule}: {outcome}, {synced} of {matched} images, {size} bytes fetched{message}",
@@ -329,9 +334,9 @@ class SyncRunner(PeriodicTask):
 
 @frozen
 class _Idle:
-    """The rules and the files as they were when no rule was due.
+    """The rules and the files as they were when no rule was due, or when a run could not be recorded.
 
-    :ivar until: when one is due.
+    :ivar until: when one is due, or run again.
     """
 
     rules: tuple[SyncRule, ...]

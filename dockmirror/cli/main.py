@@ -12,6 +12,7 @@ import click
 from attrs import evolve
 
 from ..config.settings import ConfigurationError
+from ..oci.errors import summarize_error
 from .command_context import SETTINGS_FILE, Context
 
 
@@ -115,6 +116,5 @@ def run() -> None:
         click.echo(f"dockmirror: {error}", err=True)
         raise SystemExit(2) from None
     except OSError as error:  # such as a full disk
-        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        click.echo(f"Error: {place}{error.strerror or error}", err=True)
+        click.echo(f"Error: {summarize_error(error)}", err=True)
         raise SystemExit(1) from None

@@ -12,6 +12,7 @@ one ``Bearer`` with lower-case keys and quoted values, and stop at an empty one.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -155,8 +156,17 @@ class RegistryError(Exception):
 
 
 def summarize_error(error: Exception) -> str:
-    """Return an error in the mirror's own words, without those of an upstream."""
-    return error.summary if isinstance(error, RegistryError) else str(error)
+    """Return an error in the mirror's own words, without those of an upstream, or in the system's.
+
+    Those begin with the path concerned, which for a file that is renamed is its new one.
+    """
+    if isinstance(error, RegistryError):
+        return error.summary
+    if not isinstance(error, OSError):
+        return str(error)
+    path = error.filename if error.filename2 is None else error.filename2
+    place = f"{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
+    return f"{place}{error.strerror or error}"
 
 
 class BlobUnknown(RegistryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ from ..answering import now
 from ..shelf import AMD, LATEST, PLACE, Shelf
 from ..stacks import logged
 from ..store.bucket.machines import BucketThreads, bucket
-from ..store.threads import CountedThread, inline
+from ..store.threads import CountedThread, HeldThreads, inline
 
 EPOCH = 1_700_000_000.0
 PIN = Pin(PLACE, LATEST, (AMD,))
@@ -242,6 +243,26 @@ def test_only_a_tag_is_asked_about(
     assert (ended.state, ended.error, ended.digest) == (state, error, str(Digest.of(b"{}")))
 
 
+@pytest.mark.parametrize("request_at", [wanted, tag_refresh])
+def test_a_warm_up_whose_end_cannot_be_written_is_not_repeated_at_once(
+    tmp_path: Path, clock: Clock, request_at: Callable[[], WarmUp]
+) -> None:
+    registry, added = Slow(), warm_ups.add_warm_up(tmp_path, request_at())
+    WarmUpRunner(tmp_path, clock, inline, lambda: registry, added.queue).startService()
+    clock.advance(POLL)
+    temporary = tmp_path / layout.TEMPORARY
+    temporary.rmdir()
+    temporary.write_text("in the way")
+    registry.waiting[0].errback(Denied())
+    temporary.unlink()
+    clock.pump([POLL] * 10)
+    assert len(registry.waiting) == 1
+    clock.advance(REFRESH_RETRY)
+    registry.waiting[1].errback(OSError(errno.EIO, "Input/output error"))
+    (failed,) = warm_ups.iter_warm_ups(tmp_path)
+    assert (failed.state, failed.error) == ("failed", "Input/output error")
+
+
 def test_one_of_the_processes_runs_a_warm_up(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
     warm_ups.add_warm_up(tmp_path, wanted())
@@ -353,6 +374,21 @@ def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock:
     clock.pump([REFRESH_POLL] * int(PIN_READ_INTERVAL / REFRESH_POLL))
     assert [asked.rpartition("/")[2] for asked in shelf.asked] == [str(Digest.of(b"gone"))]
     service.stopService()
+
+
+def test_a_refresh_that_cannot_be_recorded_has_failed(tmp_path: Path, clock: Clock) -> None:
+    """The image is not pulled again at once."""
+    shelf, threads = Shelf(), HeldThreads()
+    pins.add_pin(tmp_path, PIN)
+    PinRefresh(tmp_path, clock, threads, lambda: shelf).startService()
+    clock.advance(REFRESH_POLL)
+    for _ in range(3):
+        threads.run()
+    threads.fail(OSError(errno.EROFS, "Read-only file system"))
+    asked = len(shelf.asked)
+    clock.advance(REFRESH_POLL)
+    threads.run()
+    assert (threads.held, len(shelf.asked)) == (0, asked)
 
 
 class FullShelf(Shelf):

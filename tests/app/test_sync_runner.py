@@ -374,6 +374,49 @@ def test_an_interrupted_run_begins_again(tmp_path: Path, clock: Clock) -> None:
     assert site.state().outcome == "done"
 
 
+def test_a_run_that_cannot_pin_has_failed(tmp_path: Path, clock: Clock) -> None:
+    """It says why, and is run again after a quarter of an hour."""
+    place = tmp_path / layout.PINS
+    place.parent.mkdir()
+    place.write_text("in the way")
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll()
+    path = tmp_path / layout.pin("docker.io/library/nginx:1.1")
+    assert (site.state().outcome, site.state().message) == ("failed", f"{path}: Not a directory")
+    asked = len(library.shelf.asked)
+    clock.pump([POLL] * 10)
+    assert len(library.shelf.asked) == asked
+    place.unlink()
+    site.poll(RETRY)
+    assert (site.state().outcome, site.pinned) == ("done", {"1.1"})
+
+
+@pytest.mark.parametrize("is_requested", [False, True])
+def test_a_run_whose_end_cannot_be_written_is_not_repeated_at_once(
+    tmp_path: Path, clock: Clock, is_requested: bool
+) -> None:
+    """It is after a quarter of an hour, or when an operator asks for it."""
+    library, temporary = Library(images("1.1")), tmp_path / layout.TEMPORARY
+
+    def block() -> None:
+        temporary.rmdir()
+        temporary.write_text("in the way")
+
+    library.on_manifest = block
+    site = Site(tmp_path, library, RULE, clock=clock)
+    clock.advance(POLL)
+    library.on_manifest = tuple
+    temporary.unlink()
+    asked = len(library.shelf.asked)
+    clock.pump([POLL] * 10)
+    assert (site.state().outcome, len(library.shelf.asked)) == ("running", asked)
+    if is_requested:
+        sync_states.request_sync(tmp_path, clock.seconds())
+    site.poll(0.0 if is_requested else RETRY)
+    assert (site.state().outcome, site.pinned) == ("done", {"1.1"})
+
+
 def test_one_of_the_processes_runs_a_rule(tmp_path: Path, clock: Clock) -> None:
     sites = [Site(tmp_path, Library(images("1.1")), RULE, clock=clock) for _ in range(2)]
     held = sync_states.lock_sync(tmp_path)

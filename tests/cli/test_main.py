@@ -239,7 +239,7 @@ def test_nothing_is_completed_where_the_settings_or_the_cache_cannot_be_read(
 
 
 def test_an_error_of_the_system_is_one_line(tmp_path: Path) -> None:
-    """A full disk, or a file that is in the way, brings no traceback."""
+    """A full disk, or a file that is in the way, brings no traceback; no temporary file is named."""
     (tmp_path / layout.BLOBS).mkdir(parents=True)
     (tmp_path / layout.PINS).parent.mkdir(parents=True)
     (tmp_path / layout.PINS).touch()
@@ -247,5 +247,6 @@ def test_an_error_of_the_system_is_one_line(tmp_path: Path) -> None:
     environ = {"DOCKMIRROR_CACHE": str(tmp_path), "DOCKMIRROR_MIN_FREE": "0B"}
     result = interpreter().run([program, "pin", "nginx"], environ)
     assert result.returncode == 1
-    assert re.fullmatch(rf"Error: {tmp_path}/\S+: Not a directory", result.stderr.splitlines()[-1])
+    said = result.stderr.splitlines()[-1]
+    assert re.fullmatch(rf"Error: {tmp_path}/{layout.PINS}/\S+: Not a directory", said)
     assert "Traceback" not in result.stderr

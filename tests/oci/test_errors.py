@@ -31,6 +31,7 @@ from dockmirror.oci.errors import (
     UpstreamRefusal,
     find_challenge,
     parse_challenges,
+    summarize_error,
 )
 
 WORDS = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=8)
@@ -367,3 +368,22 @@ def test_any_refusal_is_readable(status: int, body: bytes) -> None:
     assert (error.challenges, error.retry_after) == ((BEARER,), "5")
     assert all(isinstance(e["code"], str) and isinstance(e["message"], str) for e in read(error))
     assert isinstance(error, Unauthorized) is (status == 401) or error.code == "UNAUTHORIZED"
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (Denied("the upstream answered 403"), "the upstream answered 403"),
+        (ValueError("no number"), "no number"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("the bucket is down"), "the bucket is down"),
+        (OSError(2, "No such file or directory", b"/a"), "/a: No such file or directory"),
+        (
+            OSError(1, "Operation not permitted", "/new/1-a", None, "/pins/b"),
+            "/pins/b: Operation not permitted",
+        ),
+        (OSError(9, "Bad file descriptor", 5), "Bad file descriptor"),
+    ],
+)
+def test_an_error_is_summarized_with_the_path_concerned(error: Exception, summary: str) -> None:
+    assert summarize_error(error) == summary
