@@ -27,11 +27,12 @@ from ..system.posix import make_directory_for
 from ..system.reactor_services import ClockStepGuard, GracefulShutdown, SystemdNotice, WhenServing
 from ..tls.certificate_directory import CertificateDirectories
 from ..web.shared_tables import SharedTables, create_shared_memory
-from ..workers.worker_pool import RpcError, WorkerPool
+from ..workers.worker_pool import WorkerPool
 from ..workers.worker_program import (
     BindOnlyReactor,
     ForkedWorkers,
     ReclaimingReactor,
+    RpcError,
     SpawnedWorkers,
     WorkerProgram,
     pass_on_output,
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 MAX_DEFAULT_WORKERS = 4
 """Workers by default, if there are as many cores; four saturate most network links."""
-APPLY_TIMEOUT = 120.0
-"""Seconds that a busy worker may take to put new settings into force, or to reject them."""
 STOP_NOW_LIMIT = 5.0
 """Seconds after a second signal until the process exits, whatever it waits for."""
 START_ONLY = (
@@ -235,7 +234,7 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         nonlocal current
         previous, current = current, new  # a worker that starts meanwhile gets the new settings
         try:
-            await pool.call("apply", new.as_json(), APPLY_TIMEOUT)
+            await pool.call_all("apply", new.as_json())
         except RpcError as error:
             current = previous
             raise ConfigurationError(str(error)) from None

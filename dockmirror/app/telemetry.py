@@ -37,7 +37,7 @@ from ..system.shared_table import SharedDigests
 from ..web.access_log import RequestCounter
 from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.shared_tables import SharedTables
-from ..workers.worker_pool import RpcError
+from ..workers.worker_program import RpcError
 from .accounts import REST
 from .cache import CacheParts
 
@@ -186,14 +186,14 @@ class CallableWorkers(Protocol):
     is_stopping: bool
     on_exit: Callable[[int], None]
 
-    async def call(self, method: str, value: object = None) -> dict[int, Any]:
+    async def call(self, method: str) -> dict[int, Any]:
         """Return the workers' answers, by the numbers of the workers."""
 
 
 class PoolTelemetry:
     """Reports the merged metrics and state of all workers; see ``WorkerTelemetry``.
 
-    Counters of a worker that has exited stay in the sums.
+    Counters of a worker that has exited stay in the sums, and those of one that does not answer.
     """
 
     def __init__(self, pool: CallableWorkers) -> None:
@@ -206,7 +206,7 @@ class PoolTelemetry:
     async def metrics(self) -> bytes:
         answers = await self._call("metrics")
         self._last_metrics.update(answers)
-        families = merge_metrics([format_metrics(self._exited).decode(), *answers.values()])
+        families = merge_metrics([format_metrics(self._exited).decode(), *self._last_metrics.values()])
         workers = GaugeMetricFamily("dockmirror_workers", "Processes that serve.", len(answers))
         exits = CounterMetricFamily("dockmirror_workers_exited", "Workers that exited by themselves.")
         exits.add_metric([], self._exits)

@@ -17,11 +17,13 @@ from ..status import WorkerState
 from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
-from ..workers.worker_pool import TERMINAL_SIGNALS, RpcChannel, RpcMethods
+from ..workers.worker_pool import TERMINAL_SIGNALS
 from ..workers.worker_program import (
     WORKER_SIGNALS,
     InheritedSocketsReactor,
     ListeningSocket,
+    RpcChannel,
+    RpcMethods,
     inherited_endpoint,
 )
 from .endpoints import listen_endpoints
@@ -50,7 +52,7 @@ class Worker:
     def methods(self) -> RpcMethods:
         """Return the methods that the binding process may call."""
         return {
-            "start": self._start, "apply": self._apply, "metrics": self._metrics,
+            "start": self._start, "ping": self._ping, "apply": self._apply, "metrics": self._metrics,
             "readiness": self._readiness, "state": self._state,
             "transfers": self._transfers, "abort": self._abort,
         }  # fmt: skip
@@ -69,6 +71,9 @@ class Worker:
         process.service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", process.service.stopService)
         self._process = process
+
+    async def _ping(self, _: object) -> None:
+        """Answer that this process runs."""
 
     async def _apply(self, settings: str) -> None:
         if self._process is not None:

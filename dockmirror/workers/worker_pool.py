@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,102 +13,23 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from ..system.posix import write_line
-from .worker_program import ListeningSocket, StartWorker, WorkerProgram
+from .worker_program import ListeningSocket, PeerLost, RpcChannel, RpcError, StartWorker, WorkerProgram
 
-RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
-"""The methods that may be called, by name; each takes and returns a JSON value."""
 _log = Logger()
-
-
-class PeerLost(Exception):
-    """The other process is gone, and will not answer."""
-
-
-class RpcError(Exception):
-    """The method failed in the other process; the text is that of its exception."""
-
-
-class RpcChannel(LineOnlyReceiver):
-    """One end of a connection on which either end may call methods of the other.
-
-    :param methods: the methods that the other end may call here.
-    :param on_lost: called when the other end is gone.
-    """
-
-    delimiter = b"\n"
-    MAX_LENGTH = 64 * 1024 * 1024
-
-    def __init__(self, methods: RpcMethods, on_lost: Callable[[], None] = lambda: None) -> None:
-        self._methods = methods
-        self._on_lost = on_lost
-        self._waiting: dict[int, Deferred[Any]] = {}
-        self._last_id = 0
-        self._is_lost = False
-
-    async def call(self, method: str, value: object = None) -> Any:
-        """Call a method of the other end, and return its answer.
-
-        :raises RpcError: when the method raises an exception.
-        :raises PeerLost: when the other end is gone, or goes before it answers.
-        """
-        if self._is_lost or self.transport is None:
-            raise PeerLost
-        self._last_id += 1
-        call_id = self._last_id
-        answer: Deferred[Any] = Deferred(lambda _: self._forget(call_id))
-        self._waiting[call_id] = answer
-        self._send({"call": method, "value": value, "id": call_id})
-        return await answer
-
-    def lineReceived(self, line: bytes) -> None:
-        message = json.loads(line)
-        if "call" in message:
-            Deferred.fromCoroutine(self._answer(message)).addErrback(_log_failed_answer)
-            return
-        waiting = self._waiting.pop(message["id"], None)
-        if waiting is None:
-            return
-        if "error" in message:
-            waiting.errback(RpcError(message["error"]))
-        else:
-            waiting.callback(message["answer"])
-
-    async def _answer(self, message: Mapping[str, Any]) -> None:
-        try:
-            outcome = {"answer": await self._methods[message["call"]](message["value"])}
-        except Exception as error:
-            outcome = {"error": str(error)}
-        self._send({**outcome, "id": message["id"]})
-
-    def _forget(self, call_id: int) -> None:
-        self._waiting.pop(call_id, None)
-
-    def _send(self, message: object) -> None:
-        if not self._is_lost:
-            self.sendLine(json.dumps(message).encode())
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._is_lost = True
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting.values():
-            each.errback(PeerLost())
-        self._on_lost()
-
-
-def _log_failed_answer(failure: Failure) -> None:
-    _log.failure("cannot answer another process", failure=failure)
-
 
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
 """Signals that a terminal sends to all processes; only the binding process acts on them."""
-CALL_TIMEOUT = 5.0
-"""Seconds that a worker has to answer a call, by default."""
+CALL_TIMEOUT = 2.5
+"""Seconds that a worker has to answer a call; a probe of the readiness waits for 5."""
+CHECK_INTERVAL = 10.0
+"""Seconds from one check that workers answer to the next."""
+_MOST_MISSED, _MOST_MISSED_AT_START = 6, 30
 ABORT_GRACE = 2.0
 """Seconds that a worker has to end after ``abort``."""
 _SHORT_LIFE = 10.0
@@ -118,8 +38,20 @@ _RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
 _FIRST_DESCRIPTOR = 10  # above those that every process has, and those that systemd passes
 
 
+def is_hung(missed: int, is_serving: bool) -> bool:
+    """Return whether a worker has not answered for longer than a machine can be slow.
+
+    Checks are counted, not seconds: a process that was stopped together with its workers, or whose clock was
+    set forward, misses none.
+
+    :param missed: the number of checks since its last answer.
+    :param is_serving: False while it imports and opens the cache.
+    """
+    return missed >= (_MOST_MISSED if is_serving else _MOST_MISSED_AT_START)
+
+
 class WorkerPool(Service):
-    """Starts worker processes, replaces those that die, and stops them together.
+    """Starts worker processes, replaces those that die or hang, and stops them together.
 
     :param program: takes the arguments that ``WorkerProcess.start`` gives it.
     :param sockets: returns the listening sockets, once they listen.
@@ -152,6 +84,8 @@ class WorkerPool(Service):
         self._restarts: set[IDelayedCall] = set()
         self._last_number = 0
         self._serving: Deferred[Any] = Deferred()
+        self._checks = LoopingCall(self._check)
+        self._checks.clock = reactor
 
     def when_serving(self, call: Callable[[], None]) -> None:
         """Call a function once the first worker serves."""
@@ -168,6 +102,8 @@ class WorkerPool(Service):
         """Return a Deferred that fires when all workers have exited."""
         super().stopService()
         self.is_stopping = True
+        if self._checks.running:
+            self._checks.stop()
         for restart in self._restarts:
             if restart.active():
                 restart.cancel()
@@ -178,27 +114,51 @@ class WorkerPool(Service):
         for worker in list(self.workers.values()):
             worker.abort()
 
-    async def call(self, method: str, value: object = None, seconds: float = CALL_TIMEOUT) -> dict[int, Any]:
-        """Call a method in all workers, and return the answers by the numbers of the workers.
+    async def call(self, method: str) -> dict[int, Any]:
+        """Call a method in the workers that serve, and return the answers by the numbers of the workers.
 
-        Workers that do not answer within *seconds* are left out.
+        Workers that do not answer in time, or exit meanwhile, are left out; one that does not answer at all
+        is not waited for again until it does.
 
         :raises RpcError: when the method raises an exception in any of them.
         """
-        numbers = list(self.workers)
-        calls = [self.workers[number].call(method, value, seconds) for number in numbers]
-        outcomes = await DeferredList(calls, consumeErrors=True)
-        answers = {}
-        for number, (succeeded, outcome) in zip(numbers, outcomes, strict=True):
-            if succeeded:
-                answers[number] = outcome
-            elif isinstance(outcome, Failure) and outcome.check(RpcError):
-                outcome.raiseException()
-        return answers
+        now = self._reactor.seconds()
+        serving = {number: worker for number, worker in self.workers.items() if worker.is_serving}
+        answering = {number: worker for number, worker in serving.items() if worker.answers(now)}
+        called = {number: worker.call(method) for number, worker in (answering or serving).items()}
+        answers = await _collect(called)
+        return {number: answer for number, answer in answers.items() if number in self.workers}
+
+    async def call_all(self, method: str, value: object) -> None:
+        """Call a method in all workers, and wait until each has answered or is gone.
+
+        A worker that still starts answers when it has started.
+
+        :raises RpcError: as ``call`` does.
+        """
+        workers = self.workers.items()
+        await _collect(
+            {number: Deferred.fromCoroutine(worker.channel.call(method, value)) for number, worker in workers}
+        )
 
     def _start_all(self) -> None:
         for _ in range(self.count):
             self._start(self._program.first)
+        self._checks.start(CHECK_INTERVAL, now=False)
+
+    def _check(self) -> None:
+        """Stop the workers that hang, so that others replace them."""
+        for worker in self.workers.values():
+            if worker.silent_since is None:
+                worker.ping()
+                continue
+            worker.missed += 1
+            if is_hung(worker.missed, worker.is_serving) and not worker.is_stopping:
+                _log.error(
+                    "the worker with process ID {pid} has not answered for {seconds:g} s, and is killed",
+                    pid=worker.pid, seconds=worker.missed * CHECK_INTERVAL,
+                )  # fmt: skip
+                worker.stop(ABORT_GRACE)
 
     def _start(self, start: StartWorker) -> None:
         self._last_number += 1
@@ -211,10 +171,13 @@ class WorkerPool(Service):
             worker.exit_reason = f"before it started: {error.strerror}"
             self._handle_exit(number)
             return
-        started = Deferred.fromCoroutine(worker.channel.call("start", self._start_arguments()))
-        started.addCallbacks(self._handle_start, self._handle_start_failure, errbackArgs=(worker,))
+        started = worker.ask("start", self._start_arguments())
+        started.addCallbacks(
+            self._handle_start, self._handle_start_failure, callbackArgs=(worker,), errbackArgs=(worker,)
+        )
 
-    def _handle_start(self, _: object) -> None:
+    def _handle_start(self, _: object, worker: WorkerProcess) -> None:
+        worker.is_serving = True
         if not self._serving.called:
             self._serving.callback(None)
 
@@ -241,15 +204,33 @@ class WorkerPool(Service):
         self._restarts.add(self._reactor.callLater(delay, self._start, self._program.later))
 
 
+async def _collect(calls: Mapping[int, Deferred[Any]]) -> dict[int, Any]:
+    """Return the answers; calls that fail are left out, unless the method has failed."""
+    answers = {}
+    outcomes = await DeferredList(list(calls.values()), consumeErrors=True)
+    for number, (succeeded, outcome) in zip(calls, outcomes, strict=True):
+        if succeeded:
+            answers[number] = outcome
+        elif isinstance(outcome, Failure) and outcome.check(RpcError):
+            outcome.raiseException()
+    return answers
+
+
 class WorkerProcess(ProcessProtocol):
     """A worker as the binding process sees it.
 
     :ivar started: the reactor's time at which it was started.
+    :ivar is_serving: it has answered ``start``.
+    :ivar silent_since: the reactor's time at which ``start`` or ``ping`` was called, until the answer.
+    :ivar missed: the number of checks since its last answer.
     :ivar exit_reason: the signal or status with which it exited.
     """
 
     def __init__(self, reactor: Any, on_exit: Callable[[], None]) -> None:
         self.started = reactor.seconds()
+        self.is_serving = False
+        self.silent_since: float | None = None
+        self.missed = 0
         self.exit_reason = ""
         self.channel = RpcChannel({})
         self._reactor = reactor
@@ -280,9 +261,39 @@ class WorkerProcess(ProcessProtocol):
             ]
             start(self, [str(channel), str(shared), *arguments], inherited)
 
-    def call(self, method: str, value: object, seconds: float) -> Deferred[Any]:
+    @property
+    def pid(self) -> int:
+        """The ID of the process."""
+        assert self.transport is not None
+        return int(self.transport.pid)
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once ``stop`` was called."""
+        return self._kill is not None
+
+    def answers(self, now: float) -> bool:
+        """Return False if the worker does not even answer ``ping`` in time."""
+        return self.silent_since is None or now - self.silent_since < CALL_TIMEOUT
+
+    def call(self, method: str) -> Deferred[Any]:
         """Call a method in the worker; the Deferred fails if there is no answer in time."""
-        return Deferred.fromCoroutine(self.channel.call(method, value)).addTimeout(seconds, self._reactor)
+        if self.silent_since is None:
+            self.ping()
+        return Deferred.fromCoroutine(self.channel.call(method)).addTimeout(CALL_TIMEOUT, self._reactor)
+
+    def ping(self) -> None:
+        """Find out if the worker answers at all: it may take its time for what other methods do."""
+        self.ask("ping").addErrback(lambda _: None)
+
+    def ask(self, method: str, value: object = None) -> Deferred[Any]:
+        """Call a method, and let ``silent_since`` and ``missed`` tell that the answer is awaited."""
+        self.silent_since = self._reactor.seconds()
+        return Deferred.fromCoroutine(self.channel.call(method, value)).addBoth(self._handle_answer)
+
+    def _handle_answer(self, answer: Any) -> Any:
+        self.silent_since, self.missed = None, 0
+        return answer
 
     def stop(self, grace: float) -> Deferred[None]:
         """Terminate the worker, and kill it after the grace period; fires when it has exited."""

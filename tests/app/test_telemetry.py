@@ -22,7 +22,7 @@ from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
 from dockmirror.status import CacheUsage, Usage, WorkerState
 from dockmirror.web.readiness import ReadinessCheck, ReadinessState
-from dockmirror.workers.worker_pool import RpcError
+from dockmirror.workers.worker_program import RpcError
 from tests.scraped import parsed
 from tests.stacks import now
 from tests.test_metrics import Connected, Figures
@@ -36,7 +36,7 @@ class FakePool:
         self.is_stopping = False
         self.on_exit: Callable[[int], None] = print
 
-    async def call(self, method: str, value: object = None) -> dict[int, Any]:
+    async def call(self, method: str) -> dict[int, Any]:
         if any(isinstance(answer, Exception) for answer in self.answers.values()):
             raise RpcError("no")
         return dict(self.answers)
@@ -73,7 +73,7 @@ def test_a_stopping_pool_is_not_ready() -> None:
     assert now(PoolTelemetry(pool).state()) == ReadinessState(False, "stopping", "writable")
 
 
-def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
+def test_metrics_are_merged_and_counters_of_silent_and_exited_workers_remain() -> None:
     """Workers that were stopped do not count as exited by themselves."""
     text = (
         "# TYPE dockmirror_a_total counter\ndockmirror_a_total 2\n# TYPE dockmirror_connections gauge\n"
@@ -96,6 +96,7 @@ def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
 
     assert totals() == (4, 2, 2, 0)
     del pool.answers[0]
+    assert totals() == (4, 2, 1, 0)
     pool.on_exit(0)
     assert totals() == (4, 1, 1, 1)
     pool.on_exit(7)

@@ -126,19 +126,19 @@ def test_a_failing_store_is_named_as_degraded(
     assert samples["dockmirror_disk_failing", ()] == disk_failing
 
 
-def test_a_store_check_times_out_or_is_cancelled_with_its_client() -> None:
+def test_store_checks_time_out_together_or_are_cancelled_with_their_client() -> None:
     cancelled: list[Deferred[None]] = []
 
     async def wait() -> None:
         await Deferred(cancelled.append)
 
-    endpoint = Endpoint([WORKING, StoreCheck("the bucket fails", wait)])
+    endpoint = Endpoint([StoreCheck("the disk is slow", wait), StoreCheck("the bucket fails", wait), WORKING])
     endpoint.connect().ask("GET", "x", "/readyz").leave()
-    assert len(cancelled) == 1
+    assert len(cancelled) == 2
     client = endpoint.connect().ask("GET", "x", "/readyz")
     assert client.answers == []
     endpoint.house.clock.advance(STORE_TIMEOUT)
-    store = "the bucket fails: no answer within 2 s"
+    store = "the disk is slow: no answer within 2 s"
     assert client.answer.json == {"status": "degraded", "store": store}
 
 

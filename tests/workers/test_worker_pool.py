@@ -19,14 +19,22 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from dockmirror.web.readiness import STORE_TIMEOUT
 from dockmirror.workers.worker_pool import (
     ABORT_GRACE,
+    CALL_TIMEOUT,
+    CHECK_INTERVAL,
+    WorkerPool,
+    is_hung,
+)
+from dockmirror.workers.worker_program import (
+    WORKER_SIGNALS,
     PeerLost,
     RpcChannel,
     RpcError,
-    WorkerPool,
+    SpawnedWorkers,
+    WorkerProgram,
 )
-from dockmirror.workers.worker_program import WORKER_SIGNALS, SpawnedWorkers, WorkerProgram
 from tests.stacks import Outcome, logged
 
 
@@ -38,6 +46,7 @@ class StartedProcess:
         self.arguments = arguments
         self.environ = environ
         self.signals: list[str] = []
+        self.pid = 7
         self.channel: Any = None
         self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         protocol.transport = self
@@ -49,9 +58,13 @@ class StartedProcess:
         self.protocol.processExited(Failure(ProcessTerminated(code) if code else ProcessDone(0)))
 
     def answers(self, **answer: Any) -> None:
-        """Answer the newest call."""
-        number = self.calls[-1]["id"]
-        self.channel.dataReceived(json.dumps({"id": number, **answer}).encode() + b"\n")
+        """Answer that the process runs, and then the newest call."""
+        calls = self.calls
+        for number, given in [
+            *((each["id"], {"answer": None}) for each in calls[:-1] if each["call"] == "ping"),
+            (calls[-1]["id"], answer),
+        ]:
+            self.channel.dataReceived(json.dumps({"id": number, **given}).encode() + b"\n")
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -240,24 +253,137 @@ def test_the_grace_of_workers_can_be_ended_early(pool: WorkerPool, reactor: Reco
     assert ending
 
 
-def test_answers_come_by_worker(pool: WorkerPool, reactor: RecordingReactor) -> None:
-    """A late worker is left out; an exception in one fails the call."""
+@pytest.fixture
+def serving(pool: WorkerPool, reactor: RecordingReactor) -> WorkerPool:
+    """The pool, whose workers have started."""
     for each in reactor.started:
         each.answers(answer=None)
-    calls = Outcome(pool.call("state"))
+    return pool
+
+
+def test_answers_come_by_worker(serving: WorkerPool, reactor: RecordingReactor) -> None:
+    """A late worker is left out; an exception in one fails the call."""
+    calls = Outcome(serving.call("state"))
     reactor.started[0].answers(answer=7)
-    reactor.advance(5)
+    reactor.advance(CALL_TIMEOUT)
     assert calls.get() == {1: 7}
-    slow = Outcome(pool.call("serve", seconds=60))
-    reactor.started[0].answers(answer=7)
-    reactor.advance(59)
-    assert not slow
     reactor.started[1].answers(answer=8)
-    assert slow.get() == {1: 7, 2: 8}
-    failed = Outcome(pool.call("serve"))
+    failed = Outcome(serving.call("serve"))
     reactor.started[0].answers(answer=None)
     reactor.started[1].answers(error="wrong")
     assert isinstance(failed.error, RpcError)
+
+
+def test_the_answer_of_a_worker_that_has_exited_since_does_not_count(
+    serving: WorkerPool, reactor: RecordingReactor
+) -> None:
+    calls = Outcome(serving.call("metrics"))
+    reactor.started[0].answers(answer=7)
+    reactor.started[0].exits()
+    reactor.started[1].answers(answer=8)
+    assert calls.get() == {2: 8}
+
+
+def test_calls_wait_for_no_worker_that_starts_or_hangs(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """A worker that hangs is asked again once it answers, or if no other one does."""
+    first, second = reactor.started
+    assert Outcome(pool.call("state")).get() == {}
+    first.answers(answer=None)
+    one = Outcome(pool.call("state"))
+    first.answers(answer=7)
+    assert one.get() == {1: 7}
+    second.answers(answer=None)
+    reactor.advance(CHECK_INTERVAL)
+    first.answers(answer=None)
+    reactor.advance(CALL_TIMEOUT)
+    without = Outcome(pool.call("state"))
+    first.answers(answer=7)
+    assert without.get() == {1: 7}
+    second.answers(answer=None)
+    both = Outcome(pool.call("state"))
+    reactor.advance(CALL_TIMEOUT)
+    assert both.get() == {}
+    none_answers = Outcome(pool.call("state"))
+    first.answers(answer=7)
+    second.answers(answer=8)
+    assert none_answers.get() == {1: 7, 2: 8}
+
+
+def test_the_checks_of_the_store_are_answered_in_the_time_of_a_call() -> None:
+    assert STORE_TIMEOUT < CALL_TIMEOUT
+
+
+def test_a_call_of_all_workers_waits_for_those_that_start_or_are_slow(
+    pool: WorkerPool, reactor: RecordingReactor
+) -> None:
+    """It is over when each has answered, or is gone."""
+    first, second = reactor.started
+    applied = Outcome(pool.call_all("apply", "new"))
+    assert [each.calls[-1]["value"] for each in (first, second)] == ["new", "new"]
+    first.answers(answer=None)
+    reactor.advance(CHECK_INTERVAL)
+    assert not applied
+    second.channel.connectionLost(Failure(ConnectionDone()))
+    assert applied.get() is None
+
+
+@pytest.mark.parametrize(
+    ("missed", "is_serving", "expected"),
+    [(5, True, False), (6, True, True), (6, False, False), (29, False, False), (30, False, True)],
+)
+def test_a_worker_hangs_if_it_misses_many_checks(missed: int, is_serving: bool, expected: bool) -> None:
+    """More of them while it starts."""
+    assert is_hung(missed, is_serving) is expected
+
+
+def check(reactor: RecordingReactor, times: int, answering: StartedProcess) -> None:
+    """Let some checks pass, which only one worker answers."""
+    for _ in range(times):
+        reactor.advance(CHECK_INTERVAL)
+        answering.answers(answer=None)
+
+
+def test_a_worker_that_hangs_is_named_killed_and_replaced(
+    serving: WorkerPool, reactor: RecordingReactor
+) -> None:
+    first, second = reactor.started
+    with logged() as texts:
+        check(reactor, 6, answering=first)
+        assert (texts, second.signals) == ([], [])
+        check(reactor, 1, answering=first)
+        (text,) = texts
+    assert "the worker with process ID 7 has not answered for 60 s, and is killed" in text
+    reactor.advance(ABORT_GRACE)
+    assert (first.signals, second.signals) == ([], ["TERM", "KILL"])
+    second.exits()
+    reactor.advance(0)
+    assert len(reactor.started) == 3
+
+
+def test_a_worker_that_answers_late_is_not_killed(serving: WorkerPool, reactor: RecordingReactor) -> None:
+    first, second = reactor.started
+    for _ in range(3):
+        check(reactor, 6, answering=first)
+        second.answers(answer=None)
+    assert second.signals == []
+
+
+def test_a_pause_of_the_binding_process_kills_no_worker(
+    serving: WorkerPool, reactor: RecordingReactor
+) -> None:
+    """Its clock may be an hour ahead afterwards, and the answers not read yet."""
+    reactor.advance(CHECK_INTERVAL)
+    reactor.advance(3600)
+    assert [each.signals for each in reactor.started] == [[], []]
+
+
+def test_workers_that_finish_their_transfers_are_not_checked(
+    serving: WorkerPool, reactor: RecordingReactor
+) -> None:
+    serving.stopService()
+    for _ in range(2):
+        reactor.advance(CHECK_INTERVAL)
+    assert [each.calls[-1]["call"] for each in reactor.started] == ["start", "start"]
 
 
 class Pair:
