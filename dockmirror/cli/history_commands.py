@@ -36,15 +36,19 @@ _SECTIONS: Sequence[SumKey] = ("registry", "repository", "client")
 
 
 def _parse_moment(text: str) -> float:
-    """Return a date, a date with a time, or a duration before now in seconds since the epoch."""
+    """Return a date or a time, in UTC unless it says otherwise, or a duration before now.
+
+    It is in seconds since the epoch.
+    """
     try:
         return time.time() - parse_duration(text)
     except ValueError:
         pass
     try:
-        return datetime.fromisoformat(text).timestamp()
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("expected an age such as 2h or 7d, or a time such as 2026-11-30T14:00") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def _parse_days(text: str) -> int:

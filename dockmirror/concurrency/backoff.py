@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import timegm
 from collections.abc import Callable
 from copy import copy
 from email.utils import parsedate_to_datetime
@@ -157,10 +158,11 @@ class RequestCircuitBreaker:
         self._notify(self._find_pause_end())
 
     def record_success(self, request: RegistryRequest) -> None:
-        """Close all circuits of the request."""
-        shared = (_Scope.CONNECTION, _Scope.SLOWNESS)
-        own = (_failure_scope(request), *self._limit_keys(request))
-        for key in (*shared, *own):
+        """Close the circuits of the request, but for a 429's, which ends with its time.
+
+        No request is sent in that time: an answer then belongs to one from before it.
+        """
+        for key in (_Scope.CONNECTION, _Scope.SLOWNESS, _failure_scope(request)):
             self._backoff.record_success((self._isolate(request), key))
         self._notify(self._find_pause_end())
 
@@ -209,7 +211,7 @@ def _parse_retry_after(retry_after: str | None, now: float) -> float:
     if retry_after.isdecimal():
         return min(LIMITED_LONGEST, float(retry_after))
     try:
-        at = parsedate_to_datetime(retry_after).timestamp()
+        at = timegm(parsedate_to_datetime(retry_after).utctimetuple())
     except (ValueError, TypeError, OverflowError):
         return LIMITED
     return min(LIMITED_LONGEST, max(0.0, at - now))

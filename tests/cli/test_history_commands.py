@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,21 @@ def test_an_image_is_found_by_its_short_name(written: Written, arguments: list[s
     """And by all other conditions."""
     found = json.loads(written.run("history", "--json", *arguments).stdout)
     assert [each["reference"] for each in found] == tags
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_a_time_is_in_utc_unless_it_has_an_offset(
+    written: Written, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    """Wherever the machine is: all times that are shown are in UTC."""
+    shown = datetime.fromtimestamp(time.time() - 1.5 * HOUR, timezone(timedelta(hours=offset)))
+    text = shown.isoformat() if offset else shown.replace(tzinfo=None).isoformat()
+    with monkeypatch.context() as machine:
+        machine.setenv("TZ", "America/New_York")
+        time.tzset()
+        found = json.loads(written.run("history", "--json", "--since", text).stdout)
+    time.tzset()
+    assert [each["outcome"] for each in found] == ["failed"]
 
 
 @pytest.mark.parametrize(

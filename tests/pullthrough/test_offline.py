@@ -128,6 +128,7 @@ def test_a_blob_that_is_open_waits_for_nothing(shop: Shop, offline: Offline) -> 
     registry = OfflineRegistry("docker.io", contents, offline.store.tags, listing, public, clock)
     request = RegistryRequest(parse_target(f"/v2/{NAME}/blobs/{Digest.of(LAYER)}".encode()))
     (answer,) = watch(registry.fetch(request))
+    assert isinstance(answer, Answer)
     assert bytes_of(answer.body) == LAYER
 
 

@@ -308,7 +308,7 @@ class DownloadReader:
                 return
 
     async def _wait(self) -> bool:
-        """Wait for the next byte of the part; False if it takes too long, and another request may be sooner."""
+        """Wait for the next byte of the part; False if that takes too long, and a request may be sooner."""
         waiting = Deferred.fromCoroutine(self._wait_for_byte())
         if self.rest is not None:
             waiting.addTimeout(MAX_WAIT, self._progress.clock)
