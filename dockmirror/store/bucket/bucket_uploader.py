@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from ...concurrency.coroutines import RunInThread
 from ...concurrency.periodic_task import PeriodicTask
 from ...oci.digest import Digest
+from ...oci.request import Repository, Tag
 from .. import layout, write_behind
 from ..files import Version, file_version, is_sealed
 from ..local_store import LocalStore
@@ -131,14 +132,20 @@ class BucketUploader(PeriodicTask):
         if isinstance(write, PendingContent):
             return await self._upload_content(write, path)
         if isinstance(write, PendingTag):
-            entry = await self._local.tags.get(write.repository, write.tag)
-            if entry is not None:
-                await self._tags.record(write.repository, write.tag, entry)
+            await self._upload_tag(write.repository, write.tag)
         else:
             data = await self._local.documents.read(write.name)
             if data is not None:
                 await self._documents.write(write.name, data)
         return True
+
+    async def _upload_tag(self, repository: Repository, tag: Tag) -> None:
+        """Upload a tag; one that is forgotten meanwhile is removed again, as the upload may have come last."""
+        entry = await self._local.tags.get(repository, tag)
+        if entry is not None:
+            await self._tags.record(repository, tag, entry)
+            if await self._local.tags.get(repository, tag) is None:
+                await self._tags.forget(repository, tag)
 
     async def _upload_content(self, write: PendingContent, path: Path) -> bool:
         """Upload a content, unless the bucket has it, and its link; an evicted or corrupt one is given up."""

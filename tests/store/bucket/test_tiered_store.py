@@ -262,6 +262,21 @@ def test_forgotten_tag(machines: Machines, is_uploaded: bool) -> None:
         assert now(machine.tags.get(HERE, LATEST)) is None
 
 
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_tag_that_is_forgotten_while_it_is_uploaded(machines: Machines, clock: Clock, written: int) -> None:
+    """It does not come back, whichever of its objects were written by then."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    uploading = watch(Machine(one.root, one.store, clock, threads := HeldThreads()).uploads.run())
+    for _ in range(written):
+        threads.run()
+    now(one.tags.forget(HERE, LATEST))
+    while threads.held:
+        threads.run()
+    assert uploading == [None]
+    assert now(two.tags.get(HERE, LATEST)) is None
+
+
 @pytest.mark.parametrize("digests", [(DIGEST, LARGE_DIGEST), (LARGE_DIGEST, DIGEST)])
 def test_moved_before_upload(machines: Machines, clock: Clock, digests: tuple[Digest, Digest]) -> None:
     """A tag that has moved before its upload is uploaded with its latest target."""
