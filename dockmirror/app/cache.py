@@ -134,7 +134,14 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
 
-    checks = [StoreCheck("the disk cannot be written", try_disk)]
+    async def check_eviction() -> None:
+        if eviction.failure is not None:
+            raise OSError(eviction.failure)
+
+    checks = [
+        StoreCheck("the disk cannot be written", try_disk),
+        StoreCheck("the cache cannot be kept within its budget", check_eviction),
+    ]
     if tiered is not None:
         checks.append(StoreCheck("the bucket fails", tiered.probe))
     tag_history = LocalTagHistory(root, reactor, in_thread)

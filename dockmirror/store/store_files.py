@@ -267,12 +267,30 @@ def iter_temporary_files(root: Path) -> Iterator[Path]:
     return _iter_directory(root / layout.TEMPORARY)
 
 
-def iter_repositories(root: Path) -> Iterator[Path]:
+OnError = Callable[[OSError], None]
+"""Called for a directory that cannot be listed; the rest is listed if it returns."""
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+@contextmanager
+def reporting(on_error: OnError) -> Iterator[None]:
+    """Report the error of a directory that cannot be listed."""
+    try:
+        yield
+    except OSError as error:
+        on_error(error)
+
+
+def iter_repositories(root: Path, on_error: OnError = _raise) -> Iterator[Path]:
     """Iterate over the directories of repositories, which may be nested."""
     queue = [root / layout.REPOSITORIES]
     while queue:
-        directory = queue.pop()
-        names = files.list_names(directory)
+        directory, names = queue.pop(), list[str]()
+        with reporting(on_error):
+            names = files.list_names(directory)
         queue += [directory / name for name in names if not name.startswith("_")]
         if any(name.startswith("_") for name in names):
             yield directory
@@ -291,10 +309,11 @@ def iter_tags(repository: Path) -> Iterator[Path]:
     return _iter_directory(repository / layout.TAGS_DIRECTORY)
 
 
-def iter_manifests(root: Path) -> Iterator[Digest]:
+def iter_manifests(root: Path, on_error: OnError = _raise) -> Iterator[Digest]:
     """Iterate over the manifests of all repositories, with duplicates."""
-    for repository in iter_repositories(root):
-        yield from iter_links(repository / layout.REVISIONS)
+    for repository in iter_repositories(root, on_error):
+        with reporting(on_error):
+            yield from iter_links(repository / layout.REVISIONS)
 
 
 def iter_repository_contents(root: Path) -> Iterator[tuple[str, set[Digest]]]:
@@ -340,13 +359,16 @@ def remove_content(root: Path, digest: Digest, removals: Iterable[Removal]) -> i
     return count + files.remove_empty(data.parent, root / layout.BLOBS)
 
 
-def iter_removals(root: Path, is_removed: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
+def iter_removals(
+    root: Path, is_removed: Callable[[Digest], bool], on_error: OnError = _raise
+) -> Iterator[tuple[Digest, Removal]]:
     """Iterate over the links and tags to be removed, in the order in which they must be."""
-    for repository in iter_repositories(root):
-        for tag in iter_tags(repository):
-            yield from _iter_tag_removals(root, tag, is_removed)
-        for directory in (repository / layout.REVISIONS, repository / layout.LAYERS):
-            yield from _iter_link_removals(root, directory, is_removed)
+    for repository in iter_repositories(root, on_error):
+        with reporting(on_error):
+            for tag in iter_tags(repository):
+                yield from _iter_tag_removals(root, tag, is_removed)
+            for directory in (repository / layout.REVISIONS, repository / layout.LAYERS):
+                yield from _iter_link_removals(root, directory, is_removed)
 
 
 def _iter_tag_removals(

@@ -178,14 +178,15 @@ class StoreIndex:
         while queue:
             check()
             name = queue.pop()
-            nested, is_repository = self._read(
-                f"{top}/{name}" if name else top, _read_repository, _NO_REPOSITORY
-            )
-            if nested:
-                queue += [f"{name}/{each}" for each in nested] if name else nested
-            if name and is_repository:
-                manifests = self._links(f"{top}/{name}/{layout.REVISIONS}")
-                yield name, RepositoryContents(manifests, self._links(f"{top}/{name}/{layout.LAYERS}"))
+            with suppress(OSError):  # eviction says which repository cannot be read
+                nested, is_repository = self._read(
+                    f"{top}/{name}" if name else top, _read_repository, _NO_REPOSITORY
+                )
+                if nested:
+                    queue += [f"{name}/{each}" for each in nested] if name else nested
+                if name and is_repository:
+                    manifests = self._links(f"{top}/{name}/{layout.REVISIONS}")
+                    yield name, RepositoryContents(manifests, self._links(f"{top}/{name}/{layout.LAYERS}"))
 
     def _links(self, directory: str) -> frozenset[Digest]:
         parts = [

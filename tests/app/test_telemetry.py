@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +22,16 @@ from dockmirror.app.telemetry import (
 from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
 from dockmirror.status import CacheUsage, Usage, WorkerState
-from dockmirror.web.readiness import ReadinessCheck, ReadinessState
+from dockmirror.store import layout
+from dockmirror.store.eviction.eviction import CHECK_INTERVAL
+from dockmirror.web.readiness import ReadinessCheck, ReadinessState, describe_store
 from dockmirror.workers.worker_program import RpcError
 from tests.scraped import parsed
 from tests.stacks import now
 from tests.test_metrics import Connected, Figures
+
+from ..internet import Internet
+from .cached_house import StoringHouse
 
 
 class FakePool:
@@ -181,3 +187,16 @@ def test_labels_with_special_characters_stay_distinct() -> None:
         gauge.labels(value).set(1)
     text = generate_latest(registry).decode()
     assert len(parsed(format_metrics(merge_metrics([text, text])).decode())) == 4
+
+
+def test_a_cache_from_which_nothing_can_be_evicted_is_a_failing_store(tmp_path: Path) -> None:
+    house = StoringHouse(Internet(), tmp_path, {})
+    checks = house.cache.store_checks[1:]  # that of the disk needs a thread
+    assert now(describe_store(checks, house.clock)) == "writable"
+    (tmp_path / layout.REPOSITORIES).rmdir()
+    (tmp_path / layout.REPOSITORIES).symlink_to("repositories")  # root, too, cannot list a link to itself
+    house.clock.advance(CHECK_INTERVAL)
+    house.settle()
+    said = now(describe_store(checks, house.clock))
+    assert said.startswith("the cache cannot be kept within its budget: [Errno 40] Too many levels")
+    house.close()

@@ -10,7 +10,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.eviction.eviction import delete_abandoned
+from dockmirror.store.eviction.removal import delete_abandoned
 
 NOW = 1_700_000_000.0
 DAY = 24 * 3600.0

@@ -33,7 +33,8 @@ from dockmirror.oci.request import Repository, Tag
 from dockmirror.store import files, layout
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.eviction.eviction import Sweep, delete_abandoned
+from dockmirror.store.eviction.eviction import Sweep
+from dockmirror.store.eviction.removal import delete_abandoned
 from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.store_directory import prepare_directory
 from dockmirror.store.store_files import iter_links

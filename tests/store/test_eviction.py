@@ -325,17 +325,45 @@ def test_one_process_at_a_time(store: Stocked) -> None:
 
 
 def test_failing_check(store: Stocked) -> None:
-    """A failing check is logged, and the next one runs nevertheless."""
+    """A failing check is logged once, the next one runs nevertheless, and the log says when one works."""
     (store.root / layout.USAGE_COUNTER).mkdir(parents=True)
     eviction = store.eviction(PLENTY)
     with logged() as texts:
         eviction.add(500)
+        store.clock.pump([CHECK_INTERVAL] * 3)
+        assert len(texts) == 1
+        assert "kept within its budget: [Errno 21] Is a directory" in texts[0]
+        assert "Is a directory" in str(eviction.failure)
+        (store.root / layout.USAGE_COUNTER).rmdir()
+        store.blob(kilobyte("a"))
         store.clock.advance(CHECK_INTERVAL)
-    assert any("kept within its budget: [Errno 21] Is a directory" in text for text in texts)
-    (store.root / layout.USAGE_COUNTER).rmdir()
-    store.blob(kilobyte("a"))
-    store.clock.advance(CHECK_INTERVAL)
-    assert eviction.size == 1000
+    assert (eviction.size, eviction.failure, len(texts)) == (1000, None, 2)
+    assert "can be kept within its budget again" in texts[1]
+
+
+def test_the_rest_is_evicted_while_a_repository_cannot_be_read(store: Stocked) -> None:
+    """Contents that only that one may have stay, with all that they refer to, until it can be read."""
+    shared, only_there, only_here = (store.blob(kilobyte(name), age=9 * HOUR) for name in "abc")
+    here = store.image(shared, only_here, age=9 * HOUR, tag="latest")
+    now(store.contents.link(ELSEWHERE, shared, ContentKind.BLOB))
+    now(store.contents.unlink(HERE, only_there, ContentKind.BLOB))
+    now(store.contents.link(ELSEWHERE, only_there, ContentKind.BLOB))
+    there = store.image(shared, only_there, age=9 * HOUR, repository=ELSEWHERE)
+    directory = store.root / layout.REPOSITORIES / "ghcr.io"
+    aside = directory.rename(store.root / "aside")
+    directory.symlink_to("ghcr.io")  # root, too, cannot list a link to itself
+    eviction = store.eviction(NOTHING)
+    with logged() as texts:
+        store.clock.pump([CHECK_INTERVAL] * 10)
+    assert store.held(here, only_here, there, shared, only_there) == [False, False, True, True, True]
+    assert str(directory) in str(eviction.failure)
+    assert len([text for text in texts if "cannot be kept within its budget" in text]) == 1
+    with pytest.raises(OSError, match="Too many levels"):
+        Sweep(store.root, NOTHING).collect(store.clock.seconds())
+    directory.unlink()
+    aside.rename(directory)
+    store.clock.pump([CHECK_INTERVAL] * 4)
+    assert (store.held(there, shared, only_there), eviction.failure) == ([False] * 3, None)
 
 
 def test_stopped(store: Stocked) -> None:

@@ -140,3 +140,17 @@ def test_a_content_without_bytes_yet_is_looked_at_again(store: Stocked) -> None:
     assert index.snapshot().size_of(digest) is None
     path.write_bytes(b"late")
     assert index.snapshot().size_of(digest) == 4
+
+
+def test_the_rest_is_listed_while_a_repository_cannot_be_read(store: Stocked) -> None:
+    index = StoreIndex(store.root)
+    for repository in REPOSITORIES:
+        store.image(store.blob(b"x"), repository=repository)
+    index.snapshot()
+    directory = store.root / layout.REPOSITORIES / "ghcr.io"
+    aside = directory.rename(store.root / "aside")
+    directory.symlink_to("ghcr.io")  # root, too, cannot list a link to itself
+    assert index.snapshot().by_registry.keys() == {"docker.io"}
+    directory.unlink()
+    aside.rename(directory)
+    assert index.snapshot().by_registry.keys() == {"docker.io", "ghcr.io"}

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IStagedUpload, IUploadStaging
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.eviction.eviction import delete_abandoned
+from dockmirror.store.eviction.removal import delete_abandoned
 from dockmirror.store.upload_staging import MAX_BUFFERED, MAX_STAGED_FILES, LocalUploadStaging
 
 from ..answering import now, watch

@@ -140,7 +140,7 @@ class BucketUploader(PeriodicTask):
         return True
 
     async def _upload_tag(self, repository: Repository, tag: Tag) -> None:
-        """Upload a tag; one that is forgotten meanwhile is removed again, as the upload may have come last."""
+        """Upload a tag; one that is forgotten meanwhile is removed, as the upload may have come last."""
         entry = await self._local.tags.get(repository, tag)
         if entry is not None:
             await self._tags.record(repository, tag, entry)

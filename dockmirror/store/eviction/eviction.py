@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -16,11 +14,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ...concurrency.coroutines import RunInThread
 from ...config.notation import format_size
 from ...system.times import ClockHistory, read_uptime
-from .. import files, layout, pins, store_files
+from .. import files, layout, pins
+from .removal import count_abandoned, delete_abandoned
 from .retention import INTERVAL, ExpiredImage, Retention
 from .store_budget import (
     Budget,
@@ -37,68 +37,6 @@ _DAY = 24 * 3600.0
 _HOUR = 3600.0
 SCAN_INTERVAL = 30.0
 """Seconds between two scans: more may have become evictable by then."""
-
-
-def count_abandoned(root: Path, now: float) -> int:
-    """Count the partial downloads that ``delete_abandoned`` would delete."""
-    parts = (path for path, _ in store_files.iter_downloads(root) if path.suffix != layout.SIZE)
-    return sum(_if_abandoned(path, now - _DAY, lambda: True) for path in parts)
-
-
-def delete_abandoned(root: Path, now: float) -> int:
-    """Delete temporary files unused for an hour and partial downloads unused for a day; count the latter.
-
-    Locked files stay, and so do new ones, which may be about to be locked.
-    """
-    for path in store_files.iter_temporary_files(root):
-        if path.is_dir():
-            _delete_trial_directory(path, now - _HOUR)
-        else:
-            _delete_if_abandoned(path, now - _HOUR)
-    return sum(_delete_partial(path, now - _DAY) for path, _ in store_files.iter_downloads(root))
-
-
-def _delete_partial(path: Path, limit: float) -> bool:
-    if path.suffix != layout.SIZE:
-        return _delete_if_abandoned(path, limit)
-    if not path.with_suffix("").exists():
-        _delete_if_abandoned(path, limit)
-    return False
-
-
-def _delete_if_abandoned(path: Path, limit: float) -> bool:
-    """Delete a file with its size file, if it is old and unlocked; report whether it was deleted."""
-
-    def remove() -> bool:
-        files.remove(path.with_name(path.name + layout.SIZE))
-        return files.remove(path)
-
-    return _if_abandoned(path, limit, remove)
-
-
-def _if_abandoned(path: Path, limit: float, then: Callable[[], bool]) -> bool:
-    """Call ``then`` if the file was last modified before that time and is unlocked."""
-    stored = store_files.stat_file(path)
-    if stored is None or stored.used >= limit:
-        return False
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return store_files.stat_file(path) == stored and then()
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(file)
-
-
-def _delete_trial_directory(path: Path, limit: float) -> None:
-    """Delete the directory of a check at start that was killed."""
-    with suppress(FileNotFoundError):
-        if path.stat().st_mtime < limit:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @frozen
@@ -133,7 +71,10 @@ class SweepStopped(Exception):
 
 
 class Sweep:
-    """Sweeps a store, in a thread; one process of those that share the directory at a time."""
+    """Sweeps a store, in a thread; one process of those that share the directory at a time.
+
+    :ivar unreadable: why a repository could not be read, so that nothing of it was evicted.
+    """
 
     def __init__(
         self,
@@ -146,6 +87,7 @@ class Sweep:
         self._uptime = uptime
         self.budget = budget
         self.retention = retention or Retention()
+        self.unreadable: OSError | None = None
         self._stopping = False
 
     def stop(self) -> None:
@@ -159,6 +101,10 @@ class Sweep:
 
         :raises SweepStopped: if it was stopped.
         """
+        if self.unreadable is not None:
+            with suppress(OSError):
+                files.list_names(Path(self.unreadable.filename))
+                self.unreadable = None
         with try_lock_usage_counter(self._root) as counter:
             if counter is None:
                 return None
@@ -258,6 +204,7 @@ class Sweep:
         unreferenced = collect(scan)
         size -= unreferenced.bytes if unreferenced else 0
         evicted = scan.evict(self._shortfall(size))
+        self.unreadable = scan.unreadable
         size -= evicted.bytes
         counter.write(StoreUsage(size, now))
         shortfall = self._shortfall(0) or None
@@ -288,6 +235,7 @@ class Eviction:
     :ivar evicted: the number of contents that it has evicted; ``evicted_bytes``, their size.
     :ivar abandoned: the number of abandoned partial downloads that it has deleted.
     :ivar expired: the number of images that it has deleted by the rules for retention.
+    :ivar failure: why contents cannot be evicted, as far as this process has tried; None while they can.
     :ivar is_short: True while the file system has too little space although everything evictable is gone.
     """
 
@@ -299,6 +247,7 @@ class Eviction:
         self._sweep = Sweep(root, budget)
         self._added = 0
         self.is_short = False
+        self.failure: str | None = None
         self._loop = LoopingCall(self._check)
         self._loop.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
@@ -344,15 +293,27 @@ class Eviction:
             result = await self._in_thread(partial(self._sweep.run, added, self._clock.seconds()))
         except SweepStopped:
             return
-        except OSError as error:
-            self._log.error("the cache cannot be kept within its budget: {error}", error=error)
-        except Exception:
-            self._log.failure("the cache cannot be kept within its budget")
+        except Exception as error:
+            self._note_failure(error)
         if result is None:
             self._added += added
             await self._read_usage()
         else:
+            self._note_failure(self._sweep.unreadable)
             self._record(result)
+
+    def _note_failure(self, error: Exception | None) -> None:
+        """Log once that eviction fails, with a traceback unless the disk does, and once that it works."""
+        failure, previous = str(error) if error is not None else None, self.failure
+        self.failure = failure
+        if failure == previous:
+            return
+        if error is None:
+            self._log.info("the cache can be kept within its budget again")
+        elif isinstance(error, OSError):
+            self._log.error("the cache cannot be kept within its budget: {error}", error=failure)
+        else:
+            self._log.failure("the cache cannot be kept within its budget", Failure(error))
 
     async def _read_usage(self) -> None:
         """Take over the number of bytes from the process that is checking now."""

@@ -1,9 +1,12 @@
-"""Remove images on request, and contents that the disk has corrupted; all calls block."""
+"""Remove images on request, contents that the disk has corrupted, and abandoned files; all calls block."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,14 @@ from attrs import evolve, frozen
 from ...interfaces import ContentKind
 from ...oci.digest import Digest
 from ...oci.request import Reference, Repository, Tag
-from .. import layout, store_files
+from .. import files, layout, store_files
 from ..held_images import HeldImages
 from ..pins import Pin, iter_pins
 from ..store_files import StoredFile, iter_removals, open_file, remove_content
 from .store_budget import wait_for_usage_counter
+
+_DAY = 24 * 3600.0
+_HOUR = 3600.0
 
 
 @frozen
@@ -224,3 +230,65 @@ def _find_repositories(root: Path, corrupt: set[Digest]) -> dict[Digest, set[str
         for digest in corrupt & contents:
             found[digest].add(name)
     return found
+
+
+def count_abandoned(root: Path, now: float) -> int:
+    """Count the partial downloads that ``delete_abandoned`` would delete."""
+    parts = (path for path, _ in store_files.iter_downloads(root) if path.suffix != layout.SIZE)
+    return sum(_if_abandoned(path, now - _DAY, lambda: True) for path in parts)
+
+
+def delete_abandoned(root: Path, now: float) -> int:
+    """Delete temporary files unused for an hour and partial downloads unused for a day; count the latter.
+
+    Locked files stay, and so do new ones, which may be about to be locked.
+    """
+    for path in store_files.iter_temporary_files(root):
+        if path.is_dir():
+            _delete_trial_directory(path, now - _HOUR)
+        else:
+            _delete_if_abandoned(path, now - _HOUR)
+    return sum(_delete_partial(path, now - _DAY) for path, _ in store_files.iter_downloads(root))
+
+
+def _delete_partial(path: Path, limit: float) -> bool:
+    if path.suffix != layout.SIZE:
+        return _delete_if_abandoned(path, limit)
+    if not path.with_suffix("").exists():
+        _delete_if_abandoned(path, limit)
+    return False
+
+
+def _delete_if_abandoned(path: Path, limit: float) -> bool:
+    """Delete a file with its size file, if it is old and unlocked; report whether it was deleted."""
+
+    def remove() -> bool:
+        files.remove(path.with_name(path.name + layout.SIZE))
+        return files.remove(path)
+
+    return _if_abandoned(path, limit, remove)
+
+
+def _if_abandoned(path: Path, limit: float, then: Callable[[], bool]) -> bool:
+    """Call ``then`` if the file was last modified before that time and is unlocked."""
+    stored = store_files.stat_file(path)
+    if stored is None or stored.used >= limit:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return store_files.stat_file(path) == stored and then()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _delete_trial_directory(path: Path, limit: float) -> None:
+    """Delete the directory of a check at start that was killed."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_mtime < limit:
+            shutil.rmtree(path, ignore_errors=True)

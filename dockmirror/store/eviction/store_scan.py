@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -27,6 +27,8 @@ PINNED = "pinned"
 NEEDED = "needed by policies"
 DOWNLOADING = "being downloaded"
 RECORDS = "records that cannot be made again"
+UNREADABLE = "possibly in a repository that cannot be read"
+_MANIFEST_LIMIT = 4 * 1024 * 1024
 
 
 @frozen
@@ -59,6 +61,9 @@ class _Candidate:
 class StoreScan:
     """A scan of a store; all calls block, and take long.
 
+    Of a repository that cannot be read it is not known what it has: what no other one has is not evicted.
+
+    :ivar unreadable: why a repository could not be read, the first one of several.
     :ivar staying: the bytes that were passed over, by the reason; all of them if a shortfall is not met.
     :param check: called often; it may raise an exception to stop the scan.
     :param needed: manifests that policies need: like those of pins, they and their contents are not evicted.
@@ -75,6 +80,7 @@ class StoreScan:
         self._documents: dict[Path, StoredFile] = {}
         self._blocks: dict[Path, StoredFile] = {}
         self.staying: Counter[str] = Counter()
+        self.unreadable: OSError | None = None
 
     def measure(self) -> int:
         """Count the stored bytes; must be called first."""
@@ -125,12 +131,16 @@ class StoreScan:
 
     def _find_unreferenced(self) -> list[_Candidate]:
         """Find contents without links; those used in the last minute may be about to be linked and stay."""
-        linked = {digest for digest, _ in iter_removals(self._root, lambda digest: digest in self._contents)}
+        unlinked = self._find_unlinked(iter_removals(self._root, self._contents.__contains__))
         return [
-            _Candidate(digest, stored, (stored.used, 0))
-            for digest, stored in self._contents.items()
-            if digest not in linked and abs(self._now - stored.used) >= _IN_USE
+            _Candidate(digest, self._contents[digest], (self._contents[digest].used, 0))
+            for digest in unlinked
+            if abs(self._now - self._contents[digest].used) >= _IN_USE
         ]
+
+    def _find_unlinked(self, links: Iterable[tuple[Digest, Removal]]) -> Collection[Digest]:
+        linked = {digest for digest, _ in links}
+        return [digest for digest in self._contents if digest not in linked]
 
     def _select(self, shortfall: Shortfall) -> Iterator[_Candidate]:
         """Iterate over what is to be evicted, in order; pinned and held images, and what is in use, stay.
@@ -160,12 +170,34 @@ class StoreScan:
         used = {digest: stored.used for digest, stored in self._contents.items()}
         needed = store_files.find_descendants(self._needed, references.get)
         pinned = self._find_pinned(references)
+        uncertain = self._find_uncertain()
         for digest, age in lru_order(used, references).items():
             stored = self._contents[digest]
             if digest in pinned or digest in needed:
                 self.staying[PINNED if digest in pinned else NEEDED] += stored.size
+            elif digest in uncertain:
+                self.staying[UNREADABLE] += stored.size
             else:
                 yield _Candidate(digest, stored, age, references.get(digest, ()))
+
+    def _find_uncertain(self) -> Collection[Digest]:
+        """Return what only a repository that cannot be read may have, and what that refers to."""
+        if self.unreadable is None:
+            return ()
+        unlinked = self._find_unlinked(
+            iter_removals(self._root, self._contents.__contains__, self._note_unreadable)
+        )
+        return store_files.find_descendants(unlinked, self._read_possible_references)
+
+    def _read_possible_references(self, digest: Digest) -> Sequence[Digest]:
+        stored = self._contents.get(digest)
+        if stored is None or stored.size > _MANIFEST_LIMIT:
+            return ()
+        self._check()
+        return store_files.read_references(self._root, digest)
+
+    def _note_unreadable(self, error: OSError) -> None:
+        self.unreadable = self.unreadable or error
 
     def _find_pinned(self, references: dict[Digest, Sequence[Digest]]) -> set[Digest]:
         """Return the pinned images with their contents and artifacts.
@@ -178,10 +210,11 @@ class StoreScan:
             pinned[repository].append(digest)
         for repository, manifests in pinned.items():
             self._check()
-            by_subject: dict[Digest, Sequence[Digest]] = {
-                subject: (*references.get(subject, ()), *(digest for _, digest in artifacts))
-                for subject, artifacts in HeldImages(self._root).list_artifacts(repository).items()
-            }
+            by_subject: dict[Digest, Sequence[Digest]] = {}
+            with store_files.reporting(self._note_unreadable):
+                for subject, artifacts in HeldImages(self._root).list_artifacts(repository).items():
+                    found = (digest for _, digest in artifacts)
+                    by_subject[subject] = (*references.get(subject, ()), *found)
             kept.update(store_files.find_descendants(manifests, ChainMap(by_subject, references).get))
         return kept
 
@@ -189,10 +222,14 @@ class StoreScan:
         for path, stored in self._blocks.items():
             yield _Candidate(path, stored, (stored.used, 0))
         top = self._root / layout.REPOSITORIES
-        names = [str(path.relative_to(top)) for path in store_files.iter_repositories(self._root)]
+        names = [
+            str(path.relative_to(top))
+            for path in store_files.iter_repositories(self._root, self._note_unreadable)
+        ]
         held = {each for name in names for each in (name, Repository(name).rest)}
         for path, stored in self._documents.items():
-            if may_evict_document(path.name, abs(self._now - stored.used), self._contents, held):
+            unused = 0.0 if self.unreadable else abs(self._now - stored.used)
+            if may_evict_document(path.name, unused, self._contents, held):
                 yield _Candidate(path, stored, (stored.used, 0))
             else:
                 self.staying[RECORDS] += stored.size
@@ -200,7 +237,7 @@ class StoreScan:
     def _read_references(self) -> dict[Digest, Sequence[Digest]]:
         """Return what each manifest refers to."""
         found: dict[Digest, Sequence[Digest]] = {}
-        for digest in store_files.iter_manifests(self._root):
+        for digest in store_files.iter_manifests(self._root, self._note_unreadable):
             self._check()
             if digest in self._contents and digest not in found:
                 found[digest] = store_files.read_references(self._root, digest)
@@ -214,7 +251,7 @@ class StoreScan:
             return digest in evicted or digest not in self._contents
 
         removals: defaultdict[Digest, list[Removal]] = defaultdict(list)
-        for digest, removal in iter_removals(self._root, is_removed):
+        for digest, removal in iter_removals(self._root, is_removed, self._note_unreadable):
             removals[digest].append(removal)
         return removals
 
