@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -116,13 +116,13 @@ class BlockingBucket:
             return False
         return True
 
-    def upload(self, key: str, file: Path, metadata: Metadata) -> None:
+    def upload(self, key: str, file: BinaryIO, metadata: Metadata) -> None:
         """Store a file in parts."""
         import obstore
 
         obstore.put(
             self._client, key, file,
-            attributes=_attributes(metadata), chunk_size=part_size(file.stat().st_size),
+            attributes=_attributes(metadata), chunk_size=part_size(os.fstat(file.fileno()).st_size),
             max_concurrency=_UPLOAD_CONCURRENCY,
         )  # fmt: skip
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from errno import EIO
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError
@@ -183,11 +183,8 @@ class Bucket:
         """Store a small object; False if it exists already."""
         return await self._write("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
 
-    async def upload(self, key: PurePosixPath, file: Path, metadata: Metadata) -> None:
-        """Store a file in parts; the object appears when all parts are there.
-
-        :raises OSError: if the file cannot be read.
-        """
+    async def upload(self, key: PurePosixPath, file: BinaryIO, metadata: Metadata) -> None:
+        """Store a file in parts; the object appears when all parts are there."""
         await self._write("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD_TIMEOUT)
 
     async def delete(self, keys: Sequence[str]) -> None:

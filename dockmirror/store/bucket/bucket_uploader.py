@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import count, groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -150,9 +152,9 @@ class BucketUploader(PeriodicTask):
     async def _upload_content(self, write: PendingContent, path: Path) -> bool:
         """Upload a content, unless the bucket has it, and its link; an evicted or corrupt one is given up."""
         key = layout.data(write.digest)
-        file, metadata = self._local.root / key, link_metadata(write.repository, write.kind)
+        metadata = link_metadata(write.repository, write.kind)
         try:
-            small = await self._in_thread(partial(_read_intact, file, write.digest))
+            content = await self._in_thread(partial(_open_intact, self._local.root / key, write.digest))
         except ContentDeleted as deleted:
             self._local.contents.count_deleted(deleted)
             _log.warn("{digest} is not uploaded: {error}", digest=write.digest, error=str(deleted))
@@ -163,10 +165,12 @@ class BucketUploader(PeriodicTask):
                 return False
             _log.warn("{digest} is not uploaded: {error}", digest=write.digest, error=str(error))
             return True
-        if small is not None:
-            await self._bucket.put_new(key, small, metadata)
-        elif not await self._contents.exists(write.digest):
-            await self._bucket.upload(key, file, metadata)
+        if isinstance(content, bytes):
+            await self._bucket.put_new(key, content, metadata)
+        else:
+            with content:
+                if not await self._contents.exists(write.digest):
+                    await self._bucket.upload(key, content, metadata)
         await self._contents.write_link(write.repository, write.digest, write.kind)
         return True
 
@@ -175,19 +179,18 @@ def _kind(path: Path) -> str:
     return path.name.partition("-")[0]
 
 
-def _read_intact(path: Path, digest: Digest) -> bytes | None:
-    """Return the bytes of a small content; None for a large one, which is uploaded from its file.
+def _open_intact(path: Path, digest: Digest) -> bytes | BinaryIO:
+    """Return the bytes of a small content, or the open file of a large one, which may be evicted from now on.
 
     :raises ContentDeleted: if the content is corrupt.
     :raises OSError: if it is missing.
     """
-    file = open_file(path)
-    try:
-        status = os.fstat(file)
+    with ExitStack() as closing:
+        file = closing.enter_context(os.fdopen(open_file(path), "rb"))
+        status = os.fstat(file.fileno())
         if status.st_size <= PART_SIZE:
-            return read_verified(path, file, digest)
+            return read_verified(path, file.fileno(), digest)
         if not is_sealed(status):
-            verify_or_delete(path, file, digest)
-        return None
-    finally:
-        os.close(file)
+            verify_or_delete(path, file.fileno(), digest)
+        closing.pop_all()
+        return file

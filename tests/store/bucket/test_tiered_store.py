@@ -194,6 +194,21 @@ def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
+def test_a_content_that_is_evicted_while_it_is_uploaded(machines: Machines, clock: Clock) -> None:
+    """It is uploaded all the same, and no failure of the bucket."""
+    one, two = machines
+    digest = Digest.of(data := LARGE * 20)
+    now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
+    uploader = Machine(one.root, one.store, clock, threads := HeldThreads())
+    uploading = watch(uploader.uploads.run())
+    (one.root / layout.data(digest)).unlink()
+    while threads.held:
+        threads.run()
+    assert (uploading, uploader.bucket.write_health.failure) == ([None], None)
+    assert write_behind.list_pending(one.root) == []
+    assert now(read(now(two.contents.open(HERE, digest, ContentKind.BLOB)))) == data
+
+
 @pytest.mark.parametrize("data", [LARGE, LARGE * 20], ids=["small", "large"])
 def test_a_corrupt_content_is_not_uploaded(machines: Machines, clock: Clock, data: bytes) -> None:
     """A content that was changed on the disk does not reach the bucket, and is not counted any more."""
