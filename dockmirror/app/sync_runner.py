@@ -92,12 +92,12 @@ class SyncRunner(PeriodicTask):
         self._idle: _Idle | None = None
 
     async def _run_due(self) -> None:
-        rules = tuple(self._context.rules())
-        idle = _Idle(rules, self._versions())
-        if self._idle == idle and self._clock.seconds() < self._idle.until:
+        rules, now = tuple(self._context.rules()), self._clock.seconds()
+        idle = _Idle(rules, self._versions(), now)
+        if self._idle == idle and self._idle.since <= now < self._idle.until:
             return
-        until = await self._in_thread(partial(self._find_next_run, rules))
-        if self._clock.seconds() < until:
+        until = await self._in_thread(partial(self._find_next_run, rules, now))
+        if now < until:
             self._idle = evolve(idle, until=until)
             return
         lock = await self._in_thread(partial(sync_states.lock_sync, self._root))
@@ -106,7 +106,7 @@ class SyncRunner(PeriodicTask):
         try:
             await self._run_all(rules)
         except Exception:  # perhaps no state records it
-            self._idle = _Idle(rules, self._versions(), self._clock.seconds() + RETRY)
+            self._idle = _Idle(rules, self._versions(), now, self._clock.seconds() + RETRY)
             raise
         finally:
             os.close(lock)
@@ -115,12 +115,13 @@ class SyncRunner(PeriodicTask):
         """Return the versions of the states and of a request; no thread is needed for that."""
         return tuple(files.file_version(self._root / each) for each in (layout.SYNC, layout.SYNC_REQUEST))
 
-    def _find_next_run(self, rules: Sequence[SyncRule]) -> float:
+    def _find_next_run(self, rules: Sequence[SyncRule], now: float) -> float:
         """Return when a rule is due, which is 0 if pins are left of one or all are requested; it blocks."""
         states = sync_states.read_states(self._root)
         if sync_states.is_requested(self._root) or _find_removed(rules, states):
             return 0.0
-        return min((_next_run(states.get(each.key)) for each in rules if not each.is_offline), default=inf)
+        online = (rule for rule in rules if not rule.is_offline)
+        return min((_next_run(rule, states.get(rule.key), now) for rule in online), default=inf)
 
     async def _run_all(self, rules: Sequence[SyncRule]) -> None:
         self._states = await self._in_thread(partial(sync_states.read_states, self._root))
@@ -138,10 +139,10 @@ class SyncRunner(PeriodicTask):
             await self._in_thread(partial(sync_states.delete_state, self._root, key))
 
     async def _run_if_due(self, rule: SyncRule) -> None:
-        state = self._states.get(rule.key)
+        state, now = self._states.get(rule.key), self._clock.seconds()
         if state is None and not rule.schedule.starts_at_once:
             await self._write(SyncState(rule.key, rule.name, next_run=self._next_time(rule)))
-        elif _next_run(state) <= self._clock.seconds():
+        elif _next_run(rule, state, now) <= now:
             try:
                 if state is not None and state.is_run_requested:
                     await self._run_rule(rule, None)
@@ -336,11 +337,13 @@ class SyncRunner(PeriodicTask):
 class _Idle:
     """The rules and the files as they were when no rule was due, or when a run could not be recorded.
 
+    :ivar since: when that was; the clock may have been set back since.
     :ivar until: when one is due, or run again.
     """
 
     rules: tuple[SyncRule, ...]
     versions: tuple[files.Version | None, ...]
+    since: float = field(eq=False)
     until: float = field(default=0.0, eq=False)
 
 
@@ -355,6 +358,12 @@ def _find_removed(rules: Sequence[SyncRule], states: Mapping[str, SyncState]) ->
     return states.keys() - {rule.key for rule in rules} if has_listed else set()
 
 
-def _next_run(state: SyncState | None) -> float:
-    """Return when a rule is due, which is 0 if it has never run or was interrupted."""
-    return 0.0 if state is None or state.outcome == "running" else state.next_run
+def _next_run(rule: SyncRule, state: SyncState | None, now: float) -> float:
+    """Return when a rule is due.
+
+    That is 0 if it has never run, was interrupted, or is due so late that the clock must have been wrong.
+    """
+    if state is None or state.outcome == "running":
+        return 0.0
+    latest = max(rule.schedule.next_run(now, 1.0), now + QUOTA_PAUSE)
+    return state.next_run if state.next_run <= latest else 0.0

@@ -46,7 +46,7 @@ class Pin:
                 parse_reference(fields["reference"]),
                 tuple(map(Platform.parse, fields["platforms"])),
             )
-        except (ValueError, KeyError, TypeError, RegistryError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
             return None
 
     def __bytes__(self) -> bytes:

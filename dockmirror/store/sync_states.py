@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from attrs import asdict, evolve, fields, frozen
+from attrs import asdict, evolve, frozen
 
-from ..system.times import format_timestamp
+from ..system.times import format_timestamp, parse_seconds
 from . import files, layout
 from .pins import Pin
 
 Outcome = Literal["waiting", "running", "done", "failed", "paused", "elsewhere"]
+_TIMES = ("started", "ended", "next_run")
+_COUNTS = ("matched", "synced", "failed", "fetched", "bytes")
+_PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "outcome": {each: each for each in get_args(Outcome)}.__getitem__,
+    "message": str,
+    **dict.fromkeys(_TIMES, parse_seconds),
+    **dict.fromkeys(("is_requested", "has_listed"), bool),
+    **dict.fromkeys(_COUNTS, int),
+}
+_MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @frozen
@@ -58,10 +69,9 @@ class SyncState:
     def fields(self) -> dict[str, Any]:
         """Return the state as JSON has it."""
         times = {
-            name: format_timestamp(getattr(self, name)) if getattr(self, name) else None
-            for name in ("started", "ended", "next_run")
+            name: format_timestamp(getattr(self, name)) if getattr(self, name) else None for name in _TIMES
         }
-        counts = {name: getattr(self, name) for name in ("matched", "synced", "failed", "fetched", "bytes")}
+        counts = {name: getattr(self, name) for name in _COUNTS}
         return {
             "rule": self.name,
             "outcome": self.outcome,
@@ -81,9 +91,13 @@ def write_state(root: Path, state: SyncState, now: float) -> None:
 
 
 def read_states(root: Path) -> dict[str, SyncState]:
-    """Return the states of all rules that have run, by their keys; malformed ones are left out."""
-    states = [_parse(found.data) for _, found in files.iter_small_files(root / layout.SYNC)]
-    return {each.key: each for each in states if each}
+    """Return the states of all rules that have run, by their keys.
+
+    A malformed field has its default, as a missing one has, so that the rule keeps its pins.  A file without
+    a key, a name and pins is left out, as is one that the rule's next state would not be written to.
+    """
+    states = [(path, _parse(found.data)) for path, found in files.iter_small_files(root / layout.SYNC)]
+    return {each.key: each for path, each in states if each and path == root / layout.sync_state(each.key)}
 
 
 def delete_state(root: Path, key: str) -> None:
@@ -161,7 +175,11 @@ def _parse(data: bytes) -> SyncState | None:
     try:
         values = json.loads(data)
         pins = [Pin.parse(json.dumps(each).encode()) for each in values["pins"]]
-        known = {each.name: values[each.name] for each in fields(SyncState) if each.name in values}
-        return SyncState(**{**known, "pins": tuple(pin for pin in pins if pin)})
-    except (ValueError, KeyError, TypeError):
+        state = SyncState(str(values["key"]), str(values["name"]), pins=tuple(pin for pin in pins if pin))
+    except _MALFORMED:
         return None
+    known = {}
+    for name in _PARSERS.keys() & values.keys():
+        with suppress(*_MALFORMED):
+            known[name] = _PARSERS[name](values[name])
+    return evolve(state, **known)

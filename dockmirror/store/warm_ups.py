@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, frozen
 
 from ..config.notation import format_duration
 from ..oci.errors import RegistryError, TooManyRequests
 from ..oci.manifest import Platform
 from ..oci.request import Reference, Repository, image_name, parse_reference
-from ..system.times import format_timestamp
+from ..system.times import format_timestamp, parse_seconds
 from . import files, layout
 
 State = Literal["waiting", "running", "done", "failed"]
+_STATES: Mapping[str, State] = {each: each for each in get_args(State)}
+_MALFORMED = (
+    ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, RegistryError
+)  # fmt: skip
 
 
 @frozen
@@ -212,11 +216,23 @@ def _delete_old(root: Path, queue: WarmUpQueue, now: float) -> None:
 def _parse(data: bytes) -> WarmUp | None:
     try:
         stored = json.loads(data)
-        values = {each.name: stored[each.name] for each in fields(WarmUp) if each.name in stored}
-        values["repository"] = Repository.parse(stored["repository"])
-        values["reference"] = parse_reference(stored["reference"])
-        values["platforms"] = tuple(map(Platform.parse, stored["platforms"]))
-        values["error"], values["digest"] = stored["error"] or "", stored.get("digest") or ""
-        return WarmUp(**values)
-    except (ValueError, KeyError, TypeError, RegistryError):
+        return WarmUp(
+            str(stored["id"]),
+            Repository.parse(stored["repository"]),
+            parse_reference(stored["reference"]),
+            parse_seconds(stored["created"]),
+            tuple(map(Platform.parse, stored["platforms"])),
+            bool(stored["referrers"]),
+            bool(stored["refresh"]),
+            parse_seconds(stored["changed"]),
+            _STATES[stored["state"]],
+            str(stored["error"] or ""),
+            int(stored["manifests"]),
+            int(stored["held"]),
+            int(stored["fetched"]),
+            int(stored["bytes"]),
+            bool(stored.get("tag_only")),
+            str(stored.get("digest") or ""),
+        )
+    except _MALFORMED:
         return None

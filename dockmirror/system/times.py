@@ -6,7 +6,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attrs import frozen
 from cronsim import CronSim, CronSimError
@@ -23,6 +23,18 @@ def format_timestamp(seconds: float) -> str:
     """Write a time since 1970 with milliseconds, such as 2026-01-31T09:30:00.250+00:00."""
     whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
     return f"{_format_second(whole)}.{microseconds // 1000:03}+00:00"
+
+
+def parse_seconds(value: Any) -> float:
+    """Return a time since 1970 that was stored.
+
+    :raises ValueError: when it is no number, or one that ``format_timestamp`` cannot write.
+    """
+    try:
+        format_timestamp(seconds := float(value))
+    except (TypeError, OverflowError, OSError):
+        raise ValueError(f"{value!r} is no time") from None
+    return seconds
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -126,6 +128,24 @@ def test_a_warm_up_in_the_other_queue_is_left_out(tmp_path: Path, clock: Clock) 
     assert list(warm_ups.iter_warm_ups(tmp_path)) == []
     warm_ups.add_warm_up(tmp_path, wanted(at=time.time() + PULLS.keep))
     assert not misplaced.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("created", "2026-12-01"), ("created", math.inf), ("changed", 1e17), ("bytes", math.inf),
+        ("held", None), ("platforms", [1]), ("state", "skipped"),
+    ],
+)  # fmt: skip
+def test_a_malformed_warm_up_does_not_stop_the_others(
+    tmp_path: Path, clock: Clock, field: str, value: object
+) -> None:
+    malformed, deep, good = (warm_ups.add_warm_up(tmp_path, wanted()) for _ in range(3))
+    path = tmp_path / layout.warm_up(layout.WARM_UPS, malformed.id)
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), field: value}))
+    path.with_name(deep.id).write_text("[" * 100_000)
+    run(tmp_path, clock, Shelf())
+    assert [(each.id, each.state) for each in warm_ups.iter_warm_ups(tmp_path)] == [(good.id, "done")]
 
 
 def test_a_failed_warm_up_says_why(tmp_path: Path, clock: Clock) -> None:

@@ -27,7 +27,7 @@ from dockmirror.status import Quota
 from dockmirror.store import files, layout, pins, sync_states
 from dockmirror.store.pins import Pin
 from dockmirror.store.sync_states import SyncState
-from dockmirror.system.times import CronSchedule, Interval
+from dockmirror.system.times import CronSchedule, Interval, Schedule
 
 from ..shelf import AMD, FOR_AMD, FOR_ARM, PLACE, SIGNATURE, Shelf
 from ..store.bucket.machines import BucketThreads, bucket
@@ -415,6 +415,34 @@ def test_a_run_whose_end_cannot_be_written_is_not_repeated_at_once(
         sync_states.request_sync(tmp_path, clock.seconds())
     site.poll(0.0 if is_requested else RETRY)
     assert (site.state().outcome, site.pinned) == ("done", {"1.1"})
+
+
+YEARS = 10 * 365 * 86_400.0
+
+
+@pytest.mark.parametrize("schedule", [Interval(60.0, 0.1), CronSchedule("0 3 * * *", 0.1)])
+@pytest.mark.parametrize(("ahead", "is_run"), [(YEARS, True), (QUOTA_PAUSE - 2 * POLL, False)])
+def test_a_rule_that_a_wrong_clock_has_put_off_is_run(
+    tmp_path: Path, clock: Clock, schedule: Schedule, ahead: float, is_run: bool
+) -> None:
+    """A pause for a rate limit may be longer than its interval."""
+    state = SyncState("k", "n", "paused", next_run=EPOCH + ahead)
+    sync_states.write_state(tmp_path, state, EPOCH)
+    site = Site(tmp_path, Library(images("1.1")), evolve(RULE, schedule=schedule), clock=clock)
+    site.poll()
+    assert (site.state().outcome == "done") is is_run
+
+
+def test_a_process_whose_clock_was_set_back_runs_its_rules(tmp_path: Path, clock: Clock) -> None:
+    library = Library(images("1.1"))
+    site = Site(tmp_path, library, RULE, clock=clock)
+    site.poll(YEARS)
+    library.tags = images("1.2")
+    clock.rightNow = EPOCH
+    for call in clock.getDelayedCalls():
+        call.reset(0)
+    site.poll()
+    assert site.pinned == {"1.2"}
 
 
 def test_one_of_the_processes_runs_a_rule(tmp_path: Path, clock: Clock) -> None:

@@ -32,7 +32,16 @@ def test_round_trip(pin: Pin) -> None:
 
 
 @given(
-    st.binary() | st.sampled_from([b"{}", b"[]", b'{"repository": "A", "reference": "", "platforms": []}'])
+    st.binary()
+    | st.sampled_from(
+        [
+            b"{}",
+            b"[]",
+            b"[" * 100_000,
+            b'{"repository": "A", "reference": "", "platforms": []}',
+            b'{"repository": "a/b", "reference": "1", "platforms": [1]}',
+        ]
+    )
 )
 def test_malformed(data: bytes) -> None:
     """A malformed file is no pin and raises nothing."""

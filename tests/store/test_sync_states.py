@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +30,11 @@ def state(key: str, *pins: Pin) -> SyncState:
 
 
 def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
-    """A malformed file is left out."""
     full = SyncState(
         "one", "docker: nginx", "paused", "later", 1.0, 2.0, 3.5, True, True, 9, 8, 1, 5, 6, (pin("1", AMD),)
     )  # fmt: skip
     for each in (full, state("two")):
         sync_states.write_state(tmp_path, each, 1.0)
-    (tmp_path / layout.sync_state("bad")).write_bytes(b"{}")
     assert sync_states.read_states(tmp_path) == {"one": full, "two": state("two")}
     sync_states.delete_state(tmp_path, "one")
     assert sync_states.read_states(tmp_path) == {"two": state("two")}
@@ -48,6 +47,32 @@ def test_states_of_the_version_before_and_after_are_read(tmp_path: Path) -> None
     values = json.loads(path.read_bytes())
     del values["matched"]
     path.write_text(json.dumps({**values, "later": 1}))
+    assert sync_states.read_states(tmp_path) == {"one": state("one")}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("next_run", "soon"), ("next_run", math.nan), ("started", 1e300), ("ended", 1e17), ("matched", None),
+        ("synced", math.inf), ("outcome", "skipped"), ("outcome", []),
+    ],
+)  # fmt: skip
+def test_a_malformed_field_has_its_default(tmp_path: Path, field: str, value: object) -> None:
+    """The others are kept, the pins above all: nobody else would unpin them."""
+    kept = SyncState("one", "rule", message="down", fetched=3, pins=(pin("1"),))
+    sync_states.write_state(tmp_path, kept, 1.0)
+    path = tmp_path / layout.sync_state("one")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), field: value}))
+    assert sync_states.read_states(tmp_path) == {"one": kept}
+
+
+@pytest.mark.parametrize("data", ["[" * 100_000, '"key"', '{"key": "bad", "name": "n", "pins": null}'])
+def test_a_malformed_state_is_left_out(tmp_path: Path, data: str) -> None:
+    """A file with the name of another rule is, too: it would never be replaced."""
+    sync_states.write_state(tmp_path, state("one"), 1.0)
+    path = tmp_path / layout.sync_state("one")
+    path.with_name("two").write_bytes(path.read_bytes())
+    path.with_name("bad").write_text(data)
     assert sync_states.read_states(tmp_path) == {"one": state("one")}
 
 
