@@ -63,7 +63,7 @@ async def read_names(
 def _parse_names(data: bytes, key: str) -> list[str] | None:
     try:
         names = json.loads(data)[key] or []
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -22,11 +22,21 @@ from dockmirror.oci.errors import (
     TooManyRequests,
     Unauthorized,
     Unreachable,
+    Unreadable,
 )
 from dockmirror.oci.manifest import Platform
 from dockmirror.oci.request import Blob, Referrers, RegistryRequest, Tag, Tags, Target
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import HELD_PAUSES, MAX_DEPTH, TAG_PAGES, HeldCheck, ImagePuller, PulledImage, Wanted
+from dockmirror.pull import (
+    HELD_PAUSES,
+    MAX_DEPTH,
+    TAG_PAGES,
+    HeldCheck,
+    ImagePuller,
+    PulledImage,
+    Wanted,
+    read_names,
+)
 
 from .answering import Feed, json_answer, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, SIGNATURE, Shelf, image, index
@@ -54,6 +64,12 @@ def test_all_platforms_are_pulled_once(shelf: Shelf) -> None:
     shelf.asked.clear()
     assert pulled(shelf) == PulledImage(4, 6, 0, 0)
     assert shelf.fetched() == []
+
+
+def test_a_list_that_is_nested_too_deeply_cannot_be_read(shelf: Shelf) -> None:
+    shelf.contents[str(Tags(PLACE))] = b"[" * 100_000
+    with pytest.raises(Unreadable, match="the upstream's list of tags cannot be read"):
+        now(read_names(shelf, RegistryRequest(Tags(PLACE)), "tags"))
 
 
 def test_missing_content_is_checked_again(shelf: Shelf) -> None:

@@ -90,7 +90,7 @@ class Recall:
                 bool(fields["lifted"]),
                 tuple(map(Digest.parse, fields["layers"])),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, DigestInvalid):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DigestInvalid):
             return None
 
     def __bytes__(self) -> bytes:

@@ -25,7 +25,7 @@ from ..pull import read_names
 from ..store import layout
 from ..store.pins import Pin
 from ..store.sync_states import SyncState, read_states
-from ..system.times import CronSchedule, Interval, Schedule
+from ..system.times import CronSchedule, Interval, Schedule, parse_seconds
 from .naming import name_at_upstream
 
 if TYPE_CHECKING:
@@ -252,10 +252,9 @@ class SyncTurn:
             fields = json.loads(data)
             images = fields["images"]
             named = None if images is None else tuple(map(str, images))
-            return cls(
-                path, str(fields["owner"]), float(fields["until"]), named, int(fields.get("period", 0))
-            )
-        except (ValueError, KeyError, TypeError):
+            until, period = parse_seconds(fields["until"]), int(fields.get("period", 0))
+            return cls(path, str(fields["owner"]), until, named, period)
+        except (ValueError, KeyError, TypeError, RecursionError):
             return cls(path, "", 0.0)
 
     def __bytes__(self) -> bytes:

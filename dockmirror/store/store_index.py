@@ -366,5 +366,5 @@ def _parse_usage(text: bytes) -> Usage | None:
     """Parse a stored measurement; None if it is missing or incomplete."""
     try:
         return Usage.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -57,7 +57,7 @@ class TagRecord:
                 for digest, first, last, is_baseline in fields["sightings"]
             )
             return cls(sightings, float(fields["pulled"]))
-        except (ValueError, KeyError, TypeError, RegistryError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, RegistryError) as error:
             raise OSError(f"the history of a tag is malformed: {error}") from error
 
     def __bytes__(self) -> bytes:

@@ -158,5 +158,5 @@ def _parse_write(data: bytes) -> PendingWrite | None:
         if fields["is"] == "tag":
             return PendingTag(repository, Tag(fields["tag"]))
         return PendingContent(repository, Digest.parse(fields["digest"]), ContentKind(fields["is"]))
-    except (ValueError, KeyError, TypeError, RegistryError):
+    except (ValueError, KeyError, TypeError, RecursionError, RegistryError):
         return None

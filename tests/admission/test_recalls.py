@@ -49,8 +49,11 @@ def test_round_trip(recall: Recall) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b"\xff", bytes(RECALL).replace(b"sha256", b"md5"), b'{"digest": 1}']
-)
+    "data",
+    [
+        b"", b"{}", b"[]", b"\xff", b"[" * 100_000, bytes(RECALL).replace(b"sha256", b"md5"), b'{"digest": 1}'
+    ],
+)  # fmt: skip
 def test_malformed(data: bytes) -> None:
     """A malformed document is no statement."""
     assert Recall.parse(data) is None

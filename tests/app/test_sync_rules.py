@@ -408,7 +408,8 @@ def test_a_complete_turn_has_the_images_that_match() -> None:
 
 def test_a_malformed_turn_is_taken_over() -> None:
     clock, store = Clock(), MemoryStore()
-    for data in (b"", b"[]", b'{"owner": "one"}', b"\xff"):
+    endless = b'{"owner": "one", "until": 1e999, "images": null, "period": 1}'
+    for data in (b"", b"[]", b'{"owner": "one"}', b"\xff", b"[" * 100_000, endless):
         store.put(str(layout.SYNC_TURNS / "a-1-0"), data)
         assert now(SyncTurns(bucket(clock, store), clock).claim("a", 1, "other")).owner == "other"
         store.delete(str(layout.SYNC_TURNS / "a-1-1"))

@@ -197,11 +197,12 @@ def test_a_tag_is_recorded(history: ITagHistory, clock: Clock) -> None:
     assert now(history.sightings(*KEY)) == []
 
 
-def test_a_malformed_file_is_an_error(tmp_path: Path, clock: Clock) -> None:
+@pytest.mark.parametrize("data", ['{"sightings": [["sha256:x", 1, 2, true]], "pulled": 0}', "[" * 100_000])
+def test_a_malformed_file_is_an_error(tmp_path: Path, clock: Clock, data: str) -> None:
     """It must not count as a tag that was never seen."""
     history = LocalTagHistory(tmp_path, clock, inline)
     now(history.record(*KEY, A, START))
-    TagHistoryFiles(tmp_path).path(KEY).write_text('{"sightings": [["sha256:x", 1, 2, true]], "pulled": 0}')
+    TagHistoryFiles(tmp_path).path(KEY).write_text(data)
     with pytest.raises(OSError, match="malformed"):
         now(history.sightings(*KEY))
 
