@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from .config.field_types import SettingsFile
 from .system.posix import chown_to_parent
 
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
@@ -265,7 +266,7 @@ class UserTokens:
 _MIN_BYTES = 32
 
 
-def read_signing_keys(path: Path) -> tuple[bytes, ...]:
+def read_signing_keys(path: SettingsFile) -> tuple[bytes, ...]:
     """Read keys from a file, one per line in hexadecimal; create it with a new key if it is missing.
 
     The first key signs, and all are accepted: a new first line replaces a key without logging users out.
@@ -273,12 +274,7 @@ def read_signing_keys(path: Path) -> tuple[bytes, ...]:
     :raises OSError: when the file can be neither read nor created.
     :raises ValueError: when it holds no valid keys, or others may read it.
     """
-    if not path.exists():
-        _create(path)
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
-            raise ValueError(f"others may read {path}: expected mode 0600")
-        lines = file.read().split()
+    lines = path.read_once(_read_keys).split()
     try:
         keys = tuple(bytes.fromhex(line.decode("ascii")) for line in lines)
     except ValueError:
@@ -288,6 +284,15 @@ def read_signing_keys(path: Path) -> tuple[bytes, ...]:
             f"expected keys of at least {_MIN_BYTES} bytes in {path}, in hexadecimal, one a line"
         )
     return keys
+
+
+def _read_keys(path: Path) -> bytes:
+    if not path.exists():
+        _create(path)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise ValueError(f"others may read {path}: expected mode 0600")
+        return file.read()
 
 
 def _create(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -173,7 +174,8 @@ def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
     """An agent that asks the servers here, without persistent connections."""
     names = {name: ["127.0.0.1"] for name in ("r.example", "r.example.", "127.0.0.1")}
     addresses = AllowedAddresses([], hosts=names)
-    endpoints = UpstreamEndpoints(reactor, FakeResolver(names), make_tls_policy(ca_file), addresses, timeout)
+    tls = make_tls_policy(Path(ca_file).read_bytes() if ca_file else None)
+    endpoints = UpstreamEndpoints(reactor, FakeResolver(names), tls, addresses, timeout)
     pool = HTTPConnectionPool(reactor, persistent=False)
     agent: Agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
     return agent

@@ -17,6 +17,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
+from dockmirror.config.field_types import SettingsFile
 from dockmirror.users import (
     LIFETIME,
     ApiTokens,
@@ -262,15 +263,15 @@ def test_any_other_token_is_rejected(
 def test_a_missing_key_file_is_created(tmp_path: Path) -> None:
     """Readable only by its owner, and reused; where nothing can be created the error says so."""
     path = tmp_path / "state" / "keys"
-    (key,) = read_signing_keys(path)
+    (key,) = read_signing_keys(SettingsFile(path))
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert list(path.parent.iterdir()) == [path]
-    assert read_signing_keys(path) == (key,)
-    assert read_signing_keys(tmp_path / "other") != (key,)
+    assert read_signing_keys(SettingsFile(path)) == (key,)
+    assert read_signing_keys(SettingsFile(tmp_path / "other")) != (key,)
     with pytest.raises(OSError, match="keys"):
-        read_signing_keys(path / "keys")
+        read_signing_keys(SettingsFile(path / "keys"))
 
 
 KEY_LINE = "ab" * 32
@@ -284,10 +285,10 @@ def test_a_file_without_keys_is_rejected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.touch(0o600)
     path.write_text(f"{KEY_LINE}\n{'cd' * 40}\n")
-    assert read_signing_keys(path) == (bytes.fromhex(KEY_LINE), b"\xcd" * 40)
+    assert read_signing_keys(SettingsFile(path)) == (bytes.fromhex(KEY_LINE), b"\xcd" * 40)
     path.write_text(text)
     with pytest.raises(ValueError, match="keys") as raised:
-        read_signing_keys(path)
+        read_signing_keys(SettingsFile(path))
     reason = f"expected keys of at least 32 bytes in {path}, in hexadecimal, one a line"
     assert str(raised.value) == reason
 
@@ -298,7 +299,7 @@ def test_a_key_file_that_others_may_read_is_rejected(tmp_path: Path, mode: int) 
     path.write_text(KEY_LINE)
     path.chmod(mode)
     with pytest.raises(ValueError, match="expected mode 0600"):
-        read_signing_keys(path)
+        read_signing_keys(SettingsFile(path))
 
 
 def test_tokens_have_scopes_that_follow_the_file(tmp_path: Path) -> None:

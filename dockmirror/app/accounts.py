@@ -214,7 +214,7 @@ def _each_credentials(
 def _read_password(login: _LoginSettings) -> str:
     key, path = f"{login.key}.password_file", login.settings.password_file
     try:
-        return path.read_bytes().removesuffix(b"\n").decode() if path else ""
+        return path.read_once().removesuffix(b"\n").decode() if path else ""
     except OSError as error:
         raise ConfigurationError(f"{key}: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

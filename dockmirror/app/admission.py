@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache as cache_calls
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -33,6 +32,7 @@ from ..admission.tag_facts import (
 )
 from ..body.bodies import collect
 from ..concurrency.coroutines import RunInThread, TTLCache
+from ..config.field_types import SettingsFile
 from ..config.image_rules import SignedBy, SignerIdentity
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings, setting_errors
 from ..interfaces import IDocumentStore
@@ -238,16 +238,16 @@ def load_signers(settings: Settings) -> dict[SignedBy, Signers]:
 
 def _load_signers(key: str, signed_by: SignedBy) -> Signers:
     with setting_errors(key):
-        keys = [_load_key(each) for each in signed_by if isinstance(each, Path)]
+        keys = [_load_key(each) for each in signed_by if isinstance(each, SettingsFile)]
     return Signers(
         keys,
         [Identity(each.issuer, each.subject) for each in signed_by if isinstance(each, SignerIdentity)],
     )
 
 
-def _load_key(path: Path) -> PublicKey:
+def _load_key(path: SettingsFile) -> PublicKey:
     try:
-        return PublicKey.parse(path.name, path.read_bytes())
+        return PublicKey.parse(path.name, path.read_once())
     except ValueError:
         raise ValueError(f"expected a public key of RSA, ECDSA or Ed25519 in PEM in {path}") from None
 
@@ -267,7 +267,7 @@ def make_policy_server(settings: Settings, clock: IReactorTime, agent_for: Agent
     secret = ""
     if gate.secret_file is not None:
         with setting_errors("gate.secret_file"):
-            secret = gate.secret_file.read_text("ascii").strip()
+            secret = gate.secret_file.read_once().decode("ascii").strip()
         if not secret or not secret.isprintable():
             raise ConfigurationError(f"gate.secret_file: expected a line of text in {gate.secret_file}")
     with upstream_errors("gate", server):

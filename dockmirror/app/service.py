@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..config.consistency import question_settings
+from ..config.load import pack
 from ..config.options import Options as Options
 from ..config.settings import ConfigurationError, Settings, list_changes
 from ..http.server import HttpSite
@@ -221,24 +222,26 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     """Bind the sockets here, and let workers accept from them; this process serves no client."""
     from . import worker  # one process needs none of it
 
-    # A process that never starts finds settings that cannot be put into force before any worker does.
+    # A process that never starts finds settings that cannot be put into force before any worker does, and
+    # reads the files that they name: a worker that replaces another one gets what it has read.
     trial = ServingProcess(settings, environ, reactor, SharedTables.create())
     bind_only = BindOnlyReactor(reactor)
     memory = create_shared_memory()
     current = settings
 
     def start_arguments() -> dict[str, Any]:
-        return {"settings": current.as_json(), "processes": count}
+        return {**pack(current), "processes": count}
 
     async def apply(new: Settings) -> None:
         nonlocal current
+        await trial.apply(new)
         previous, current = current, new  # a worker that starts meanwhile gets the new settings
         try:
-            await pool.call_all("apply", new.as_json())
+            await pool.call_all("apply", pack(new))
         except RpcError as error:
             current = previous
+            await trial.apply(previous)
             raise ConfigurationError(str(error)) from None
-        trial.certificates.set_default_domain(new.domain)
 
     async def count_transfers() -> int:
         return sum((await pool.call("transfers")).values())

@@ -368,7 +368,7 @@ def make_agent(
 
 def _tls_policy(upstream: UpstreamSettings) -> IPolicyForHTTPS:
     try:
-        return make_tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
+        return make_tls_policy(upstream.ca_file.read_once() if upstream.ca_file else None)
     except (ValueError, OSError) as error:
         raise ConfigurationError(
             f"ca_file: expected PEM certificates in {upstream.ca_file}: {error}"

@@ -12,7 +12,7 @@ from attrs import asdict
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner, globalLogPublisher
 
-from ..config.settings import Settings
+from ..config.load import unpack
 from ..status import WorkerState
 from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
@@ -58,7 +58,7 @@ class Worker:
         }  # fmt: skip
 
     async def _start(self, arguments: dict[str, Any]) -> None:
-        settings = Settings.model_validate_json(arguments["settings"])
+        settings = unpack(arguments)
         self._log.form = settings.log_format
         process = ServingProcess(
             settings, dict(os.environ), self._reactor, self._memory, arguments["processes"]
@@ -75,9 +75,9 @@ class Worker:
     async def _ping(self, _: object) -> None:
         """Answer that this process runs."""
 
-    async def _apply(self, settings: str) -> None:
+    async def _apply(self, packed: dict[str, Any]) -> None:
         if self._process is not None:
-            new = Settings.model_validate_json(settings)
+            new = unpack(packed)
             await self._process.apply(new)
             self._log.form = new.log_format
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
-from pathlib import Path
+from pathlib import Path, PosixPath
 from stat import S_ISREG
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,9 +15,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    GetCoreSchemaHandler,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from ..oci.errors import NameInvalid
 from ..oci.manifest import Platform
@@ -34,6 +37,36 @@ _NETLOC = re.compile(rf"(?:{_HOST.pattern}|\[[0-9A-Fa-f:.]+\])(?::(?:{_PORT}))?"
 _TAGS_RULE = r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+)?"
 _DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
+
+
+class SettingsFile(PosixPath):
+    """A file that is read once for each reading of the settings, whatever becomes of it meanwhile.
+
+    Settings that another process has validated come with the contents that it has read, in the validation's
+    context, by path.
+
+    :ivar content: None if it was not read.
+    """
+
+    content: bytes | None = None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_after_validator_function(cls._from_path, handler.generate_schema(Path))
+
+    @classmethod
+    def _from_path(cls, path: Path, info: ValidationInfo) -> SettingsFile:
+        if isinstance(path, cls):
+            return path
+        file = cls(path)
+        file.content = (info.context or {}).get(str(path))
+        return file
+
+    def read_once(self, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+        """Return the content; only the first call reads it."""
+        if self.content is None:
+            self.content = read(self)
+        return self.content
 
 
 def _match(pattern: str, expected: str) -> AfterValidator:
@@ -163,14 +196,17 @@ def _enclosing_network(text: str) -> str | None:
         return None
 
 
-def check_file(path: Path) -> Path:
+def check_file(file: SettingsFile, info: ValidationInfo) -> SettingsFile:
+    """Check that there is a file, unless it was read, or another process has checked it."""
+    if file.content is not None or info.context is not None:
+        return file
     try:
-        status = path.stat()
+        status = file.stat()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if not S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is not a file")
-    return path
+        raise ValueError(f"{file} is not a file")
+    return file
 
 
 def _check_address(text: str) -> str:
@@ -269,7 +305,7 @@ RegistryName = Annotated[
     ),
 ]
 RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
-File = Annotated[Path, AfterValidator(check_file)]
+File = Annotated[SettingsFile, AfterValidator(check_file)]
 Email = Annotated[str, _match(r"[^@\s,:;?]+@[^@\s,:;?]+", "an e-mail address such as you@example.com")]
 Contact = Annotated[
     str,
@@ -291,7 +327,7 @@ Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], Be
 Endpoints = Annotated[
     tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(_split_endpoints)
 ]
-NewFile = Annotated[Path, BeforeValidator(_check_path)]
+NewFile = Annotated[SettingsFile, BeforeValidator(_check_path)]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Group = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_group)]
 Addresses = Annotated[

@@ -25,6 +25,7 @@ from .field_types import (
     Label,
     Platforms,
     RepositoryPatterns,
+    SettingsFile,
     TagPatterns,
     VersionRangeText,
     check_file,
@@ -70,11 +71,15 @@ def _parse_signer(value: object) -> object:
         raise ValueError("expected a file with a key, or a table with 'issuer' and 'subject'") from None
 
 
-def _check_signer(signer: Path | SignerIdentity) -> Path | SignerIdentity:
-    return check_file(signer) if isinstance(signer, Path) else signer
+def _check_signer(
+    signer: SettingsFile | SignerIdentity, info: ValidationInfo
+) -> SettingsFile | SignerIdentity:
+    return check_file(signer, info) if isinstance(signer, SettingsFile) else signer
 
 
-Signer = Annotated[Path | SignerIdentity, BeforeValidator(_parse_signer), AfterValidator(_check_signer)]
+Signer = Annotated[
+    SettingsFile | SignerIdentity, BeforeValidator(_parse_signer), AfterValidator(_check_signer)
+]
 SignedBy = tuple[Signer, ...]
 """Files with public keys, and keyless signers; one of them is enough."""
 

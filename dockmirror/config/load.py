@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .consistency import find_contradictions
 from .explain import Problem, SettingsSource, explain, has_value, invalid
-from .field_types import split_words
+from .field_types import SettingsFile, split_words
 from .known_registries import KNOWN, KnownRegistry
 from .settings import ConfigurationError, Settings
 
@@ -87,6 +88,42 @@ def merge_sources(sources: Sequence[SettingsSource]) -> Settings:
     if problems := list(find_contradictions(settings)):
         raise invalid(problems, sources)
     return settings
+
+
+def pack(settings: Settings) -> dict[str, Any]:
+    """Return the settings, with the contents of the files that were read, as JSON for another process."""
+    files = {
+        str(file): b64encode(file.content).decode()
+        for file in _each_file(settings)
+        if file.content is not None
+    }
+    return {"settings": settings.as_json(), "files": files}
+
+
+def unpack(packed: Mapping[str, Any]) -> Settings:
+    """Return the settings that another process has validated; their files are not checked again.
+
+    :param packed: see ``pack``.
+    :raises ConfigurationError: when they are invalid in this process.
+    """
+    contents = {path: b64decode(data) for path, data in packed["files"].items()}
+    try:
+        return Settings.model_validate_json(packed["settings"], context=contents)
+    except ValidationError as error:
+        raise invalid(explain(error), []) from None
+
+
+def _each_file(value: object) -> Iterator[SettingsFile]:
+    match value:
+        case SettingsFile():
+            yield value
+        case BaseModel():
+            yield from _each_file(tuple(each for _, each in value))
+        case dict():
+            yield from _each_file(tuple(value.values()))
+        case tuple():
+            for each in value:
+                yield from _each_file(each)
 
 
 def load_names(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

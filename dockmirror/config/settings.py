@@ -285,7 +285,7 @@ class Settings(SettingsTable):
     default: Label | None = None
 
     def as_json(self) -> str:
-        """Serialize the settings for another process's ``model_validate_json``."""
+        """Serialize the settings for ``model_validate_json``."""
         return self.model_dump_json(by_alias=True)
 
     @property

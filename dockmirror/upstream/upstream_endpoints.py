@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from attrs import Factory, evolve, field, frozen
@@ -55,15 +54,14 @@ class UntrustedError(Exception):
     """The certificate of a server is not trusted; the message says why."""
 
 
-def make_tls_policy(ca_file: str | None = None) -> IPolicyForHTTPS:
+def make_tls_policy(trusted: bytes | None = None) -> IPolicyForHTTPS:
     """Return a policy for HTTP/1.1 over TLS 1.2 or later; it requires a trusted certificate with the host's
     name.
 
-    :param ca_file: further trusted certificates, in PEM.
-    :raises OSError: when it cannot be read.
-    :raises ValueError: when it holds no certificate.
+    :param trusted: further trusted certificates, in PEM.
+    :raises ValueError: when there is no certificate in it.
     """
-    authorities = load_pem_x509_certificates(Path(ca_file).read_bytes()) if ca_file is not None else []
+    authorities = load_pem_x509_certificates(trusted) if trusted is not None else []
     return HostnameCachingHTTPSPolicy(_TlsPolicy([X509.from_cryptography(ca) for ca in authorities]))
 
 

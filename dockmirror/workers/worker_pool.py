@@ -34,7 +34,7 @@ ABORT_GRACE = 2.0
 """Seconds that a worker has to end after ``abort``."""
 _SHORT_LIFE = 10.0
 _RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
-"""Seconds before a worker is replaced; longer after each one that lived for less than ``_SHORT_LIFE``."""
+"""Seconds before a worker is replaced; longer after each one that never served or lived shortly."""
 _FIRST_DESCRIPTOR = 10  # above those that every process has, and those that systemd passes
 
 
@@ -192,8 +192,8 @@ class WorkerPool(Service):
         self.on_exit(number)
         if self.is_stopping:
             return
-        lived = self._reactor.seconds() - worker.started
-        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        is_short = not worker.is_serving or self._reactor.seconds() - worker.started < _SHORT_LIFE
+        self._short_lives = self._short_lives + 1 if is_short else 0
         delay = _RESTART_DELAYS[min(self._short_lives, len(_RESTART_DELAYS) - 1)]
         _log.error(
             "a worker exited, {reason}; starting another one in {delay:g} s",

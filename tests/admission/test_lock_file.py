@@ -18,6 +18,7 @@ from dockmirror.admission.lock_file import (
     LockReader,
     find_locked,
 )
+from dockmirror.config.field_types import SettingsFile
 from dockmirror.config.image_rules import PolicySettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unreachable
@@ -179,7 +180,7 @@ def test_reader_without_a_file(file: Path) -> None:
 
 def test_the_artifacts_of_a_locked_digest_need_no_line(file: Path) -> None:
     """A tag of a signature is served if the file lists the digest for a tag of its repository."""
-    policy = PolicySettings(images="**", lock=file)
+    policy = PolicySettings(images="**", lock=SettingsFile(file))
     lock = LockFile.of([ONE])
     for suffix in ("", ".sig", ".att", ".sbom"):
         tag = Tag(f"sha256-{ONE.digest.hex}{suffix}")

@@ -196,6 +196,18 @@ class TestMakeMirror:
             now(reloading.reload())
         assert f"keeping the previous ones: policy.0.lock: {lock}: line 1: expected" in texts[0]
 
+    def test_settings_that_cannot_be_put_into_force_reach_no_worker(self, tmp_path: Path) -> None:
+        """The first process puts them into force before, and reads the files for all workers."""
+        file = tmp_path / "password"
+        file.write_text("s3cret")
+        upstreams = {"docker": {"username": "alice", "password_file": str(file)}}
+        mirror = make(workers="2", networks=["private"], upstreams=upstreams, listen=["tcp:0"])
+        file.write_text("")
+        (reloading,) = (part for part in mirror if isinstance(part, SettingsReload))
+        with logged() as texts:
+            now(reloading.reload())
+        assert "keeping the previous ones: upstreams.docker.username: expected a password" in texts[0]
+
     def test_each_upstream_has_connections_of_its_own(self) -> None:
         """Addresses that one upstream may reach may be forbidden to another."""
         agents: list[UpstreamSettings] = []

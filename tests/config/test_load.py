@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.config.load import find_origin, load, load_names, read_sources
+from dockmirror.config.field_types import SettingsFile
+from dockmirror.config.load import find_origin, load, load_names, pack, read_sources, unpack
 from dockmirror.config.notation import Amount
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 
@@ -214,7 +216,7 @@ def test_an_upstream_is_added_by_its_name(tmp_path: Path) -> None:
     assert load({"config": path}, {}).upstreams["inner"] == UpstreamSettings(
         url=("https://registry.inner.example:5000",),
         realms=("https://tokens.inner.example",),
-        ca_file=certificate,
+        ca_file=SettingsFile(certificate),
     )
 
 
@@ -737,6 +739,50 @@ tag_ttl = {{ "library/*" = 5 }}
     for options in ({}, {"config": written(tmp_path, table), "networks": ["public"]}):
         settings = load(options, {})
         assert Settings.model_validate_json(settings.as_json()) == settings
+
+
+def test_another_process_gets_the_files_as_they_were_read(tmp_path: Path) -> None:
+    """It needs none of them, and its errors are in our words."""
+    names = ("password", "key", "secret", "htpasswd")
+    password, key, secret, htpasswd = paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.write_text(path.name)
+    options = {
+        "access": {"htpasswd": str(htpasswd)},
+        "gate": {"secret_file": str(secret)},
+        "policy": [{"images": "**", "signed_by": [str(key), {"issuer": "a", "subject": "b"}]}],
+        "upstreams": {"docker": {"accounts": [
+            {"name": "a", "repositories": ["a/*"], "username": "a", "password_file": str(password)}
+        ]}},
+        "networks": ["private"],
+    }  # fmt: skip
+    settings = load(options, {})
+
+    def read(of: Settings) -> list[SettingsFile]:
+        (account,), (policy,) = of.upstreams["docker"].accounts, of.policy
+        files = [account.password_file, (policy.signed_by or [None])[0], of.gate.secret_file]
+        return [file for file in files if isinstance(file, SettingsFile)]
+
+    for file in read(settings):
+        file.read_once()
+    for path in paths:
+        path.unlink()
+    packed = json.loads(json.dumps(pack(settings)))
+    assert unpack(packed) == settings
+    assert [file.read_once() for file in read(unpack(packed))] == [b"password", b"key", b"secret"]
+    with pytest.raises(ConfigurationError, match=r"^workers: expected at least 1, not 0$"):
+        unpack({**packed, "settings": packed["settings"].replace('"workers":null', '"workers":0')})
+
+
+def test_a_file_is_read_once_for_each_reading_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    for text in ("old", "new"):
+        file.write_text(text)
+        read = load({"gate": {"secret_file": str(file)}}, {}).gate.secret_file
+        assert read is not None
+        for _ in range(2):
+            assert read.read_once() == text.encode()
+            file.write_text("changed")
 
 
 def test_variables_that_are_no_settings_are_ignored() -> None:

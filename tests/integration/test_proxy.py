@@ -80,7 +80,7 @@ def _agent(url: str, authority: Authority) -> ConcurrencyLimit:
     if not proxy.resolves_names:
         names |= {"tls.test": ["127.0.0.1"], CDN_HOST: [CDN_ADDRESS]}
     allowed = AllowedAddresses([], parse_networks(["127.0.0.0/8"]))
-    tls = make_tls_policy(str(authority.certificate))
+    tls = make_tls_policy(authority.certificate.read_bytes())
     endpoints = UpstreamEndpoints(
         reactor, FakeResolver(names), tls, allowed, 5, proxies=ProxySettings(proxy, proxy)
     )

@@ -181,11 +181,26 @@ def test_the_delay_grows_while_workers_die_young(pool: WorkerPool, reactor: Reco
         assert len(reactor.started) == count
         reactor.advance(0.5)
         assert len(reactor.started) == count + 1
+    reactor.started[-1].answers(answer=None)
     reactor.advance(11)
     count = len(reactor.started)
     reactor.started[-1].exits()
     reactor.advance(0)
     assert len(reactor.started) == count + 1
+
+
+def test_a_worker_that_never_served_has_died_young_at_any_age(
+    pool: WorkerPool, reactor: RecordingReactor
+) -> None:
+    """A slow machine takes long to find out that it cannot start."""
+    for pause in (1, 5, 15, 30):
+        count = len(reactor.started)
+        reactor.advance(20)
+        reactor.started[-1].exits()
+        reactor.advance(pause - 0.5)
+        assert len(reactor.started) == count
+        reactor.advance(0.5)
+        assert len(reactor.started) == count + 1
 
 
 def test_output_that_workers_have_passed_on_is_printed_in_whole_lines(
