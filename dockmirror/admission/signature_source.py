@@ -75,6 +75,21 @@ def is_sigstore_installed() -> bool:
     return True
 
 
+def load_verifier(trust_root: Path) -> Verifier:
+    """Return a verifier with the root of trust in a file.
+
+    :raises OSError: when the file cannot be read, or is no root of trust.
+    """
+    from sigstore.errors import Error
+    from sigstore.models import TrustedRoot
+    from sigstore.verify import Verifier
+
+    try:
+        return Verifier(trusted_root=TrustedRoot.from_file(str(trust_root)))
+    except (Error, ValueError) as error:
+        raise OSError(f"{trust_root} is no root of trust: {_first_line(error)}") from error
+
+
 @define
 class KeylessVerifier:
     """Verifies keyless bundles; calls block and may come from several threads.
@@ -134,14 +149,10 @@ class KeylessVerifier:
 
     def _load(self) -> Verifier:
         from sigstore.errors import Error
-        from sigstore.models import TrustedRoot
         from sigstore.verify import Verifier
 
         if self.trust_root is not None:
-            try:
-                return Verifier(trusted_root=TrustedRoot.from_file(str(self.trust_root)))
-            except (Error, ValueError) as error:
-                raise OSError(f"{self.trust_root} is no root of trust: {_first_line(error)}") from error
+            return load_verifier(self.trust_root)
         try:
             return Verifier.production(offline=self.offline)
         except (Error, OSError) as error:

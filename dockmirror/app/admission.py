@@ -19,7 +19,12 @@ from ..admission.image_limits import LIMIT_KEYS, ImageLimitSource
 from ..admission.lock_file import LockReader, LockSource
 from ..admission.policies import FactGatherer, IFactSource, Policies
 from ..admission.sightings import PolledUpstream
-from ..admission.signature_source import KeylessVerifier, SignatureSource, is_sigstore_installed
+from ..admission.signature_source import (
+    KeylessVerifier,
+    SignatureSource,
+    is_sigstore_installed,
+    load_verifier,
+)
 from ..admission.signatures import Identity, PublicKey, Signers
 from ..admission.tag_facts import (
     HUB_API,
@@ -222,17 +227,22 @@ def make_verdict_sources(
 def load_signers(settings: Settings) -> dict[SignedBy, Signers]:
     """Return the signers of each policy.
 
-    :raises ConfigurationError: when a key is invalid, or the library for keyless signers is missing.
+    :raises ConfigurationError: when a key or the root of trust is invalid, or the library for keyless signers
+        is missing.
     """
     found = {
         policy.signed_by: _load_signers(f"policy.{number}.signed_by", policy.signed_by)
         for number, policy in enumerate(settings.policy)
         if policy.signed_by
     }
-    if any(signers.identities for signers in found.values()) and not is_sigstore_installed():
-        raise ConfigurationError(
-            "policy: keyless signers need the extra 'signatures': pip install 'dockmirror[signatures]'"
-        )
+    if any(signers.identities for signers in found.values()):
+        if not is_sigstore_installed():
+            raise ConfigurationError(
+                "policy: keyless signers need the extra 'signatures': pip install 'dockmirror[signatures]'"
+            )
+        if settings.gate.trust_root is not None:
+            with setting_errors("gate.trust_root"):
+                load_verifier(settings.gate.trust_root)
     return found
 
 

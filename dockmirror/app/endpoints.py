@@ -10,12 +10,13 @@ from pathlib import Path
 from attrs import frozen
 
 from ..config.notation import expand_endpoint
-from ..config.settings import Settings
+from ..config.settings import ConfigurationError, Settings
 
 DEFAULT_PORT = "8080"
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104
 _TLS = ("ssl", "tls")
+_UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
 _CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
@@ -79,6 +80,9 @@ class Port:
     number: str
     interface: str = ""
 
+    def __str__(self) -> str:
+        return f"port {self.number} of {self.interface or 'all addresses'}"
+
     @property
     def is_on_all_addresses(self) -> bool:
         return self.interface in _ALL_ADDRESSES
@@ -103,6 +107,65 @@ def listening_ports(settings: Settings) -> Iterator[Port]:
     return filter(None, map(parse_port, listen_endpoints(settings)))
 
 
+def bound_addresses(settings: Settings) -> Sequence[tuple[str, Port | Path]]:
+    """Return the ports and UNIX sockets that the mirror binds, each with its key."""
+    endpoints = [(f"listen.{number}", each) for number, each in enumerate(listen_endpoints(settings))]
+    if settings.operations:
+        endpoints.append(("operations", operations_endpoint(settings)))
+    parsed = ((key, parse_port(each) or _parse_socket_file(each)) for key, each in endpoints)
+    return [(key, address) for key, address in parsed if address is not None]
+
+
+def _parse_socket_file(endpoint: str) -> Path | None:
+    found = _UNIX.match(endpoint)
+    return Path(found[1]) if found else None
+
+
+def require_bindable(settings: Settings) -> None:
+    """:raises ConfigurationError: for addresses that no other program has, and that cannot be bound."""
+    addresses = bound_addresses(settings)
+    problems = find_overlaps(addresses, _is_dual_stack())
+    for key, each in addresses:
+        if isinstance(each, Path) and each.exists() and not each.is_socket():
+            problems.append(f"{key}: {each} exists and is no socket; remove it, or choose another path")
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def find_overlaps(addresses: Sequence[tuple[str, Port | Path]], is_dual_stack: bool) -> list[str]:
+    """Return a line for each address that cannot be bound beside one before it.
+
+    :param addresses: each with its key.
+    :param is_dual_stack: True if a socket of all IPv6 addresses takes those of IPv4 as well.
+    """
+    return [
+        f"{key}: {address} cannot be bound beside {before}, {taken}; choose another one"
+        for number, (key, address) in enumerate(addresses)
+        for before, taken in addresses[:number]
+        if _overlap(address, taken, is_dual_stack)
+    ]
+
+
+def _overlap(one: Port | Path, other: Port | Path, is_dual_stack: bool) -> bool:
+    if isinstance(one, Path) or isinstance(other, Path):
+        return one == other
+    if one.number != other.number or one.number == "0":
+        return False
+    hosts = one.interface or "0.0.0.0", other.interface or "0.0.0.0"  # noqa: S104
+    if "::" in hosts and is_dual_stack:
+        return True
+    is_same_family = (":" in hosts[0]) == (":" in hosts[1])
+    return is_same_family and (hosts[0] == hosts[1] or not {"0.0.0.0", "::"}.isdisjoint(hosts))  # noqa: S104
+
+
+def _is_dual_stack() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            return not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return False
+
+
 def parse_port(endpoint: str) -> Port | None:
     """Return the port of an endpoint without a short form, or None if it has none."""
     https = HttpsEndpoint.parse(endpoint)
@@ -112,4 +175,5 @@ def parse_port(endpoint: str) -> Port | None:
     if kind not in ("tcp", "tcp6", *_TLS) or not number:
         return None
     scheme = "https" if https or kind in _TLS else "http"
-    return Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
+    interface = options.get("interface", "::" if kind == "tcp6" else "")
+    return Port(scheme, number, re.sub(r"\\(.)", r"\1", interface))

@@ -39,7 +39,7 @@ from ..workers.worker_program import (
     pass_on_output,
 )
 from .cache_settings import disk_size, has_cache
-from .endpoints import listen_endpoints, operations_endpoint
+from .endpoints import listen_endpoints, operations_endpoint, require_bindable
 from .listeners import make_listener, make_listeners
 from .message_log import MessageLog, StartMessage, make_message_log
 from .operations import make_operations_site
@@ -157,6 +157,7 @@ def make_mirror(
         return found
 
     settings = read_checked()
+    require_bindable(settings)
     if log is not None:
         log.form = settings.log_format
     workers = settings.workers or min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))

@@ -37,7 +37,7 @@ from .cache_settings import (
     existing_parent,
     has_cache,
 )
-from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
+from .endpoints import Port, bound_addresses, listen_endpoints, operations_endpoint, require_bindable
 from .listeners import make_listener, make_listeners
 from .operations import load_api_tokens
 from .site_builder import load_signing_keys
@@ -46,7 +46,6 @@ from .upstream_stack import AgentFor, make_agent, upstream_errors
 Check = Callable[[], object]
 _TIMEOUT = 2.0
 _PASSED_SOCKET = re.compile(r"systemd:domain=(?:INET6?|UNIX):(?:index=\d+|name=[\w.-]+)(?=$|:certificates=)")
-_UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
 
 
 def find_start_problems(settings: Settings, environ: Mapping[str, str], reactor: Any) -> list[str]:
@@ -218,32 +217,32 @@ def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
     for endpoint in listen_endpoints(settings):
         testable = _PASSED_SOCKET.sub("tcp:0", endpoint)
         yield partial(make_listeners, [testable], Factory(), certificates, reactor)
-        if socket_file := _UNIX.match(endpoint):
-            yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
-    for port in listening_ports(settings):
-        yield partial(_check_port, "listen", port)
     if settings.operations:
         operations = operations_endpoint(settings)
         yield partial(make_listener, "operations", operations, Factory(), reactor, certificates)
-        if port_of_operations := parse_port(operations):
-            yield partial(_check_port, "operations", port_of_operations)
+    yield partial(require_bindable, settings)
+    for key, address in bound_addresses(settings):
+        setting = key.partition(".")[0]
+        if isinstance(address, Path):
+            yield partial(_check_existing, setting, address.parent)
+        else:
+            yield partial(_check_port, setting, address)
 
 
 def _check_port(key: str, port: Port) -> None:
     try:
         _try_binding(port)
     except OSError as error:
-        where = f"port {port.number} of {port.interface or 'all addresses'}"
         if error.errno == errno.EADDRINUSE:
             if not _is_mirror(port):
-                raise ConfigurationError(f"{key}: another program has {where}") from None
+                raise ConfigurationError(f"{key}: another program has {port}") from None
         elif error.errno == errno.EACCES:
             raise ConfigurationError(
-                f"{key}: {where}: permission denied: a port below 1024 needs root or the capability"
+                f"{key}: {port}: permission denied: a port below 1024 needs root or the capability"
                 " CAP_NET_BIND_SERVICE"
             ) from None
         else:
-            raise ConfigurationError(f"{key}: {where}: {error.strerror}") from None
+            raise ConfigurationError(f"{key}: {port}: {error.strerror}") from None
 
 
 def _try_binding(port: Port) -> None:

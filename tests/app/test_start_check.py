@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 
+from dockmirror.app.endpoints import Port, find_overlaps
 from dockmirror.app.service import make_mirror
 from dockmirror.app.start_check import find_reload_problems, find_start_losses, find_start_problems
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings
 from dockmirror.store import layout
+
+from ..integration.parts.process import free_port
 
 
 def read(tmp_path: Path, text: str, **environ: str) -> Settings:
@@ -106,6 +109,12 @@ def test_a_cache_that_cannot_be_created_is_found(tmp_path: Path) -> None:
             '[[policy]]\nimages = "**"\nhook = true\n[gate]\nurl = "https://gate.lan"\nca_file = "{file}"',
             "gate.ca_file: expected PEM certificates",
         ),
+        (
+            '[[policy]]\nimages = "**"\nsigned_by = [{{ issuer = "https://i.lan", subject = "me@i.lan" }}]'
+            '\n[gate]\ntrust_root = "{file}"',
+            "gate.trust_root: {file} is no root of trust",
+        ),
+        ('listen = ["unix:{file}"]', "listen.0: {file} exists and is no socket"),
         ('[[policy]]\nimages = "**"\nlock = "{file}"', "policy.0.lock: {file}: line 1: expected an image"),
     ],
 )
@@ -211,6 +220,45 @@ def test_a_port_of_another_program_is_found(tmp_path: Path, taken_port: socket.s
     closing.start()
     assert problems(tmp_path, listen) == [f"listen: another program has port {port} of 127.0.0.1"]
     closing.join()
+
+
+def test_a_port_that_the_mirror_would_bind_twice_is_found_in_the_words_of_the_start(tmp_path: Path) -> None:
+    port = free_port()
+    text = f"""
+        workers = 1
+        listen = ["tcp:{port}:interface=127.0.0.1"]
+        operations = "tcp:{port}:interface=0.0.0.0"
+        """
+    expected = (
+        f"operations: port {port} of 0.0.0.0 cannot be bound beside listen.0, port {port} of 127.0.0.1;"
+        " choose another one"
+    )
+    assert problems(tmp_path, text) == [expected]
+    with pytest.raises(ConfigurationError) as raised:
+        make_mirror(lambda: read(tmp_path, text), {})
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlaps"),
+    [
+        (Port("http", "80"), Port("https", "80", "127.0.0.1"), "always"),
+        (Port("http", "80", "127.0.0.1"), Port("http", "80", "127.0.0.1"), "always"),
+        (Port("http", "80", "::1"), Port("http", "80", "::"), "always"),
+        (Port("http", "80", "::"), Port("http", "80", "0.0.0.0"), "dual stack"),  # noqa: S104
+        (Port("http", "80", "127.0.0.1"), Port("http", "80", "::"), "dual stack"),
+        (Port("http", "80", "127.0.0.1"), Port("http", "80", "127.0.0.2"), "never"),
+        (Port("http", "80"), Port("http", "80", "::1"), "never"),
+        (Port("http", "80"), Port("http", "81"), "never"),
+        (Port("http", "0"), Port("http", "0"), "never"),
+        (Path("/run/m"), Path("/run/m"), "always"),
+        (Path("/run/m"), Path("/run/n"), "never"),
+        (Path("/run/m"), Port("http", "80"), "never"),
+    ],
+)
+def test_addresses_overlap_as_the_kernel_sees_it(one: Port | Path, other: Port | Path, overlaps: str) -> None:
+    found = [bool(find_overlaps([("a", one), ("b", other)], is_dual)) for is_dual in (False, True)]
+    assert found == [overlaps == "always", overlaps != "never"]
 
 
 def test_the_port_of_a_running_mirror_is_no_problem(tmp_path: Path, taken_port: socket.socket) -> None:
