@@ -289,8 +289,8 @@ def _check_configuration(root: Path, path: str, directory: str, report: _Report)
         report.add(
             path,
             f"{reason}containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
-            " name this directory alone, remove registry.mirrors and registry.configs, and restart"
-            f" containerd:\n{_config_lines(directory)}",
+            " name this directory alone, in each imported file with a table of the plugin too, remove"
+            f" registry.mirrors and registry.configs, and restart containerd:\n{_config_lines(directory)}",
         )
     return state is not HostsDirectoryState.IGNORED
 

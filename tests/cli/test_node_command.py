@@ -20,6 +20,9 @@ from .shop import run
 MIRROR = "--mirror=http://10.43.0.7:8080"
 DIRECTORY = "etc/containerd/certs.d"
 READING = '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n'
+RUNTIME = (
+    '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.a]\nruntime_type = "io.containerd.runc.v2"\n'
+)
 RUN = "from dockmirror.cli.main import run; run()"
 OWN_UPSTREAM = '[upstreams.own]\nurl = "https://registry.example.com"\n'
 
@@ -133,6 +136,7 @@ def test_the_address_of_a_service(tmp_path: Path, host: str) -> None:
         (None, "cannot be read: No such file or directory; containerd may not read", 0),
         ('imports = ["/etc/containerd/conf.d/*.toml"]\n', "", 0),
         ('imports = ["conf.d/*.toml"]\n', "", 0),
+        (f'imports = ["runtime.toml"]\n{READING}', "each imported file", 1),
     ],
 )
 def test_containerd_that_does_not_read_the_files(
@@ -140,6 +144,7 @@ def test_containerd_that_does_not_read_the_files(
 ) -> None:
     """The report says which lines containerd's own file needs; the pod is ready unless that is certain."""
     write(tmp_path / "etc/containerd/conf.d/registry.toml", READING)
+    write(tmp_path / "etc/containerd/runtime.toml", RUNTIME)
     if configuration is not None:
         write(tmp_path / "etc/containerd/config.toml", configuration)
     ready = tmp_path / "ready"

@@ -23,6 +23,11 @@ def config(plugin: str, path: str, version: int = 2) -> str:
     return f'version = {version}\n[plugins."{plugin}".registry]\nconfig_path = "{path}"\n'
 
 
+def runtime(plugin: str) -> str:
+    """A drop-in that only adds a runtime."""
+    return f'[plugins."{plugin}".containerd.runtimes.nvidia]\nruntime_type = "io.containerd.runc.v2"\n'
+
+
 @pytest.mark.parametrize("plugin", [OLD, NEW, "cri"])
 def test_a_config_path_decides(plugin: str) -> None:
     """The directory is read when config_path names it, whatever the name of the plugin."""
@@ -52,6 +57,23 @@ def test_an_imported_file_overrides() -> None:
     assert state("version = 2\n", config(OLD, DIRECTORY)) is READ
     assert state(config(OLD, DIRECTORY), config(OLD, "/other")) is IGNORED
     assert state(config(OLD, DIRECTORY), "version = 2\n") is READ
+
+
+@pytest.mark.parametrize("plugin", [OLD, "cri"])
+def test_containerd_1_takes_the_last_table_of_the_plugin(plugin: str) -> None:
+    """A drop-in that adds a runtime takes the config_path of the files before it away."""
+    before = config(plugin, DIRECTORY)
+    assert state(before, runtime(plugin)) is IGNORED
+    assert state(before, runtime("io.containerd.grpc.v1.other")) is READ
+    assert state(before, runtime(plugin), before) is READ
+    assert state(before, config(NEW, DIRECTORY), runtime(plugin)) is UNKNOWN
+
+
+def test_containerd_2_merges_the_tables_of_the_plugin() -> None:
+    """Version 3 of a file, or the name of the plugin, tells it from containerd 1."""
+    assert state(config(NEW, DIRECTORY), runtime(NEW)) is READ
+    assert state(config(NEW, DIRECTORY, 3), runtime(NEW), runtime(OLD)) is READ
+    assert state(config(OLD, DIRECTORY), runtime(OLD), "version = 3\n") is READ
 
 
 def test_strange_values_count_as_missing() -> None:
