@@ -45,6 +45,7 @@ class TagUnderPolicy:
 
     :ivar number: of the policy, in the order of the settings, from 1.
     :ivar policies: all policies for the registry.
+    :ivar now: the time at which ``decide`` decides.
     :ivar withheld: its admitted digests that were recalled, or that refer to something recalled.
     """
 
@@ -54,24 +55,25 @@ class TagUnderPolicy:
     policy: PolicySettings
     number: int
     policies: Policies
-    is_excepted: bool = False
+    now: float
     withheld: frozenset[Digest] = frozenset()
 
     @property
     def ages(self) -> TagAges:
-        """The ages of the tag's digests under the policy."""
+        """The ages of the tag's digests under the policy, without its exceptions."""
         assert self.policy.min_age is not None
         return TagAges(
-            self.record.sightings,
-            self.policy.min_age,
-            self.policy.first_pull,
-            excepted=self.is_excepted,
-            withheld=self.withheld,
+            self.record.sightings, self.policy.min_age, self.policy.first_pull, withheld=self.withheld
         )
 
     def decide(self, digest: Digest | None) -> Verdict:
         """Return what the policy would do if the tag named the digest, whether it is enforced or not."""
-        return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=self.ages))
+        return self._admit(digest, self.ages, self.now)
+
+    def is_excepted(self, digest: Digest | None, time: float) -> bool:
+        """Return whether an exception of the policy covered the digest then."""
+        subject = evolve(self.subject, digest=digest)
+        return self.policies.find_exception(subject, self.policy, time) is not None
 
     def was_seen(self, time: float) -> bool:
         """Return whether the mirror had seen the tag by then."""
@@ -85,10 +87,11 @@ class TagUnderPolicy:
         ages = ages_at(self.ages, time)
         if ages.sightings:
             digest = ages.sightings[-1].digest
-        subject = evolve(self.subject, digest=digest)
-        exception = self.policies.find_exception(subject, self.policy, time)
-        ages = evolve(ages, excepted=exception is not None)
-        return digest, admit(subject, AdmissionFacts(ages=ages))
+        return digest, self._admit(digest, ages, time)
+
+    def _admit(self, digest: Digest | None, ages: TagAges, time: float) -> Verdict:
+        ages = evolve(ages, excepted=self.is_excepted(digest, time))
+        return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=ages))
 
 
 @frozen
@@ -208,9 +211,8 @@ class LocalAdmission:
             return None
         image = ImageName(Repository(f"{registry}/{subject.repository}"), subject.reference)
         current = evolve(subject, digest=record.sightings[-1].digest if record.sightings else None)
-        is_excepted = policies.find_exception(current, policy, self._now) is not None
         number = self._settings.policy.index(policy) + 1
-        found = TagUnderPolicy(image, current, record, policy, number, policies, is_excepted)
+        found = TagUnderPolicy(image, current, record, policy, number, policies, self._now)
         admitted = set(admitted_digests(found.ages))
         withheld = frozenset(each for each in admitted if self.find_recall(image.repository, each))
         return evolve(found, withheld=withheld)

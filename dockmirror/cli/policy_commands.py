@@ -160,7 +160,7 @@ def _describe(found: TagUnderPolicy) -> dict[str, Any]:
         return {**fields, "verdict": "refused", "digest": None, "why": decision.why}
     if isinstance(decision, ServeInstead):
         return {**fields, "verdict": "replaced", "digest": str(decision.digest), "why": decision.why}
-    why = "an exception covers it" if found.is_excepted else "the digest was admitted"
+    why = "an exception covers it" if found.is_excepted(digest, found.now) else "the digest was admitted"
     return {**fields, "verdict": "served", "digest": str(digest), "why": why}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag
 from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
+from ..archive.packing import files, manifest
 from .shop import AMD, BASE, CONFIG, LAYER, NGINX, Shop
 
 DAY = 86_400.0
 OLD, YOUNG, BAD = Digest.of(AMD), Digest.of(b"young"), Digest.of(b"bad")
+HELD = [manifest(CONFIG, layer) for layer in (b"admitted", b"withheld")]
 SETTINGS = """
 [[policy]]
 images = "docker.io/library/*"
@@ -113,3 +116,37 @@ def test_export_writes_what_is_served(
         assert f"{YOUNG} in its place" in result.stderr
     else:
         assert Path(output).exists()
+
+
+@pytest.fixture
+def exported(shop: Shop, record: Any, settings: Path, tmp_path: Path) -> Any:
+    """Return a function that exports a tag with an admitted digest, a younger one in the cache, and another.
+
+    Given the tables of policies, it returns the digest that is exported.
+    """
+    admitted, withheld = map(Digest.of, HELD)
+    shop.image(NGINX, "1.29", HELD[0], CONFIG, b"admitted")
+    shop.image(NGINX, "1.29", HELD[1], CONFIG, b"withheld")
+    record("nginx", "1.29", (admitted, 20), (admitted, 1), (withheld, 0.5), (YOUNG, 0.1))
+
+    def exported(*policies: str) -> Digest:
+        settings.write_text("".join(f'[[policy]]\nimages = "**"\n{each}\n' for each in policies))
+        output = tmp_path / "image.tar"
+        shop.run("export", "-c", str(settings), "nginx:1.29", "-o", str(output))
+        index = json.loads(files(output.read_bytes())["index.json"])
+        return Digest.parse(index["manifests"][0]["digest"])
+
+    return exported
+
+
+def test_an_exception_for_one_digest_admits_no_other(
+    shop: Shop, exported: Any, settings: Path, tmp_path: Path
+) -> None:
+    """The tag names a digest with an exception, and the cache has another one, which was never admitted."""
+    admitted, withheld = map(Digest.of, HELD)
+    for excepted, served in ((YOUNG, admitted), (withheld, withheld)):
+        exception = f'exceptions = [{{ image = "{excepted}", until = 9999-12-31 }}]'
+        assert exported(f'min_age = "7d"\n{exception}') == served
+        lock = tmp_path / f"{served.hex}.lock"
+        shop.run("lock", "-c", str(settings), "-f", str(lock))
+        assert str(served) in lock.read_text()
