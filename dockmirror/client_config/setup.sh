@@ -265,16 +265,20 @@ test_pull() {
     say "The mirror is set up. Pull an image that is not here yet, and look at $mirror/"
     return 0
   fi
-  latest=$(fetch "$mirror/pulls?latest" 2>/dev/null) || latest=unknown
+  gone="the mirror is set up, but $mirror does not answer any more; to take it back: sh $0 --undo"
+  latest=$(fetch "$mirror/pulls?latest" 2>/dev/null) || {
+    fetch "$mirror/healthz" >/dev/null || fail "$gone"
+    latest=unknown
+  }
   use_client pull >/dev/null ||
     fail "the mirror is set up, but $image could not be pulled; to take it back: sh $0 --undo"
   use_client remove >/dev/null 2>&1 || :
   if [ "$latest" = unknown ]; then
-    say "It works: $image was pulled. The mirror keeps no history that could show the pull."
+    say "The mirror is set up, and $image was pulled; $mirror/pulls does not show whether through the mirror."
     return 0
   fi
   tries=30
-  while [ "$(fetch "$mirror/pulls?latest")" = "$latest" ]; do
+  while now=$(fetch "$mirror/pulls?latest") || fail "$gone"; [ "$now" = "$latest" ]; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "$image was pulled, but not through the mirror; its page says why: $mirror/"
     sleep 1

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,28 @@ class Host:
 
     def run(self, client: str, *arguments: str, code: int = 0, mirror: MirrorAddress = MIRROR) -> str:
         """Run a client's script below the directory, and return its output."""
+        script = render_setup_script(client, mirror)
+        return self._run(script, ["--root", str(self.root), *arguments], code)
+
+    def run_and_test(self, client: str, *arguments: str, code: int = 0) -> str:
+        """Run a script that takes the directory's files for those of the machine, and tests the client."""
+        script = render_setup_script(client, MIRROR)
+        for file in CLIENTS[client].files(MIRROR):
+            script = script.replace(file.path, f"{self.root}{file.path}")
+        return self._run(script, arguments, code)
+
+    def add_program(self, name: str, lines: str) -> None:
+        """Let the script find a program that only says what its lines say."""
+        program = self.directory / "bin" / name
+        program.unlink(missing_ok=True)
+        program.write_text(f"#!{SHELL}\n{lines}\n")
+        program.chmod(0o755)
+
+    def _run(self, text: str, arguments: Sequence[str], code: int) -> str:
         script = self.directory / "setup.sh"
-        script.write_text(render_setup_script(client, mirror))
+        script.write_text(text)
         done = subprocess.run(  # noqa: S603
-            [SHELL, str(script), "--root", str(self.root), *arguments],
+            [SHELL, str(script), *arguments],
             env={"PATH": str(self.directory / "bin")},
             capture_output=True,
             text=True,
@@ -172,6 +191,60 @@ def test_without_a_program_for_json_the_lines_are_shown(bare: Host) -> None:
     assert '"https://m.example"' in shown
     assert "neither jq nor python3 is installed" in shown
     assert bare.files() == {DAEMON: EXISTING}
+
+
+@pytest.fixture
+def docker(bare: Host) -> Host:
+    """A machine with a docker that has the mirror, and with a curl that reads the files of a directory.
+
+    There is no such file of a mirror that does not answer.
+    """
+    (bare.directory / "mirror").mkdir()
+    for path in ("healthz", "pulls?latest"):
+        (bare.directory / "mirror" / path).write_text("41\n")
+    bare.add_program("systemctl", "")
+    bare.add_program("sleep", "")
+    bare.add_program("curl", f'for url; do :; done; cat "{bare.directory}/mirror/${{url#{MIRROR.url}/}}"')
+    set_pull(bare, "")
+    return bare
+
+
+def set_pull(docker: Host, pull: str) -> None:
+    """Choose the lines that run in the mirror's directory when docker pulls an image."""
+    answers = f"""info*) echo '["{MIRROR.url}/"]';; "image inspect"*) exit 1;; pull*) {pull or ":"};;"""
+    docker.add_program("docker", f"cd {docker.directory}/mirror; case $* in {answers} esac")
+
+
+def test_a_pull_that_the_mirror_shows_is_a_success(docker: Host) -> None:
+    set_pull(docker, "echo 42 >'pulls?latest'")
+    assert "was pulled through the mirror." in docker.run_and_test("docker", "--apply")
+
+
+@pytest.mark.parametrize(
+    ("pull", "words"),
+    [("", "was pulled, but not through the mirror"), ("rm *", f"{MIRROR.url} does not answer any more")],
+)
+def test_a_pull_that_the_mirror_does_not_show_is_a_failure(docker: Host, pull: str, words: str) -> None:
+    """docker goes to Docker Hub itself when the mirror is gone."""
+    set_pull(docker, pull)
+    said = docker.run_and_test("docker", "--apply", code=1)
+    assert words in said
+    assert "It works" not in said
+
+
+def test_a_mirror_that_goes_before_the_pull_is_a_failure(docker: Host) -> None:
+    docker.add_program("systemctl", f"rm {docker.directory}/mirror/*")
+    said = docker.run_and_test("docker", "--apply", code=1)
+    assert "does not answer any more" in said
+    assert "It works" not in said
+
+
+def test_a_mirror_that_shows_no_pulls_leaves_the_way_of_a_pull_open(docker: Host) -> None:
+    """Its history is off, or it asks for a user name."""
+    (docker.directory / "mirror/pulls?latest").unlink()
+    said = docker.run_and_test("docker", "--apply")
+    assert "was pulled; https://m.example/pulls does not show" in said
+    assert "It works" not in said
 
 
 def test_a_wrong_option_is_refused(bare: Host) -> None:
