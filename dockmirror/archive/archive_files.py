@@ -56,6 +56,11 @@ class StoredFileEntry:
             yield data
 
 
+def read_pieces(file: BinaryIO, offset: int = 0) -> Iterator[bytes]:
+    """Yield the bytes of a file from an offset on."""
+    return StoredFileEntry(file, offset, sys.maxsize).pieces()
+
+
 @frozen
 class DirectoryEntry:
     """A file in a directory with an OCI image layout; a link is not followed."""
@@ -202,7 +207,7 @@ def _check(member: tarfile.TarInfo, last: int, end: int) -> None:
 
 def _has_data(file: BinaryIO, offset: int) -> bool:
     """Return whether anything but zeros follows."""
-    return any(data.strip(b"\0") for data in StoredFileEntry(file, offset, sys.maxsize).pieces())
+    return any(data.strip(b"\0") for data in read_pieces(file, offset))
 
 
 def _leads_out(link: tarfile.TarInfo) -> bool:

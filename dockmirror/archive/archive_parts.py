@@ -7,7 +7,7 @@ import io
 import re
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from shutil import copyfileobj
@@ -223,13 +223,12 @@ class ChecksumFiles:
         return found
 
 
-def check_file_sum(name: str, file: BinaryIO, sums: Mapping[str, str]) -> None:
-    """:raises ArchiveRefused: when the file has another sum, or none is given for it."""
+def check_sum(name: str, pieces: Iterable[bytes], sums: Mapping[str, str]) -> None:
+    """:raises ArchiveRefused: when a file with these bytes has another sum, or none is given for it."""
     if name not in sums:
         raise ArchiveRefused(f"the checksums do not list {name}")
-    file.seek(0)
     hashed = sha256()
-    while data := file.read(_PIECE):
+    for data in pieces:
         hashed.update(data)
     if hashed.hexdigest() != sums[name]:
         raise ArchiveRefused(f"{name} does not match its checksum")

@@ -144,7 +144,7 @@ def _content(content: ContentSlice, open_content: OpenContent, is_complete: bool
 # "Combined Image JSON + Filesystem Changeset Format"; containerd, images/annotations.go.
 
 
-LAYOUT, INDEX, DOCKER_MANIFEST = "oci-layout", "index.json", "manifest.json"
+LAYOUT, INDEX, DOCKER_MANIFEST, BLOBS = "oci-layout", "index.json", "manifest.json", "blobs/"
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
 INVENTORY = "dockmirror.json"
@@ -172,7 +172,7 @@ class PackedImage:
 
 def blob_path(digest: Digest) -> str:
     """Return the path of a content in an archive."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
+    return f"{BLOBS}{digest.algorithm}/{digest.hex}"
 
 
 def _descriptor(image: PackedImage) -> dict[str, Any]:

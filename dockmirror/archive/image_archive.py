@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,9 @@ from .archive_files import (
     read_document,
     read_members,
 )
+from .archive_parts import check_sum
 from .archive_plan import (
+    BLOBS,
     DOCKER_MANIFEST,
     IMAGE_NAME,
     INDEX,
@@ -74,6 +76,29 @@ class ImageArchive:
         :raises OSError: when it cannot be read.
         """
         return cls._of(read_directory(directory))
+
+    @classmethod
+    def open_signed_directory(cls, directory: Path, sums: Mapping[str, str]) -> ImageArchive:
+        """Open a directory with an OCI image layout, all of which must be signed.
+
+        The other forms have contents that no digest in a signed file covers.
+
+        :param sums: the signed checksums, by paths; a file that they do not list is left out, unless it is a
+            blob, which its digest verifies.
+        :raises ArchiveRefused: when a listed file is missing or was changed, or it is no such layout.
+        :raises OSError: when it cannot be read.
+        """
+        members = read_directory(directory)
+        for path in sums:
+            if path not in members:
+                raise ArchiveRefused(f"{path} is missing")
+            check_sum(path, members[path].pieces(), sums)
+        signed = {path: each for path, each in members.items() if path in sums or path.startswith(BLOBS)}
+        if LAYOUT in signed and INDEX in signed:
+            return cls(signed)
+        raise ArchiveRefused(
+            "a signed directory has to be an OCI image layout as 'dockmirror export' writes it"
+        )
 
     @classmethod
     def _of(cls, members: dict[str, ArchiveFile]) -> ImageArchive:

@@ -6,23 +6,23 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..admission.recalls import read_recalls
 from ..app.cache_settings import make_budget, make_retention
 from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, mirrored_registries, parse_image_name
-from ..archive.archive_files import ArchiveRefused
+from ..archive.archive_files import ArchiveRefused, read_pieces
 from ..archive.archive_parts import (
     ChecksumFiles,
     OpenTemporary,
-    check_file_sum,
+    check_sum,
     group_parts,
     open_seekable,
     part_advice,
@@ -60,19 +60,23 @@ class _GivenArchive:
 
     :ivar name: the name for messages.
     :ivar advice: ends the message when it is refused.
+    :ivar sums: the checksums of its files that the trusted key has signed; None if there is no such key.
     """
 
     name: str
     files: Sequence[BinaryIO] = ()
     directory: Path | None = None
     advice: str = ""
+    sums: Mapping[str, str] | None = None
 
     def open(self, open_temporary: OpenTemporary) -> ImageArchive:
         """:raises ArchiveRefused: when it is none."""
         try:
-            if self.directory is not None:
+            if self.directory is None:
+                return ImageArchive.open(open_seekable(self.files, open_temporary))
+            if self.sums is None:
                 return ImageArchive.open_directory(self.directory)
-            return ImageArchive.open(open_seekable(self.files, open_temporary))
+            return ImageArchive.open_signed_directory(self.directory, self.sums)
         except ArchiveRefused as error:
             raise self.refuse(error) from None
 
@@ -174,7 +178,7 @@ def _open_all(paths: Sequence[Path], key: Path | None, stack: ExitStack) -> list
             given = _GivenArchive(str(group[0]), files, advice=part_advice(group))
         if trusted is not None:
             try:
-                _check_signed(given, group, trusted)
+                given = evolve(given, sums=_check_signed(given, group, trusted))
             except ArchiveRefused as error:
                 raise given.refuse(error) from None
         found.append(given)
@@ -192,29 +196,22 @@ def _load_key(path: Path) -> PublicKey:
         ) from None
 
 
-def _check_signed(given: _GivenArchive, paths: Sequence[Path], key: PublicKey) -> None:
-    """Check the signature of an archive's checksums, and the checksums of its files.
+def _check_signed(given: _GivenArchive, paths: Sequence[Path], key: PublicKey) -> Mapping[str, str]:
+    """Check the signature of an archive's checksums, and the checksums of its files; return the checksums.
 
-    The blobs of a directory are checked by their digests when they are read.
+    The files of a directory are checked when it is opened.
 
     :raises ArchiveRefused: when a check fails, or there is no signature.
     """
     if given.name == _STDIN:
         raise ArchiveRefused("--key needs files: standard input has no signature")
     if given.directory is not None:
-        checksums = ChecksumFiles.of_directory(given.directory)
-    else:
-        whole = paths[0].with_suffix("") if len(paths) > 1 or paths[0].suffix == ".001" else paths[0]
-        checksums = ChecksumFiles.of_archive(whole)
-    known = checksums.read(key.has_signed)
-    if given.directory is None:
-        for path, file in zip(paths, given.files, strict=True):
-            check_file_sum(path.name, file, known)
-        return
-    for path in given.directory.iterdir():
-        if path.is_file() and not path.name.startswith(checksums.sums.name):
-            with path.open("rb") as file:
-                check_file_sum(path.name, file, known)
+        return ChecksumFiles.of_directory(given.directory).read(key.has_signed)
+    whole = paths[0].with_suffix("") if len(paths) > 1 or paths[0].suffix == ".001" else paths[0]
+    sums = ChecksumFiles.of_archive(whole).read(key.has_signed)
+    for path, file in zip(paths, given.files, strict=True):
+        check_sum(path.name, read_pieces(file), sums)
+    return sums
 
 
 def _plan(

@@ -355,10 +355,16 @@ class SignedSite:
     def export_signed(self) -> None:
         self.export("--key", str(self._private))
 
-    def sign(self) -> None:
-        digest = hashlib.sha256(self.archive.read_bytes()).hexdigest()
-        sign = load_signer(self._private.read_bytes())
-        ChecksumFiles.of_archive(self.archive).write({self.archive.name: digest}, sign)
+    def export_directory(self) -> Path:
+        """Export a signed directory, from which the import reads then."""
+        self.archive = self.archive.with_suffix("")
+        self.export("--layout", "--key", str(self._private))
+        return self.archive
+
+    def sign(self, checksums: ChecksumFiles, directory: Path, *names: str) -> None:
+        """Sign the checksums of these files in a directory."""
+        sums = {each: hashlib.sha256((directory / each).read_bytes()).hexdigest() for each in names}
+        checksums.write(sums, load_signer(self._private.read_bytes()))
 
     def import_signed(self, *options: str, code: int = 0) -> str:
         key = ("--key", str(self._public))
@@ -434,9 +440,43 @@ def test_a_malformed_history_is_refused(signed: SignedSite, history: object) -> 
     histories = {NAME: valid, f"{NGINX}:latest": history}
     inventory = json.loads(contents["dockmirror.json"]) | {"tags": histories}
     signed.archive.write_bytes(write_tar(contents | {"dockmirror.json": json.dumps(inventory).encode()}))
-    signed.sign()
+    signed.sign(ChecksumFiles.of_archive(signed.archive), signed.archive.parent, signed.archive.name)
     assert "the history of a tag is malformed" in signed.import_signed(code=1)
     assert (signed.inside.json("ls"), signed.imported) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "index.json", "dockmirror.json"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_signed_directory_has_all_files_that_were_signed(
+    signed: SignedSite, tmp_path: Path, name: str, is_link: bool
+) -> None:
+    """In another form, blobs that no signature covers would be taken for layers; no link is followed."""
+    directory = signed.export_directory()
+    (directory / name).rename(tmp_path / name)
+    if is_link:
+        (directory / name).symlink_to(tmp_path / name)
+    assert f"{name} is missing" in signed.import_signed(code=1)
+    assert signed.inside.json("ls") == []
+    (tmp_path / name).rename(directory / name)
+    assert f"imported {NAME}" in signed.import_signed()
+
+
+def test_only_a_layout_is_a_signed_directory(signed: SignedSite) -> None:
+    """An archive of docker save is none, though its documents are signed; an unsigned mark does not count."""
+    directory = signed.export_directory()
+    signed.sign(
+        ChecksumFiles.of_directory(directory), directory, "manifest.json", "index.json", "dockmirror.json"
+    )
+    assert "a signed directory has to be an OCI image layout" in signed.import_signed(code=1)
+    assert signed.inside.json("ls") == []
+
+
+def test_a_history_beside_a_signed_directory_does_not_count(signed: SignedSite) -> None:
+    """Files that are not signed are left out."""
+    directory = signed.export_directory()
+    signed.sign(ChecksumFiles.of_directory(directory), directory, "oci-layout", "index.json")
+    assert f"imported {NAME}" in signed.import_signed()
+    assert signed.imported == []
 
 
 @pytest.mark.parametrize(
