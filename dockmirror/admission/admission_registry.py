@@ -19,7 +19,7 @@ from ..oci.header_fields import CacheResult, CacheStatus
 from ..oci.manifest import ManifestDocument, is_accepted_kind
 from ..oci.media import DOCKER_LIST, OCI_INDEX, accepts
 from ..oci.request import Manifest, RegistryRequest, Repository, Tag
-from .admit import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict, admit
+from .admit import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict, judge
 from .policies import FactGatherer, RepositoryReader
 from .recalls import Recalled
 
@@ -272,9 +272,7 @@ class AdmissionRegistry:
             return SERVE, None
         reader = RepositoryReader(self._registry, subject.repository, request, self._context.peek)
         facts = await gatherer.gather(subject, applicable, lambda: self._load(subject, answer), reader)
-        verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
-        warning = everything if everything != verdict and not isinstance(everything, Serve) else None
-        return verdict, warning
+        return judge(subject, facts)
 
     async def _load(self, subject: Subject, answer: Answer | None) -> ManifestDocument | None:
         if answer is not None and isinstance(answer.body, BytesBody):

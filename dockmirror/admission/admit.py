@@ -312,6 +312,12 @@ def admit(subject: Subject, facts: AdmissionFacts) -> Verdict:
     return next((verdict for verdict in _verdicts(subject, facts) if verdict != SERVE), SERVE)
 
 
+def judge(subject: Subject, facts: AdmissionFacts) -> tuple[Verdict, Refuse | ServeInstead | None]:
+    """Return the verdict, and that of the rules that only warn if it is another one."""
+    verdict, everything = admit(subject, facts.enforced()), admit(subject, facts)
+    return verdict, None if everything == verdict or isinstance(everything, Serve) else everything
+
+
 def _verdicts(subject: Subject, facts: AdmissionFacts) -> Iterator[Verdict]:
     """Yield the verdict of each rule that applies, in order; the first other than SERVE counts."""
     for name in FACT_NAMES:

@@ -9,8 +9,8 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from ..admission.admit import (
-    SERVE,
     AdmissionFacts,
+    MissingFact,
     Refuse,
     ServeInstead,
     Subject,
@@ -20,6 +20,7 @@ from ..admission.admit import (
     admit,
     admitted_digests,
     ages_at,
+    judge,
 )
 from ..admission.lock_file import LockReader, find_locked
 from ..admission.policies import Policies
@@ -68,7 +69,11 @@ class TagUnderPolicy:
 
     def decide(self, digest: Digest | None) -> Verdict:
         """Return what the policy would do if the tag named the digest, whether it is enforced or not."""
-        return self._admit(digest, self.ages, self.now)
+        return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=self.ages_of(digest)))
+
+    def ages_of(self, digest: Digest | None) -> TagAges:
+        """Return the ages if the tag names the digest, with the exceptions of now."""
+        return self._with_exceptions(digest, self.ages, self.now)
 
     def is_excepted(self, digest: Digest | None, time: float) -> bool:
         """Return whether an exception of the policy covered the digest then."""
@@ -79,38 +84,69 @@ class TagUnderPolicy:
         """Return whether the mirror had seen the tag by then."""
         return any(each.first <= time for each in self.record.sightings)
 
-    def decide_at(self, time: float, digest: Digest | None) -> tuple[Digest | None, Verdict]:
-        """Return the digest that the tag named at a time, and what the policy would have done then.
+    def find_ages(self, time: float, digest: Digest | None) -> tuple[Digest | None, TagAges]:
+        """Return the digest that the tag named at a time, and the ages with the exceptions of then.
 
         :param digest: counts if the mirror had not seen the tag.
         """
         ages = ages_at(self.ages, time)
         if ages.sightings:
             digest = ages.sightings[-1].digest
-        return digest, self._admit(digest, ages, time)
+        return digest, self._with_exceptions(digest, ages, time)
 
-    def _admit(self, digest: Digest | None, ages: TagAges, time: float) -> Verdict:
-        ages = evolve(ages, excepted=self.is_excepted(digest, time))
-        return admit(evolve(self.subject, digest=digest), AdmissionFacts(ages=ages))
+    def _with_exceptions(self, digest: Digest | None, ages: TagAges, time: float) -> TagAges:
+        return evolve(ages, excepted=self.is_excepted(digest, time))
 
 
 @frozen
 class LockedTag:
-    """A tag under a policy with a lock file.
+    """The lock file of a policy, and what it says about a tag.
 
     :ivar number: of the policy, in the order of the settings, from 1.
-    :ivar fact: the locked digest, or that the file does not list the tag.
+    """
+
+    policy: PolicySettings
+    number: int
+    fact: Digest | Unlisted | MissingFact
+
+
+@frozen
+class TagRules:
+    """The rules that say which digest a tag is served as; there are none about a pull by digest.
+
+    :ivar locked: None if no lock file decides about the tag.
+    :ivar cooled: None if no cool-down holds for the tag, or a lock file that is enforced comes before it.
     """
 
     image: ImageName
-    policy: PolicySettings
-    number: int
-    fact: Digest | Unlisted
+    locked: LockedTag | None
+    cooled: TagUnderPolicy | None
 
-    def decide(self, digest: Digest | None) -> Verdict:
-        """Return what the lock file does if the tag names the digest, whether it is enforced or not."""
+    def judge(self, digest: Digest | None) -> tuple[Verdict, Refuse | ServeInstead | None]:
+        """Return the verdict if the tag names the digest, and that of the rules that only warn."""
+        cooled = self.cooled
+        return self._judge(digest, None if cooled is None else cooled.ages_of(digest))
+
+    def judge_at(
+        self, time: float, digest: Digest | None
+    ) -> tuple[Digest | None, Verdict, Refuse | ServeInstead | None]:
+        """Return the digest that the tag named at a time, and what the rules would have done then.
+
+        :param digest: counts if the mirror had not seen the tag.
+        """
+        ages = None
+        if self.cooled is not None:
+            digest, ages = self.cooled.find_ages(time, digest)
+        return digest, *self._judge(digest, ages)
+
+    def _judge(
+        self, digest: Digest | None, ages: TagAges | None
+    ) -> tuple[Verdict, Refuse | ServeInstead | None]:
         subject = Subject("", Repository(self.image.repository.rest), self.image.reference, digest)
-        return admit(subject, AdmissionFacts(locked=self.fact))
+        rules = {"locked": self.locked, "ages": self.cooled}
+        warned = frozenset(name for name, each in rules.items() if each and each.policy.mode == "warn")
+        locked = None if self.locked is None else self.locked.fact
+        return judge(subject, AdmissionFacts(ages=ages, locked=locked, warn_only=warned))
 
 
 class LocalAdmission:
@@ -135,24 +171,11 @@ class LocalAdmission:
                 found = self._under_policy(image.repository.first, Subject(*key)) or found
         return found
 
-    def find_locked(self, image: ImageName) -> LockedTag | None:
-        """Return what a lock file says about a tag, or None if no lock file decides about it.
-
-        :raises Denied: when the lock file cannot be read.
-        """
-        if not isinstance(image.reference, Tag):
-            return None
-        subject = Subject("", Repository(image.repository.rest), image.reference)
-        policy = Policies.of(image.repository.first, self._settings.policy).find(subject, "lock")
-        if policy is None or policy.lock is None or policy.mode == "off":
-            return None
-        try:
-            lock = self._locks.setdefault(policy.lock, LockReader(policy.lock)).current()
-            fact = find_locked(lock, policy, image.repository, image.reference)
-        except OSError as error:
-            raise Denied(str(error)) from None
-        number = self._settings.policy.index(policy) + 1
-        return None if fact is None else LockedTag(image, policy, number, fact)
+    def find_rules(self, image: ImageName) -> TagRules:
+        """Return the rules that say which digest an image is."""
+        locked = self._find_locked(image)
+        is_locked = locked is not None and locked.policy.mode == "enforce"
+        return TagRules(image, locked, None if is_locked else self.find(image))
 
     def iter_tags(self) -> Iterator[TagUnderPolicy]:
         """Iterate over the tags with a history for which a cool-down holds."""
@@ -164,8 +187,7 @@ class LocalAdmission:
 
     def decide(self, image: ImageName, digest: Digest) -> Verdict:
         """Return what clients would get in place of the digest that the cache has for a tag."""
-        found = self.find_locked(image) or self.find(image)
-        return SERVE if found is None or found.policy.mode != "enforce" else found.decide(digest)
+        return self.find_rules(image).judge(digest)[0]
 
     def find_recall(self, repository: Repository, digest: Digest) -> Recall | None:
         """Return the recall of a digest, or of something to which its manifest refers, if that is held."""
@@ -181,8 +203,8 @@ class LocalAdmission:
             for rest, tag in self._files.iter_tags(name):
                 image = ImageName(Repository(f"{upstream.canonical}/{rest}"), tag)
                 try:
-                    found = None if self.find_locked(image) else self.find(image)
-                except (Denied, OSError):  # then the mirror serves none either
+                    found = self.find_rules(image).cooled
+                except OSError:  # then the mirror serves none either
                     continue
                 if found is not None and found.policy.mode == "enforce":
                     yield (image.repository, tag), found
@@ -200,6 +222,22 @@ class LocalAdmission:
             if found := fallbacks(named, self.recalls.find):
                 return found[0]
         return None
+
+    def _find_locked(self, image: ImageName) -> LockedTag | None:
+        if not isinstance(image.reference, Tag):
+            return None
+        subject = Subject("", Repository(image.repository.rest), image.reference)
+        policy = Policies.of(image.repository.first, self._settings.policy).find(subject, "lock")
+        if policy is None or policy.lock is None or policy.mode == "off":
+            return None
+        fact: Digest | Unlisted | MissingFact | None
+        try:
+            lock = self._locks.setdefault(policy.lock, LockReader(policy.lock)).current()
+            fact = find_locked(lock, policy, image.repository, image.reference)
+        except OSError as error:
+            fact = None if policy.on_error == "serve" else MissingFact.of("lock", str(error))
+        number = self._settings.policy.index(policy) + 1
+        return None if fact is None else LockedTag(policy, number, fact)
 
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
         assert isinstance(subject.reference, Tag)

@@ -20,13 +20,15 @@ from ..history.pulls import HistoryReader, Pull, PullFilter
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.request import Repository, parse_reference
-from .local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from .local_admission import LocalAdmission, TagRules
 from .local_verdicts import Judgement, LocalVerdicts, RuleFinding
 from .naming import ImageName
 
 SIGHTING_SECONDS = 60.0
 """Seconds in which a pull has recorded what its tag names."""
 _PAGE = 10_000
+_KEYS = {"locked": "lock", "ages": "min_age"}
+"""The keys of the rules about tags, by the facts that they judge."""
 
 Outcome = Literal["refused", "replaced", "unknown"]
 OUTCOMES: Sequence[Outcome] = get_args(Outcome)
@@ -108,7 +110,7 @@ class PullReview:
     def __init__(self, settings: Settings, root: Path, now: float) -> None:
         self._admission = LocalAdmission(settings, root, now)
         self._verdicts = LocalVerdicts(settings, root, now)
-        self._policies: dict[ImageName, LockedTag | TagUnderPolicy | None] = {}
+        self._rules: dict[ImageName, TagRules] = {}
         self._judged: dict[tuple[ImageName, Digest | None, str], Sequence[MetRule]] = {}
 
     def find_rules(self, pull: Pull) -> list[MetRule]:
@@ -121,39 +123,30 @@ class PullReview:
             return []
         if isinstance(reference, Digest):
             return [*self._judge(name, reference, pull.platform)]
-        rule, digest = self._decide_tag(name, digest, pull.began + SIGHTING_SECONDS)
-        met = [] if rule is None else [rule]
-        if rule is not None and (rule.outcome, rule.mode) == ("refused", "enforce"):
+        met, digest = self._decide_tag(name, digest, pull.began + SIGHTING_SECONDS)
+        if any((each.outcome, each.mode) == ("refused", "enforce") for each in met):
             return met
         return [*met, *self._judge(name, digest, pull.platform)]
 
     def _decide_tag(
         self, name: ImageName, digest: Digest | None, time: float
-    ) -> tuple[MetRule | None, Digest | None]:
-        """Return the rule about tags that the pull would have met, and the digest that would be served.
+    ) -> tuple[list[MetRule], Digest | None]:
+        """Return the rules about tags that the pull would have met, and the digest that would be served.
 
         :param digest: the one that was served; None if the history does not know it.
         """
-        if name not in self._policies:
-            self._policies[name] = self._admission.find_locked(name) or self._admission.find(name)
-        found = self._policies[name]
-        if found is None:
-            return None, digest
-        rule: str = "min_age"
-        outcome: Outcome = "refused"
-        if isinstance(found, LockedTag):
-            rule, verdict = "lock", found.decide(digest)
-        else:
-            digest, verdict = found.decide_at(time, digest)
-            outcome = "refused" if found.was_seen(time) else "unknown"
-        mode = found.policy.mode
-        match verdict:
-            case ServeInstead():
-                met = MetRule(str(name), rule, "replaced", mode, verdict.why)
-                return met, verdict.digest if mode == "enforce" else digest
-            case Refuse():
-                return MetRule(str(name), rule, outcome, mode, verdict.why), digest
-        return None, digest
+        if name not in self._rules:
+            self._rules[name] = self._admission.find_rules(name)
+        cooled = self._rules[name].cooled
+        digest, verdict, warning = self._rules[name].judge_at(time, digest)
+        met: list[MetRule] = []
+        for mode, each in (("enforce", verdict), ("warn", warning)):
+            if isinstance(each, Refuse | ServeInstead):
+                outcome: Outcome = "replaced" if isinstance(each, ServeInstead) else "refused"
+                if each.rule == "ages" and outcome == "refused" and cooled and not cooled.was_seen(time):
+                    outcome = "unknown"
+                met.append(MetRule(str(name), _KEYS[each.rule], outcome, mode, each.why))
+        return met, verdict.digest if isinstance(verdict, ServeInstead) else digest
 
     def _judge(self, name: ImageName, digest: Digest | None, platform: str) -> Sequence[MetRule]:
         """Return what the recalls and the rules about digests say.

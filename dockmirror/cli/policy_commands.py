@@ -11,7 +11,7 @@ import click
 from ..admission.admit import Refuse, ServeInstead, TagSummary, summarize_ages
 from ..admission.admit import format_age as format_duration
 from ..admission.recalls import explain
-from ..app.local_admission import LocalAdmission, LockedTag, TagUnderPolicy
+from ..app.local_admission import LocalAdmission, LockedTag, TagRules, TagUnderPolicy
 from ..app.local_verdicts import ImageFinding, LocalVerdicts
 from ..app.naming import ImageName
 from ..app.pull_review import OUTCOMES, PolicyReport, PullReview, make_report, read_pulls
@@ -57,20 +57,7 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     admission, verdicts = LocalAdmission(settings, root, now), LocalVerdicts(settings, root, now)
     held_images, results = HeldImages(root), []
     for name in (parse_image(image, settings) for image in images):
-        try:
-            locked, found = admission.find_locked(name), admission.find(name)
-        except Denied as error:
-            raise click.ClickException(str(error)) from None
-        if locked is not None:
-            described = _describe_locked(locked)
-        elif found is not None:
-            described = _describe(found)
-        else:
-            is_tag = isinstance(name.reference, Tag)
-            why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
-            described = {"image": str(name), "verdict": "served", "digest": None, "why": why}
-        if described.get("mode") == "warn" and described["verdict"] != "served":
-            described |= _only_warn(described)
+        described = _describe(admission.find_rules(name), held_images)
         digest = _find_digest(held_images, name, described)
         recall = None if digest is None else admission.find_recall(name.repository, digest)
         if recall is not None:
@@ -86,10 +73,25 @@ def test(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
     raise SystemExit(1 if any(each["verdict"] == "refused" for each in results) else 0)
 
 
-def _only_warn(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that change since the policy on the tag only warns."""
-    changed = {"verdict": "served", "digest": fields.get("current"), "warning": fields["why"]}
-    return {**changed, "why": 'mode = "warn" changes nothing'}
+def _describe(rules: TagRules, held_images: HeldImages) -> dict[str, Any]:
+    """Return the decision about a tag as JSON has it."""
+    image, cooled = rules.image, rules.cooled
+    if cooled is not None:
+        current, fields = cooled.subject.digest, _describe_cooled(cooled)
+    elif rules.locked is not None:
+        current = held_images.find_digest(image.repository, image.reference)
+        fields = _describe_locked(rules, rules.locked)
+    else:
+        is_tag = isinstance(image.reference, Tag)
+        why = "no cool-down holds for it" if is_tag else "by digest nothing is cooled"
+        return {"image": str(image), "verdict": "served", "digest": None, "why": why}
+    if fields["mode"] == "warn" and fields["verdict"] != "served":
+        served = {"verdict": "served", "digest": fields.get("current")}
+        fields |= {**served, "warning": fields["why"], "why": 'mode = "warn" changes nothing'}
+    _, warning = rules.judge(current)
+    if warning is not None and warning.rule == "locked":
+        fields["warning"] = warning.why
+    return fields
 
 
 def _judge(verdicts: LocalVerdicts, name: ImageName, digest: Digest | None) -> dict[str, Any]:
@@ -120,11 +122,11 @@ def _find_digest(held_images: HeldImages, name: ImageName, fields: dict[str, Any
     return held_images.find_digest(name.repository, name.reference)
 
 
-def _describe_locked(locked: LockedTag) -> dict[str, Any]:
-    """Return what a lock file makes of a tag, as JSON has it."""
-    decision = locked.decide(None)
+def _describe_locked(rules: TagRules, locked: LockedTag) -> dict[str, Any]:
+    """Return what a lock file makes of a tag without a cool-down."""
+    decision, _ = rules.judge(None)
     fields: dict[str, Any] = {
-        "image": str(locked.image),
+        "image": str(rules.image),
         "policy": locked.number,
         "images": locked.policy.images,
         "mode": locked.policy.mode,
@@ -132,12 +134,13 @@ def _describe_locked(locked: LockedTag) -> dict[str, Any]:
     }
     if isinstance(decision, ServeInstead):
         return {**fields, "verdict": "served", "digest": str(decision.digest), "why": decision.why}
-    assert isinstance(decision, Refuse)
-    return {**fields, "verdict": "refused", "digest": None, "why": decision.why}
+    if isinstance(decision, Refuse):
+        return {**fields, "verdict": "refused", "digest": None, "why": decision.why}
+    return {**fields, "verdict": "served", "digest": None, "why": 'mode = "warn" changes nothing'}
 
 
-def _describe(found: TagUnderPolicy) -> dict[str, Any]:
-    """Return the decision about a tag as JSON has it."""
+def _describe_cooled(found: TagUnderPolicy) -> dict[str, Any]:
+    """Return what a cool-down makes of a tag, whether it is enforced or not."""
     digest = found.subject.digest
     fields: dict[str, Any] = {
         "image": str(found.image),

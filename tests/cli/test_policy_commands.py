@@ -150,3 +150,30 @@ def test_an_exception_for_one_digest_admits_no_other(
         lock = tmp_path / f"{served.hex}.lock"
         shop.run("lock", "-c", str(settings), "-f", str(lock))
         assert str(served) in lock.read_text()
+
+
+def test_a_lock_file_that_only_warns_leaves_the_cool_down_in_force(
+    shop: Shop, exported: Any, settings: Path, tmp_path: Path
+) -> None:
+    """Also one that cannot be read, as in the running mirror; one that is enforced comes first."""
+    admitted, withheld = map(Digest.of, HELD)
+    lock = tmp_path / "dockmirror.lock"
+    lock.write_text(f"docker.io/library/nginx:1.29 {withheld} - 2026-11-30T01:12:45Z\n")
+    locked, cooled = f"lock = {json.dumps(str(lock))}\n", 'min_age = "7d"\n'
+    warned = f'{locked}mode = "warn"\n'
+    assert exported(locked, cooled) == withheld
+    assert exported(warned, cooled) == admitted
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:1.29")
+    assert (told["verdict"], told["digest"], told["policy"]) == ("replaced", str(admitted), 2)
+    assert told["warning"] == "the lock file names this digest"
+    assert exported(warned) == withheld
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:1.29")
+    assert (told["verdict"], told["digest"], told["mode"]) == ("served", None, "warn")
+    assert "warning" not in told
+    lock.write_text("no lock file\n")
+    assert exported(warned, cooled) == admitted
+    (told,) = shop.json("-c", str(settings), "policy", "test", "nginx:1.29")
+    assert "the rule lock cannot be checked" in told["warning"]
+    settings.write_text(f'[[policy]]\nimages = "**"\n{locked}')
+    refused = shop.run("-c", str(settings), "policy", "test", "nginx:1.29", code=1).stdout
+    assert "the rule lock cannot be checked" in refused

@@ -118,6 +118,12 @@ def test_lock(reported: Reported, tmp_path: Path) -> None:
         (":1.27", "lock", "enforce", "replaced", 1),
         (":other", "lock", "enforce", "refused", 1),
     ]
+    reported.sight((OLD, 60), (OLD, 2.5), (YOUNG, 1.5), (YOUNG, 0))
+    assert reported.rules(f'lock = {json.dumps(str(lock))}\nmode = "warn"', COOL) == [
+        (":1.27", "lock", "warn", "replaced", 1),
+        (":1.27", "min_age", "enforce", "replaced", 1),
+        (":other", "lock", "warn", "refused", 1),
+    ]
 
 
 def test_only_known_digests(reported: Reported) -> None:

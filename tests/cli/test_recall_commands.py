@@ -79,7 +79,9 @@ def test_tags_under_a_cool_down(shop: Shop, tmp_path: Path, min_age: str, served
     assert told["digest"] == str(first)
 
 
-def test_a_tag_does_not_fall_back_to_what_is_too_young(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("warned", ["", '[[policy]]\nimages = "**"\nmode = "warn"\nlock = "LOCK"\n'])
+def test_a_tag_does_not_fall_back_to_what_is_too_young(shop: Shop, tmp_path: Path, warned: str) -> None:
+    """Nor if a lock file names something for the tag and only warns."""
     first, young = Digest.of(b"first"), Digest.of(b"young")
 
     def see(record: TagRecord) -> TagRecord:
@@ -89,7 +91,10 @@ def test_a_tag_does_not_fall_back_to_what_is_too_young(shop: Shop, tmp_path: Pat
 
     TagHistoryFiles(shop.root).update(("docker", Repository("library/nginx"), Tag("1.27")), see)
     settings = tmp_path / "dockmirror.toml"
-    settings.write_text('[[policy]]\nimages = "**"\nmin_age = "7d"\n')
+    lock = tmp_path / "dockmirror.lock"
+    lock.write_text(f"{NGINX}:1.27 {young} - 2026-11-30T01:12:45Z\n")
+    cooled = '[[policy]]\nimages = "**"\nmin_age = "7d"\n'
+    settings.write_text(warned.replace("LOCK", str(lock)) + cooled)
     made = shop.json("recall", "-c", str(settings), "--reason", "CVE-1", str(BAD))
     assert made["tags"][f"{NGINX}:1.27"] == str(first)
 
