@@ -107,7 +107,7 @@ def setup_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
 
 def _registry(upstream: UpstreamSettings, host: str) -> MirroredRegistry:
     name = upstream.registry or urlsplit(upstream.url).netloc
-    return MirroredRegistry(name, upstream.canonical, upstream.url, host)
+    return MirroredRegistry(name, upstream.canonical, upstream.origin, host, upstream.prefix)
 
 
 @frozen

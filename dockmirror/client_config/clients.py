@@ -150,13 +150,20 @@ def _containerd_hosts(mirror: MirrorAddress) -> list[Snippet]:
     host = f'[host."{mirror.url}"]\n{_REFERRERS}  capabilities = ["pull", "resolve"]\n'
     return [
         Snippet(
-            f'server = "{registry.server}"\n\n{host}',
+            f"{_containerd_server(registry)}\n{host}",
             f"{_CERTS}/{registry.name}/hosts.toml",
             registry.name,
             is_file=True,
         )
         for registry in mirror.registries
     ]
+
+
+def _containerd_server(registry: MirroredRegistry) -> str:
+    """Return the lines that name the registry itself; without the second, ``/v2`` would follow the path."""
+    if not registry.prefix:
+        return f'server = "{registry.server}"\n'
+    return f'server = "{registry.server}/v2/{registry.prefix}"\noverride_path = true\n'
 
 
 # k3s and RKE2, which generate their containerd's files from this one.

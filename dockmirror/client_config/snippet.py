@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d+){3}|\[::1\]")
 HUB = "docker.io"
@@ -19,7 +19,8 @@ class MirroredRegistry:
 
     :ivar name: the first part of image names, such as ``ghcr.io``.
     :ivar path: the same as a component of a path on the mirror's own host.
-    :ivar server: the address of the registry itself.
+    :ivar server: the address of the registry itself, without a path.
+    :ivar prefix: the beginning of its repositories' names there, which clients leave out; may be empty.
     :ivar host: its virtual host on the mirror, with the port; empty where no such name leads to it.
     """
 
@@ -27,6 +28,7 @@ class MirroredRegistry:
     path: str
     server: str
     host: str = ""
+    prefix: str = ""
 
     @property
     def placeholder(self) -> str:
@@ -80,7 +82,7 @@ class MirrorAddress:
     def with_host_name(self, name: str) -> MirrorAddress:
         """Return this mirror under another host name, which has no virtual hosts."""
         port = self.host.removeprefix(self.name)
-        registries = (MirroredRegistry(each.name, each.path, each.server) for each in self.registries)
+        registries = (evolve(each, host="") for each in self.registries)
         return MirrorAddress(self.scheme, f"{name}{port}", tuple(registries), self.archives, self.images)
 
 

@@ -80,6 +80,14 @@ def test_the_default_address_comes_from_the_settings(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["registry-mirrors"] == [address]
 
 
+def test_containerd_finds_a_registry_below_a_path(tmp_path: Path) -> None:
+    """The path begins the names of repositories, behind ``/v2``."""
+    file = tmp_path / "dockmirror.toml"
+    file.write_text('[upstreams.docker]\nurl = "https://h.example/hub-proxy/a/"\n')
+    hosts = tomllib.loads(run("-c", str(file), "client", MIRROR, "containerd", "docker.io").stdout)
+    assert (hosts["server"], hosts["override_path"]) == ("https://h.example/v2/hub-proxy/a", True)
+
+
 @pytest.mark.parametrize("listen", ["unix:/run/mirror.sock", "https:systemd:domain=INET6:index=0"])
 def test_an_address_that_the_settings_do_not_have_is_asked_for(tmp_path: Path, listen: str) -> None:
     """Only the operator knows the port of a mirror behind a socket unit or a proxy."""

@@ -10,10 +10,12 @@ import pytest
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.accounts import ALICE, BOB, PUBLISHER, Account
 from .parts.chain import Chain
-from .parts.images import image
+from .parts.clients import Containerd
+from .parts.images import image, index
 from .parts.machine import Machine
 from .parts.mirror import Mirror
-from .pulls import skopeo_pulls
+from .parts.registry import Registry
+from .pulls import ctr_pulls, skopeo_pulls
 from .pushes import skopeo_pushes
 
 pytestmark = pytest.mark.integration
@@ -84,3 +86,16 @@ def test_mirror_of_a_mirror(
         with chain.mirror.killed():
             skopeo_pulls(skopeo_machine, reference, pushed)
         assert second.failures() == ""
+
+
+def test_containerd_goes_to_the_registry_below_the_path(
+    open_registry: Registry, containerd: Containerd, directory: MakeDirectory, make_machine: MakeMachine
+) -> None:
+    """By the file that it has from a mirror that has stopped."""
+    pushed = index("past the mirror")
+    open_registry.push(f"{PUBLIC}/library/past", pushed, "1")
+    upstreams = {"open": {"url": f"{open_registry.url}/{PUBLIC}", "registry": "below.test"}}
+    with Mirror(directory("stopped"), make_machine(), upstreams) as mirror:
+        file = mirror.client().request("GET", "/client/containerd/below.test").body
+    hosts = containerd.hosts("below.test", file.decode())
+    ctr_pulls(containerd, "below.test/library/past:1", pushed, f"--hosts-dir={hosts}")
