@@ -53,6 +53,13 @@ def index(**children: bytes) -> bytes:
 
 FOR_AMD, FOR_ARM, ATTESTED = image(b"amd", b"base", b"a"), image(b"arm", b"base"), image(b"{}", b"attested")
 SIGNATURE = image(b"{}", b"signature")
+UNUSUAL_PLATFORMS = [
+    {"os": "", "architecture": "amd64"},
+    {"os": "linux", "architecture": ""},
+    {"os": "linux", "architecture": "", "variant": "amd64"},
+    {"os": "linux", "architecture": "arm64", "variant": "v8 "},
+]
+"""What an index may state, and no setting or lock file."""
 
 
 @implementer(IRegistry)

@@ -377,12 +377,23 @@ class KnownParents:
 
 
 def _write_parents(parents: list[Parent]) -> bytes:
-    return json.dumps([[str(each.digest), str(each.platform or "")] for each in parents]).encode()
+    return json.dumps([[str(each.digest), _write_platform(each.platform)] for each in parents]).encode()
 
 
 def _parse_parents(document: bytes | None) -> list[Parent]:
     try:
         found = json.loads(document or b"[]")
-        return [Parent(Digest.parse(each), Platform.parse(text) if text else None) for each, text in found]
-    except (ValueError, TypeError, DigestInvalid):
+        return [Parent(Digest.parse(each), _parse_platform(text)) for each, text in found]
+    except (ValueError, TypeError, AttributeError, DigestInvalid):
         return []
+
+
+def _write_platform(platform: Platform | None) -> str:
+    """Write a platform with its empty parts, of which publishers may leave any; ``linux/amd64`` is usual."""
+    parts = (platform.os, platform.architecture, platform.variant) if platform else ()
+    return "/".join(parts).removesuffix("/")
+
+
+def _parse_platform(text: str) -> Platform | None:
+    parts = text.split("/")
+    return Platform(*parts) if len(parts) in (2, 3) else None

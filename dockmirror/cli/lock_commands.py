@@ -263,8 +263,8 @@ class _KnownTags:
         platforms = {each.platform for each in read.children if each.platform}
         if config is not None and config.digest is not None:
             platforms = {_read_platform(held.root / layout.data(config.digest))}
-        real = (str(each) for each in platforms if each.is_real and each.architecture)
-        return evolve(image, platforms=tuple(map(Platform.parse, sorted(real))))
+        stated = (each for each in platforms if each.is_real and each.is_plain)
+        return evolve(image, platforms=tuple(sorted(stated, key=str)))
 
 
 def _read_platform(config: Path) -> Platform:

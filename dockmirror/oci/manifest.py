@@ -79,6 +79,11 @@ class Platform:
         """True for an image's platform; attestations have ``unknown/unknown``."""
         return "unknown" not in (self.os, self.architecture)
 
+    @property
+    def is_plain(self) -> bool:
+        """True if ``parse`` reads it as it is written; an index may state a platform without a name."""
+        return all(map(_PART.fullmatch, (self.os, self.architecture, self.variant or "any")))
+
     def matches(self, other: Platform) -> bool:
         """Return whether the other platform satisfies this one; without a variant, any variant does."""
         same = (self.os, self.architecture) == (other.os, other.architecture)

@@ -14,8 +14,9 @@ from dockmirror.oci.errors import Denied
 from dockmirror.oci.manifest import ManifestDocument, Platform
 from dockmirror.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, SIGNED
 
-from ..shelf import ATTESTED, FOR_AMD, FOR_ARM
+from ..shelf import ATTESTED, FOR_AMD, FOR_ARM, UNUSUAL_PLATFORMS
 from ..shelf import image as shelf_image
+from ..shelf import index as shelf_index
 from .verdict_gate import GatedShelf, served
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -148,6 +149,19 @@ def test_images_of_an_index_are_for_the_platform_that_it_states(child: bytes, is
     gated.restart()
     outcome = gated.pull(Digest.of(child))
     assert served(outcome) if is_served else isinstance(outcome.error, Denied)
+
+
+@pytest.mark.parametrize("platform", UNUSUAL_PLATFORMS)
+def test_an_image_for_a_platform_that_is_not_allowed_is_refused_after_a_restart(
+    platform: dict[str, str],
+) -> None:
+    gated = GatedShelf({"platforms": ["linux/amd64"]})
+    data = json.loads(shelf_index(amd64=FOR_AMD, arm=FOR_ARM))
+    data["manifests"][1]["platform"] = platform
+    gated.shelf.put(json.dumps(data).encode())
+    served(gated.pull())
+    gated.restart()
+    assert isinstance(gated.pull(Digest.of(FOR_ARM)).error, Denied)
 
 
 def test_the_size_of_an_image() -> None:

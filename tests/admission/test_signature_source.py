@@ -19,7 +19,7 @@ from dockmirror.oci.errors import Denied, Unauthorized, Unreachable
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.request import Blob, Manifest, Referrers, Tag
 
-from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
+from ..shelf import FOR_AMD, FOR_ARM, PLACE, UNUSUAL_PLATFORMS, described, image
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, PRIVATE, bundle, simple
 from .verdict_gate import GatedShelf, served
 
@@ -150,6 +150,25 @@ def test_the_images_of_a_signed_index_follow_it(key: Path, child: bytes) -> None
     assert served(gated.pull(digest)) == child
     gated.shelf.put(other)
     assert isinstance(gated.pull(Digest.of(other)).error, Denied)
+
+
+@pytest.mark.parametrize("platform", UNUSUAL_PLATFORMS)
+def test_the_images_of_a_signed_index_follow_it_for_any_platform(key: Path, platform: dict[str, str]) -> None:
+    """Across a restart, too; and where an earlier version could not read the platform again."""
+    gated = GatedShelf({"signed_by": [str(key)]})
+    stated = {"os": "linux", "architecture": "amd64"}
+    children = [described(FOR_AMD, OCI_MANIFEST, platform=each) for each in (stated, platform)]
+    data = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}).encode()
+    gated.shelf.put(data)
+    sign_by_tag(gated, Digest.of(data))
+    served(gated.pull())
+    gated.restart()
+    assert served(gated.pull(Digest.of(FOR_AMD))) == FOR_AMD
+    name = f"parents/docker.io/{PLACE}/sha256/{Digest.of(FOR_AMD).hex}"
+    assert len(json.loads(gated.documents.documents[name])) == 2
+    gated.documents.documents[name] = json.dumps([[str(Digest.of(data)), "amd64"]]).encode()
+    gated.restart()
+    assert served(gated.pull(Digest.of(FOR_AMD))) == FOR_AMD
 
 
 @pytest.mark.parametrize("error", [Unreachable(), Unauthorized()])

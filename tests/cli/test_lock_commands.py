@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from ..answering import now
 from ..archive.packing import manifest
+from ..shelf import UNUSUAL_PLATFORMS
 from .shop import AMD, CONFIG, INDEX, NGINX, OTHER, USED, Shop
 
 NEW = manifest(CONFIG, b"new")
@@ -66,6 +68,17 @@ def test_write(shop: Shop, file: Path) -> None:
         "file": str(file), "images": 2, "added": [], "moved": [],
     }  # fmt: skip
     assert file.read_text() == before
+
+
+@pytest.mark.parametrize("platform", UNUSUAL_PLATFORMS)
+def test_platforms_that_a_lock_file_cannot_state_are_left_out(
+    shop: Shop, file: Path, platform: dict[str, str]
+) -> None:
+    data = json.loads(INDEX)
+    data["manifests"][1]["platform"] = platform
+    shop.image(NGINX, "odd", json.dumps(data).encode())
+    shop.run("lock", "-f", str(file), "*:odd")
+    assert list(map(str, read(file)[f"{NGINX}:odd"].platforms)) == ["linux/amd64"]
 
 
 def test_patterns(shop: Shop, file: Path) -> None:
