@@ -116,11 +116,11 @@ def test_who_knows_the_reactor() -> None:
 
 
 def test_settings_are_read_in_one_place() -> None:
-    """The file in ``config``, the environment with the command lines; containerd's file is another's.
+    """The file in ``config``, the environment with the command lines; containerd's and podman's are not ours.
 
     The environment of a worker is set by whoever starts it.
     """
     assert {module for module in MODULES if mentioned(module) & SETTINGS} <= {
         *("config.load", "config.explain", "config.options", "app.worker"),
-        *("cli.main", "cli.arguments", "cli.node_command", "workers.worker_program"),
+        *("cli.main", "cli.arguments", "cli.client_command", "cli.node_command", "workers.worker_program"),
     }

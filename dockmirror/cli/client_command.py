@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import tomllib
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from ..app.endpoints import listening_ports
 from ..app.naming import mirror_address
-from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
+from ..client_config.clients import CLIENTS, DOCKER, PODMAN, PODMAN_PATTERNS, merge_daemon_json, podman_tables
 from ..client_config.snippet import FILE_MARK, ClientConfig, MirrorAddress, Snippet
 from ..config.load import load
 from ..config.settings import Settings
@@ -48,8 +49,8 @@ def client(context: Context, /, as_json: bool, client: str, part: str, **options
     Without --mirror the address comes from the mirror's own settings, which do not know a proxy in front of
     it.
 
-    Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else; 2 when the
-    client has no file to write.
+    Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else, or when
+    another file of podman's has a table for the same registry; 2 when the client has no file to write.
     """
     config, mirror = CLIENTS[client], parse_mirror_address(context.settings, options["address"])
     files = config.files(mirror)
@@ -148,6 +149,8 @@ def _write_files(
         if config is DOCKER:
             changed = [path for path in texts if _merge_into(path, mirror)]
         else:
+            if config is PODMAN:
+                _check_tables(texts, {each.name for each in mirror.registries}, root)
             changed = [path for path in _files_to_write(texts) if replace_text(path, FILE_MARK + texts[path])]
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
@@ -166,6 +169,24 @@ def _merge_into(path: Path, mirror: MirrorAddress) -> bool:
         return False
     _back_up(path)
     return replace_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _check_tables(texts: dict[Path, str], registries: set[str], root: Path) -> None:
+    """Read the other files of podman.
+
+    :raises click.ClickException: when one has a table that would be replaced, or replace one of ours.
+    """
+    others = [path for pattern in PODMAN_PATTERNS for path in sorted(root.glob(pattern)) if path not in texts]
+    for path in others:
+        try:
+            found = registries & podman_tables(tomllib.loads(path.read_text("utf-8")))
+        except ValueError as error:
+            raise click.ClickException(f"{path}: cannot be read: {error}; nothing was written") from None
+        if found:
+            raise click.ClickException(
+                f"{path}: has tables for {', '.join(sorted(found))}, and podman takes each from one file;"
+                f" nothing was written. Add the mirror yourself:\n{''.join(texts.values())}"
+            )
 
 
 def _files_to_write(texts: dict[Path, str]) -> list[Path]:

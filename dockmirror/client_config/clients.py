@@ -89,6 +89,8 @@ GITLAB = ClientConfig("gitlab", "GitLab CI, docker-in-docker", _gitlab_snippets)
 # Podman, Buildah and CRI-O: containers-registries.conf(5), as a drop-in.
 
 _PODMAN_FILE = "/etc/containers/registries.conf.d/50-dockmirror.conf"
+PODMAN_PATTERNS = ("etc/containers/registries.conf", "etc/containers/registries.conf.d/*.conf")
+"""The files that have tables of registries, in the order in which podman reads them."""
 _PODMAN_HOST = "host.containers.internal"
 """The name by which podman's virtual machine reaches the machine that it runs on."""
 
@@ -99,11 +101,22 @@ def _podman_snippets(mirror: MirrorAddress) -> list[Snippet]:
 
 
 def _podman_registry(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
-    lines = [
-        "[[registry]]", f'location = "{registry.name}"', "",
-        "[[registry.mirror]]", f'location = "{mirror.by_path(registry)}"',
-    ]  # fmt: skip
-    return "\n".join([*lines, *(["insecure = true"] if mirror.is_plain else []), ""])
+    insecure = "insecure = true\n"
+    is_plain = registry.server == f"http://{registry.name}"  # podman asks the name, whatever the mirror asks
+    return (
+        f'[[registry]]\nlocation = "{registry.name}"\n{insecure * is_plain}\n'
+        f'[[registry.mirror]]\nlocation = "{mirror.by_path(registry)}"\n{insecure * mirror.is_plain}'
+    )
+
+
+def podman_tables(configuration: Mapping[str, Any]) -> set[str]:
+    """Return the prefixes of the tables in a file; a file that is read later replaces them as a whole."""
+    tables = configuration.get("registry")
+    found = (each for each in (tables if isinstance(tables, list) else []) if isinstance(each, dict))
+    return {str(each.get("prefix") or each.get("location")).rstrip("/") for each in found}
+
+
+PODMAN = ClientConfig("podman", "Podman, Buildah, CRI-O", _podman_snippets, system="linux")
 
 
 def _podman_machine_snippets(mirror: MirrorAddress) -> list[Snippet]:
@@ -252,7 +265,7 @@ CLIENTS: Mapping[str, ClientConfig] = {
     for client in (
         DOCKER,
         DESKTOP,
-        ClientConfig("podman", "Podman, Buildah, CRI-O", _podman_snippets, system="linux"),
+        PODMAN,
         ClientConfig("machine", "Podman machine", _podman_machine_snippets, system="desktop", tab="podman"),
         ClientConfig("containerd", "containerd, Kubernetes", _containerd_snippets, more=_containerd_hosts),
         ClientConfig("k3s", "k3s", _k3s_snippets, "systemctl restart k3s"),

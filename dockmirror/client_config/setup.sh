@@ -286,6 +286,20 @@ test_pull() {
   say "It works: $image was pulled through the mirror."
 }
 
+# Stops if another file has a table for one of our registries: podman takes each table from one file.
+check_tables() {
+  [ "$client" = podman ] || return 0
+  own=$(paths)
+  content "$own" | sed -n 's|^location = "\([^/]*\)"$|\1|p' | sed -e 's|[].[]|\\&|g' \
+    -e "s|.*|^[[:space:]]*(prefix\|location)[[:space:]]*=[[:space:]]*[\"']&/*[\"']|" >"$work/tables"
+  others=$(find -L "$root/etc/containers/registries.conf" "$root/etc/containers/registries.conf.d" \
+    -name '*.conf' ! -name "${own##*/}" -exec grep -lEf "$work/tables" {} + 2>/dev/null) || :
+  [ -n "$others" ] || return 0
+  say "$others: has a table for one of these registries, and podman takes each from one file. Add the mirror yourself:"
+  content "$own"
+  exit 1
+}
+
 main() {
   root=
   if [ "${1-}" = --root ] && [ $# -gt 1 ]; then
@@ -296,8 +310,8 @@ main() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   case $#,${1-} in
-    0,) show ;;
-    1,--apply) apply ;;
+    0,) check_tables; show ;;
+    1,--apply) check_tables; apply ;;
     1,--undo) undo ;;
     *) fail "usage: sh $0 [--root DIRECTORY] [--apply | --undo]" ;;
   esac

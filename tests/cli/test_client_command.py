@@ -168,6 +168,26 @@ def test_only_files_of_this_command_are_overwrite(tmp_path: Path, client: str) -
     assert {file: file.read_text() for file in files} == before
 
 
+@pytest.mark.parametrize(
+    "name", ["registries.conf", "registries.conf.d/10-own.conf", "registries.conf.d/99.conf"]
+)
+@pytest.mark.parametrize(
+    "text",
+    ['[[registry]]\nlocation = "quay.io/"\nblocked = true\n', '[[registry]]\nprefix = "quay.io"\n', "[["],
+)
+def test_podmans_tables_of_the_same_registry_are_not_replaced(tmp_path: Path, name: str, text: str) -> None:
+    """podman takes the whole table from the file that it reads last."""
+    file = tmp_path / "etc/containers" / name
+    file.parent.mkdir(parents=True)
+    file.write_text('[[registry]]\nprefix = "hub.example"\nlocation = "quay.io"\n')
+    write(tmp_path, "podman")
+    file.write_text(text)
+    written = tmp_path / "etc/containers/registries.conf.d/50-dockmirror.conf"
+    written.unlink()
+    assert str(file) in write(tmp_path, "podman", code=1).stderr
+    assert not written.exists()
+
+
 @pytest.mark.parametrize("client", ["kaniko", "gitlab", "desktop", "helm"])
 def test_write_is_refused_for_clients_without_a_file(tmp_path: Path, client: str) -> None:
     write(tmp_path, client, code=2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.client_config.clients import CLIENTS, merge_daemon_json, trial_pulls
+from dockmirror.client_config.clients import CLIENTS, merge_daemon_json, podman_tables, trial_pulls
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
@@ -104,6 +104,23 @@ def test_podman_finds_each_registry_by_path(mirror: MirrorAddress) -> None:
         ("docker.io", f"{mirror.host}/docker.io", mirror.is_plain),
         ("lan.example:5000", f"{mirror.host}/lan.example_5000", mirror.is_plain),
     ]
+
+
+def test_podman_asks_a_registry_without_tls_itself() -> None:
+    """Only where the mirror asks the same registry so: Docker Hub has TLS behind another mirror without."""
+    chained = MirroredRegistry("docker.io", "docker.io", "http://other.example", prefix="docker.io")
+    registries = toml("podman", MirrorAddress("https", "m.example", (chained, LAN)))["registry"]
+    assert [each.get("insecure", False) for each in registries] == [False, True]
+
+
+def test_podmans_tables_are_known_by_their_prefixes() -> None:
+    """Without a prefix, the location is one."""
+    assert podman_tables(toml("podman", TLS)) == {"docker.io", "lan.example:5000"}
+    assert podman_tables({"registry": [{"prefix": "a", "location": "b"}, {"location": "c/"}, 1]}) == {
+        "a",
+        "c",
+    }
+    assert podman_tables({"registry": {"location": "a"}}) == set()
 
 
 @each_mirror

@@ -139,6 +139,20 @@ def test_a_file_of_somebody_else_stops_everything(bare: Host, client: str) -> No
     assert bare.files() == {path: "# mine\n"}
 
 
+@pytest.mark.parametrize("name", ["registries.conf", "registries.conf.d/99-own.conf"])
+@pytest.mark.parametrize("line", ['  location="docker.io"', "prefix = 'lan.example:5000/'"])
+def test_podmans_table_of_the_same_registry_stops_everything(bare: Host, name: str, line: str) -> None:
+    """podman takes the whole table from the file that it reads last."""
+    file = bare.root / "etc/containers" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[[registry]]\n{line}\n")
+    for mode in ([], ["--apply"]):
+        assert f"{file}: has a table for one of these" in bare.run("podman", *mode, code=1)
+    assert list(bare.files()) == [f"etc/containers/{name}"]
+    file.write_text('[[registry]]\nlocation = "lanxexample:5000"\n')
+    assert "written" in bare.run("podman", "--apply")
+
+
 def test_files_of_an_earlier_mirror_are_replaced_and_removed(bare: Host) -> None:
     bare.run("containerd", "--apply", mirror=MirrorAddress("http", "10.0.0.1:8080", (HUB, LAN)))
     only_hub = MirrorAddress("https", "m.example", (HUB,))
