@@ -34,46 +34,66 @@ fetch() {
   if has curl; then curl -fsS -m 20 "$1"; else wget -q -T 20 -O - "$1"; fi
 }
 
-# edit_json add|remove|empty|keep: the lists of $work/ours in the JSON on standard input, whose rest stays;
-# "empty" leaves a list without them.
+# edit_json add|remove|empty|keep FILE: FILE with or without the lists of $work/ours, and without those of
+# $work/earlier; "empty" leaves a list without them. A file that holds nothing else needs no program for JSON.
 edit_json() {
-  if has jq; then
-    jq --slurpfile ours "$work/ours" --arg how "$1" '
-      if $how == "keep" then . else reduce ($ours[0] | to_entries[]) as $each (.;
-        ((.[$each.key] // []) - $each.value) as $others
-        | if $how == "add" then .[$each.key] = $each.value + $others
-          elif $how == "remove" and $others == [] then del(.[$each.key])
-          else .[$each.key] = $others end) end'
+  if ! has_text "$2" || cmp -s "$2" "$work/ours" || cmp -s "$2" "$work/earlier"; then
+    case $1 in
+      add) cat "$work/ours" ;;
+      empty) say '{"registry-mirrors": [], "insecure-registries": []}' ;;
+      remove) say '{}' ;;
+      keep) if has_text "$2"; then cat "$2"; else say '{}'; fi ;;
+    esac
   elif has python3; then
     python3 -c '
 import json, sys
-how, ours, result = sys.argv[1], json.load(open(sys.argv[2])), json.load(sys.stdin)
-for key, values in ours.items() if how != "keep" else ():
-    present = result.get(key, [])
+how, (result, ours, earlier) = sys.argv[1], (json.load(open(each)) for each in sys.argv[2:])
+for key in {**earlier, **ours} if how != "keep" else ():
+    present, values = result.get(key, []), ours.get(key, [])
     if not isinstance(present, list):
         sys.exit(f"expected a list as {key}")
-    others = [each for each in present if each not in values]
+    others = [each for each in present if each not in values + earlier.get(key, [])]
     result[key] = values + others if how == "add" else others
-    if how == "remove" and not others:
+    if how != "empty" and not result[key]:
         del result[key]
-print(json.dumps(result, indent=2, ensure_ascii=False))' "$1" "$work/ours"
-  else
-    say "neither jq nor python3 is installed" >&2
+print(json.dumps(result, indent=2, ensure_ascii=False))' "$1" "$2" "$work/ours" "$work/earlier"
+  elif ! has jq; then
+    say "neither python3 nor jq is installed" >&2
     return 1
+  elif [ "$(long_numbers <"$2")" != "$(jq . "$2" | long_numbers)" ]; then
+    say "$2: this version of jq would change large numbers; install python3" >&2
+    return 1
+  else
+    jq --slurpfile ours "$work/ours" --slurpfile earlier "$work/earlier" --arg how "$1" '
+      if $how == "keep" then . else reduce ($earlier[0] + $ours[0] | keys_unsorted[]) as $key (.;
+        ($ours[0][$key] // []) as $values
+        | ((.[$key] // []) - $values - ($earlier[0][$key] // [])) as $others
+        | .[$key] = (if $how == "add" then $values + $others else $others end)
+        | if $how != "empty" and .[$key] == [] then del(.[$key]) else . end) end' "$2"
   fi
+}
+
+has_text() { grep -qs '[^[:space:]]' "$1"; }
+long_numbers() { grep -oE '[0-9]{16,}' || :; }
+
+# Writes to $work/ours what this script puts into the file at $1, and to $work/earlier what the last run put.
+read_ours() {
+  content "$1" >"$work/ours"
+  earlier=$root$1.by-dockmirror
+  [ -e "$earlier" ] || earlier=$work/ours
+  cat "$earlier" >"$work/earlier"
 }
 
 # Writes to $work/next what the file at $1 is to be; fails if somebody else wrote the file.
 plan() {
-  content "$1" >"$work/ours"
-  cp "$work/ours" "$work/next"
-  if [ ! -s "$root$1" ] || cmp -s "$root$1" "$work/ours"; then return 0; fi
+  read_ours "$1"
   if [ "$client" = docker ]; then
-    edit_json add <"$root$1" >"$work/next" && edit_json keep <"$root$1" >"$work/kept" || return 1
+    edit_json add "$root$1" >"$work/next" && edit_json keep "$root$1" >"$work/kept" || return 1
     if cmp -s "$work/kept" "$work/next"; then cp "$root$1" "$work/next"; fi
-  else
-    is_ours "$root$1"
+    return 0
   fi
+  cp "$work/ours" "$work/next"
+  [ ! -s "$root$1" ] || cmp -s "$root$1" "$work/ours" || is_ours "$root$1"
 }
 
 is_ours() { head -n 1 "$1" | grep -qxF "$mark"; }
@@ -124,10 +144,9 @@ apply() {
     plan "$path"
     if cmp -s "$root$path" "$work/next"; then continue; fi
     changes=yes
-    if [ "$client" = docker ] && [ -s "$root$path" ] && [ ! -e "$root$path.before-dockmirror" ]; then
-      cp -p "$root$path" "$root$path.before-dockmirror"
-    fi
+    if [ "$client" = docker ]; then back_up "$path"; fi
     put "$path"
+    if [ "$client" = docker ]; then cat "$work/ours" >"$root$path.by-dockmirror"; fi
     say "$root$path: written"
   done
   [ -n "$changes" ] || say "All files are in place already."
@@ -137,12 +156,18 @@ apply() {
   fi
 }
 
+# Copies the file as it is before the first run.
+back_up() {
+  if [ -e "$root$1" ] && [ ! -e "$root$1.before-dockmirror" ] && [ ! -e "$root$1.by-dockmirror" ]; then
+    cp -p "$root$1" "$root$1.before-dockmirror" || fail "$root$1: cannot be copied; run this as root"
+  fi
+}
+
 undo() {
   changes=
   for path in $(paths; marked); do
     file=$root$path
     [ -e "$file" ] || continue
-    content "$path" >"$work/ours"
     [ -w "$file" ] || fail "$file: cannot be written; run this as root"
     if [ "$client" = docker ]; then
       undo_docker "$path"
@@ -169,28 +194,38 @@ marked() {
 
 undo_docker() {
   before=$root$1.before-dockmirror
-  if cmp -s "$root$1" "$work/ours"; then
-    printf '{"registry-mirrors": [], "insecure-registries": []}\n' >"$work/next"
-    forget_mirror "$1"
-    rm "$root$1"
-    say "$root$1: removed"
-    return 0
-  fi
-  edit_json keep <"$root$1" >"$work/kept" || fail "$root$1: remove the lines that name $mirror yourself"
-  edit_json remove <"$root$1" >"$work/final"
+  read_ours "$1"
+  { edit_json keep "$root$1" >"$work/kept" && edit_json remove "$root$1" >"$work/final"; } ||
+    fail "$root$1: remove the lines that name $mirror yourself"
   if cmp -s "$work/kept" "$work/final"; then
     say "$root$1: does not name $mirror, and stays"
-    return 0
+  else
+    edit_json empty "$root$1" >"$work/next"
+    forget_mirror "$1"
+    put_back "$1"
   fi
-  if [ -e "$before" ] && edit_json add <"$before" 2>/dev/null | cmp -s - "$work/kept"; then
-    cp -p "$before" "$work/final"
+  if [ -e "$before" ]; then
+    mv "$before" "$before.old"
+    say "$before.old: the file as it was before, whose other settings differ"
   fi
-  edit_json empty <"$root$1" >"$work/next"
-  forget_mirror "$1"
-  cp "$work/final" "$work/next"
-  put "$1"
-  rm -f "$before"
-  say "$root$1: is again as it was without the mirror"
+  rm -f "$root$1.by-dockmirror"
+}
+
+# put_back PATH: the file becomes $work/final, or the copy from before if that says the same.
+put_back() {
+  if [ -e "$before" ] && edit_json remove "$before" | cmp -s - "$work/final"; then
+    cp "$before" "$work/next"
+    put "$1"
+    rm "$before"
+    say "$root$1: is again as it was without the mirror"
+  elif [ ! -e "$before" ] && [ "$(cat "$work/final")" = "{}" ]; then
+    rm "$(readlink -f "$root$1")"
+    say "$root$1: removed"
+  else
+    cp "$work/final" "$work/next"
+    put "$1"
+    say "$root$1: names the mirror no more, and keeps its other settings"
+  fi
 }
 
 # dockerd forgets mirrors at a reload only if its file has a list without them; no list at all changes nothing.

@@ -52,8 +52,11 @@ class Host:
     def root(self) -> Path:
         return self.directory / "root"
 
-    def run(self, client: str, *arguments: str, code: int = 0, mirror: MirrorAddress = MIRROR) -> str:
-        """Run a client's script below the directory, and return its output."""
+    def run(self, client: str, *arguments: str, code: int | None = 0, mirror: MirrorAddress = MIRROR) -> str:
+        """Run a client's script below the directory, and return its output.
+
+        :param code: the exit status; None allows every one.
+        """
         script = render_setup_script(client, mirror)
         return self._run(script, ["--root", str(self.root), *arguments], code)
 
@@ -71,7 +74,7 @@ class Host:
         program.write_text(f"#!{SHELL}\n{lines}\n")
         program.chmod(0o755)
 
-    def _run(self, text: str, arguments: Sequence[str], code: int) -> str:
+    def _run(self, text: str, arguments: Sequence[str], code: int | None) -> str:
         script = self.directory / "setup.sh"
         script.write_text(text)
         done = subprocess.run(  # noqa: S603
@@ -82,8 +85,15 @@ class Host:
             check=False,
             timeout=60,
         )
-        assert done.returncode == code, done.stderr
+        assert code in (done.returncode, None), done.stderr
         return done.stdout + done.stderr
+
+    def write_daemon_json(self, text: str) -> Path:
+        """Write dockerd's file, and return its path."""
+        file = self.root / DAEMON
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
 
     def files(self) -> dict[str, str]:
         """Return the text of each file below the directory."""
@@ -120,7 +130,9 @@ def test_a_script_writes_the_files_of_the_command_and_removes_them(bare: Host, c
     config = CLIENTS[client]
     bare.run(client, "--apply")
     written = {each.path.lstrip("/"): config.file_text(each) for each in config.files(MIRROR)}
-    assert bare.files() == written
+    assert {
+        path: text for path, text in bare.files().items() if not path.endswith(".by-dockmirror")
+    } == written
     assert "in place already" in bare.run(client, "--apply")
     assert "stays as it is" in bare.run(client)
     bare.run(client, "--undo")
@@ -167,9 +179,7 @@ EXISTING = '{"log-level": "warn",\n "registry-mirrors": ["https://other.example"
 
 
 def test_docker_keeps_its_other_settings_and_gets_back_the_very_file(host: Host) -> None:
-    file = host.root / DAEMON
-    file.parent.mkdir(parents=True)
-    file.write_text(EXISTING)
+    file = host.write_daemon_json(EXISTING)
     os.chmod(file, 0o640)
     assert '+    "https://m.example"' in host.run("docker")
     host.run("docker", "--apply")
@@ -188,22 +198,98 @@ def test_docker_loses_only_the_lines_of_the_mirror_where_the_file_was_changed_si
     assert json.loads(file.read_text()) == {"log-level": "warn"}
 
 
+LARGE = '{"default-ulimits": {"core": {"Name": "core", "Hard": 9223372036854775807, "Soft": 0}}}\n'
+
+
+def test_docker_keeps_its_large_numbers(host: Host) -> None:
+    """jq 1.6 would round them, and dockerd would not start: the file stays as it is then."""
+    file = host.write_daemon_json(LARGE)
+    shown = host.run("docker", "--apply", code=None)
+    assert json.loads(file.read_text())["default-ulimits"] == json.loads(LARGE)["default-ulimits"]
+    assert ("https://m.example" in file.read_text()) is not ("would change large numbers" in shown)
+
+
+def test_python_is_preferred_to_jq(tmp_path: Path) -> None:
+    host = Host.create(tmp_path, "python3")
+    host.add_program("jq", "exit 1")
+    file = host.write_daemon_json(LARGE)
+    host.run("docker", "--apply")
+    assert "9223372036854775807" in file.read_text()
+    assert "https://m.example" in file.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \t\n"])
+def test_a_blank_file_is_an_empty_one(bare: Host, text: str) -> None:
+    file = bare.write_daemon_json(text)
+    assert '+    "https://m.example"' in bare.run("docker")
+    bare.run("docker", "--apply")
+    assert json.loads(file.read_text()) == merge_daemon_json({}, MIRROR)
+    bare.run("docker", "--undo")
+    assert bare.files() == {DAEMON: text}
+
+
+@pytest.mark.parametrize("text", ["{}\n", "\n", EXISTING])
+def test_a_linked_file_is_again_as_it_was(host: Host, text: str) -> None:
+    file = host.write_daemon_json(text).rename(host.root / "managed.json")
+    (host.root / DAEMON).symlink_to("../../managed.json")
+    host.run("docker", "--apply")
+    assert "https://m.example" in file.read_text()
+    host.run("docker", "--undo")
+    assert (host.root / DAEMON).is_symlink()
+    assert host.files() == {DAEMON: text, "managed.json": text}
+
+
+FORMER = MirrorAddress("http", "10.0.0.1:8080", (HUB, LAN))
+
+
+@pytest.mark.parametrize("text", [None, "{}\n", EXISTING])
+def test_the_lines_of_a_former_address_are_replaced_and_removed(host: Host, text: str | None) -> None:
+    if text is not None:
+        host.write_daemon_json(text)
+    host.run("docker", "--apply", mirror=FORMER)
+    host.run("docker", "--apply")
+    existing = json.loads(text or "{}")
+    assert json.loads((host.root / DAEMON).read_text()) == merge_daemon_json(existing, MIRROR)
+    host.run("docker", "--undo")
+    assert host.files() == ({} if text is None else {DAEMON: text})
+
+
+def test_a_script_of_the_present_address_removes_the_lines_of_the_former_one(host: Host) -> None:
+    host.write_daemon_json(EXISTING)
+    host.run("docker", "--apply", mirror=FORMER)
+    host.run("docker", "--undo")
+    assert host.files() == {DAEMON: EXISTING}
+
+
+def test_the_file_from_before_is_kept_where_it_could_not_be_put_back(host: Host) -> None:
+    """Another run copies and puts back the file that it found."""
+    file = host.write_daemon_json(EXISTING)
+    host.run("docker", "--apply")
+    changed = {**json.loads(file.read_text()), "log-level": "info"}
+    file.write_text(json.dumps(changed))
+    old = f"{DAEMON}.before-dockmirror.old"
+    assert f"/{old}: the file as it was before" in host.run("docker", "--undo")
+    assert json.loads(file.read_text()) == {**json.loads(EXISTING), "log-level": "info"}
+    files = host.files()
+    assert files.keys() == {DAEMON, old}
+    assert files[old] == EXISTING
+    host.run("docker", "--apply")
+    host.run("docker", "--undo")
+    assert host.files() == files
+
+
 @pytest.mark.parametrize("text", ['{"registry-mirrors": "https://other.example"}', "{no json"])
 def test_a_file_that_docker_could_not_read_is_left(host: Host, text: str) -> None:
-    file = host.root / DAEMON
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
+    host.write_daemon_json(text)
     host.run("docker", "--apply", code=1)
     assert host.files() == {DAEMON: text}
 
 
 def test_without_a_program_for_json_the_lines_are_shown(bare: Host) -> None:
-    file = bare.root / DAEMON
-    file.parent.mkdir(parents=True)
-    file.write_text(EXISTING)
+    bare.write_daemon_json(EXISTING)
     shown = bare.run("docker", "--apply", code=1)
     assert '"https://m.example"' in shown
-    assert "neither jq nor python3 is installed" in shown
+    assert "neither python3 nor jq is installed" in shown
     assert bare.files() == {DAEMON: EXISTING}
 
 
