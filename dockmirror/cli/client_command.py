@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -146,6 +147,8 @@ def _write_files(
     """
     texts = {root / each.path.lstrip("/"): each.text for each in files}
     try:
+        for path in texts:
+            require_below(root, path)
         if config is DOCKER:
             changed = [path for path in texts if _merge_into(path, mirror)]
         else:
@@ -205,6 +208,20 @@ def _files_to_write(texts: dict[Path, str]) -> list[Path]:
 def _is_own_file(path: Path, text: str) -> bool:
     existing = path.read_text("utf-8", errors="replace")
     return existing.startswith(FILE_MARK) or existing == text
+
+
+def require_below(root: Path, path: Path) -> None:
+    """Refuse a path that is not below a root.
+
+    :raises OSError: when it is not.
+    """
+    if not is_below(root, path):
+        raise OSError(errno.EXDEV, f"a link leads out of {root}", str(path))
+
+
+def is_below(root: Path, path: Path) -> bool:
+    """Return False when links lead this machine out of a root, whose own system has another file there."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def replace_text(path: Path, text: str) -> bool:

@@ -21,7 +21,7 @@ from ..client_config.clients import CLIENTS
 from ..client_config.containerd_node import HostsDirectoryState, hosts_directory_state, owner_mark
 from ..client_config.snippet import MirrorAddress, Snippet
 from ..config.load import load_names
-from .client_command import parse_mirror_address, replace_text
+from .client_command import is_below, parse_mirror_address, replace_text, require_below
 from .command_context import Context
 
 _FILE = "hosts.toml"
@@ -187,6 +187,7 @@ class _HostsDirectory:
             self._mark = owner_mark(owner)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--owner") from None
+        self._root = root
         self.name = directory.rstrip("/")
         self.path = root / self.name.lstrip("/")
 
@@ -197,6 +198,7 @@ class _HostsDirectory:
         So the files are not written again behind a removal by a process that is still to be stopped.
         """
         try:
+            require_below(self._root, self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -221,6 +223,7 @@ class _HostsDirectory:
         for registry, text in texts.items():
             file = registry / _FILE
             try:
+                require_below(self._root, file)
                 if file.exists() and not self._is_own(file):
                     if file.read_text("utf-8", errors="replace") != text:
                         report.add(str(file), "left as it is, because something else wrote it")
@@ -240,7 +243,8 @@ class _HostsDirectory:
         return self._remove_from(self._registries(), report)
 
     def _registries(self) -> set[Path]:
-        return {file.parent for file in self.path.glob(f"*/{_FILE}")}
+        found = self.path.glob(f"*/{_FILE}")
+        return {file.parent for file in found if is_below(self._root, file)}
 
     def _remove_from(self, registries: set[Path], report: _Report) -> bool:
         is_done = True
@@ -311,6 +315,7 @@ def _read_configurations(root: Path, path: str) -> Iterator[Mapping[str, Any]]:
         if file in seen:
             continue
         seen.add(file)
+        require_below(root, file)
         configuration = tomllib.loads(file.read_text("utf-8"))
         yield configuration
         for pattern in configuration.get("imports", []):

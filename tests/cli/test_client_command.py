@@ -154,6 +154,24 @@ def test_a_linked_daemon_json_is_written_at_its_target(tmp_path: Path, daemon_js
     assert json.loads(target.read_text())["registry-mirrors"]
 
 
+@pytest.mark.parametrize("client", ["docker", "containerd", "podman"])
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path, client: str, is_dangling: bool) -> None:
+    """An absolute link of an image means a file of the image, and not one of the machine."""
+    write(tmp_path / "image", client)
+    outside = tmp_path / "outside"
+    link = max(file for file in (tmp_path / "image").rglob("*") if file.is_file())
+    text = link.read_text().replace("192.168.1.5:8080", "m.example")
+    link.unlink()
+    link.symlink_to(outside)
+    if not is_dangling:
+        outside.write_text(text)
+    refused = write(tmp_path / "image", client, code=1).stderr
+    assert f"{link}: a link leads out of {tmp_path / 'image'}" in refused
+    assert not outside.exists() if is_dangling else outside.read_text() == text
+    assert [each.name for each in link.parent.iterdir()] == [link.name]
+
+
 @pytest.mark.parametrize("client", ["containerd", "podman", "k3s", "buildkit"])
 def test_only_files_of_this_command_are_overwrite(tmp_path: Path, client: str) -> None:
     write(tmp_path, client)

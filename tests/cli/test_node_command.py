@@ -95,6 +95,35 @@ def test_only_own_files_are_touched(node: Path) -> None:
     assert [each.name for each in sorted((node / DIRECTORY).iterdir())] == ["docker.io", "ghcr.io"]
 
 
+def test_links_out_of_the_root_are_not_followed(node: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An absolute link means a file of the node, and not one of the container that the command runs in."""
+    configure(node)
+    outside = tmp_path_factory.mktemp("container")
+    own = files(node)["ghcr.io/hosts.toml"]
+    write(outside / "former.example/hosts.toml", own)
+    (node / DIRECTORY / "former.example").symlink_to(outside / "former.example")
+    (node / DIRECTORY / "ghcr.io/hosts.toml").unlink()
+    (node / DIRECTORY / "ghcr.io/hosts.toml").symlink_to(outside / "hosts.toml")
+    refused = f"ghcr.io/hosts.toml: cannot be written: a link leads out of {node}"
+    assert refused in configure(node, code=1).stdout
+    remove(node)
+    assert (outside / "former.example/hosts.toml").read_text() == own
+    assert not (outside / "hosts.toml").exists()
+
+
+def test_links_of_directory_and_configuration_out_of_the_root_are_refused(
+    node: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("container")
+    (node / DIRECTORY).symlink_to(outside)
+    assert f"a link leads out of {node}" in configure(node, code=1).stderr
+    assert list(outside.iterdir()) == []
+    (node / "etc/containerd/config.toml").rename(outside / "config.toml")
+    (node / "etc/containerd/config.toml").symlink_to(outside / "config.toml")
+    (node / DIRECTORY).unlink()
+    assert f"cannot be read: a link leads out of {node}" in configure(node).stdout
+
+
 def test_each_owner_has_its_own_files(node: Path) -> None:
     """Two releases on one cluster do not overwrite or remove each other's files."""
     configure(node, "--owner=one")

@@ -347,6 +347,45 @@ def test_a_mirror_that_shows_no_pulls_leaves_the_way_of_a_pull_open(docker: Host
     assert "It works" not in said
 
 
+@each_client
+@pytest.mark.parametrize("is_directory", [False, True])
+@pytest.mark.parametrize("mode", [[], ["--apply"], ["--undo"]])
+def test_a_link_out_of_the_root_is_refused(
+    bare: Host, client: str, mode: Sequence[str], is_directory: bool
+) -> None:
+    """An absolute link of an image means a file of the image, and not one of the machine."""
+    written = CLIENTS[client].files(MIRROR)[-1]
+    inside = bare.root / written.path.lstrip("/")
+    outside = bare.directory / inside.name
+    outside.write_text(CLIENTS[client].file_text(written).replace("m.example", "n.example"))
+    link = inside.parent if is_directory else inside
+    link.parent.mkdir(parents=True)
+    link.symlink_to(bare.directory if is_directory else outside)
+    before = outside.read_text()
+    assert f"{inside}: a link leads out of {bare.root}" in bare.run(client, *mode, code=1)
+    assert outside.read_text() == before
+    assert bare.files() == ({} if is_directory else {str(inside.relative_to(bare.root)): before})
+
+
+def test_links_within_the_root_are_followed(bare: Host) -> None:
+    (bare.root / "usr/docker").mkdir(parents=True)
+    (bare.root / "etc").mkdir()
+    (bare.root / "etc/docker").symlink_to("../usr/docker")
+    bare.run("docker", "--apply")
+    assert (bare.root / "usr/docker/daemon.json").exists()
+    bare.run("docker", "--undo")
+    assert bare.files() == {}
+
+
+def test_a_link_to_no_file_is_refused(bare: Host) -> None:
+    """busybox would follow it to the directory that the script is run in."""
+    link = bare.write_daemon_json("")
+    link.unlink()
+    link.symlink_to("managed.json")
+    assert f"{link}: is a link to no file" in bare.run("docker", "--apply", code=1)
+    assert bare.files() == {}
+
+
 def test_a_wrong_option_is_refused(bare: Host) -> None:
     assert "usage:" in bare.run("docker", "--nonsense", code=1)
     bare.root.rmdir()
