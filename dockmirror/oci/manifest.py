@@ -188,12 +188,17 @@ def is_accepted_kind(accept: Iterable[str], media_type: str | None) -> bool:
 def signed_payload(manifest: bytes) -> bytes:
     """Return the bytes that the digest of a schema 1 manifest covers: without its signatures (JWS).
 
-    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".  Other documents are returned
-    unchanged.
+    The document says itself which bytes these are, so it has to be the same without its signatures.  Other
+    documents are returned unchanged.
+
+    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".
     """
     try:
-        protected = json.loads(_decoded(json.loads(manifest)["signatures"][0]["protected"]))
-        return manifest[: protected["formatLength"]] + _decoded(protected["formatTail"])
+        fields = load_manifest(manifest)
+        protected = json.loads(_decoded(fields.pop("signatures")[0]["protected"]))
+        payload = manifest[: protected["formatLength"]] + _decoded(protected["formatTail"])
+        is_covered = json.dumps(fields) == json.dumps(load_manifest(payload))  # the order of keys counts
+        return payload if is_covered and fields["schemaVersion"] == 1 else manifest
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return manifest
 

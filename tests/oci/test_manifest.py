@@ -220,6 +220,35 @@ def test_the_signature_of_an_old_manifest_is_cut_out(spaces: bytes) -> None:
     assert signed_payload(signed) == payload
 
 
+def sign(document: bytes, length: int, tail: bytes) -> bytes:
+    """Add a signature of these parts of the document, or of another one, at its end."""
+    protected = json.dumps({"formatLength": length, "formatTail": encoded(tail)}).encode()
+    return document[:-1] + b',"signatures":[{"protected":"%b"}]}' % encoded(protected).encode()
+
+
+SCHEMA_1 = b'{"schemaVersion":1,"name":"a","fsLayers":[{"blobSum":"x"}]}'
+
+
+@pytest.mark.parametrize(
+    ("document", "payload"),
+    [
+        (SCHEMA_1.replace(b"x", b"y"), SCHEMA_1),
+        (SCHEMA_1.replace(b"{", b'{"architecture":"arm",', 1), SCHEMA_1),
+        (SCHEMA_1.replace(b"{", b'{"name":"b",', 1), SCHEMA_1),
+        (b'{"name":"a","schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}', SCHEMA_1),
+        (SCHEMA_1.replace(b"1", b"true"), SCHEMA_1),
+        (SCHEMA_1, manifest()),
+        (manifest(), manifest()),
+    ],
+    ids=["value", "more", "twice", "order", "type", "another", "version-2"],
+)
+def test_a_document_does_not_choose_what_its_digest_covers(document: bytes, payload: bytes) -> None:
+    """A payload that is not all of it may be that of a signed image; its signatures alone are not covered."""
+    signed = sign(document, 0, payload)
+    assert signed_payload(signed) == signed
+    assert signed_payload(sign(SCHEMA_1, 0, SCHEMA_1)) == SCHEMA_1
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", manifest(), manifest(signatures=[]), manifest(signatures=[{"protected": "e30"}])]
 )

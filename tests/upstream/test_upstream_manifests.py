@@ -75,16 +75,21 @@ def encoded(data: bytes) -> str:
 
 
 def test_a_signed_manifest_has_the_digest_of_its_payload(world: World) -> None:
-    """No other media type may have the digest of a part."""
+    """No other media type may have the digest of a part, nor a document that says more than its payload."""
     payload = b'{"schemaVersion":1\n}'
     protected = json.dumps({"formatLength": 18, "formatTail": encoded(b"\n}")}).encode()
     signed = payload[:18] + b',"signatures":[{"protected":"' + encoded(protected).encode() + b'"}]\n}'
     reported = ("Docker-Content-Digest", digest(payload))
     world.reply(HOST, TAG, Reply(200, signed, (("Content-Type", SIGNED), reported)))
     assert bytes_of(fetch(world, TAG).body) == signed
-    world.reply(HOST, TAG, Reply(200, signed, (KIND, reported)))
-    with pytest.raises(Unavailable):
-        fetch(world, TAG)
+    other = signed.replace(b"{", b'{"name":"a",', 1)
+    for reply in (
+        Reply(200, signed, (KIND, reported)),
+        Reply(200, other, (("Content-Type", SIGNED), reported)),
+    ):
+        world.reply(HOST, TAG, reply)
+        with pytest.raises(Unavailable, match="does not match"):
+            fetch(world, TAG)
 
 
 MISMATCH = f"the upstream's manifest does not match {digest(BODY)}"
