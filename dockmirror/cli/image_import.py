@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -164,10 +164,10 @@ class ImportedImage:
         return f"imported {self.image}{more[self.kind]}"
 
 
-def add_histories(root: Path, planned: Sequence[PlannedImport], settings: Settings) -> None:
-    """Merge the histories of tags in a signed archive with those of the mirror.
+def read_histories(planned: Sequence[PlannedImport]) -> dict[ImageName, TagRecord]:
+    """Return the histories of tags in a signed archive.
 
-    :raises ArchiveRefused: when one in the archive is malformed; then none is merged.
+    :raises ArchiveRefused: when one is malformed.
     """
     records, now = {}, time.time()
     for each in planned:
@@ -177,6 +177,14 @@ def add_histories(root: Path, planned: Sequence[PlannedImport], settings: Settin
                 records[each.name] = TagRecord.parse(history).until(now)
         except OSError as error:
             raise ArchiveRefused(f"{each.name}: {error}") from None
+    return records
+
+
+def add_histories(root: Path, records: Mapping[ImageName, TagRecord], settings: Settings) -> None:
+    """Merge the histories of published images with those of the mirror.
+
+    Before, they would make the cool-down serve a digest that the mirror does not hold.
+    """
     for name, record in records.items():
         for key in history_keys(name, settings):
             TagHistoryFiles(root).update(key, record.merge)

@@ -46,6 +46,7 @@ from .image_import import (
     check_assumed,
     check_room,
     publish_images,
+    read_histories,
 )
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ def import_(
             sweep.run(0, time.time())  # counts the store, if nobody has
             if usage := read_store_usage(root):
                 check_room(root, planned, sweep.budget, usage.size, shutil.disk_usage(root).free)
+            histories = read_histories(planned) if key is not None and named is None else {}
             added = add_contents(root, planned)
-            if key is not None and named is None:
-                add_histories(root, planned, settings)
             changes = publish_images(root, planned, settings)
+            add_histories(root, histories, settings)
             sweep.run(0, time.time())
         except (ArchiveRefused, Denied) as error:
             raise click.ClickException(str(error)) from None

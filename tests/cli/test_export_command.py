@@ -19,6 +19,7 @@ from dockmirror.archive.archive_parts import ChecksumFiles, load_signer
 from dockmirror.archive.archive_plan import blob_path
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.request import Repository, Tag
+from dockmirror.store import layout
 from dockmirror.store.tag_history import TagHistoryFiles
 
 from ..archive.packing import files, manifest, write_tar
@@ -443,6 +444,19 @@ def test_a_malformed_history_is_refused(signed: SignedSite, history: object) -> 
     signed.sign(ChecksumFiles.of_archive(signed.archive), signed.archive.parent, signed.archive.name)
     assert "the history of a tag is malformed" in signed.import_signed(code=1)
     assert (signed.inside.json("ls"), signed.imported) == ([], [])
+
+
+def test_a_history_comes_after_its_image(signed: SignedSite) -> None:
+    """While the image cannot be published, its tag keeps the history that it had; a second import adds it."""
+    signed.export_signed()
+    place = signed.inside.root / layout.REPOSITORIES / NGINX.name
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert "Not a directory" in signed.import_signed(code=1)
+    assert signed.imported == []
+    place.unlink()
+    signed.import_signed()
+    assert [digest for digest, _, _ in signed.imported] == [OLD, NEW]
 
 
 @pytest.mark.parametrize("name", ["oci-layout", "index.json", "dockmirror.json"])
