@@ -20,7 +20,7 @@ from .archive_files import ArchiveRefused
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1024 * 1024
-_SUFFIXES = (".sha256", ".sha256.sig")
+CHECKSUM_SUFFIXES = (".sha256", ".sha256.sig")
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _NUMBER = re.compile(r"\.[0-9]{3,}")
 OpenTemporary = Callable[[], BinaryIO]
@@ -33,23 +33,30 @@ def group_parts(paths: Sequence[Path]) -> list[list[Path]]:
     """Return the paths of each archive: those of its parts in order, or its only one.
 
     Files with a number at the end are parts if the first one is named, too: else the number may be a date.
-    Checksums and signatures, which ``archive.tar.*`` names too, are left out.
+    Checksums and signatures, which ``archive.tar.*`` names too, are left out, and so are the parts of an
+    earlier, longer archive of the same name.
 
     :raises ArchiveRefused: when a part is missing, or no archive is left.
     """
     groups: dict[Path, list[Path]] = {}
-    archives = dict.fromkeys(each for each in paths if not each.name.endswith(_SUFFIXES))
+    archives = dict.fromkeys(each for each in paths if not each.name.endswith(CHECKSUM_SUFFIXES))
     if not archives:
         raise ArchiveRefused("these are checksums; name the archives, too")
     for path in archives:
         first = _part(path, 1) if _part_number(path) else path
         groups.setdefault(first if first in archives else path, []).append(path)
-    for parts in groups.values():
-        parts.sort(key=_part_number)
+    found = [_select_listed(sorted(parts, key=_part_number)) for parts in groups.values()]
+    for parts in found:
         for number, part in enumerate(parts, 1):
             if len(parts) > 1 and _part_number(part) != number:
                 raise ArchiveRefused(f"{_part(part, number)} is missing")
-    return list(groups.values())
+    return found
+
+
+def _select_listed(parts: list[Path]) -> list[Path]:
+    """Return the parts that the checksums beside them list, or all if those list none of them."""
+    listed = ChecksumFiles.of_archive(parts[0].with_suffix("")).names() if len(parts) > 1 else set()
+    return [part for part in parts if part.name in listed] or parts
 
 
 def find_parts(path: Path) -> list[Path]:
@@ -184,7 +191,7 @@ class ChecksumFiles:
 
         :param archive: its name without the number of a part.
         """
-        return cls(*(archive.with_name(archive.name + each) for each in _SUFFIXES))
+        return cls(*(archive.with_name(archive.name + each) for each in CHECKSUM_SUFFIXES))
 
     @classmethod
     def of_directory(cls, directory: Path) -> ChecksumFiles:
@@ -198,6 +205,11 @@ class ChecksumFiles:
             self.signature.unlink(missing_ok=True)  # it is that of other checksums
         else:
             self.signature.write_bytes(b64encode(sign(data)) + b"\n")
+
+    def names(self) -> set[str]:
+        """Return the names of the files that the checksums list, signed or not."""
+        text = self.sums.read_text("utf-8", "replace") if self.sums.is_file() else ""
+        return {line[2] for line in map(_LINE.fullmatch, text.splitlines()) if line}
 
     def read(self, has_signed: Callable[[bytes, bytes], bool]) -> dict[str, str]:
         """Return the checksums by the names of the files.

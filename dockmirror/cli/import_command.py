@@ -20,6 +20,7 @@ from ..app.local_admission import check_not_recalled
 from ..app.naming import ImageName, mirrored_registries, parse_image_name
 from ..archive.archive_files import ArchiveRefused, read_pieces
 from ..archive.archive_parts import (
+    CHECKSUM_SUFFIXES,
     ChecksumFiles,
     OpenTemporary,
     check_sum,
@@ -36,7 +37,7 @@ from ..store import layout
 from ..store.eviction.eviction import Sweep
 from ..store.eviction.store_budget import read_store_usage
 from .arguments import json_option
-from .command_context import Context, open_for_change, print_json
+from .command_context import Context, open_for_change, print_json, print_note
 from .image_import import (
     AddedContents,
     ImportedImage,
@@ -168,8 +169,13 @@ def _open_all(paths: Sequence[Path], key: Path | None, stack: ExitStack) -> list
     :raises ArchiveRefused: when a signature or a checksum is wrong.
     """
     trusted = _load_key(key) if key else None
-    found = []
-    for group in group_parts(paths):
+    found, groups = [], group_parts(paths)
+    for path in sorted(set(paths).difference(*groups)):
+        if not path.name.endswith(CHECKSUM_SUFFIXES):
+            print_note(
+                f"left out: {path} is a part of another archive: the checksums beside it do not list it"
+            )
+    for group in groups:
         if group[0].is_dir():
             given = _GivenArchive(str(group[0]), directory=group[0].absolute())
         elif str(group[0]) == _STDIN:

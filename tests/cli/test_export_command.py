@@ -272,6 +272,19 @@ def test_several_files_of_a_maximum_size(shop: Shop, tmp_path: Path) -> None:
     assert other.run("import", *everything).stdout == f"imported {NAME}\n"
 
 
+def test_parts_of_an_earlier_longer_archive_do_not_count(shop: Shop, tmp_path: Path) -> None:
+    """They stay where they are; neither import nor the next export takes them for parts of the new one."""
+    big, site = b"x" * 40_000, Shop(tmp_path / "site")
+    shop.image(NGINX, "big", manifest(CONFIG, big), big)
+    for image in ("nginx:big", "nginx:1.27"):
+        shop.run("export", image, "--max-size", "10kB", "-o", str(tmp_path / "a.tar"))
+    parts = sorted(tmp_path.glob("a.tar.0*"))
+    done = site.run("import", *map(str, tmp_path.glob("a.tar.*")))
+    assert done.stdout == f"imported {NAME}\n"
+    assert [f"left out: {part} " in done.stderr for part in parts] == [False] * 2 + [True] * 3
+    assert exported(shop, site.root, "nginx:1.27", "--since", str(parts[0])) == []
+
+
 def test_a_maximum_size_is_no_share(shop: Shop, tmp_path: Path) -> None:
     """Nor does the message for another value offer one."""
     for size in ("20%", "4XB", "0"):
