@@ -82,7 +82,7 @@ def test_a_signed_manifest_has_the_digest_of_its_payload(world: World) -> None:
     reported = ("Docker-Content-Digest", digest(payload))
     world.reply(HOST, TAG, Reply(200, signed, (("Content-Type", SIGNED), reported)))
     assert bytes_of(fetch(world, TAG).body) == signed
-    other = signed.replace(b"{", b'{"name":"a",', 1)
+    other = signed.replace(b',"sig', b',"name":"a","sig')
     for reply in (
         Reply(200, signed, (KIND, reported)),
         Reply(200, other, (("Content-Type", SIGNED), reported)),
