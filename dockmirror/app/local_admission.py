@@ -242,7 +242,7 @@ class LocalAdmission:
     def _under_policy(self, registry: str, subject: Subject) -> TagUnderPolicy | None:
         assert isinstance(subject.reference, Tag)
         record = self._files.read((subject.upstream, subject.repository, subject.reference))
-        record = evolve(record, sightings=tuple(record.remembered(self._now)))
+        record = evolve(record, sightings=tuple(record.known))
         policies = Policies.of(registry, self._settings.policy)
         policy = policies.find(subject, "min_age")
         if policy is None or policy.mode == "off":

@@ -75,6 +75,11 @@ class TagRecord:
             return evolve(self, sightings=(*earlier, evolve(last, last=seen)))
         return evolve(self, sightings=tuple(_limit([*remembered, Sighting(digest, seen, seen)])))
 
+    @property
+    def known(self) -> Sequence[Sighting]:
+        """The sightings that count until there is another one; a clock that is ahead forgets none of them."""
+        return self.remembered(self.sightings[-1].last) if self.sightings else ()
+
     def remembered(self, now: float) -> Sequence[Sighting]:
         """Return the sightings that count: recent ones, and older ones that a cool-down may still need."""
         oldest = now - MAX_AGE
@@ -259,8 +264,7 @@ class LocalTagHistory:
             await self.update(key, lambda record: evolve(record, pulled=max(record.pulled, now)))
 
     async def sightings(self, upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
-        record = await self.read((upstream, repository, tag))
-        return list(record.remembered(self._clock.seconds()))
+        return list((await self.read((upstream, repository, tag))).known)
 
     async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
         return (await self.read((upstream, repository, tag))).pulled

@@ -52,6 +52,7 @@ def settings(tmp_path: Path) -> Path:
 def test_decisions_have_reasons(shop: Shop, record: Any, settings: Path) -> None:
     record("nginx", "1.27", (OLD, 20), (OLD, 3), (YOUNG, 2), (YOUNG, 0))
     record("urgent", "latest", (OLD, 20), (YOUNG, 2))
+    record("nginx", "ancient", (OLD, 500), (OLD, 450), (YOUNG, 449))
     images = ["nginx:1.27", "urgent", "nginx:other", f"nginx@{OLD}", "quay.io/a/b"]
     young, urgent, other, digest, quay = shop.json("-c", str(settings), "policy", "test", *images)
     assert (young["verdict"], young["digest"], young["current"]) == ("replaced", str(OLD), str(YOUNG))
@@ -62,6 +63,8 @@ def test_decisions_have_reasons(shop: Shop, record: Any, settings: Path) -> None
     assert [each["why"] for each in (digest, quay)] == [
         "by digest nothing is cooled", "no cool-down holds for it",
     ]  # fmt: skip
+    (ancient,) = shop.json("-c", str(settings), "policy", "test", "nginx:ancient")
+    assert ancient["digest"] == str(OLD)
     lines = shop.run("policy", "test", "-c", str(settings), "nginx:1.27").stdout.splitlines()
     assert lines[0] == "docker.io/library/nginx:1.27: replaced"
     assert lines[1] == "  policy 1, docker.io/library/*: cool-down of 7 d, enforce"

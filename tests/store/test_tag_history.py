@@ -191,10 +191,20 @@ def test_a_tag_is_recorded(history: ITagHistory, clock: Clock) -> None:
     assert now(history.sightings("docker", NGINX, Tag("1.27")))[0].first == START - DAY
     assert now(history.tags("quay")) == []
     assert now(history.tags("docker", NGINX)) == [(NGINX, Tag("1.27")), (NGINX, LATEST)]
-    clock.advance(MAX_AGE + 650)
-    assert now(history.sightings(*KEY)) == [first, second]  # which a cool-down of 5 minutes would serve
-    clock.advance(100)
-    assert now(history.sightings(*KEY)) == []
+    now(history.record(*KEY, C, START + MAX_AGE + 650))
+    assert now(history.sightings(*KEY))[:2] == [first, second]  # which a cool-down of 5 minutes would serve
+    now(history.record(*KEY, A, START + 2 * MAX_AGE + 700))
+    assert [each.is_baseline for each in now(history.sightings(*KEY))] == [True]
+
+
+def test_a_clock_that_is_far_ahead_forgets_nothing(history: ITagHistory, clock: Clock) -> None:
+    """The upstream's time is right, so that a cool-down serves what it has admitted before."""
+    for digest, days in ((A, 0), (A, 8), (B, 9)):
+        now(history.record(*KEY, digest, START + days * DAY))
+        clock.advance(MAX_AGE)
+    sightings = now(history.sightings(*KEY))
+    assert [each.digest for each in sightings] == [A, B]
+    assert admitted_digests(TagAges(sightings, 7 * DAY)) == [A]
 
 
 @pytest.mark.parametrize("data", ['{"sightings": [["sha256:x", 1, 2, true]], "pulled": 0}', "[" * 100_000])
