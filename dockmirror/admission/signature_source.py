@@ -1,8 +1,9 @@
 """The source of the fact that a trusted signer has signed a digest, with a key or without one.
 
 A digest is checked once for each trusted signer: that it has signed is kept as a document, by digest.  That
-it has not is never kept, since a signature may follow.  An image that a signed index lists needs no signature
-of its own.  Signatures and attestations themselves need none, if their layers were read and are such.
+it has not is never kept, since a signature may follow.  What a signed index lists, or an index in it, needs
+no signature of its own.  Signatures and attestations themselves need none, if their layers were read and are
+such.
 
 Keyless bundles are verified by the library ``sigstore``, which is an optional dependency.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, evolve, field
 from cryptography.x509 import (
     Certificate,
     ExtensionNotFound,
@@ -43,7 +44,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError, summarize_error
 from ..oci.manifest import ManifestDocument
 from ..oci.request import Tag
-from .admit import SignatureVerdict
+from .admit import SignatureVerdict, Subject
 from .policies import FactContext, IFactSource, RepositoryReader
 from .signatures import (
     BUNDLE,
@@ -61,6 +62,8 @@ from .tag_facts import KnownParents
 _REFRESH = 86_400.0
 _LAYER_LIMIT = 1024 * 1024
 _MOST_SIGNATURES = 32
+_MOST_CANDIDATES = 32
+"""The most digests that are looked for as signed: of a manifest, and of the indexes that it belongs to."""
 _SIGNATURE_TYPES = ("", SIMPLE_SIGNING, "application/vnd.dev.cosign.artifact.sig.v1+json")
 """The types of referrers that may be signatures, beside bundles."""
 _log = Logger()
@@ -231,8 +234,7 @@ class SignatureSource:
             problem = await _find_other_content(manifest, reader)
             if not problem:
                 return None
-        candidates = [subject.digest, *(each.digest for each in await self.parents.find(subject))]
-        verdict = await self._find(candidates, self.signers[signed_by], reader)
+        verdict = await self._find(subject, subject.digest, self.signers[signed_by], reader)
         if verdict.signer:
             await self.parents.record(subject, manifest)
         elif problem:
@@ -240,12 +242,20 @@ class SignatureSource:
         return verdict
 
     async def _find(
-        self, candidates: Sequence[Digest], signers: Signers, reader: RepositoryReader
+        self, subject: Subject, digest: Digest, signers: Signers, reader: RepositoryReader
     ) -> SignatureVerdict:
-        """Return the signer of one of these digests, or the problem of the first."""
+        """Return the signer of the digest, or of an index above it, or the problem of the digest.
+
+        :raises RegistryError: when a signature cannot be read.
+        """
+        candidates = [digest]
         for candidate in candidates:
             if kept := await self._read_signer(candidate, signers):
                 return SignatureVerdict(kept)
+            parents = await self.parents.find(evolve(subject, digest=candidate))
+            indexes = dict.fromkeys(each.digest for each in parents)
+            room = _MOST_CANDIDATES - len(candidates)
+            candidates += [each for each in indexes if each not in candidates][:room]
         found = [await self._find_signer(each, signers, reader) for each in candidates]
         return next((each for each in found if each.signer), found[0])
 

@@ -19,7 +19,7 @@ from dockmirror.oci.errors import Denied, Unauthorized, Unreachable
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.request import Blob, Manifest, Referrers, Tag
 
-from ..shelf import FOR_AMD, FOR_ARM, PLACE, UNUSUAL_PLATFORMS, described, image
+from ..shelf import FOR_AMD, FOR_ARM, PLACE, UNUSUAL_PLATFORMS, described, image, index
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, PRIVATE, bundle, simple
 from .verdict_gate import GatedShelf, served
 
@@ -150,6 +150,25 @@ def test_the_images_of_a_signed_index_follow_it(key: Path, child: bytes) -> None
     assert served(gated.pull(digest)) == child
     gated.shelf.put(other)
     assert isinstance(gated.pull(Digest.of(other)).error, Denied)
+
+
+def test_the_images_of_an_index_in_a_signed_one_follow_it(key: Path) -> None:
+    """Not those of an index that lists the signed one; and an index that was never served has none."""
+    gated = GatedShelf({"signed_by": [str(key)]})
+    inner = index(amd64=FOR_AMD)
+    listed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(inner, OCI_INDEX)]}
+    outer = json.dumps(listed).encode()
+    above = json.dumps(listed | {"manifests": [described(outer), described(FOR_ARM)]}).encode()
+    for each in (inner, above, outer):
+        gated.shelf.put(each)
+    sign_by_tag(gated, Digest.of(outer))
+    served(gated.pull())
+    assert isinstance(gated.pull(Digest.of(FOR_AMD)).error, Denied)
+    served(gated.pull(Digest.of(inner)))
+    gated.restart()
+    assert served(gated.pull(Digest.of(FOR_AMD))) == FOR_AMD
+    for each in (above, FOR_ARM):
+        assert isinstance(gated.pull(Digest.of(each)).error, Denied)
 
 
 @pytest.mark.parametrize("platform", UNUSUAL_PLATFORMS)
