@@ -12,7 +12,7 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 36_200, 89_400, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 36_050, 89_250, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
 MODULES = 264
 LONG_SIGNATURES, MOST_PARAMETERS = 0, 6
