@@ -104,12 +104,14 @@ blocked() {
   exit 1
 }
 
-# Fails where a link leads out of the root: this machine would follow it to a file of its own.
-check_links() {
+# Fails if the file at $1 cannot be read, or where a link leads out of the root: this machine would follow it to a
+# file of its own.
+check_path() {
   top=$(readlink -f "$root/")
   part=$root$1
   until [ -e "${part:-/}" ] || [ -L "$part" ]; do part=${part%/*}; done
   [ -e "${part:-/}" ] || fail "$part: is a link to no file; nothing was changed"
+  [ -r "${part:-/}" ] || { [ -d "$part" ] && [ -x "$part" ]; } || fail "$part: cannot be read; run this as root"
   case $(readlink -f "${part:-/}")/ in
     "${top%/}"/*) ;;
     *) fail "$root$1: a link leads out of $root; nothing was changed" ;;
@@ -356,7 +358,7 @@ main() {
   fi
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  for path in $(paths); do check_links "$path"; done
+  for path in $(paths); do check_path "$path"; done
   case $#,${1-} in
     0,) check_tables; show ;;
     1,--apply) check_tables; apply ;;

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dockmirror.client_config.clients import CLIENTS, SETUP_CLIENTS, merge_daemon_json, render_setup_script
 from dockmirror.client_config.snippet import FILE_MARK, MirrorAddress, MirroredRegistry
@@ -33,9 +33,13 @@ each_client = pytest.mark.parametrize("client", SETUP_CLIENTS)
 
 @frozen
 class Host:
-    """A machine's files below a directory, and the programs that its script finds."""
+    """A machine's files below a directory, and the programs that its script finds.
+
+    :ivar command: runs scripts.
+    """
 
     directory: Path
+    command: Sequence[str] = (SHELL,)
 
     @classmethod
     def create(cls, directory: Path, *programs: str) -> Host:
@@ -78,7 +82,7 @@ class Host:
         script = self.directory / "setup.sh"
         script.write_text(text)
         done = subprocess.run(  # noqa: S603
-            [SHELL, str(script), *arguments],
+            [*self.command, str(script), *arguments],
             env={"PATH": str(self.directory / "bin")},
             capture_output=True,
             text=True,
@@ -349,10 +353,7 @@ def test_a_mirror_that_shows_no_pulls_leaves_the_way_of_a_pull_open(docker: Host
 
 @each_client
 @pytest.mark.parametrize("is_directory", [False, True])
-@pytest.mark.parametrize("mode", [[], ["--apply"], ["--undo"]])
-def test_a_link_out_of_the_root_is_refused(
-    bare: Host, client: str, mode: Sequence[str], is_directory: bool
-) -> None:
+def test_a_link_out_of_the_root_is_refused(bare: Host, client: str, is_directory: bool) -> None:
     """An absolute link of an image means a file of the image, and not one of the machine."""
     written = CLIENTS[client].files(MIRROR)[-1]
     inside = bare.root / written.path.lstrip("/")
@@ -362,7 +363,8 @@ def test_a_link_out_of_the_root_is_refused(
     link.parent.mkdir(parents=True)
     link.symlink_to(bare.directory if is_directory else outside)
     before = outside.read_text()
-    assert f"{inside}: a link leads out of {bare.root}" in bare.run(client, *mode, code=1)
+    for mode in ([], ["--apply"], ["--undo"]):
+        assert f"{inside}: a link leads out of {bare.root}" in bare.run(client, *mode, code=1)
     assert outside.read_text() == before
     assert bare.files() == ({} if is_directory else {str(inside.relative_to(bare.root)): before})
 
@@ -384,6 +386,24 @@ def test_a_link_to_no_file_is_refused(bare: Host) -> None:
     link.symlink_to("managed.json")
     assert f"{link}: is a link to no file" in bare.run("docker", "--apply", code=1)
     assert bare.files() == {}
+
+
+@each_client
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_a_file_that_only_root_can_read_needs_root(bare: Host, client: str, is_directory: bool) -> None:
+    bare.run(client, "--apply")
+    before = bare.files()
+    file = bare.root / CLIENTS[client].files(MIRROR)[0].path.lstrip("/")
+    closed = file.parent if is_directory else file
+    closed.chmod(0)
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv")
+        assert setpriv is not None
+        bare = evolve(bare, command=(setpriv, "--bounding-set=-all", SHELL))
+    for mode in ([], ["--apply"], ["--undo"]):
+        assert f"{closed}: cannot be read; run this as root" in bare.run(client, *mode, code=1)
+    closed.chmod(0o755)
+    assert bare.files() == before
 
 
 def test_a_wrong_option_is_refused(bare: Host) -> None:
