@@ -17,7 +17,6 @@ from ..app.naming import ImageName
 from ..app.pull_review import OUTCOMES, PolicyReport, PullReview, make_report, read_pulls
 from ..history.pulls import HistoryError
 from ..oci.digest import Digest
-from ..oci.errors import Denied
 from ..oci.request import Tag
 from ..store.held_images import HeldImages
 from ..system.times import format_timestamp
@@ -230,7 +229,7 @@ def _review_pulls(context: Context, review: PullReview, since: float) -> PolicyR
         return None
     try:
         return make_report(review, read_pulls(reader, since))
-    except (Denied, HistoryError) as error:
+    except HistoryError as error:
         raise click.ClickException(str(error)) from None
 
 
