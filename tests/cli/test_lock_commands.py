@@ -187,7 +187,7 @@ def test_policies(shop: Shop, file: Path, tmp_path: Path) -> None:
     assert "CVE-1" in shop.run(*test, "nginx:1.27", code=1).stdout
     assert "CVE-1" in shop.run(*test, f"nginx@{Digest.of(AMD)}", code=1).stdout
     file.write_text("nonsense")
-    assert "line 1" in shop.run(*test, "nginx:1.27", code=1).stderr
+    assert "line 1" in shop.run(*test, "nginx:1.27", code=1).stdout
 
 
 @pytest.mark.parametrize(("day", "named"), [(-1, None), (5, AMD), (10.9, AMD), (11, NEW), (30, NEW)])
