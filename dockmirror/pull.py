@@ -17,7 +17,7 @@ from .body.bodies import collect
 from .interfaces import IRegistry
 from .oci.digest import Descriptor, Digest
 from .oci.errors import Denied, ManifestInvalid, ManifestUnknown, RegistryError, Unreadable
-from .oci.manifest import IndexEntry, ManifestDocument, Platform
+from .oci.manifest import MANIFEST_LIMIT, IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING, artifact_tags
 from .oci.request import Blob, Reference, Referrers, RegistryRequest, Repository, Tag, Tags
 from .oci.request import Manifest as ManifestTarget
@@ -25,7 +25,6 @@ from .oci.request import Manifest as ManifestTarget
 LIST_LIMIT = 16 * 1024 * 1024
 """Bytes of a page of a list."""
 MAX_PAGES = 10_000
-MANIFEST_LIMIT = 4 * 1024 * 1024
 MAX_DEPTH = 16
 """Manifests on the way from an image to one that is pulled with it, at most."""
 TAG_PAGES = 20

@@ -21,7 +21,7 @@ from ..config.image_rules import PolicyException, PolicySettings
 from ..interfaces import IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, RegistryError, Unavailable, summarize_error
-from ..oci.manifest import ManifestDocument
+from ..oci.manifest import MANIFEST_LIMIT, ManifestDocument
 from ..oci.media import EVERYTHING
 from ..oci.pull_rule import PullRule
 from ..oci.request import (
@@ -46,7 +46,6 @@ GATHER_TIMEOUT = 3.0
 _OWN_REASON = "the reason is in the mirror's log"
 """Stands for an error of the mirror's own machine, which may name its files."""
 LoadManifest = Callable[[], Awaitable[ManifestDocument | None]]
-_MANIFEST_LIMIT = 4 * 1024 * 1024
 _log = Logger()
 
 
@@ -150,7 +149,7 @@ class RepositoryReader:
 
         :raises RegistryError: when it cannot be had.
         """
-        return await self._read(Manifest(self.repository, reference), _MANIFEST_LIMIT)
+        return await self._read(Manifest(self.repository, reference), MANIFEST_LIMIT)
 
     async def document(self, digest: Digest) -> ManifestDocument | None:
         """Return a parsed manifest, or None if there is none or it is of an unknown type.
@@ -179,7 +178,7 @@ class RepositoryReader:
 
         :raises RegistryError: when the list cannot be had.
         """
-        data = await self._read(Referrers(self.repository, digest), _MANIFEST_LIMIT)
+        data = await self._read(Referrers(self.repository, digest), MANIFEST_LIMIT)
         if data is None:
             data = await self.manifest(Tag(f"{digest.algorithm}-{digest.hex}"))
         return [] if data is None else _parse_referrers(data)

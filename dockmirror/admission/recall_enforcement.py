@@ -28,7 +28,6 @@ from .recalls import (
     RecallScope,
     find_scope,
     new_generation,
-    parse_statement,
     read_statements,
     write_statement,
 )
@@ -89,7 +88,8 @@ class RecallEnforcement(PeriodicTask):
         await self._remove()
 
     async def _remove(self) -> None:
-        recalled = list(self._recalls.current().by_digest)
+        recalls = self._recalls.current().by_digest.values()
+        recalled = [each.digest for each in recalls if not each.is_unreadable]
         stored = await self._in_thread(lambda: [each for each in recalled if is_stored(self._root, each)])
         if stored:
             freed = await self._in_thread(partial(remove_recalled, self._root, stored))
@@ -126,7 +126,8 @@ class RecallExchange:
 
     async def _run(self) -> None:
         found = await self._bucket.read(layout.RECALLS_GENERATION)
-        local = await self._in_thread(partial(read_statements, self._root))
+        statements = await self._in_thread(partial(read_statements, self._root))
+        local = {digest: each for digest, each in statements.items() if not each.is_unreadable}
         seen, now = (found[0] if found else b"", local), self._clock.seconds()
         if seen == self._seen and 0 <= now - self._listed < FULL_PERIOD:
             return
@@ -154,9 +155,8 @@ class RecallExchange:
     async def _read_all(self) -> Mapping[Digest, Recall]:
         found: dict[Digest, Recall] = {}
         for listed in await self._bucket.list(layout.RECALLS):
-            name = listed.key.rpartition("/")[2]
-            data = await self._bucket.read(layout.RECALLS / name)
-            recall = parse_statement(name, data[0]) if data else None
+            data = await self._bucket.read(layout.RECALLS / listed.key.rpartition("/")[2])
+            recall = Recall.parse(data[0]) if data else None
             if recall is not None:
                 found[recall.digest] = recall
         return found

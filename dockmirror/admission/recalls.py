@@ -7,7 +7,8 @@
 4. The blobs that only a recalled image needed are refused for ten minutes, so that a pull that was cut off
    fails and is not resumed.
 5. Of two statements about one digest the later counts; of two at the same time, the recall.
-6. A statement that cannot be read recalls the digest in its name; any other statement about that counts more.
+6. A statement that cannot be read recalls the digest in its name until there is another one.  Nothing is
+   deleted for it, and no other mirror is told: it may have been that the recall was lifted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import randbelow, token_hex
-from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -31,11 +31,6 @@ from ..store import files, layout, store_files
 from ..store.files import Version, file_version
 from ..system.times import format_timestamp
 
-if TYPE_CHECKING:
-    pass
-
-UNREADABLE = "its statement cannot be read"
-"""The reason of a recall by rule 6."""
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""
 MAX_FALLBACKS = 5
@@ -108,6 +103,11 @@ class Recall:
         """Return what clients of the command line and of the API are told, as JSON."""
         return {"digest": str(self.digest), "reason": self.reason, "since": format_timestamp(self.since)}
 
+    @property
+    def is_unreadable(self) -> bool:
+        """True for a recall by rule 6, which nobody has made at any time."""
+        return self.changed == 0.0
+
     def supersedes(self, other: Recall | None) -> bool:
         """Return whether this statement counts, and not the other one about the same digest."""
         if other is None or self.changed != other.changed:
@@ -170,17 +170,16 @@ def fallbacks(named: Sequence[Digest], find: Callable[[Digest], Recall | None]) 
     return [each for each in dict.fromkeys(reversed(named)) if find(each) is None][:MAX_FALLBACKS]
 
 
-def parse_statement(name: str, data: bytes) -> Recall | None:
-    """Return the statement with a name in the store or in a bucket; None if it is no statement's name.
-
-    See rule 6 for data that is malformed or could not be read.
-    """
+def _parse_statement(name: str, data: bytes) -> Recall | None:
+    """Return the statement in a file; None if it has no statement's name.  See rule 6 for malformed data."""
     try:
         digest = Digest.parse(name.replace("-", ":", 1))
     except DigestInvalid:
         return None
     recall = Recall.parse(data)
-    return recall if recall and recall.digest == digest else Recall(digest, UNREADABLE, 0.0, 0.0)
+    if recall is not None and recall.digest == digest:
+        return recall
+    return Recall(digest, "its statement cannot be read", since=0.0, changed=0.0)
 
 
 def read_statements(root: Path) -> Mapping[Digest, Recall]:
@@ -193,7 +192,7 @@ def read_statements(root: Path) -> Mapping[Digest, Recall]:
     except FileNotFoundError:
         return {}
     read = ((name, files.read_small_file(root / layout.RECALLS / name)) for name in names)
-    statements = (parse_statement(name, found.data if found else b"") for name, found in read)
+    statements = (_parse_statement(name, found.data if found else b"") for name, found in read)
     return {each.digest: each for each in statements if each is not None}
 
 
@@ -242,7 +241,7 @@ class RecallReader:
                 "the recalls in {path} cannot be read: {error}", path=str(self._directory), error=str(error)
             )
             return
-        unreadable = [each for each, recall in recalls.by_digest.items() if recall.reason == UNREADABLE]
+        unreadable = [each for each, recall in recalls.by_digest.items() if recall.is_unreadable]
         if unreadable and recalls != self._recalls:
             _log.error(
                 "the statements in {path} about {digests} cannot be read, and count as recalls; recall them"

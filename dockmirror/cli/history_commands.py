@@ -22,7 +22,7 @@ from ..history.database import FILE_NAME
 from ..history.fleet import FleetMirror, FleetSumKey, FleetSums
 from ..history.pulls import HistoryError, HistoryReader, Outcome, Pull, PullFilter, PullSums, SumKey, add_sums
 from ..history.reader import SqliteHistory
-from ..system.times import format_timestamp
+from ..system.times import format_timestamp, parse_timestamp
 from .arguments import ParsedType, json_option
 from .command_context import Context, print_json, print_note, print_table
 
@@ -36,19 +36,15 @@ _SECTIONS: Sequence[SumKey] = ("registry", "repository", "client")
 
 
 def _parse_moment(text: str) -> float:
-    """Return a date or a time, in UTC unless it says otherwise, or a duration before now.
-
-    It is in seconds since the epoch.
-    """
+    """Return a date, a time or a duration before now in seconds since 1970; see ``parse_timestamp``."""
     try:
         return time.time() - parse_duration(text)
     except ValueError:
         pass
     try:
-        parsed = datetime.fromisoformat(text)
+        return parse_timestamp(text)
     except ValueError:
         raise ValueError("expected an age such as 2h or 7d, or a time such as 2026-11-30T14:00") from None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def _parse_days(text: str) -> int:

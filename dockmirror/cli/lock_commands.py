@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ..store import layout
 from ..store.files import read_small_file
 from ..store.held_images import HeldImages
 from ..store.tag_history import TagHistoryFiles
+from ..system.times import parse_timestamp
 from .arguments import MirrorOptions, ParsedType, json_option, mirror_options
 from .client_command import replace_text
 from .command_context import (
@@ -50,12 +50,11 @@ _AT_ONCE = 8
 
 
 def _parse_time(text: str) -> float:
-    """Parse a day, which counts to its end, or a time; in UTC unless it says otherwise."""
+    """Parse a day, which counts to its end, or a time; see ``parse_timestamp``."""
     try:
-        parsed = datetime.fromisoformat(text)
+        seconds = parse_timestamp(text)
     except ValueError:
         raise ValueError(f"expected a date such as 2026-03-01, not {text}") from None
-    seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
     return seconds + _DAY if len(text) == len("2026-03-01") else seconds
 
 

@@ -34,7 +34,7 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         error.subFailure.raiseException()
 
 
-async def select(
+async def filter_in_turns(
     items: Iterable[T],
     is_wanted: Callable[[T], Awaitable[bool]],
     clock: IReactorTime,

@@ -14,6 +14,7 @@ from .database import (
     BUSY_SECONDS,
     Sums,
     UnusableHistory,
+    VersionError,
     Word,
     is_broken,
     is_locked,
@@ -214,8 +215,12 @@ class HistoryWriter:
         if self._is_failing:
             return
         self._is_failing = True
-        if isinstance(error, UnusableHistory):
-            _log.error("the mirror keeps no history for now: {error}", error=str(error))
+        if isinstance(error, UnusableHistory | VersionError):
+            _log.error(
+                "the mirror keeps no history in {path} for now: {error}",
+                path=str(self._path),
+                error=str(error),
+            )
             return
         _log.error(
             "the history {path} cannot be written: {error}. The mirror serves as before; free space on"

@@ -15,6 +15,7 @@ from ..body.bodies import BytesBody, Tee
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.digest import Digest
+from ..oci.manifest import MANIFEST_LIMIT
 from ..oci.request import Blob, Manifest, Reference, Tag
 from ..system.networks import ClientAddress
 from .part_requests import PartRequest, RunningPull
@@ -37,7 +38,6 @@ _NAMES_SECONDS = 300.0
 _MAX_MEMORY = 4096
 _ClientKey = tuple[int | None, str | None, str, str]
 """A client's address and user, the registry, and the repository."""
-_MANIFEST_LIMIT = 4 * 1024 * 1024
 _REASON_LENGTH = 300
 _UNNAMED = Named(False, "")
 _CLIENT_LEFT = "the client closed the connection before the end"
@@ -173,7 +173,7 @@ class PullRecorder:
             return answer
         add = partial(self._add_names, part, digest)
         if not isinstance(answer.body, BytesBody):
-            return evolve(answer, body=Tee(answer.body, _MANIFEST_LIMIT, add))
+            return evolve(answer, body=Tee(answer.body, MANIFEST_LIMIT, add))
         add(answer.body.data)
         return answer
 

@@ -38,6 +38,8 @@ _KINDS = (_IMAGE_KEYS, _INDEX_KEYS, _SCHEMA_1_KEYS)
 _MANIFEST_KEYS = frozenset.union(
     *_KINDS, {"schemaVersion", "mediaType", "artifactType", "subject", "annotations", "blobs"}
 )
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""Bytes of a manifest or an index; registries and clients accept no larger ones."""
 _MAX_VALUES = 32 * 1024
 """Enough for an index of three thousand manifests with platforms and annotations, or an image of 8000 layers;
 clients pull none of more than 127."""

@@ -14,7 +14,7 @@ from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
 from ..oci.header_fields import CacheResult, CacheStatus, etag_matches, whole_range
-from ..oci.manifest import ManifestReferences, parse_references
+from ..oci.manifest import MANIFEST_LIMIT, ManifestReferences, parse_references
 from ..oci.media import EVERYTHING
 from ..oci.request import RegistryRequest, Repository, Tag
 from ..system.posix import explain_write_error
@@ -22,8 +22,6 @@ from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
 _MAX_REFERENCES = 16 * 1024
-MANIFEST_LIMIT = 4 * 1024 * 1024
-"""Bytes; clients take no larger manifest either."""
 HEAD_TTL = 60.0
 """Seconds for which the digest that a HEAD reported for a tag counts as confirmed."""
 _MOST = 10_000

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.bodies import BytesBody, json_body
-from ..concurrency.coroutines import select
+from ..concurrency.coroutines import filter_in_turns
 from ..interfaces import Answer, ContentKind, IContentStore, IDocumentStore, ITagStore, IUpstream
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import NameUnknown
@@ -182,7 +182,7 @@ class OfflineRegistry:
             return await self._may_serve(target.repository, digests[name])
 
         page, following = await self._select_page(digests, may_list, request.query)
-        if not page and not await select(digests, may_list, self._clock, 1):
+        if not page and not await filter_in_turns(digests, may_list, self._clock, 1):
             raise target.unknown(NOT_HELD)
         return _list_answer({"name": str(target.repository), "tags": page}, following)
 
@@ -202,7 +202,7 @@ class OfflineRegistry:
         ordered = sorted(names)
         last, count = _page_bounds(query)
         following = ordered[bisect_right(ordered, last) :]
-        found = await select(following, may_list, self._clock, None if count is None else count + 1)
+        found = await filter_in_turns(following, may_list, self._clock, None if count is None else count + 1)
         return paginate(found, query)
 
     async def _list_referrers(self, request: RegistryRequest, target: Referrers) -> Answer:
@@ -216,7 +216,7 @@ class OfflineRegistry:
 
         held = await self._listing.referrers(self._place(target.repository), target.digest)
         wanted = (each for each in held if kind in (None, each.artifact_type))
-        descriptors = [each.descriptor() for each in await select(wanted, may_list, self._clock)]
+        descriptors = [each.descriptor() for each in await filter_in_turns(wanted, may_list, self._clock)]
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
         answer = _list_answer(index, None, OCI_INDEX)
         return answer if kind is None else evolve(answer, headers=(("OCI-Filters-Applied", "artifactType"),))

@@ -27,12 +27,13 @@ from ..interfaces import (
 )
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import RegistryError
+from ..oci.manifest import MANIFEST_LIMIT
 from ..oci.request import Blob, Manifest, Repository, Tag
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
 from .authorization import Extent, GrantCache
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
 from .generations import Generations, Tombstone
-from .manifest_store import MANIFEST_LIMIT, ManifestStore
+from .manifest_store import ManifestStore
 
 _UPLOADS = "blobs/uploads/"
 _RECEIVED_RANGE = re.compile(r"0-([0-9]{1,15})")

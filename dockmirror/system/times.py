@@ -25,6 +25,15 @@ def format_timestamp(seconds: float) -> str:
     return f"{_format_second(whole)}.{microseconds // 1000:03}+00:00"
 
 
+def parse_timestamp(text: str) -> float:
+    """Return a date or a time of ISO 8601 in seconds since 1970; it is in UTC unless it has an offset.
+
+    :raises ValueError: when it is neither.
+    """
+    parsed = datetime.fromisoformat(text)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
 def parse_seconds(value: Any) -> float:
     """Return a time since 1970 that was stored.
 

@@ -26,7 +26,7 @@ from ..oci.consent import SAMPLE, HeldBlob, head_consents
 from ..oci.digest import Descriptor, Digest
 from ..oci.errors import BrokenOff, RangeInvalid, Unauthorized, Unavailable
 from ..oci.header_fields import ContentRange, Range, etag_matches, parse_next_page
-from ..oci.manifest import ManifestDocument, parse_references, signed_payload
+from ..oci.manifest import MANIFEST_LIMIT, ManifestDocument, parse_references, signed_payload
 from ..oci.media import BLOB_TYPE, SIGNED
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Repository, Tags
 from ..oci.token import TokenRequest
@@ -38,8 +38,6 @@ DEFAULT_LIMIT = 16 * 1024 * 1024 * 1024
 """The most bytes of a blob whose length neither a manifest nor the upstream states."""
 _TTL = 3600.0
 _MAX_SIZES = 10_000
-MANIFEST_LIMIT = 4 * 1024 * 1024
-"""The most bytes of a manifest; clients accept no larger ones either."""
 
 
 class BlobSizes:

@@ -21,6 +21,7 @@ from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegis
 from ..oci.digest import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported, find_challenge
 from ..oci.header_fields import Range, demands_revalidation, format_etag, parse_if_none_match
+from ..oci.manifest import MANIFEST_LIMIT
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, RegistryRequest, Target, parse_target
 from ..oci.token import Scope, TokenRequest, parse_scopes
@@ -30,11 +31,7 @@ from .respond import RefusalResource, respond
 
 FORM_LIMIT = 64 * 1024
 """Bytes of a token request's form: a name, a password or refresh token, and scopes."""
-MANIFEST_LIMIT = 4 * 1024 * 1024
-"""Bytes of a manifest; registries and clients accept no larger ones."""
 _EMPTY = BytesBody(b"", Descriptor(size=0))
-
-
 _NOT_FOUND = RefusalResource(Unsupported("not found; registry paths begin with /v2/", status=404))
 
 

@@ -148,3 +148,26 @@ def test_enforcement(tmp_path: Path) -> None:
     lock = files.lock(stocked.root / layout.RECALLS_LOCK)
     assert lock is not None
     os.close(lock)
+
+
+def test_nothing_is_deleted_for_a_statement_that_cannot_be_read(
+    tmp_path: Path, store: MemoryStore, clock: Clock
+) -> None:
+    """It may have been that the recall was lifted; the bucket's statement takes its place."""
+    stocked = Stocked(tmp_path / "one")
+    image = stocked.image(stocked.blob(b"{}"), tag="latest")
+    one, two = Mirror(stocked.root, store, clock), Mirror(tmp_path / "two", store, clock)
+    write_statement(stocked.root, Recall(image, "CVE-1", EPOCH, EPOCH))
+    (stocked.root / layout.recall(image)).write_bytes(b"{")
+    reader = RecallReader(stocked.root, stocked.clock)
+    enforcement = RecallEnforcement(stocked.root, reader, stocked.clock, inline)
+    enforcement.startService()
+    stocked.clock.advance(PERIOD)
+    enforcement.stopService()
+    assert reader.current().find(image) is not None
+    assert is_stored(stocked.root, image)
+    (unreadable,) = one.run()
+    assert unreadable.is_unreadable
+    assert two.run() == []
+    two.recall(lifted := Recall(image, "CVE-1", EPOCH, EPOCH).lift(EPOCH + 1))
+    assert two.run() == one.run() == [lifted]

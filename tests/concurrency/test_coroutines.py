@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.concurrency.coroutines import Interrupt, SingleFlight, TTLCache, gather, select
+from dockmirror.concurrency.coroutines import Interrupt, SingleFlight, TTLCache, filter_in_turns, gather
 
 from ..answering import now, watch
 
@@ -19,9 +19,9 @@ async def is_even(number: int) -> bool:
 
 def test_a_selection_asks_about_no_more_items_than_it_needs() -> None:
     numbers = iter(range(100))
-    assert now(select(numbers, is_even, Clock(), 3)) == [0, 2, 4]
+    assert now(filter_in_turns(numbers, is_even, Clock(), 3)) == [0, 2, 4]
     assert next(numbers) == 5
-    assert now(select(range(5), is_even, Clock())) == [0, 2, 4]
+    assert now(filter_in_turns(range(5), is_even, Clock())) == [0, 2, 4]
 
 
 def test_the_reactor_works_during_a_long_selection() -> None:
@@ -33,11 +33,11 @@ def test_the_reactor_works_during_a_long_selection() -> None:
         clock.rightNow += 0.002
         return await is_even(number)
 
-    outcome = watch(select(range(10), is_wanted, clock))
+    outcome = watch(filter_in_turns(range(10), is_wanted, clock))
     assert (outcome, asked) == ([], [0, 1, 2])
     clock.advance(0)
     assert outcome == [[0, 2, 4, 6, 8]]
-    selection = Deferred.fromCoroutine(select(range(10), is_wanted, clock))
+    selection = Deferred.fromCoroutine(filter_in_turns(range(10), is_wanted, clock))
     outcome = watch(selection)
     selection.cancel()
     assert isinstance(outcome[0], CancelledError)

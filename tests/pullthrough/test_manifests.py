@@ -11,9 +11,9 @@ from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.header_fields import format_etag
+from dockmirror.oci.manifest import MANIFEST_LIMIT
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.request import Tag
-from dockmirror.pullthrough.manifest_store import MANIFEST_LIMIT
 
 from ..answering import Pieces
 from ..shelf import image

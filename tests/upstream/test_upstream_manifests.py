@@ -14,8 +14,8 @@ from attrs import evolve
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Descriptor, Digest
 from dockmirror.oci.errors import BrokenOff, ManifestUnknown, Unavailable, Unsupported
+from dockmirror.oci.manifest import MANIFEST_LIMIT
 from dockmirror.oci.media import SIGNED
-from dockmirror.upstream.upstream_registry import MANIFEST_LIMIT
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest, error
 from tests.fakes import ENDLESS, Reply, World

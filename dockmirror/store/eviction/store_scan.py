@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
+from ...oci.manifest import MANIFEST_LIMIT
 from ...oci.request import Repository
 from .. import files, layout, pins, store_files, write_behind
 from ..held_images import HeldImages
@@ -28,7 +29,6 @@ NEEDED = "needed by policies"
 DOWNLOADING = "being downloaded"
 RECORDS = "records that cannot be made again"
 UNREADABLE = "possibly in a repository that cannot be read"
-_MANIFEST_LIMIT = 4 * 1024 * 1024
 
 
 @frozen
@@ -191,7 +191,7 @@ class StoreScan:
 
     def _read_possible_references(self, digest: Digest) -> Sequence[Digest]:
         stored = self._contents.get(digest)
-        if stored is None or stored.size > _MANIFEST_LIMIT:
+        if stored is None or stored.size > MANIFEST_LIMIT:
             return ()
         self._check()
         return store_files.read_references(self._root, digest)

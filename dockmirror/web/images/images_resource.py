@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.template import Tag as Html
 
-from ...concurrency.coroutines import RunInThread, TTLCache, select
+from ...concurrency.coroutines import RunInThread, TTLCache, filter_in_turns
 from ...http.server_request import ServerRequest, parse_query
 from ...interfaces import ITagHistory, Sighting
 from ...oci.digest import Digest
@@ -294,7 +294,8 @@ class ImagesResource(Resource):
                 hidden.add(name)
             return name not in hidden
 
-        return await select((n for n in names if n not in hidden), is_visible, self._context.clock, most)
+        unchecked = (name for name in names if name not in hidden)
+        return await filter_in_turns(unchecked, is_visible, self._context.clock, most)
 
     def _rows(self, held: StoreSnapshot, names: Sequence[str]) -> Sequence[RepositoryRow]:
         figures = self._context.figures.of_repositories()
@@ -317,9 +318,8 @@ class ImagesResource(Resource):
         async def is_visible(tag: Tag) -> bool:
             return await viewer.may_see_image(name, tag, entries[tag].digest)
 
-        tags = {tag: entries[tag] for tag in await select(entries, is_visible, self._context.clock)}
-        read = partial(catalog.repository, held, name, tags, after, TAGS_SIZE)
-        found = await self._context.in_thread(read)
+        tags = {tag: entries[tag] for tag in await filter_in_turns(entries, is_visible, self._context.clock)}
+        found = await self._context.in_thread(partial(catalog.repository, held, name, tags, after, TAGS_SIZE))
         untagged = [each for each in found.untagged if await viewer.may_see_image(name, None, each.digest)]
         since: dict[str, float] = {}
         for each in found.page:
@@ -329,8 +329,8 @@ class ImagesResource(Resource):
                     (s.first for s in sightings if s.digest == each.digest), 0.0
                 )
         figures = await self._context.in_thread(partial(self._context.figures.of_tags, name))
-        shown = evolve(found, untagged=untagged)
-        return RepositoryView(shown, figures, since, after, self._operator is not None)
+        found = evolve(found, untagged=untagged)
+        return RepositoryView(found, figures, since, after, self._operator is not None)
 
     async def _details(
         self, request: ServerRequest, viewer: Viewer, held: StoreSnapshot, name: str, reference: Reference

@@ -15,7 +15,7 @@ from ...config.notation import format_size
 from ...history.pulls import Pull, PullSums, add_sums
 from ...status import AddressStatus, CertificateStatus, DownloadStatus, Quota, UpstreamStatus
 from ...store.sync_states import SyncState
-from ...system.times import format_timestamp
+from ...system.times import format_timestamp, parse_timestamp
 from ..pages.own_pulls import name_image
 from ..pages.page import Language, align_columns, format_age
 from .overview import (
@@ -248,7 +248,7 @@ def _traffic(status: Status, say: Language) -> list[str]:
     rows = [
         [each.key[:10], *format_sums(each)]
         for each in status.history.days
-        if datetime.fromisoformat(each.key).replace(tzinfo=UTC).timestamp() > status.now - _WEEK
+        if parse_timestamp(each.key) > status.now - _WEEK
     ]
     head = [say(f"status.column.{name}") for name in ("time", *SUM_COLUMNS)]
     return align_columns([head, *rows]) if rows else [f"    {say('status.no_pulls')}"]
